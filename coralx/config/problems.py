@@ -1,0 +1,99 @@
+"""Pydantic's errors as one line each: key path, what is wrong, what was found, nearest known key."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from coralx.config.suggest import did_you_mean
+
+_MESSAGES = {
+    "extra_forbidden": "unknown key",
+    "missing": "missing",
+    "string_type": "expected text",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "decimal_type": "expected a number",
+    "decimal_parsing": "expected a number",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "tuple_type": "expected a list",
+    "model_type": "expected keys and values",
+    "model_attributes_type": "expected keys and values",
+    "dict_type": "expected keys and values",
+}
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+def _known_keys(root: type[BaseModel], path: list[str | int]) -> set[str]:
+    """Keys that may stand where `path` ends."""
+    models = [root]
+    for name in path:
+        if isinstance(name, int):
+            continue
+        models = [
+            found
+            for model in models
+            if name in model.model_fields
+            for found in _models_in(model.model_fields[name].annotation)
+        ]
+    return {key for model in models for key in model.model_fields}
+
+
+def _real_path(root: type[BaseModel], location: tuple[int | str, ...]) -> list[int | str]:
+    """Drop what pydantic adds to a location for the members of a union."""
+    path: list[int | str] = []
+    for position, name in enumerate(location):
+        last = position == len(location) - 1
+        if isinstance(name, int) or name in _known_keys(root, path):
+            path.append(name)
+        elif last and not _looks_internal(name):
+            path.append(name)
+    return path
+
+
+def _looks_internal(name: str) -> bool:
+    internal = ("choices", "range", "str", "int", "float", "decimal", "tuple")
+    return name in internal or "[" in name
+
+
+def _describe(error: ErrorDetails, root: type[BaseModel]) -> str:
+    path = _real_path(root, error["loc"])
+    kind, found = error["type"], error["input"]
+    if kind == "value_error":
+        message = str(error["ctx"]["error"])
+    else:
+        message = _MESSAGES.get(kind, error["msg"][0].lower() + error["msg"][1:])
+    if kind == "extra_forbidden":
+        known = _known_keys(root, path[:-1])
+        near = did_you_mean(str(path[-1]), known)
+        message += near or f"; known here: {', '.join(sorted(known))}"
+    elif kind != "missing" and not isinstance(found, dict | list | BaseModel):
+        message += f", found {found!r}"
+    where = ".".join(str(part) for part in path) or "(top level)"
+    return f"{where}: {message}"
+
+
+def problems_of(error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """One line a problem, duplicates (from the members of a union) removed, in file order."""
+    details = error.errors(include_url=False)
+    locations = [item["loc"] for item in details]
+
+    def is_echo(item: ErrorDetails) -> bool:
+        """A list found too short only because its items were refused."""
+        place = item["loc"]
+        return item["type"] == "too_short" and any(
+            len(other) > len(place) and other[: len(place)] == place for other in locations
+        )
+
+    return list(dict.fromkeys(_describe(item, root) for item in details if not is_echo(item)))

@@ -1,0 +1,78 @@
+"""What can go wrong, each with a message, a way out and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class CoralXError(Exception):
+    """A known failure: `message` says what is wrong and where, `hint` what to do about it."""
+
+    exit_code: ClassVar[int] = 4
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(CoralXError):
+    """The command line contradicts itself or the config, or names something that does not exist."""
+
+    exit_code = 2
+
+
+class ConfigError(CoralXError):
+    """A config cannot be used. All its problems are reported together, one a line."""
+
+    exit_code = 2
+
+    def __init__(self, source: str, problems: Sequence[str], hint: str = "") -> None:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(f"{source}: {count}\n{lines}", hint)
+        self.problems = tuple(problems)
+
+
+class NoResultError(CoralXError):
+    """The search ended and no genome finished the last stage."""
+
+    exit_code = 3
+
+
+class SetupError(CoralXError):
+    """The environment does not allow the run: a missing extra, no disk, a lock held elsewhere."""
+
+    exit_code = 4
+
+
+class DamagedRunError(CoralXError):
+    """A file of a run folder is not what was written there."""
+
+    exit_code = 4
+
+
+class WorkerError(CoralXError):
+    """A worker process failed in a way that another attempt did not mend."""
+
+    exit_code = 4
+
+
+class Interrupted(CoralXError):
+    """The user stopped the run; it can be resumed."""
+
+    exit_code = 130
+
+
+def error_from(kind: str, message: str, hint: str) -> CoralXError:
+    """Rebuild an error that a worker reported by the name of its class."""
+    for cls in (UsageError, NoResultError, SetupError, DamagedRunError, WorkerError):
+        if cls.__name__ == kind:
+            return cls(message, hint)
+    if kind == ConfigError.__name__:
+        error = ConfigError("", [])
+        error.args = (message,)
+        error.message, error.hint = message, hint
+        return error
+    return WorkerError(f"{kind}: {message}" if kind else message, hint)

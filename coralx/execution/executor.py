@@ -1,0 +1,60 @@
+"""Where jobs run: one Protocol, and the executor that runs them in this very process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from coralx.config.schema import Config
+from coralx.records import (
+    Facts,
+    Job,
+    JobFailed,
+    MeasureJob,
+    Measurement,
+    Progress,
+    Settings,
+    StageResult,
+    WorkerStarted,
+    WorkerStopped,
+)
+
+Task = Job | MeasureJob
+Outcome = StageResult | Measurement | JobFailed
+Signal = Progress | WorkerStarted | WorkerStopped | str
+"""What a worker says between results; a str is a line about what it is doing."""
+
+Listener = Callable[[Signal], None]
+
+
+class Executor(Protocol):
+    """Runs tasks on workers that have loaded the base model once."""
+
+    def start(self, config: Config, settings: Settings | None, listener: Listener) -> Facts:
+        """Start a first worker and learn what only it can know.
+
+        `settings` are those of a run that is resumed; None lets the executor choose them.
+        Raises ConfigError where model or data do not fit the config, SetupError where a package
+        is missing.
+        """
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """What was chosen at the start."""
+        ...
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        """Outcomes of all `tasks` in the order of their completion."""
+        ...
+
+    def close(self) -> None:
+        """Stop the workers. Safe to call twice."""
+        ...
+
+
+def task_name(task: Task) -> tuple[str | None, str]:
+    """The genome and the stage that a task is about."""
+    if isinstance(task, MeasureJob):
+        return (task.genome.id if task.genome else None), "test"
+    return task.genome.id, task.stage

@@ -1,0 +1,54 @@
+"""The executor that runs every task in this very process: for simulation and for debugging."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+
+from coralx.config.schema import Config
+from coralx.execution.executor import Listener, Outcome, Task
+from coralx.records import Facts, MeasureJob, Settings, WorkerStarted, WorkerStopped
+from coralx.training.backend import Backend, create
+
+
+class InProcessExecutor:
+    """One worker, this process. Errors are not caught, so a debugger sees them where they are."""
+
+    def __init__(self, backend: str) -> None:
+        self._name = backend
+        self._backend: Backend | None = None
+        self._listener: Listener | None = None
+        self._settings: Settings | None = None
+        self._jobs = 0
+
+    @property
+    def settings(self) -> Settings:
+        if self._settings is None:
+            raise RuntimeError("the executor has not been started")
+        return self._settings
+
+    def start(self, config: Config, settings: Settings | None, listener: Listener) -> Facts:
+        began = time.monotonic()
+        self._backend, self._listener = create(self._name), listener
+        facts = self._backend.prepare(config, settings.precision if settings else None, listener)
+        self._settings = settings or Settings(1, 1, facts.precision)
+        load_seconds = round(time.monotonic() - began, 3)
+        loads = self._backend.base_loads
+        listener(WorkerStarted(0, os.getpid(), facts.device, loads, load_seconds))
+        return facts
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        if self._backend is None or self._listener is None:
+            raise RuntimeError("the executor has not been started")
+        for task in tasks:
+            self._jobs += 1
+            if isinstance(task, MeasureJob):
+                yield self._backend.measure(task)
+            else:
+                yield self._backend.train(task, self._listener)
+
+    def close(self) -> None:
+        if self._backend is not None and self._listener is not None:
+            self._listener(WorkerStopped(0, self._backend.base_loads, self._jobs))
+            self._backend = None

@@ -1,0 +1,99 @@
+"""Files that are either whole or absent: temporary name, fsync, rename."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from coralx.errors import DamagedRunError
+
+MANIFEST = "manifest.json"
+
+
+def canonical_json(value: Any) -> str:
+    """Compact JSON with sorted keys; refuses NaN and infinities (undefined figures are null)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_directory(path: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text`; whoever reads it sees the old content or the new, never half."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Make the folder `path` by `fill(temporary folder)`, with a manifest written last.
+
+    The manifest holds the SHA-256 of each file. An older folder of that name is replaced.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        fill(temporary)
+        names = sorted(file.name for file in temporary.iterdir())
+        for name in names:
+            fsync_file(temporary / name)
+        digests = {name: sha256_of(temporary / name) for name in names}
+        write_atomically(temporary / MANIFEST, json.dumps(digests, indent=2) + "\n")
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    fsync_directory(path.parent)
+
+
+def verify_folder(path: Path) -> None:
+    """Check every file of `path` against its manifest.
+
+    Raises DamagedRunError naming the first file that is missing or differs.
+    """
+    manifest = path / MANIFEST
+    try:
+        digests = json.loads(manifest.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DamagedRunError(f"{path}: incomplete, it has no {MANIFEST}") from None
+    except ValueError as error:
+        raise DamagedRunError(f"{manifest}: not valid JSON ({error})") from None
+    for name, digest in digests.items():
+        file = path / name
+        if not file.is_file():
+            raise DamagedRunError(f"{file}: missing")
+        if sha256_of(file) != digest:
+            raise DamagedRunError(f"{file}: damaged, its checksum is not the manifest's")

@@ -1,0 +1,393 @@
+"""The nouns that cross a boundary: genomes, jobs, results, verdicts and the ledger's events.
+
+Plain frozen dataclasses; `to_json` and `from_json` take them through ledger and worker messages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter
+
+Metrics = Mapping[str, float | None]
+"""Figures by metric name; None where a figure is undefined."""
+
+TargetModules = tuple[str, ...] | Literal["all-linear"]
+ALL_LINEAR: Literal["all-linear"] = "all-linear"
+
+
+@dataclass(frozen=True)
+class Genes:
+    """One LoRA configuration. `alpha` is a ratio to the rank, so that resizing keeps the scaling."""
+
+    rank: int = 16
+    alpha_ratio: float = 1.0
+    dropout: float = 0.0
+    learning_rate: float = 2e-4
+    target_modules: TargetModules = ALL_LINEAR
+    weight_decay: float = 0.0
+    warmup_ratio: float = 0.06
+    batch_size: int = 16
+    use_rslora: bool = False
+    use_dora: bool = False
+
+    @property
+    def alpha(self) -> float:
+        """LoRA alpha: ratio times rank."""
+        return self.alpha_ratio * self.rank
+
+
+GENE_NAMES: tuple[str, ...] = tuple(f.name for f in fields(Genes))
+
+
+@dataclass(frozen=True)
+class Genome:
+    """Genes with an identity and a history. `inherits` is the parent whose weights it starts from."""
+
+    id: str
+    generation: int
+    genes: Genes
+    parents: tuple[str, ...] = ()
+    inherits: str | None = None
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """The learning-rate schedule's span in steps, fixed at a genome's birth."""
+
+    total_steps: int
+    warmup_steps: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """Train one genome from step `first_step` up to `last_step`, evaluate, write `checkpoint`.
+
+    `resume_from` continues the genome's own previous stage; `inherit_from` warm-starts a newborn
+    from another genome's checkpoint, whose lineage has trained `inherited_steps` before. Paths are
+    absolute; without a `checkpoint` path none is written. `data_fraction` is the share of the
+    fixed data order that the stage may see; `eval_limit` caps the validation rows (None: all).
+    """
+
+    genome: Genome
+    stage: str
+    first_step: int
+    last_step: int
+    horizon: Horizon
+    data_fraction: float
+    checkpoint: str | None
+    eval_limit: int | None = None
+    resume_from: str | None = None
+    inherit_from: str | None = None
+    inherit_optimizer: bool = False
+    inherited_steps: int = 0
+
+
+@dataclass(frozen=True)
+class MeasureJob:
+    """Measure a finished adapter, or the untuned base model, on whole validation and test splits.
+
+    `validation` carries figures that are known already and need no second look.
+    """
+
+    genome: Genome | None
+    checkpoint: str | None
+    validation: Metrics | None = None
+
+
+@dataclass(frozen=True)
+class JobFailed:
+    """A job that brought no result on any attempt."""
+
+    genome: str | None
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A least-squares slope (per step) with its 95 % confidence interval."""
+
+    slope: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Training ended at `step` because `quantity` was not a finite number."""
+
+    step: int
+    quantity: str
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What one job brought: figures on the validation split, training signals and costs.
+
+    `judged_steps` counts the stage's steps after warm-up. `checkpoint` is None after a divergence.
+    `inherited_steps` counts the lineage's steps before this genome's birth.
+    """
+
+    genome: str
+    stage: str
+    first_step: int
+    last_step: int
+    metrics: Metrics
+    judged_steps: int
+    loss_trend: Trend | None
+    train_seconds: float
+    eval_seconds: float
+    overhead_seconds: float
+    inherited_steps: int
+    checkpoint: str | None
+    divergence: Divergence | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        return self.train_seconds + self.eval_seconds + self.overhead_seconds
+
+    @property
+    def steps(self) -> int:
+        return self.last_step - self.first_step
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its bootstrap confidence interval; None where it is undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Figures of one finished adapter (or, with `genome` None, of the untuned base model)."""
+
+    genome: str | None
+    validation: Metrics
+    test: Mapping[str, Interval]
+
+
+# -- verdicts ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Promote:
+    genome: str
+    kind: Literal["promote"] = "promote"
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Completed the last stage."""
+
+    genome: str
+    kind: Literal["finish"] = "finish"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Sound, but not among those that the stage's survival rate lets pass."""
+
+    genome: str
+    place: int
+    quota: int
+    kind: Literal["cut"] = "cut"
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Taken out by a stop rule (or by a loss that is no number) at `step`."""
+
+    genome: str
+    rule: str
+    value: float | None
+    step: int
+    kind: Literal["stop"] = "stop"
+
+
+@dataclass(frozen=True)
+class Fail:
+    """Its worker failed, on every attempt."""
+
+    genome: str
+    reason: str
+    kind: Literal["fail"] = "fail"
+
+
+Verdict = Promote | Finish | Cut | Stop | Fail
+
+
+# -- facts about the machine and the data --------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run measures for itself at its start; recorded, and reused on resume."""
+
+    workers: int
+    threads_per_worker: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What only a worker can know: device, base model, and the rows of each split."""
+
+    backend: str
+    backend_reason: str
+    device: str
+    device_count: int
+    precision: str
+    precision_reason: str
+    base_parameters: int
+    rows: Mapping[str, int]
+    versions: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Optimizer steps that one pass over the training rows takes; the last may be short."""
+        return math.ceil(self.rows["train"] / batch_size)
+
+
+# -- the ledger's events -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    format: int
+    run: str
+    mode: str
+    seed: int
+    facts: Facts
+    settings: Settings
+    hardware: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunResumed:
+    """A later process took the run up; `wall_seconds` is what the earlier ones spent."""
+
+    wall_seconds: float
+
+
+@dataclass(frozen=True)
+class WorkerStarted:
+    """A worker is ready. `base_loads` counts how often it has loaded the base model: once."""
+
+    worker: int
+    pid: int
+    device: str
+    base_loads: int
+    load_seconds: float
+
+
+@dataclass(frozen=True)
+class GenerationStarted:
+    generation: int
+    genomes: tuple[Genome, ...]
+
+
+@dataclass(frozen=True)
+class StageCompleted:
+    generation: int
+    result: StageResult
+
+
+@dataclass(frozen=True)
+class GenomeFailed:
+    generation: int
+    genome: str
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class StageDecided:
+    generation: int
+    stage: str
+    verdicts: tuple[Verdict, ...]
+    not_judged: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GenerationCompleted:
+    """`population` are the parents of the next generation, best first."""
+
+    generation: int
+    population: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WorkerStopped:
+    """At the worker's end: `base_loads` as it stood then."""
+
+    worker: int
+    base_loads: int
+    jobs: int
+
+
+@dataclass(frozen=True)
+class FrontMeasured:
+    measurement: Measurement
+
+
+@dataclass(frozen=True)
+class RunCompleted:
+    front: tuple[str, ...]
+    wall_seconds: float
+
+
+Event = (
+    RunStarted
+    | RunResumed
+    | WorkerStarted
+    | WorkerStopped
+    | GenerationStarted
+    | StageCompleted
+    | GenomeFailed
+    | StageDecided
+    | GenerationCompleted
+    | FrontMeasured
+    | RunCompleted
+)
+
+T = TypeVar("T")
+
+
+@cache
+def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """A record as JSON-ready values. Every figure must be finite or None."""
+    data: dict[str, Any] = _adapter(type(record)).dump_python(record, mode="json")
+    return data
+
+
+def from_json(cls: type[T], data: Any) -> T:
+    """Rebuild a record; raises pydantic.ValidationError where `data` does not fit `cls`."""
+    record: T = _adapter(cls).validate_python(data)
+    return record
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A sign of life from a training job."""
+
+    genome: str
+    stage: str
+    step: int
+    last_step: int
+    loss: float
+    seconds_per_step: float
+    worker: int = field(default=0)

@@ -1,0 +1,100 @@
+"""What the ledger says has happened: its events folded into one picture, for engine and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from coralx.records import (
+    Event,
+    FrontMeasured,
+    GenerationCompleted,
+    GenerationStarted,
+    Genome,
+    GenomeFailed,
+    Measurement,
+    RunCompleted,
+    RunStarted,
+    StageCompleted,
+    StageDecided,
+    StageResult,
+    Stop,
+)
+
+
+class History:
+    """Everything decided and measured so far. Feed it events in the ledger's order."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.started: RunStarted | None = None
+        self.completed: RunCompleted | None = None
+        self.genomes: dict[str, Genome] = {}
+        self.generations: dict[int, tuple[Genome, ...]] = {}
+        self.results: dict[tuple[str, str], StageResult] = {}
+        self.failures: dict[str, GenomeFailed] = {}
+        self.decisions: dict[tuple[int, str], StageDecided] = {}
+        self.populations: dict[int, tuple[str, ...]] = {}
+        self.measurements: dict[str | None, Measurement] = {}
+        self._last: dict[str, StageResult] = {}
+        self._stopped: dict[str, tuple[str, Stop]] = {}
+        for event in events:
+            self.apply(event)
+
+    def apply(self, event: Event) -> None:
+        """Take one more event into account."""
+        match event:
+            case RunStarted():
+                self.started = event
+            case GenerationStarted():
+                self.generations[event.generation] = event.genomes
+                self.genomes.update({genome.id: genome for genome in event.genomes})
+            case StageCompleted(result=result):
+                self.results[result.genome, result.stage] = result
+                if result.divergence is None:
+                    self._last[result.genome] = result
+            case GenomeFailed():
+                self.failures[event.genome] = event
+            case StageDecided():
+                self.decisions[event.generation, event.stage] = event
+                for verdict in event.verdicts:
+                    if isinstance(verdict, Stop):
+                        self._stopped[verdict.genome] = (event.stage, verdict)
+            case GenerationCompleted():
+                self.populations[event.generation] = event.population
+            case FrontMeasured(measurement=measurement):
+                self.measurements[measurement.genome] = measurement
+            case RunCompleted():
+                self.completed = event
+            case _:
+                pass  # workers' comings and goings change no decision
+
+    def last_result(self, genome: str) -> StageResult | None:
+        """The genome's furthest stage that ended with finite numbers."""
+        return self._last.get(genome)
+
+    def stop_of(self, genome: str) -> tuple[str, Stop] | None:
+        """The stage at which a rule took the genome out, and the verdict."""
+        return self._stopped.get(genome)
+
+    def is_taken_out(self, genome: str) -> bool:
+        """Whether a stop rule or a failing worker ended the genome."""
+        return genome in self._stopped or genome in self.failures
+
+    def own_steps(self, genome: str) -> int:
+        """Steps trained since the genome's birth."""
+        steps = [r.last_step for (name, _), r in self.results.items() if name == genome]
+        return max(steps, default=0)
+
+    def lineage_steps(self, genome: str) -> int:
+        """Own steps and those that its inherited weights had seen before."""
+        result = self._last.get(genome)
+        return (result.inherited_steps if result else 0) + self.own_steps(genome)
+
+    def finished(self, last_stage: str) -> list[str]:
+        """Ids of genomes that completed `last_stage` and were not taken out, in order of birth."""
+        return [
+            genome
+            for genome in self.genomes
+            if (result := self._last.get(genome)) is not None
+            and result.stage == last_stage
+            and not self.is_taken_out(genome)
+        ]

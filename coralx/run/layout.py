@@ -1,0 +1,84 @@
+"""Every path of a run folder, and the names of runs under `runs/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from coralx.errors import SetupError, UsageError
+
+RUNS = Path("runs")
+
+
+class RunLayout:
+    """The files of one run. Nothing else in the project joins paths of a run folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.name = self.root.name
+        self.config = self.root / "config.yaml"
+        self.ledger = self.root / "ledger.jsonl"
+        self.lock = self.root / "run.lock"
+        self.owner = self.root / "owner.json"
+        self.checkpoints = self.root / "checkpoints"
+        self.report = self.root / "report.json"
+        self.pareto = self.root / "pareto.csv"
+        self.best = self.root / "best"
+
+    def checkpoint(self, genome: str, stage: str) -> Path:
+        return self.checkpoints / genome / stage
+
+    def best_adapter(self, genome: str) -> Path:
+        return self.best / genome
+
+    def relative(self, path: Path) -> str:
+        """`path` as it is written into reports: relative to the run folder, with slashes."""
+        return path.relative_to(self.root).as_posix()
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run has begun there: its ledger holds a complete first line."""
+    try:
+        with (folder / "ledger.jsonl").open("rb") as file:
+            return file.readline().endswith(b"\n")
+    except OSError:
+        return False
+
+
+def find_run(name: str) -> RunLayout:
+    """A run by folder, by its name under `runs/`, or `latest`. Raises UsageError."""
+    if name == "latest":
+        candidates = [path for path in RUNS.iterdir() if is_run(path)] if RUNS.is_dir() else []
+        if not candidates:
+            raise UsageError("there is no run under runs/ yet", "Start one: coralx evolve CONFIG")
+        return RunLayout(max(candidates, key=lambda path: (path / "ledger.jsonl").stat().st_mtime))
+    for folder in (Path(name), RUNS / name):
+        if is_run(folder):
+            return RunLayout(folder)
+    known = sorted(path.name for path in RUNS.iterdir() if is_run(path)) if RUNS.is_dir() else []
+    listed = f"Runs here: {', '.join(known)}." if known else "There is no run under runs/ here."
+    raise UsageError(f"{name!r} is neither a run folder nor a run under runs/", listed)
+
+
+def claim_run(name: str, chosen: bool, start: Callable[[RunLayout], None]) -> RunLayout:
+    """Make the folder of a new run and `start` it there.
+
+    A `chosen` name that is taken raises UsageError; another one gets the next free number behind
+    it. A folder without a complete first event is no run yet, and its name can be taken.
+    """
+    number = 1
+    while True:
+        layout = RunLayout(RUNS / (name if number == 1 else f"{name}-{number}"))
+        if not is_run(layout.root):
+            try:
+                layout.root.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise SetupError(f"{layout.root}: cannot be made ({error.strerror})") from None
+            start(layout)
+            return layout
+        if chosen:
+            raise UsageError(
+                f"a run named {name!r} exists already ({layout.root})",
+                f"Continue it with --resume {name}, or choose another --name.",
+            )
+        number += 1

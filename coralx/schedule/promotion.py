@@ -1,0 +1,40 @@
+"""Successive halving: who goes on from a stage (Jamieson and Talwalkar 2016, algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from coralx.records import Cut, Fail, Finish, Promote, StageResult, Stop, Verdict
+from coralx.schedule.rules import Breach
+from coralx.schedule.stages import Stage
+
+
+def decide(
+    stage: Stage,
+    results: Sequence[StageResult],
+    best_first: Sequence[str],
+    breaches: Mapping[str, Breach],
+    failed: Mapping[str, str],
+) -> tuple[Verdict, ...]:
+    """A verdict for every genome that entered `stage`, the best first.
+
+    `best_first` orders the genomes that no rule took out; at most
+    floor(survival rate x entered) of them go on, at least one if there is one. `failed` gives
+    the reason by genome for those whose worker gave no result: they entered all the same.
+    """
+    quota = stage.quota(len(results) + len(failed))
+    verdicts: list[Verdict] = []
+    for place, genome in enumerate(best_first):
+        if stage.is_last:
+            verdicts.append(Finish(genome))
+        elif place < quota:
+            verdicts.append(Promote(genome))
+        else:
+            verdicts.append(Cut(genome, place=place + 1, quota=quota))
+    for result in sorted(results, key=lambda result: result.genome):
+        breach = breaches.get(result.genome)
+        if breach is not None:
+            step = result.divergence.step if result.divergence else result.last_step
+            verdicts.append(Stop(result.genome, rule=breach.rule, value=breach.value, step=step))
+    verdicts += [Fail(genome, failed[genome]) for genome in sorted(failed)]
+    return tuple(verdicts)

@@ -1,0 +1,131 @@
+"""NSGA-II (Deb, Pratap, Agarwal and Meyarivan 2002) over genomes that reached different stages."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from coralx.config.schema import Evolution, Objective
+from coralx.records import Genes, Genome, Metrics
+from coralx.rng import derive_seed, generator
+from coralx.search.operators import crossover, mutate
+from coralx.search.pareto import as_minimised, best_first
+from coralx.search.space import Space, default_recipe
+
+REPAIR_ATTEMPTS = 200
+"""Mutations tried on a duplicate before the space counts as exhausted."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a genome came: the place of the last stage it completed (-1: none), its figures
+    there, and whether a rule or a failure took it out."""
+
+    genome: str
+    place: int
+    metrics: Metrics
+    taken_out: bool
+
+
+def survival_order(standings: Sequence[Standing], objectives: Sequence[Objective]) -> list[str]:
+    """Ids, best first: by the furthest completed stage, there the sound before those taken out,
+    then by non-dominated rank and crowding. Figures of different stages are never compared."""
+    ordered: list[str] = []
+    groups = sorted({(-s.place, s.taken_out) for s in standings})
+    for group in groups:
+        members = [s for s in standings if (-s.place, s.taken_out) == group]
+        points = as_minimised([s.metrics for s in members], objectives)
+        ordered += best_first([s.genome for s in members], points)
+    return ordered
+
+
+def genome_id(seed: int, generation: int, index: int) -> str:
+    """An id that depends on seed, generation and index alone; other seeds give other ids."""
+    tag = derive_seed(seed, "genome", generation, index) & 0xFFFF
+    return f"g{generation:02d}-{index:02d}-{tag:04x}"
+
+
+def founders(space: Space, population_size: int, seed: int) -> list[Genome]:
+    """Generation 0: the default recipe if the space holds it, then a space-filling sample."""
+    recipe = default_recipe(space)
+    first = [recipe] if recipe is not None else []
+    sampled = space.sample(population_size - len(first), generator(seed, "sample"))
+    unique = _without_duplicates(space, first + sampled, set(), 0, seed)
+    return [
+        Genome(genome_id(seed, 0, index), 0, genes)
+        for index, genes in enumerate(unique)
+        if genes is not None
+    ]
+
+
+def offspring(
+    population: Sequence[Genome],
+    seen: Iterable[Genes],
+    donors: Collection[str],
+    space: Space,
+    evolution: Evolution,
+    generation: int,
+    seed: int,
+) -> list[Genome]:
+    """The next generation's genomes, bred from `population` (best first).
+
+    Parents win binary tournaments, in which the earlier place in `population` decides. `donors`
+    are the ids whose weights a child may take: it inherits from its better parent if that is one
+    of them and rank, modules and variant agree. `seen` are the genes of every genome so far: none
+    is trained twice. Fewer than the population's size are returned where the space has no more.
+    """
+    wanted: list[Genes] = []
+    pairs: list[tuple[Genome, ...]] = []
+    for index in range(evolution.population_size):
+        rng = generator(seed, "breed", generation, index)
+        better, other = sorted((_tournament(population, rng), _tournament(population, rng)))
+        parents = tuple(population[place] for place in dict.fromkeys((better, other)))
+        genes = parents[0].genes
+        if len(parents) == 2 and rng.random() < evolution.crossover_probability:
+            genes = crossover(space, genes, parents[1].genes, rng)
+        wanted.append(mutate(space, genes, evolution.mutation_probability, rng))
+        pairs.append(parents)
+    unique = _without_duplicates(space, wanted, set(seen), generation, seed)
+    return [
+        Genome(
+            id=genome_id(seed, generation, index),
+            generation=generation,
+            genes=genes,
+            parents=tuple(parent.id for parent in pairs[index]),
+            inherits=_donor(genes, pairs[index][0], donors),
+        )
+        for index, genes in enumerate(unique)
+        if genes is not None
+    ]
+
+
+def _tournament(population: Sequence[Genome], rng: np.random.Generator) -> int:
+    return int(min(rng.integers(len(population), size=2)))
+
+
+def _donor(genes: Genes, parent: Genome, donors: Collection[str]) -> str | None:
+    """The parent's id if it may give its weights and they have the child's shape."""
+    shape = ("rank", "target_modules", "use_dora", "use_rslora")
+    fits = all(getattr(genes, name) == getattr(parent.genes, name) for name in shape)
+    return parent.id if fits and parent.id in donors else None
+
+
+def _without_duplicates(
+    space: Space, wanted: Sequence[Genes], seen: set[Genes], generation: int, seed: int
+) -> list[Genes | None]:
+    """`wanted` with duplicates repaired by mutation; None where the space seems exhausted."""
+    taken = set(seen)
+    repaired: list[Genes | None] = []
+    for index, genes in enumerate(wanted):
+        rng = generator(seed, "repair", generation, index)
+        candidate = genes
+        for _ in range(REPAIR_ATTEMPTS):
+            if candidate not in taken:
+                break
+            candidate = mutate(space, candidate, 0.5, rng)
+        fresh = candidate not in taken
+        repaired.append(candidate if fresh else None)
+        taken.add(candidate)
+    return repaired

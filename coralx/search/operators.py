@@ -1,0 +1,91 @@
+"""Crossover and mutation of mixed genes. Each gene is varied in the way its type allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from coralx.records import Genes
+from coralx.search.space import Categorical, Continuous, Gene, Integer, Ordered, Space
+
+SBX_ETA = 15.0
+MUTATION_ETA = 20.0
+
+
+def sbx(u1: float, u2: float, rng: np.random.Generator, eta: float = SBX_ETA) -> float:
+    """Simulated binary crossover on [0, 1] (Deb and Agrawal 1995), bounded form; one child.
+
+    The spread factor is drawn so that no child leaves the bounds (Deb, Sindhya and Okabe 2007).
+    """
+    low, high = min(u1, u2), max(u1, u2)
+    if high - low < 1e-14:
+        return u1
+    draw = rng.random()
+    toward_low = bool(rng.random() < 0.5)
+    room = low if toward_low else 1.0 - high
+    beta = 1.0 + 2.0 * room / (high - low)
+    alpha = 2.0 - beta ** -(eta + 1.0)
+    if draw <= 1.0 / alpha:
+        spread = (draw * alpha) ** (1.0 / (eta + 1.0))
+    else:
+        spread = (1.0 / (2.0 - draw * alpha)) ** (1.0 / (eta + 1.0))
+    middle, half = (low + high) / 2.0, (high - low) / 2.0
+    child = middle - spread * half if toward_low else middle + spread * half
+    return float(min(max(child, 0.0), 1.0))
+
+
+def polynomial_mutation(u: float, rng: np.random.Generator, eta: float = MUTATION_ETA) -> float:
+    """Polynomial mutation on [0, 1] (Deb and Goyal 1996), the bounded form of NSGA-II's code."""
+    draw = rng.random()
+    power = 1.0 / (eta + 1.0)
+    if draw < 0.5:
+        base = 2.0 * draw + (1.0 - 2.0 * draw) * (1.0 - u) ** (eta + 1.0)
+        step = base**power - 1.0
+    else:
+        base = 2.0 * (1.0 - draw) + 2.0 * (draw - 0.5) * u ** (eta + 1.0)
+        step = 1.0 - base**power
+    return float(min(max(u + step, 0.0), 1.0))
+
+
+def _cross(gene: Gene, first: Any, second: Any, rng: np.random.Generator) -> Any:
+    if isinstance(gene, Continuous | Integer):
+        if rng.random() < 0.5:  # as in NSGA-II's code: half of the variables are exchanged
+            return first
+        return gene.decode(sbx(gene.encode(first), gene.encode(second), rng))
+    return first if rng.random() < 0.5 else second
+
+
+def _mutate(gene: Gene, value: Any, rng: np.random.Generator) -> Any:
+    match gene:
+        case Continuous() | Integer():
+            return gene.decode(polynomial_mutation(gene.encode(value), rng))
+        case Ordered(values):
+            place = values.index(value) + (1 if rng.random() < 0.5 else -1)
+            return values[min(max(place, 0), len(values) - 1)]
+        case Categorical(values):
+            others = [other for other in values if other != value]
+            return others[int(rng.integers(len(others)))] if others else value
+
+
+def crossover(space: Space, first: Genes, second: Genes, rng: np.random.Generator) -> Genes:
+    """A child: SBX on numbers in a range, uniform crossover on choices."""
+    return space.build(
+        {
+            name: _cross(gene, getattr(first, name), getattr(second, name), rng)
+            for name, gene in space.genes.items()
+        }
+    )
+
+
+def mutate(space: Space, genes: Genes, probability: float, rng: np.random.Generator) -> Genes:
+    """Vary each gene with `probability`: polynomial mutation on numbers in a range, one step up
+    or down on ordered choices, another value on unordered ones."""
+    return space.build(
+        {
+            name: _mutate(gene, getattr(genes, name), rng)
+            if rng.random() < probability
+            else getattr(genes, name)
+            for name, gene in space.genes.items()
+        }
+    )

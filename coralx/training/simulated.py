@@ -1,0 +1,181 @@
+"""Simulated learning curves: the same search at no cost. What it says is never evidence.
+
+Skill follows a saturating curve, floor + (ceiling - floor) (1 - exp(-progress / tau)),
+whose ceiling and pace depend on rank, learning rate, dropout, modules and steps. Noise falls with
+the size of the stage and is drawn from (seed, genome, stage), so that equal runs agree exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from coralx.config.schema import Config
+from coralx.errors import ConfigError
+from coralx.files import write_folder
+from coralx.records import (
+    ALL_LINEAR,
+    Divergence,
+    Facts,
+    Genes,
+    Interval,
+    Job,
+    MeasureJob,
+    Measurement,
+    Progress,
+    StageResult,
+    Trend,
+)
+from coralx.rng import generator
+from coralx.training.backend import Report, Say
+
+HIDDEN = 384
+"""Width of the imagined base; gives plausible parameter counts."""
+
+LAYERS = 6
+SECONDS_PER_STEP = 0.2
+EVAL_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One genome's noiseless learning curve."""
+
+    ceiling: float
+    pace: float
+    explodes: bool
+
+    def skill(self, progress: float) -> float:
+        """AUROC after `progress` (trained steps over the horizon, lineage included)."""
+        return 0.5 + (self.ceiling - 0.5) * (1.0 - math.exp(-progress / self.pace))
+
+
+def curve_of(genes: Genes) -> Curve:
+    """A bump over the learning rate whose best value falls with scaling, and a ceiling that rises
+    with rank and modules and saturates."""
+    everywhere = genes.target_modules == ALL_LINEAR
+    capacity = math.log2(1 + genes.rank) / math.log2(65) * (1.0 if everywhere else 0.8)
+    best = 1.2e-3 / math.sqrt(genes.alpha_ratio) * (16 / genes.rank) ** 0.25
+    distance = math.log10(genes.learning_rate / best)
+    fit = math.exp(-((distance / 0.55) ** 2))
+    harm = 0.06 * genes.dropout + 0.02 * (1 - fit)
+    ceiling = 0.5 + fit * (0.38 + 0.08 * min(capacity, 1.0)) - harm
+    pace = 0.12 * (1.2e-3 / genes.learning_rate) ** 0.5 * (1 + 0.15 * capacity)
+    return Curve(max(ceiling, 0.5), pace, explodes=distance > 0.8)
+
+
+class SimulatedBackend:
+    """Answers jobs from curves, at once and deterministically."""
+
+    def __init__(self) -> None:
+        self.base_loads = 0
+        self._seed = 0
+
+    def prepare(self, config: Config, precision: str | None, say: Say) -> Facts:
+        steps = config.data.steps_per_epoch
+        batch = config.training.batch_size
+        if steps is None and config.data.limit is None:
+            raise ConfigError(
+                "simulation",
+                ["data.steps_per_epoch: missing (and there is no data.limit to derive it from)"],
+                "Say how many optimizer steps one epoch takes, e.g. "
+                "--set data.steps_per_epoch=1000.",
+            )
+        rows = steps * batch if steps is not None else int(config.data.limit or 0)
+        self._seed = config.experiment.seed
+        self.base_loads += 1
+        return Facts(
+            backend="simulated",
+            backend_reason="simulated learning curves; nothing is trained",
+            device="none",
+            device_count=0,
+            precision="none",
+            precision_reason="nothing is trained",
+            base_parameters=0,
+            rows={"train": rows, "validation": 0, "test": 0},
+            versions={},
+        )
+
+    def train(self, job: Job, report: Report) -> StageResult:
+        genes = job.genome.genes
+        curve = curve_of(genes)
+        steps = job.last_step - job.first_step
+        judged = max(0, job.last_step - max(job.first_step, job.horizon.warmup_steps))
+        seconds = steps * SECONDS_PER_STEP * (1 + genes.rank / 64)
+        rng = generator(self._seed, "simulated", 0, f"{job.genome.id}/{job.stage}")
+        diverged = curve.explodes and judged > 0
+        metrics: dict[str, float | None] = {}
+        if not diverged:
+            # A child that starts from a lineage's weights has a head start, at half its worth.
+            progress = (job.last_step + 0.5 * job.inherited_steps) / job.horizon.total_steps
+            noise = 0.04 * math.exp(-3 * job.last_step / job.horizon.total_steps)
+            skill = min(max(curve.skill(progress) + noise * rng.standard_normal(), 0.0), 1.0)
+            metrics = _metrics(skill, genes)
+            metrics["loss_slope"] = -(skill - 0.45) / max(steps, 1)
+            metrics["gradient_norm"] = 0.6 + 0.3 * float(rng.random())
+        report(Progress(job.genome.id, job.stage, job.last_step, job.last_step, 0.7, 0.0))
+        if job.checkpoint is not None and not diverged:
+            state = {"step": job.last_step, "metrics": metrics}
+            write_folder(
+                Path(job.checkpoint),
+                lambda folder: _write_json(folder / "trainer_state.json", state),
+            )
+        slope = metrics.get("loss_slope")
+        step = max(job.first_step, job.horizon.warmup_steps) + 1
+        return StageResult(
+            genome=job.genome.id,
+            stage=job.stage,
+            first_step=job.first_step,
+            last_step=step if diverged else job.last_step,
+            metrics=metrics,
+            judged_steps=judged,
+            loss_trend=None if slope is None else Trend(slope, 1.2 * slope, 0.8 * slope),
+            train_seconds=seconds,
+            eval_seconds=EVAL_SECONDS,
+            overhead_seconds=0.0,
+            inherited_steps=job.inherited_steps,
+            checkpoint=None if diverged else job.checkpoint,
+            divergence=Divergence(step, "loss") if diverged else None,
+        )
+
+    def measure(self, job: MeasureJob) -> Measurement:
+        if job.genome is None:
+            validation: dict[str, float | None] = _metrics(0.5, Genes())
+            validation["trainable_parameters"] = validation["adapter_bytes"] = 0.0
+        else:
+            validation = dict(job.validation or {})
+        rng = generator(self._seed, "simulated-test", 0, job.genome.id if job.genome else "base")
+        test = {}
+        for name, value in validation.items():
+            if value is None or name in ("gradient_norm", "loss_slope", "train_loss"):
+                continue
+            is_count = name in ("trainable_parameters", "adapter_bytes")
+            drawn = value if is_count else min(max(value + 0.01 * rng.standard_normal(), 0.0), 1.0)
+            spread = 0.0 if is_count else 0.02
+            test[name] = Interval(drawn, drawn - spread, drawn + spread)
+        return Measurement(job.genome.id if job.genome else None, validation, test)
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _metrics(skill: float, genes: Genes) -> dict[str, float | None]:
+    """All figures that go with a skill (AUROC), by plausible relations."""
+    accuracy = 0.5 + 0.85 * (skill - 0.5)
+    modules = 7 if genes.target_modules == ALL_LINEAR else len(genes.target_modules)
+    parameters = 2 * HIDDEN * genes.rank * modules * LAYERS
+    return {
+        "auroc": skill,
+        "accuracy": accuracy,
+        "f1": accuracy,
+        "precision": accuracy,
+        "recall": accuracy,
+        "calibration": 0.02 + 0.1 * genes.learning_rate / 5e-3,
+        "eval_loss": 0.7 * (1.5 - skill),
+        "train_loss": 0.65 * (1.5 - skill),
+        "trainable_parameters": float(parameters),
+        "adapter_bytes": float(4 * parameters),
+    }
