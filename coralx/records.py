@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Literal, TypeVar
 
@@ -175,6 +175,18 @@ class Measurement:
     test: Mapping[str, Interval]
 
 
+@dataclass(frozen=True)
+class Progress:
+    """A sign of life from a training job."""
+
+    genome: str
+    stage: str
+    step: int
+    last_step: int
+    loss: float
+    seconds_per_step: float
+
+
 # -- verdicts ------------------------------------------------------------------------------------
 
 
@@ -249,7 +261,6 @@ class Facts:
     precision_reason: str
     base_parameters: int
     rows: Mapping[str, int]
-    versions: Mapping[str, str]
     warnings: tuple[str, ...] = ()
 
     def steps_per_epoch(self, batch_size: int) -> int:
@@ -268,14 +279,16 @@ class RunStarted:
     seed: int
     facts: Facts
     settings: Settings
-    hardware: Mapping[str, Any]
+    versions: Mapping[str, str]
+    hardware: Mapping[str, str | int]
+    startup_seconds: float
 
 
 @dataclass(frozen=True)
 class RunResumed:
-    """A later process took the run up; `wall_seconds` is what the earlier ones spent."""
+    """A later process took the run up, after so many seconds of getting ready."""
 
-    wall_seconds: float
+    startup_seconds: float
 
 
 @dataclass(frozen=True)
@@ -343,7 +356,6 @@ class FrontMeasured:
 @dataclass(frozen=True)
 class RunCompleted:
     front: tuple[str, ...]
-    wall_seconds: float
 
 
 Event = (
@@ -378,16 +390,3 @@ def from_json(cls: type[T], data: Any) -> T:
     """Rebuild a record; raises pydantic.ValidationError where `data` does not fit `cls`."""
     record: T = _adapter(cls).validate_python(data)
     return record
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A sign of life from a training job."""
-
-    genome: str
-    stage: str
-    step: int
-    last_step: int
-    loss: float
-    seconds_per_step: float
-    worker: int = field(default=0)

@@ -74,6 +74,11 @@ def load_examples(data: Data, seed: int) -> Examples:
     for name, rows in zip(missing, off, strict=True):
         splits[name] = [splits["train"][row] for row in rows]
     train = tuple(splits["train"][row] for row in rest[: data.limit])
+    for name in ("validation", "test"):
+        if name not in missing:  # so that its first rows are a fair sample of it
+            strata = [example.label for example in splits[name]]
+            rows = stratified_order(strata, generator(seed, f"{name}-order"))
+            splits[name] = [splits[name][row] for row in rows]
     names = tuple(classes)
     _require_all_classes("data.train", train, names)
     for name in ("validation", "test"):

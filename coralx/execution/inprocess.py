@@ -31,8 +31,11 @@ class InProcessExecutor:
     def start(self, config: Config, settings: Settings | None, listener: Listener) -> Facts:
         began = time.monotonic()
         self._backend, self._listener = create(self._name), listener
-        facts = self._backend.prepare(config, settings.precision if settings else None, listener)
-        self._settings = settings or Settings(1, 1, facts.precision)
+        threads = config.runtime.threads_per_worker
+        threads = settings.threads_per_worker if settings else 1 if threads == "auto" else threads
+        precision = settings.precision if settings else None
+        facts = self._backend.prepare(config, precision, threads, listener)
+        self._settings = settings or Settings(1, threads, facts.precision)
         load_seconds = round(time.monotonic() - began, 3)
         loads = self._backend.base_loads
         listener(WorkerStarted(0, os.getpid(), facts.device, loads, load_seconds))

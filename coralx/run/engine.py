@@ -36,7 +36,7 @@ from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
 from coralx.schedule.promotion import decide
 from coralx.schedule.rules import judge
-from coralx.schedule.stages import Stage, horizon_of, stages_of, without_cuts
+from coralx.schedule.stages import Stage, horizon_of, schedule_of
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.pareto import as_minimised, best_first, front
 from coralx.search.space import default_recipe, space_of
@@ -48,7 +48,6 @@ class Engine:
     def __init__(
         self,
         config: Config,
-        mode: str,
         facts: Facts,
         executor: Executor,
         ledger: Ledger,
@@ -63,9 +62,8 @@ class Engine:
         ledger.subscribe(self.history.apply)
         self.space = space_of(config)
         self.evolution = config.evolution
-        self.stages = stages_of(config.hyperband_config.training_stages)
-        if mode == "full" or not config.hyperband_config.enable_hyperband:
-            self.stages = without_cuts(self.stages)
+        self.stages = schedule_of(config.hyperband_config)
+        if not config.hyperband_config.enable_hyperband:  # the naive baseline never inherits
             self.evolution = config.evolution.model_copy(update={"inherit": "off"})
 
     def run(self) -> tuple[str, ...]:

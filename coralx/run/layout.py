@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from coralx.errors import SetupError, UsageError
@@ -60,25 +59,22 @@ def find_run(name: str) -> RunLayout:
     raise UsageError(f"{name!r} is neither a run folder nor a run under runs/", listed)
 
 
-def claim_run(name: str, chosen: bool, start: Callable[[RunLayout], None]) -> RunLayout:
-    """Make the folder of a new run and `start` it there.
+def claim_run(name: str, chosen: bool) -> RunLayout:
+    """Make the folder of a new run.
 
     A `chosen` name that is taken raises UsageError; another one gets the next free number behind
     it. A folder without a complete first event is no run yet, and its name can be taken.
     """
     number = 1
-    while True:
-        layout = RunLayout(RUNS / (name if number == 1 else f"{name}-{number}"))
-        if not is_run(layout.root):
-            try:
-                layout.root.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise SetupError(f"{layout.root}: cannot be made ({error.strerror})") from None
-            start(layout)
-            return layout
+    while is_run((layout := RunLayout(RUNS / (name if number == 1 else f"{name}-{number}"))).root):
         if chosen:
             raise UsageError(
                 f"a run named {name!r} exists already ({layout.root})",
                 f"Continue it with --resume {name}, or choose another --name.",
             )
         number += 1
+    try:
+        layout.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"{layout.root}: cannot be made ({error.strerror})") from None
+    return layout

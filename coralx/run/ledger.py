@@ -63,6 +63,11 @@ class Ledger:
             if intact < path.stat().st_size:
                 os.truncate(path, intact)
 
+    @staticmethod
+    def read(path: Path) -> tuple[Entry, ...]:
+        """The intact entries of a ledger file, which is left as it is."""
+        return tuple(_read(path)[0])
+
     @property
     def entries(self) -> tuple[Entry, ...]:
         return tuple(self._entries)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from coralx.config.rules import ParsedRule, parse_rule
-from coralx.config.schema import TrainingStage
+from coralx.config.schema import HyperbandConfig, TrainingStage
 from coralx.records import Horizon
 
 
@@ -62,11 +62,13 @@ def stages_of(configured: Sequence[TrainingStage]) -> tuple[Stage, ...]:
     )
 
 
-def without_cuts(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """The same stages for `full`: everyone goes on, no stop rule acts."""
-    return tuple(
-        Stage(**{**vars(stage), "survival_rate": Fraction(1), "stop_when": ()}) for stage in stages
-    )
+def schedule_of(configured: HyperbandConfig) -> tuple[Stage, ...]:
+    """The stages that a run goes through: with `enable_hyperband: false`, everyone goes on and no
+    stop rule acts."""
+    stages = stages_of(configured.training_stages)
+    if configured.enable_hyperband:
+        return stages
+    return tuple(replace(stage, survival_rate=Fraction(1), stop_when=()) for stage in stages)
 
 
 def cohort_sizes(stages: Sequence[Stage], population: int) -> tuple[int, ...]:

@@ -24,8 +24,13 @@ class Backend(Protocol):
 
     base_loads: int
 
-    def prepare(self, config: Config, precision: str | None, say: Say) -> Facts:
-        """Load base model and data. `precision` is fp32 or bf16, or None to measure and choose.
+    def devices(self) -> tuple[str, int]:
+        """The kind of device that this backend would train on, and how many there are."""
+        ...
+
+    def prepare(self, config: Config, precision: str | None, threads: int, say: Say) -> Facts:
+        """Load base model and data. `precision` is fp32 or bf16, or None to follow the config
+        (`auto` measures and chooses); `threads` is for CPU kernels.
 
         Raises ConfigError where model or data do not fit the config.
         """

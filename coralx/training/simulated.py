@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coralx.config.schema import Config
-from coralx.errors import ConfigError
 from coralx.files import write_folder
 from coralx.records import (
     ALL_LINEAR,
@@ -73,16 +72,12 @@ class SimulatedBackend:
         self.base_loads = 0
         self._seed = 0
 
-    def prepare(self, config: Config, precision: str | None, say: Say) -> Facts:
+    def devices(self) -> tuple[str, int]:
+        return "none", 1
+
+    def prepare(self, config: Config, precision: str | None, threads: int, say: Say) -> Facts:
         steps = config.data.steps_per_epoch
         batch = config.training.batch_size
-        if steps is None and config.data.limit is None:
-            raise ConfigError(
-                "simulation",
-                ["data.steps_per_epoch: missing (and there is no data.limit to derive it from)"],
-                "Say how many optimizer steps one epoch takes, e.g. "
-                "--set data.steps_per_epoch=1000.",
-            )
         rows = steps * batch if steps is not None else int(config.data.limit or 0)
         self._seed = config.experiment.seed
         self.base_loads += 1
@@ -95,7 +90,6 @@ class SimulatedBackend:
             precision_reason="nothing is trained",
             base_parameters=0,
             rows={"train": rows, "validation": 0, "test": 0},
-            versions={},
         )
 
     def train(self, job: Job, report: Report) -> StageResult:

@@ -1,0 +1,28 @@
+"""The command line: one module a command, one boundary at which errors become messages."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.markup import escape
+
+from coralx.cli.app import app
+from coralx.cli.shared import error_console
+from coralx.errors import CoralXError
+
+
+def main() -> None:
+    """Run the command. A known error prints what is wrong and what to do, without a traceback."""
+    try:
+        app()
+    except CoralXError as error:
+        console = error_console()
+        console.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
+        if error.hint:
+            console.print(escape(error.hint), soft_wrap=True)
+        if "--debug" in sys.argv:
+            console.print_exception()
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        error_console().print("interrupted")
+        sys.exit(130)

@@ -1,0 +1,29 @@
+"""`coralx report`: what a run brought."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from coralx import api
+from coralx.cli.shared import output_console, print_json
+from coralx.report.terminal import print_report
+from coralx.run.layout import find_run
+
+
+def command(
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="A run folder, a run's name under runs/, or latest."),
+    ] = "latest",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print report.json instead of tables.")
+    ] = False,
+) -> None:
+    """Show a run's front and what it cost. Needs the run folder only, and loads no model."""
+    report = api.read_report(find_run(run))
+    if as_json:
+        print_json(report)
+    else:
+        print_report(report, output_console())

@@ -1,0 +1,28 @@
+"""`coralx validate`: is this config sound?"""
+
+from __future__ import annotations
+
+from coralx.cli.shared import ConfigPath, Overrides, output_console
+from coralx.config import load_config
+from coralx.config.modes import mode_of
+from coralx.schedule.stages import cohort_sizes, finisher_warning, schedule_of
+
+
+def command(config_path: ConfigPath, overrides: Overrides = None) -> None:
+    """Check a config without training: every problem at once, with its key and what is allowed.
+
+    Model and data are looked at by evolve itself, before it makes a run folder.
+    """
+    config = load_config(config_path, overrides or ())
+    stages = schedule_of(config.hyperband_config)
+    population = config.evolution.population_size
+    console = output_console()
+    sizes = ", ".join(
+        f"{stage.name} {size}"
+        for stage, size in zip(stages, cohort_sizes(stages, population), strict=True)
+    )
+    console.print(f"{config_path}: sound ({mode_of(config)})", soft_wrap=True, highlight=False)
+    console.print(f"genomes a generation: {sizes}", soft_wrap=True, highlight=False)
+    warning = finisher_warning(stages, population)
+    if warning:
+        console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)

@@ -1,0 +1,242 @@
+"""Workers on this machine, one process each: a GPU has one, a CPU's cores are shared out."""
+
+from __future__ import annotations
+
+import os
+import selectors
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from coralx.config.schema import Config
+from coralx.errors import WorkerError, error_from
+from coralx.execution.executor import Listener, Outcome, Task, task_name
+from coralx.execution.messages import (
+    Failed,
+    Goodbye,
+    Hello,
+    Measure,
+    Measured,
+    Note,
+    Prepare,
+    Ready,
+    Reply,
+    Step,
+    Train,
+    Trained,
+)
+from coralx.execution.process import GOODBYE_SECONDS, WorkerProcess
+from coralx.records import Facts, JobFailed, MeasureJob, Settings, WorkerStarted, WorkerStopped
+
+ATTEMPTS = 3
+MAX_CPU_WORKERS = 4
+BYTES_PER_CPU_WORKER = 2 << 30
+
+
+class LocalExecutor:
+    """The first worker measures what the others then reuse; they join as they become ready."""
+
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+        self._workers: list[WorkerProcess] = []
+        self._waiting: deque[Task] = deque()
+        self._attempts: dict[tuple[str | None, str], int] = {}
+        self._spawned = 0
+        self._device = ""
+        self._settings: Settings | None = None
+
+    @property
+    def settings(self) -> Settings:
+        if self._settings is None:
+            raise RuntimeError("the executor has not been started")
+        return self._settings
+
+    # -- start -----------------------------------------------------------------------------------
+
+    def start(self, config: Config, settings: Settings | None, listener: Listener) -> Facts:
+        self._config, self._listener = config, listener
+        listener("starting a worker")
+        threads = settings.threads_per_worker if settings else _cores()
+        first = self._spawn(threads)
+        hello = self._await(first, Hello)
+        self._device = hello.device
+        plan = settings or self._share_out(hello.device, hello.device_count)
+        first.send(self._prepare(plan.precision or None, plan.threads_per_worker))
+        ready = self._await(first, Ready)
+        self._settings = Settings(plan.workers, plan.threads_per_worker, ready.facts.precision)
+        self._welcome(first, ready)
+        return ready.facts
+
+    def _share_out(self, device: str, count: int) -> Settings:
+        """Workers and threads where the config leaves them to us; precision is still open."""
+        runtime, cores = self._config.runtime, _cores()
+        most = count
+        if device == "cpu":
+            most = min(cores, MAX_CPU_WORKERS, max(1, _free_memory() // BYTES_PER_CPU_WORKER))
+        workers = runtime.workers
+        if workers == "auto":
+            workers = max(1, min(most, self._config.evolution.population_size))
+        threads = runtime.threads_per_worker
+        if threads == "auto":
+            threads = max(1, cores // workers)
+        return Settings(workers, threads, "")
+
+    def _prepare(self, precision: str | None, threads: int) -> Prepare:
+        return Prepare(self._config.model_dump(mode="json"), precision, threads)
+
+    def _spawn(self, threads: int) -> WorkerProcess:
+        extra = {}
+        if self._device.startswith("cuda"):
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            devices = visible.split(",") if visible else [str(i) for i in range(64)]
+            extra["CUDA_VISIBLE_DEVICES"] = devices[self._spawned % self.settings.workers]
+        worker = WorkerProcess(self._spawned, self._backend, threads, extra)
+        self._spawned += 1
+        self._workers.append(worker)
+        return worker
+
+    def _await(self, worker: WorkerProcess, wanted: type) -> object:
+        """The next reply of the `wanted` kind; raises what the worker reports instead."""
+        while True:
+            for reply in worker.receive():
+                if isinstance(reply, wanted):
+                    return reply
+                match reply:
+                    case Note(text=text):
+                        self._listener(text)
+                    case Failed():
+                        raise _as_error(reply)
+                    case None:
+                        raise WorkerError(
+                            f"the first worker {worker.exit_reason()} before it was ready",
+                            worker.end_of_log(),
+                        )
+                    case _:
+                        pass
+
+    def _welcome(self, worker: WorkerProcess, ready: Ready) -> None:
+        worker.ready = True
+        self._listener(
+            WorkerStarted(
+                worker.number, worker.pid, ready.facts.device, ready.base_loads, ready.load_seconds
+            )
+        )
+
+    # -- work ------------------------------------------------------------------------------------
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        self._waiting.extend(tasks)
+        for task in tasks:
+            self._attempts[task_name(task)] = 0
+        open_tasks = len(tasks)
+        while open_tasks:
+            self._staff(open_tasks)
+            self._assign()
+            for worker, reply in self._replies():
+                for outcome in self._handle(worker, reply):
+                    open_tasks -= 1
+                    yield outcome
+                self._assign()
+
+    def _staff(self, open_tasks: int) -> None:
+        """Start workers up to what the settings and the open tasks ask for."""
+        wanted = min(self.settings.workers, max(open_tasks, 1))
+        while len(self._workers) < wanted:
+            self._spawn(self.settings.threads_per_worker)
+
+    def _assign(self) -> None:
+        for worker in self._workers:
+            if worker.ready and worker.task is None and self._waiting:
+                worker.task = self._waiting.popleft()
+                order = (
+                    Measure(worker.task)
+                    if isinstance(worker.task, MeasureJob)
+                    else Train(worker.task)
+                )
+                worker.send(order)
+
+    def _replies(self) -> Iterator[tuple[WorkerProcess, Reply | None]]:
+        """Wait until a worker says something, and pass on what has come."""
+        with selectors.DefaultSelector() as selector:
+            for worker in self._workers:
+                selector.register(worker, selectors.EVENT_READ, worker)
+            for key, _ in selector.select():
+                for reply in key.data.receive():
+                    yield key.data, reply
+
+    def _handle(self, worker: WorkerProcess, reply: Reply | None) -> Iterator[Outcome]:
+        match reply:
+            case Trained(result=outcome) | Measured(measurement=outcome):
+                worker.task = None
+                yield outcome
+            case Step(progress=progress):
+                self._listener(progress)
+            case Hello():
+                settings = self.settings
+                worker.send(self._prepare(settings.precision, settings.threads_per_worker))
+            case Ready():
+                self._welcome(worker, reply)
+            case Failed():
+                yield from self._replace(worker, f"{reply.error}: {reply.message}", reply.traceback)
+            case None:
+                yield from self._replace(
+                    worker, f"its worker was {worker.exit_reason()}", worker.end_of_log()
+                )
+            case _:
+                pass
+
+    def _replace(self, worker: WorkerProcess, reason: str, details: str) -> Iterator[Outcome]:
+        """End a worker that failed. Its task is tried again on another, twice, then given up."""
+        task = worker.task
+        if task is None:
+            raise WorkerError(f"worker {worker.number} could not start: {reason}", details)
+        self._workers.remove(worker)
+        worker.kill()
+        name = task_name(task)
+        self._attempts[name] += 1
+        if self._attempts[name] < ATTEMPTS:
+            self._listener(f"{name[0] or 'base'}: {reason}; trying again on a new worker")
+            self._waiting.appendleft(task)
+        else:
+            yield JobFailed(*name, reason)
+
+    # -- end -------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Dismiss idle workers, kill the others."""
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            if worker.ready and worker.task is None:
+                self._part(worker)
+            worker.kill()
+
+    def _part(self, worker: WorkerProcess) -> None:
+        worker.dismiss()
+        with selectors.DefaultSelector() as selector:
+            selector.register(worker, selectors.EVENT_READ)
+            while selector.select(GOODBYE_SECONDS):
+                for reply in worker.receive():
+                    if isinstance(reply, Goodbye):
+                        self._listener(WorkerStopped(worker.number, reply.base_loads, reply.jobs))
+                    if reply is None or isinstance(reply, Goodbye):
+                        return
+
+
+def _as_error(reply: Failed) -> Exception:
+    if reply.known:
+        return error_from(reply.error, reply.message, reply.hint)
+    return WorkerError(f"the worker failed: {reply.error}: {reply.message}", reply.traceback)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _free_memory() -> int:
+    """Bytes of memory that are free or can be freed; a generous guess where the system is mute."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 8 << 30

@@ -1,0 +1,124 @@
+"""What driver and worker say to each other: one JSON object a line, told apart by `kind`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from coralx.records import Facts, Job, MeasureJob, Measurement, Progress, StageResult
+
+# -- to the worker -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Load base model and data. `config` is the resolved config; `precision` None: measure."""
+
+    config: dict[str, Any]
+    precision: str | None
+    threads: int
+    kind: Literal["prepare"] = "prepare"
+
+
+@dataclass(frozen=True)
+class Train:
+    job: Job
+    kind: Literal["train"] = "train"
+
+
+@dataclass(frozen=True)
+class Measure:
+    job: MeasureJob
+    kind: Literal["measure"] = "measure"
+
+
+@dataclass(frozen=True)
+class Shutdown:
+    kind: Literal["shutdown"] = "shutdown"
+
+
+Order = Prepare | Train | Measure | Shutdown
+
+# -- from the worker -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The backend is imported: which devices it sees."""
+
+    device: str
+    device_count: int
+    kind: Literal["hello"] = "hello"
+
+
+@dataclass(frozen=True)
+class Ready:
+    facts: Facts
+    base_loads: int
+    load_seconds: float
+    kind: Literal["ready"] = "ready"
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line about what the worker is doing."""
+
+    text: str
+    kind: Literal["note"] = "note"
+
+
+@dataclass(frozen=True)
+class Step:
+    progress: Progress
+    kind: Literal["step"] = "step"
+
+
+@dataclass(frozen=True)
+class Trained:
+    result: StageResult
+    kind: Literal["trained"] = "trained"
+
+
+@dataclass(frozen=True)
+class Measured:
+    measurement: Measurement
+    kind: Literal["measured"] = "measured"
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An exception, by the name of its class; `known` are CoralX's own errors."""
+
+    error: str
+    message: str
+    hint: str
+    known: bool
+    traceback: str
+    kind: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True)
+class Goodbye:
+    base_loads: int
+    jobs: int
+    kind: Literal["goodbye"] = "goodbye"
+
+
+Reply = Hello | Ready | Note | Step | Trained | Measured | Failed | Goodbye
+
+_ORDERS: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="kind")])
+_REPLIES: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])
+
+
+def encode(message: Order | Reply) -> bytes:
+    return TypeAdapter(type(message)).dump_json(message) + b"\n"
+
+
+def decode_order(line: bytes) -> Order:
+    return _ORDERS.validate_json(line)
+
+
+def decode_reply(line: bytes) -> Reply:
+    return _REPLIES.validate_json(line)

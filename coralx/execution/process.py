@@ -1,0 +1,96 @@
+"""A worker process as its driver sees it: a pipe of orders in, a pipe of replies out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+
+from coralx.execution.executor import Task
+from coralx.execution.messages import Order, Reply, Shutdown, decode_reply, encode
+
+GOODBYE_SECONDS = 5.0
+LOG_LINES = 15
+
+_QUIET = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+class WorkerProcess:
+    """`task` is what it works on, `ready` whether it has loaded the base."""
+
+    def __init__(self, number: int, backend: str, threads: int, extra: Mapping[str, str]) -> None:
+        self.number = number
+        self.ready = False
+        self.task: Task | None = None
+        self._rest = b""
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
+        numbers = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "coralx.execution.worker", backend],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={**os.environ, **_QUIET, **numbers, **extra},
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def fileno(self) -> int:
+        """The pipe to wait on for replies."""
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
+
+    def send(self, order: Order) -> None:
+        """Give an order. A worker that is gone is noticed by its closed pipe of replies."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(encode(order))
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass
+
+    def receive(self) -> Iterator[Reply | None]:
+        """Whole replies that have come; None once the worker is gone. Blocks until one of both."""
+        chunk = os.read(self.fileno(), 1 << 16)
+        if not chunk:
+            yield None
+            return
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            yield decode_reply(line)
+
+    def end_of_log(self) -> str:
+        """The last lines that the process wrote to its standard error."""
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return "\n".join(lines[-LOG_LINES:])
+
+    def exit_reason(self) -> str:
+        """Why the process ended, in words."""
+        code = self._process.wait(GOODBYE_SECONDS)
+        return f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+    def dismiss(self) -> None:
+        """Ask it to stop; its Goodbye comes as a last reply."""
+        self.send(Shutdown())
+
+    def kill(self) -> None:
+        """End it at once and release its pipes."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    pass
+        self._log.close()

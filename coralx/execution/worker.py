@@ -1,0 +1,111 @@
+"""The worker process: `python -m coralx.execution.worker BACKEND`.
+
+It imports one backend, loads the base once, then does jobs until it is told to stop. It ends at
+once when its driver goes away, which it sees by the closing of its standard input.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from typing import BinaryIO
+
+from coralx.config import parse_config
+from coralx.errors import CoralXError
+from coralx.execution.messages import (
+    Failed,
+    Goodbye,
+    Hello,
+    Measure,
+    Measured,
+    Note,
+    Order,
+    Prepare,
+    Ready,
+    Reply,
+    Shutdown,
+    Step,
+    Train,
+    Trained,
+    decode_order,
+    encode,
+)
+from coralx.training.backend import Backend, create
+
+
+class Worker:
+    """One backend, answering orders one by one."""
+
+    def __init__(self, channel: BinaryIO) -> None:
+        self._channel = channel
+        self._jobs = 0
+
+    def send(self, reply: Reply) -> None:
+        self._channel.write(encode(reply))
+        self._channel.flush()
+
+    def serve(self, backend_name: str, orders: queue.SimpleQueue[Order]) -> None:
+        """Answer orders until Shutdown; errors are reported, and the driver decides."""
+        try:
+            backend = create(backend_name)
+            self.send(Hello(*backend.devices()))
+        except Exception as error:
+            self._fail(error)
+            return
+        while not isinstance(order := orders.get(), Shutdown):
+            try:
+                self._obey(backend, order)
+            except Exception as error:
+                self._fail(error)
+        self.send(Goodbye(backend.base_loads, self._jobs))
+
+    def _obey(self, backend: Backend, order: Order) -> None:
+        match order:
+            case Prepare():
+                began = time.monotonic()
+                config = parse_config(order.config, "config")
+                facts = backend.prepare(
+                    config, order.precision, order.threads, lambda text: self.send(Note(text))
+                )
+                self.send(Ready(facts, backend.base_loads, round(time.monotonic() - began, 3)))
+            case Train(job=job):
+                self._jobs += 1
+                result = backend.train(job, lambda progress: self.send(Step(progress)))
+                self.send(Trained(result))
+            case Measure(job=measure_job):
+                self._jobs += 1
+                self.send(Measured(backend.measure(measure_job)))
+            case _:
+                raise TypeError(f"unexpected order {order!r}")
+
+    def _fail(self, error: Exception) -> None:
+        known = isinstance(error, CoralXError)
+        message = error.message if isinstance(error, CoralXError) else str(error)
+        hint = error.hint if isinstance(error, CoralXError) else ""
+        self.send(Failed(type(error).__name__, message, hint, known, traceback.format_exc()))
+
+
+def _listen(orders: queue.SimpleQueue[Order]) -> None:
+    """Queue what comes on standard input; when it closes, the driver is gone."""
+    for line in sys.stdin.buffer:
+        orders.put(decode_order(line))
+    os._exit(0)
+
+
+def main() -> None:
+    """Serve the driver. Standard output is the channel; whatever libraries print goes to stderr."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    channel = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(orders,), daemon=True).start()
+    Worker(channel).serve(sys.argv[1], orders)
+
+
+if __name__ == "__main__":
+    main()

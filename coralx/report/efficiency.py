@@ -1,0 +1,105 @@
+"""What the search cost against training every genome to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from statistics import fmean
+from typing import Any
+
+from coralx.records import Finish, Promote, StageResult, Stop
+from coralx.run.history import History
+from coralx.schedule.stages import Stage
+
+
+def efficiency_of(history: History, stages: Sequence[Stage]) -> dict[str, Any]:
+    """The `efficiency` part of the report; times in seconds, greater ratios are better.
+
+    Naive is every genome trained to the last stage's budget. Its seconds come from each genome's
+    own measured seconds per step; evaluation and overhead (loading and saving) are counted on both
+    sides, at the mean that each stage showed.
+    """
+    started = history.started
+    batch_sizes = {g: genome.genes.batch_size for g, genome in history.genomes.items()}
+    epochs = {g: started.facts.steps_per_epoch(b) for g, b in batch_sizes.items()} if started else {}
+    by_stage = {stage.name: _results_of(history, stage) for stage in stages}
+    trained = {r.genome for results in by_stage.values() for r in results}
+    rows = {}
+    for place, stage in enumerate(stages):
+        previous = stages[place - 1] if place else None
+        rows[stage.name] = _stage_row(history, stage, previous, by_stage[stage.name], epochs)
+    actual_seconds = sum(r.seconds for results in by_stage.values() for r in results)
+    naive_seconds = _naive_seconds(by_stage, stages, epochs)
+    naive_steps = sum((stages[-1].planned_steps(epochs[g]) for g in trained), Fraction(0))
+    actual_steps = sum((row["planned_steps"] for row in rows.values()), Fraction(0))
+    for row in rows.values():
+        row["planned_steps"] = float(row["planned_steps"])
+    return {
+        "total_genomes": len(trained),
+        "stage_breakdown": rows,
+        "total_training_time": round(actual_seconds, 3),
+        "estimated_full_training_time": round(naive_seconds, 3),
+        "time_savings": round(naive_seconds - actual_seconds, 3),
+        "efficiency_ratio": naive_seconds / actual_seconds if actual_seconds else None,
+        "naive_steps": float(naive_steps),
+        "actual_steps": float(actual_steps),
+        "step_ratio": float(naive_steps / actual_steps) if actual_steps else None,
+    }
+
+
+def _results_of(history: History, stage: Stage) -> list[StageResult]:
+    return [result for (_, name), result in history.results.items() if name == stage.name]
+
+
+def _stage_row(
+    history: History,
+    stage: Stage,
+    previous: Stage | None,
+    results: Sequence[StageResult],
+    epochs: Mapping[str, int],
+) -> dict[str, Any]:
+    verdicts = [
+        verdict
+        for decision in history.decisions.values()
+        if decision.stage == stage.name
+        for verdict in decision.verdicts
+    ]
+    planned = Fraction(0)
+    for result in results:
+        planned += stage.planned_steps(epochs[result.genome])
+        planned -= previous.planned_steps(epochs[result.genome]) if previous else 0
+    seconds = sum(result.seconds for result in results)
+    return {
+        "genomes_trained": len(results),
+        "genomes_stopped": sum(isinstance(verdict, Stop) for verdict in verdicts),
+        "genomes_promoted": sum(isinstance(verdict, Promote | Finish) for verdict in verdicts),
+        "planned_steps": planned,
+        "trained_steps": sum(result.steps for result in results),
+        "total_time": round(seconds, 3),
+        "avg_time": round(seconds / len(results), 3) if results else None,
+        "epoch_budget": float(stage.epoch_budget),
+        "survival_rate": float(stage.survival_rate),
+    }
+
+
+def _naive_seconds(
+    by_stage: Mapping[str, Sequence[StageResult]],
+    stages: Sequence[Stage],
+    epochs: Mapping[str, int],
+) -> float:
+    """Seconds that training every genome through all stages would have taken."""
+    beside_training = sum(
+        fmean(r.eval_seconds + r.overhead_seconds for r in results)
+        for results in by_stage.values()
+        if results
+    )
+    seconds: dict[str, float] = {}
+    steps: dict[str, int] = {}
+    for result in (r for results in by_stage.values() for r in results):
+        seconds[result.genome] = seconds.get(result.genome, 0.0) + result.train_seconds
+        steps[result.genome] = steps.get(result.genome, 0) + result.steps
+    total = 0.0
+    for genome, spent in seconds.items():
+        pace = spent / steps[genome] if steps[genome] else 0.0
+        total += pace * stages[-1].trained_steps(epochs[genome]) + beside_training
+    return total

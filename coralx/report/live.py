@@ -1,0 +1,253 @@
+"""The terminal while a run goes on: a live table, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from coralx.config import Config
+from coralx.execution.executor import Signal
+from coralx.records import (
+    Event,
+    FrontMeasured,
+    GenerationStarted,
+    Progress,
+    RunResumed,
+    RunStarted,
+    StageCompleted,
+    StageDecided,
+    Stop,
+    WorkerStarted,
+)
+from coralx.report.progress import Standings, describe, tally
+from coralx.report.terminal import duration, figure, modules
+
+PLAIN_SECONDS = 10.0
+"""Between two plain lines about a job that is under way."""
+
+
+class View(Protocol):
+    """Watches a run. `begin` comes before anything else, once the config is known."""
+
+    def begin(self, config: Config) -> None: ...
+
+    def on_event(self, event: Event) -> None: ...
+
+    def on_signal(self, signal: Signal) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class Silent:
+    """No view at all."""
+
+    def begin(self, config: Config) -> None: ...
+
+    def on_event(self, event: Event) -> None: ...
+
+    def on_signal(self, signal: Signal) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class PlainLines(Silent):
+    """One line for each thing that happens."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._spoke = time.monotonic()
+
+    def begin(self, config: Config) -> None:
+        self._standings = Standings(config)
+        self._metric = config.objectives[0].metric
+
+    def _say(self, text: str) -> None:
+        self._spoke = time.monotonic()
+        line = f"[{duration(self._standings.elapsed):>12}] {text}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def on_signal(self, signal: Signal) -> None:
+        if isinstance(signal, str):
+            self._say(signal)
+        elif isinstance(signal, Progress):
+            self._standings.on_progress(signal)
+            if time.monotonic() - self._spoke >= PLAIN_SECONDS:
+                state = self._standings.state[signal.genome]
+                self._say(f"{signal.genome} {state}; {_remaining(self._standings)}")
+
+    def on_event(self, event: Event) -> None:
+        self._standings.on_event(event)
+        match event:
+            case RunStarted():
+                for line in opening_lines(event):
+                    self._say(line)
+            case RunResumed():
+                self._say("resumed where the ledger ends")
+            case WorkerStarted():
+                seconds = f"loaded the base in {event.load_seconds:.1f} s"
+                self._say(f"worker {event.worker} on {event.device} {seconds}")
+            case GenerationStarted():
+                total = self._standings.config.evolution.generations
+                count = len(event.genomes)
+                self._say(f"generation {event.generation + 1} of {total}: {count} genomes")
+            case StageCompleted(result=result):
+                outcome = (
+                    f"{result.divergence.quantity} not finite at step {result.divergence.step}"
+                    if result.divergence
+                    else f"{self._metric} {figure(result.metrics.get(self._metric))}"
+                )
+                self._say(
+                    f"{result.genome} {result.stage}: {outcome} after {result.last_step} steps "
+                    f"({duration(result.seconds)})"
+                )
+            case StageDecided():
+                self._say(f"{event.stage}: {tally(event.verdicts)}; {_remaining(self._standings)}")
+                for verdict in event.verdicts:
+                    if isinstance(verdict, Stop):
+                        self._say(f"{verdict.genome} {describe(verdict, event.stage)}")
+                for warning in event.warnings:
+                    self._say(f"warning: {warning}")
+            case FrontMeasured(measurement=measurement):
+                test = measurement.test.get(self._metric)
+                shown = figure(test.value if test else None)
+                self._say(f"test split: {measurement.genome or 'untuned'} {self._metric} {shown}")
+            case _:
+                pass
+
+
+class LiveTable(Silent):
+    """A table of the current generation that keeps itself up to date."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._note = "starting"
+
+    def begin(self, config: Config) -> None:
+        self._standings = Standings(config)
+        self._live = Live(
+            get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True
+        )
+        self._live.start()
+
+    def on_signal(self, signal: Signal) -> None:
+        if isinstance(signal, str):
+            self._note = signal
+        elif isinstance(signal, Progress):
+            self._note = ""
+            self._standings.on_progress(signal)
+
+    def on_event(self, event: Event) -> None:
+        self._standings.on_event(event)
+        match event:
+            case RunStarted():
+                for line in opening_lines(event):
+                    self._console.print(escape(line), highlight=False)
+            case StageDecided():
+                where = f"generation {event.generation + 1}, {event.stage}"
+                self._console.print(f"{escape(where)}: {tally(event.verdicts)}", highlight=False)
+                for warning in event.warnings:
+                    self._console.print(f"warning: {warning}", style="yellow", markup=False)
+            case FrontMeasured():
+                self._note = "measuring baselines and front on the test split"
+            case _:
+                pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def _render(self) -> RenderableType:
+        standings = self._standings
+        total = standings.config.evolution.generations
+        head = (
+            f"generation {standings.generation + 1}/{total} · {standings.stage.name} · "
+            f"{duration(standings.elapsed)} elapsed · {_remaining(standings)}"
+        )
+        best = standings.best()
+        metric = standings.config.objectives[0].metric
+        if best is not None:
+            head += f" · best {metric} {figure(best[1])} ({best[0]})"
+        parts: list[RenderableType] = [Text(head, style="bold")]
+        if self._note:
+            parts.append(Text(self._note, style="dim"))
+        if standings.genomes:
+            parts.append(self._table(metric))
+        return Group(*parts)
+
+    def _table(self, metric: str) -> Table:
+        table = Table(expand=False)
+        for name in ("genome", "rank", "lr", "modules", metric, "state"):
+            table.add_column(name, no_wrap=name in ("genome", "lr"))
+        for genome in self._standings.genomes:
+            genes = genome.genes
+            state = self._standings.state.get(genome.id, "queued")
+            table.add_row(
+                genome.id,
+                str(genes.rank),
+                f"{genes.learning_rate:.1e}",
+                escape(modules(genes.target_modules)),
+                figure(self._standings.latest(genome.id)),
+                Text(state, style=_style(state)),
+            )
+        return table
+
+
+def _style(state: str) -> str:
+    for word, style in (("stopped", "red"), ("failed", "red"), ("cut", "dim"), ("queued", "dim")):
+        if state.startswith(word):
+            return style
+    return "green" if state.startswith(("promoted", "finished")) else ""
+
+
+def _remaining(standings: Standings) -> str:
+    left = standings.remaining()
+    return "time left not known yet" if left is None else f"about {duration(left)} left"
+
+
+def opening_lines(event: RunStarted) -> list[str]:
+    """What was found and chosen at the start."""
+    facts, settings = event.facts, event.settings
+    rows = ", ".join(f"{count:,} {split}" for split, count in facts.rows.items() if count)
+    workers = "1 worker" if settings.workers == 1 else f"{settings.workers} workers"
+    return [
+        f"run {event.run}: {event.mode}, seed {event.seed}; backend {facts.backend} "
+        f"({facts.backend_reason}) on {facts.device}, {workers} of "
+        f"{settings.threads_per_worker} thread(s)",
+        f"rows: {rows}; precision {facts.precision} ({facts.precision_reason})",
+        *(f"warning: {warning}" for warning in facts.warnings),
+    ]
+
+
+def view_for(console: Console, *, quiet: bool) -> View:
+    """The live table on a terminal, plain lines elsewhere, nothing if `quiet`."""
+    if quiet:
+        return Silent()
+    return LiveTable(console) if console.is_terminal else PlainLines(console)

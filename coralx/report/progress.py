@@ -1,0 +1,160 @@
+"""Where a run stands: what the live view and the plain lines both draw from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from coralx.config import Config
+from coralx.records import (
+    Cut,
+    Event,
+    Fail,
+    Finish,
+    GenerationStarted,
+    Genome,
+    GenomeFailed,
+    Progress,
+    Promote,
+    RunStarted,
+    StageCompleted,
+    StageDecided,
+    Stop,
+    Verdict,
+)
+from coralx.run.history import History
+from coralx.schedule.stages import Stage, cohort_sizes, schedule_of
+
+
+class Standings:
+    """The state of every genome of the current generation, and the time that remains."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.stages: tuple[Stage, ...] = schedule_of(config.hyperband_config)
+        self.history = History()
+        self.generation = 0
+        self.stage = self.stages[0]
+        self.genomes: tuple[Genome, ...] = ()
+        self.state: dict[str, str] = {}
+        self.began = time.monotonic()
+        self._live: dict[str, Progress] = {}
+
+    def on_event(self, event: Event) -> None:
+        self.history.apply(event)
+        match event:
+            case RunStarted():
+                self.began = time.monotonic() - event.startup_seconds
+            case GenerationStarted():
+                self.generation, self.genomes = event.generation, event.genomes
+                self.stage = self.stages[0]
+                self.state = {genome.id: "queued" for genome in event.genomes}
+            case StageCompleted(result=result):
+                self._live.pop(result.genome, None)
+                self.state[result.genome] = f"evaluated after {result.last_step} steps"
+            case GenomeFailed():
+                self.state[event.genome] = f"failed: {event.reason}"
+            case StageDecided():
+                self._decided(event)
+            case _:
+                pass
+
+    def _decided(self, event: StageDecided) -> None:
+        place = next(stage.place for stage in self.stages if stage.name == event.stage)
+        following = self.stages[min(place + 1, len(self.stages) - 1)]
+        for verdict in event.verdicts:
+            self.state[verdict.genome] = describe(verdict, event.stage)
+            if isinstance(verdict, Promote):
+                self.state[verdict.genome] = f"promoted, queued for {following.name}"
+        self.stage = following
+
+    def on_progress(self, progress: Progress) -> None:
+        self._live[progress.genome] = progress
+        loss = f"loss {progress.loss:.3f}"
+        at_end = progress.step >= progress.last_step
+        doing = "evaluating" if at_end else f"step {progress.step}/{progress.last_step}"
+        self.state[progress.genome] = f"{progress.stage}: {doing}, {loss}"
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.began
+
+    def remaining(self) -> float | None:
+        """Seconds to the search's end by what steps and evaluations have taken so far; None
+        before the first stage result. Stop rules can only make it less."""
+        results = list(self.history.results.values())
+        started = self.history.started
+        steps_done = sum(result.steps for result in results)
+        if started is None or not steps_done:
+            return None
+        pace = sum(result.train_seconds for result in results) / steps_done
+        beside = sum(r.eval_seconds + r.overhead_seconds for r in results) / len(results)
+        steps, jobs = self._planned()
+        live = sum(progress.step for progress in self._live.values())
+        left = pace * max(0, steps - steps_done - live) + beside * max(0, jobs - len(results))
+        return left / started.settings.workers
+
+    def _planned(self) -> tuple[int, int]:
+        """Steps and jobs of the whole run: as decided where decided, as planned elsewhere."""
+        started = self.history.started
+        steps_per_epoch = (
+            started.facts.steps_per_epoch(self.config.training.batch_size) if started else 0
+        )
+        sizes = cohort_sizes(self.stages, self.config.evolution.population_size)
+        steps = jobs = 0
+        for generation in range(self.config.evolution.generations):
+            entered: int | None = None
+            for stage, planned in zip(self.stages, sizes, strict=True):
+                count = planned if entered is None else min(planned, entered)
+                before = self.stages[stage.place - 1].trained_steps(steps_per_epoch)
+                total = stage.trained_steps(steps_per_epoch)
+                steps += count * (total - (before if stage.place else 0))
+                jobs += count
+                decision = self.history.decisions.get((generation, stage.name))
+                if decision is not None:
+                    entered = sum(isinstance(v, Promote) for v in decision.verdicts)
+        return steps, jobs
+
+    def best(self) -> tuple[str, float] | None:
+        """The best finished genome on the first objective, and its figure."""
+        objective = self.config.objectives[0]
+        last = self.stages[-1].name
+        figures = {
+            genome: value
+            for genome in self.history.finished(last)
+            if (value := self.history.results[genome, last].metrics.get(objective.metric))
+            is not None
+        }
+        if not figures:
+            return None
+        pick = max if objective.direction == "maximize" else min
+        best = pick(figures, key=lambda genome: figures[genome])
+        return best, figures[best]
+
+    def latest(self, genome: str) -> float | None:
+        """The genome's last figure on the first objective."""
+        result = self.history.last_result(genome)
+        return result.metrics.get(self.config.objectives[0].metric) if result else None
+
+
+def describe(verdict: Verdict, stage: str) -> str:
+    """A verdict in words."""
+    match verdict:
+        case Promote():
+            return "promoted"
+        case Finish():
+            return "finished"
+        case Cut(place=place, quota=quota):
+            return f"cut at {stage}: place {place}, {quota} go on"
+        case Stop(rule=rule, value=value, step=step):
+            shown = "" if value is None else f" (it was {value:.3g})"
+            return f"stopped at {stage}, step {step}: {rule}{shown}"
+        case Fail(reason=reason):
+            return f"failed at {stage}: {reason}"
+
+
+def tally(verdicts: Sequence[Verdict]) -> str:
+    """How many of each verdict, in words."""
+    names = {Promote: "promoted", Finish: "finished", Cut: "cut", Stop: "stopped", Fail: "failed"}
+    counts = {word: sum(isinstance(v, cls) for v in verdicts) for cls, word in names.items()}
+    return ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "none entered"

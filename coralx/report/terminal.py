@@ -1,0 +1,150 @@
+"""A report as a person reads it in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+TRAINING_SIGNALS = ("gradient_norm", "loss_slope", "train_loss")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the unit that reads best."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def figure(value: float | None) -> str:
+    """A metric: whole numbers with separators, others to four places."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 10 else f"{value:.4f}"
+
+
+def modules(value: str | Sequence[str]) -> str:
+    return value if isinstance(value, str) else "+".join(value)
+
+
+def ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}x"
+
+
+def print_report(report: Mapping[str, Any], console: Console) -> None:
+    """Print everything that a user needs to choose an adapter."""
+    console.print(Group(*_parts(report)))
+
+
+def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
+    state = "" if report["completed"] else " (not completed)"
+    title = (
+        f"[bold]{escape(report['run'])}[/]{state}: {report['mode']}, seed {report['seed']}, "
+        f"{report['generations']} generations of {report['population_size']}, "
+        f"{escape(report['backend'])} on {escape(report['device'])}, "
+        f"{duration(report['wall_seconds'])}"
+    )
+    parts: list[RenderableType] = [Text.from_markup(title)]
+    if report["mode"] == "simulation" or report["backend"] == "simulated":
+        parts.append(Text("Simulated: nothing was trained, no figure here is evidence."))
+    parts += [Text(""), _front_table(report)]
+    if report["provisional"]:
+        names = ", ".join(member["genome"] for member in report["provisional"][:8])
+        parts.append(Text(f"Provisional (cut before the last stage, non-dominated there): {names}"))
+    parts += [Text(""), _efficiency_table(report["efficiency"])]
+    parts += [Text(line) for line in _efficiency_lines(report["efficiency"])]
+    if report["stopped"] or report["failed"]:
+        parts += [Text(""), _stopped_table(report)]
+    parts += [Text(f"warning: {warning}", style="yellow") for warning in report["warnings"]]
+    return parts
+
+
+def _front_table(report: Mapping[str, Any]) -> Table:
+    table = Table(
+        title="Pareto front, measured on the test split (95 % interval)", title_justify="left"
+    )
+    for name in ("genome", "rank", "alpha", "lr", "modules"):
+        table.add_column(name, no_wrap=name == "genome")
+    metrics = [(o["metric"], "max" if o["direction"] == "maximize" else "min") for o in report["objectives"]]
+    for metric, direction in metrics:
+        table.add_column(f"{metric} ({direction})", justify="right")
+    table.add_column("steps", justify="right")
+    for name, figures in report["baselines"].items():
+        if figures is not None:
+            cells = [figure(figures.get(metric)) for metric, _ in metrics]
+            table.add_row(f"[dim]{name}", "", "", "", "", *cells, "", style="dim")
+    table.add_section()
+    for member in report["front"]:
+        genes = member["genes"]
+        steps = str(member["own_steps"])
+        if member["lineage_steps"] > member["own_steps"]:
+            steps += f" (+{member['lineage_steps'] - member['own_steps']} inherited)"
+        table.add_row(
+            member["genome"],
+            str(genes["rank"]),
+            f"{genes['alpha']:g}",
+            f"{genes['learning_rate']:.2e}",
+            escape(modules(genes["target_modules"])),
+            *(_with_interval((member["test"] or {}).get(metric)) for metric, _ in metrics),
+            steps,
+        )
+    return table
+
+
+def _with_interval(measured: Mapping[str, float | None] | None) -> str:
+    if not measured:
+        return "-"
+    value, low, high = measured["value"], measured["low"], measured["high"]
+    if low is None or high is None or low == high:
+        return figure(value)
+    return f"{figure(value)} [dim]({low:.3f} to {high:.3f})[/]"
+
+
+def _efficiency_table(efficiency: Mapping[str, Any]) -> Table:
+    table = Table(title="Efficiency, stage by stage", title_justify="left")
+    table.add_column("stage")
+    for name in ("trained", "stopped", "went on", "planned steps", "trained steps", "time", "each"):
+        table.add_column(name, justify="right")
+    for name, row in efficiency["stage_breakdown"].items():
+        table.add_row(
+            escape(name),
+            str(row["genomes_trained"]),
+            str(row["genomes_stopped"]),
+            str(row["genomes_promoted"]),
+            f"{row['planned_steps']:,.1f}",
+            f"{row['trained_steps']:,}",
+            duration(row["total_time"]),
+            duration(row["avg_time"]),
+        )
+    return table
+
+
+def _efficiency_lines(efficiency: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{efficiency['total_genomes']} genomes in {duration(efficiency['total_training_time'])} of "
+        f"training and evaluation; all of them to the end would have taken about "
+        f"{duration(efficiency['estimated_full_training_time'])}: "
+        f"{ratio(efficiency['efficiency_ratio'])} cheaper in time,",
+        f"{efficiency['actual_steps']:,.1f} steps against {efficiency['naive_steps']:,.1f}: "
+        f"{ratio(efficiency['step_ratio'])} cheaper in steps.",
+    ]
+
+
+def _stopped_table(report: Mapping[str, Any]) -> Table:
+    table = Table(title="Taken out early", title_justify="left")
+    for name in ("genome", "stage", "step", "reason"):
+        table.add_column(name)
+    for stop in report["stopped"]:
+        value = "" if stop["value"] is None else f" (it was {stop['value']:.4g})"
+        table.add_row(stop["genome"], stop["stage"], str(stop["step"]), escape(stop["rule"]) + value)
+    for failure in report["failed"]:
+        table.add_row(failure["genome"], failure["stage"], "", escape(failure["reason"]))
+    return table

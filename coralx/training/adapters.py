@@ -1,0 +1,127 @@
+"""A genome's adapter beside others on one base: made, saved in PEFT's format, loaded again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+from coralx.files import write_folder
+from coralx.records import ALL_LINEAR, Genes, Genome
+from coralx.rng import derive_seed
+
+ADAPTER = "adapter_model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+STATE = "trainer_state.json"
+
+
+def lora_config(genes: Genes, head: Sequence[str]) -> LoraConfig:
+    """PEFT's description of a genome; `head` are the modules that are trained whole and saved."""
+    everywhere = genes.target_modules == ALL_LINEAR
+    return LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=genes.rank,
+        lora_alpha=genes.alpha,
+        lora_dropout=genes.dropout,
+        target_modules=ALL_LINEAR if everywhere else list(genes.target_modules),
+        modules_to_save=list(head) or None,
+        use_rslora=genes.use_rslora,
+        use_dora=genes.use_dora,
+    )
+
+
+def add(model: PeftModel, genome: Genome, head: Sequence[str]) -> None:
+    """A fresh adapter for `genome`, made active. Its weights depend on the genome's id alone; its
+    head starts as the base's, which the run's seed fixes."""
+    torch.manual_seed(derive_seed(genome.id, "adapter"))
+    model.add_adapter(genome.id, lora_config(genome.genes, head))
+    model.set_adapter(genome.id)
+
+
+def trainable(model: PeftModel) -> dict[str, torch.nn.Parameter]:
+    """The active adapter's parameters by their full name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def load_weights(model: PeftModel, adapter: str, checkpoint: Path) -> None:
+    """Put a checkpoint's weights into the adapter of that name."""
+    set_peft_model_state_dict(model, load_file(checkpoint / ADAPTER), adapter_name=adapter)
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, torch.nn.Parameter],
+    adapter: str,
+    checkpoint: Path,
+) -> None:
+    """Put a checkpoint's optimizer state into `optimizer`, parameter by parameter."""
+    saved = load_file(checkpoint / OPTIMIZER)
+    for name, parameter in parameters.items():
+        prefix = _neutral(name, adapter) + "|"
+        state = {
+            key.removeprefix(prefix): _placed(key, tensor, parameter)
+            for key, tensor in saved.items()
+            if key.startswith(prefix)
+        }
+        if state:
+            optimizer.state[parameter] = state
+
+
+def _placed(key: str, tensor: torch.Tensor, parameter: torch.nn.Parameter) -> torch.Tensor:
+    """Adam's moments live where the parameter does, its step count stays on the CPU."""
+    return tensor if key.endswith("|step") else tensor.to(parameter.device)
+
+
+def save(
+    checkpoint: Path,
+    model: PeftModel,
+    adapter: str,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+) -> None:
+    """Write adapter, optimizer and trainer state, whole or not at all, with a manifest."""
+    names = {id(parameter): name for name, parameter in trainable(model).items()}
+    moments = {
+        f"{_neutral(names[id(parameter)], adapter)}|{key}": value.detach().cpu().contiguous()
+        for parameter, values in optimizer.state.items()
+        for key, value in values.items()
+    }
+
+    def fill(folder: Path) -> None:
+        save_file(_weights(model, adapter), folder / ADAPTER, metadata={"format": "pt"})
+        (folder / "adapter_config.json").write_text(_config_json(model, adapter), encoding="utf-8")
+        save_file(moments, folder / OPTIMIZER)
+        text = json.dumps(state, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        (folder / STATE).write_text(text, encoding="utf-8")
+
+    write_folder(checkpoint, fill)
+
+
+def size_in_bytes(model: PeftModel, adapter: str) -> int:
+    """Bytes of the adapter's tensors as saved."""
+    weights = _weights(model, adapter)
+    return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+
+
+def _weights(model: PeftModel, adapter: str) -> dict[str, torch.Tensor]:
+    state = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def _config_json(model: PeftModel, adapter: str) -> str:
+    """PEFT's own adapter_config.json, with sets sorted, so that equal adapters are equal files."""
+    values = model.peft_config[adapter].to_dict()
+    values["inference_mode"] = True
+    ordered = {k: sorted(v) if isinstance(v, set) else v for k, v in values.items()}
+    return json.dumps(ordered, indent=2, sort_keys=True) + "\n"
+
+
+def _neutral(name: str, adapter: str) -> str:
+    """A parameter's name without its adapter's, so that another genome can take it over."""
+    return name.replace(f".{adapter}.", ".")
