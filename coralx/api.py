@@ -12,20 +12,12 @@ from typing import Any
 from coralx.config import Config, dump_yaml, load_config
 from coralx.config.modes import mode_of
 from coralx.errors import DamagedRunError, Interrupted
+from coralx.events import Event, RunCompleted, RunResumed, RunStarted, WorkerStarted, WorkerStopped
 from coralx.execution.executor import Executor, Signal
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.execution.local import LocalExecutor
 from coralx.files import write_atomically
-from coralx.records import (
-    Event,
-    Facts,
-    RunCompleted,
-    RunResumed,
-    RunStarted,
-    Settings,
-    WorkerStarted,
-    WorkerStopped,
-)
+from coralx.records import Facts, Settings
 from coralx.report.live import Silent, View
 from coralx.report.summary import pareto_csv, summarise
 from coralx.run.checkpoints import hand_over

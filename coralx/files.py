@@ -21,11 +21,13 @@ def canonical_json(value: Any) -> str:
 
 
 def sha256_of(path: Path) -> str:
+    """Hex digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fsync_directory(path: Path) -> None:
+    """Make renames in a folder last; a no-op where the system has no such call."""
     if os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -36,6 +38,7 @@ def fsync_directory(path: Path) -> None:
 
 
 def fsync_file(path: Path) -> None:
+    """Make a file's content last."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 

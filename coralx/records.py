@@ -1,4 +1,4 @@
-"""The nouns that cross a boundary: genomes, jobs, results, verdicts and the ledger's events.
+"""The nouns that cross a boundary: genomes, jobs, results, verdicts, facts.
 
 Plain frozen dataclasses; `to_json` and `from_json` take them through ledger and worker messages.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter
@@ -22,7 +21,7 @@ ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
 @dataclass(frozen=True)
 class Genes:
-    """One LoRA configuration. `alpha` is a ratio to the rank, so that resizing keeps the scaling."""
+    """One LoRA configuration; alpha is a ratio to the rank, so that resizing keeps the scaling."""
 
     rank: int = 16
     alpha_ratio: float = 1.0
@@ -46,7 +45,7 @@ GENE_NAMES: tuple[str, ...] = tuple(f.name for f in fields(Genes))
 
 @dataclass(frozen=True)
 class Genome:
-    """Genes with an identity and a history. `inherits` is the parent whose weights it starts from."""
+    """Genes with an identity and a history. `inherits`: the parent whose weights it starts from."""
 
     id: str
     generation: int
@@ -192,6 +191,8 @@ class Progress:
 
 @dataclass(frozen=True)
 class Promote:
+    """Goes on to the next stage."""
+
     genome: str
     kind: Literal["promote"] = "promote"
 
@@ -268,116 +269,19 @@ class Facts:
         return math.ceil(self.rows["train"] / batch_size)
 
 
-# -- the ledger's events -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RunStarted:
-    format: int
-    run: str
-    mode: str
-    seed: int
-    facts: Facts
-    settings: Settings
-    versions: Mapping[str, str]
-    hardware: Mapping[str, str | int]
-    startup_seconds: float
-
-
-@dataclass(frozen=True)
-class RunResumed:
-    """A later process took the run up, after so many seconds of getting ready."""
-
-    startup_seconds: float
-
-
-@dataclass(frozen=True)
-class WorkerStarted:
-    """A worker is ready. `base_loads` counts how often it has loaded the base model: once."""
-
-    worker: int
-    pid: int
-    device: str
-    base_loads: int
-    load_seconds: float
-
-
-@dataclass(frozen=True)
-class GenerationStarted:
-    generation: int
-    genomes: tuple[Genome, ...]
-
-
-@dataclass(frozen=True)
-class StageCompleted:
-    generation: int
-    result: StageResult
-
-
-@dataclass(frozen=True)
-class GenomeFailed:
-    generation: int
-    genome: str
-    stage: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class StageDecided:
-    generation: int
-    stage: str
-    verdicts: tuple[Verdict, ...]
-    not_judged: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class GenerationCompleted:
-    """`population` are the parents of the next generation, best first."""
-
-    generation: int
-    population: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class WorkerStopped:
-    """At the worker's end: `base_loads` as it stood then."""
-
-    worker: int
-    base_loads: int
-    jobs: int
-
-
-@dataclass(frozen=True)
-class FrontMeasured:
-    measurement: Measurement
-
-
-@dataclass(frozen=True)
-class RunCompleted:
-    front: tuple[str, ...]
-
-
-Event = (
-    RunStarted
-    | RunResumed
-    | WorkerStarted
-    | WorkerStopped
-    | GenerationStarted
-    | StageCompleted
-    | GenomeFailed
-    | StageDecided
-    | GenerationCompleted
-    | FrontMeasured
-    | RunCompleted
-)
+# -- through JSON and back ------------------------------------------------------------------------
 
 T = TypeVar("T")
 
 
-@cache
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
 def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
+    """Building one takes milliseconds, so each is built once."""
+    if cls not in _ADAPTERS:
+        _ADAPTERS[cls] = TypeAdapter(cls)
+    return _ADAPTERS[cls]
 
 
 def to_json(record: Any) -> dict[str, Any]:

@@ -10,11 +10,12 @@ import typer
 from coralx import api
 from coralx.cli.shared import Overrides, output_console
 from coralx.config import Config, load_config
-from coralx.config.modes import Mode, resolve_mode
+from coralx.config.compare import differences
+from coralx.config.modes import Mode, mode_of, resolve_mode
 from coralx.errors import NoResultError, UsageError
 from coralx.report.live import view_for
 from coralx.report.terminal import print_report
-from coralx.run.layout import find_run
+from coralx.run.layout import RunLayout, find_run
 from coralx.schedule.stages import finisher_warning, schedule_of
 
 
@@ -56,10 +57,21 @@ def command(
     console = output_console()
     view = view_for(console, quiet=quiet)
     if resume is not None:
-        _refuse_with_resume(config_path, mode, seed, overrides, name, backend)
-        outcome = api.resume(find_run(resume), view)
+        layout = find_run(resume)
+        if name is not None:
+            raise UsageError("--name starts a new run, --resume goes on with one", "Leave one out.")
+        if config_path is not None:
+            config = _configured(config_path, mode, seed, overrides, None, backend, layout)
+            _require_same(config, layout)
+        elif any(flag is not None for flag in (mode, seed, overrides, backend)):
+            raise UsageError(
+                "--resume goes on with the run's own config, so --mode, --seed, --set and "
+                "--backend have nothing to change",
+                "Leave them out, or start a new run without --resume.",
+            )
+        outcome = api.resume(layout, view)
     else:
-        config = _configured(config_path, mode, seed, overrides, name, backend)
+        config = _configured(config_path, mode, seed, overrides, name, backend, None)
         warning = finisher_warning(
             schedule_of(config.hyperband_config), config.evolution.population_size
         )
@@ -83,8 +95,9 @@ def _configured(
     overrides: list[str] | None,
     name: str | None,
     backend: str | None,
+    resumed: RunLayout | None,
 ) -> Config:
-    """The config with every flag written into it."""
+    """The config with every flag written into it; a resumed run keeps its mode if none is given."""
     if path is None:
         raise UsageError("a CONFIG is needed", "For example: coralx evolve configs/quickstart.yaml")
     if backend not in (None, "auto", "peft", "simulated"):
@@ -94,14 +107,22 @@ def _configured(
         settings.append(f"experiment.seed={seed}")
     if name is not None:
         settings.append(f"experiment.name={name}")
-    return resolve_mode(load_config(path, settings), mode, backend)
+    config = load_config(path, settings)
+    if resumed is not None and mode is None and backend is None:
+        mode = mode_of(api.run_config(resumed))
+        backend = api.run_config(resumed).runtime.backend if mode == "full" else None
+    return resolve_mode(config, mode, backend)
 
 
-def _refuse_with_resume(path: Path | None, *flags: object) -> None:
-    """A resumed run goes on with its own config."""
-    if path is not None or any(flag is not None for flag in flags):
+def _require_same(config: Config, layout: RunLayout) -> None:
+    """Refuse to resume a run under another config; how it runs here and now may differ."""
+    changed = [
+        key
+        for key in differences(api.run_config(layout), config)
+        if not key.startswith("runtime.") and key != "experiment.name"
+    ]
+    if changed:
         raise UsageError(
-            "--resume goes on with the run's own config, so it takes no CONFIG and none of --mode, "
-            "--seed, --set, --name and --backend",
-            "Leave them out, or start a new run without --resume.",
+            f"the config differs from that of run {layout.name!r} in {', '.join(changed)}",
+            f"Go on with the run's own config: coralx evolve --resume {layout.name}",
         )

@@ -25,10 +25,12 @@ Overrides = Annotated[
 
 
 def output_console() -> Console:
+    """Standard output, at least wide enough for tables where it is not a terminal."""
     return Console(width=None if sys.stdout.isatty() else MIN_WIDTH)
 
 
 def error_console() -> Console:
+    """Standard error, for what went wrong."""
     return Console(stderr=True, highlight=False)
 
 

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from coralx.cli.shared import ConfigPath, Overrides, output_console, print_json
 from coralx.config import load_config
-from coralx.plan import compare, plan_for, plan_json
+from coralx.plan import Strategy, compare, number, plan_for, plan_json
+from coralx.report.terminal import figure, ratio
 from coralx.schedule.stages import Plan
 
 
@@ -34,3 +35,52 @@ def command(
     console = output_console()
     _print_plan(plan, console)
     console.print()
+    _print_strategies(strategies, config.objectives[0].metric, console)
+
+
+def _print_plan(plan: Plan, console: Console) -> None:
+    table = Table(
+        title=f"One generation of {plan.population_size} genomes, {plan.steps_per_epoch:,} steps "
+        "an epoch",
+        title_justify="left",
+    )
+    table.add_column("stage")
+    for name in ("genomes", "data", "steps each", "restart steps", "continue steps"):
+        table.add_column(name, justify="right")
+    for stage in plan.stages:
+        table.add_row(
+            stage.name,
+            str(stage.genomes),
+            f"{float(100 * stage.data_fraction):g} %",
+            f"{number(stage.steps_per_genome):,}",
+            f"{number(stage.restart_steps):,}",
+            f"{number(stage.continue_steps):,}",
+        )
+    table.add_section()
+    totals = (number(plan.restart_steps), number(plan.continue_steps))
+    table.add_row("together", "", "", "", *(f"{total:,}" for total in totals))
+    console.print(table)
+    console.print(
+        f"Naive full training: {number(plan.naive_steps):,} steps. Restarting every stage is "
+        f"{float(plan.restart_speedup):.2f}x cheaper, continuing from checkpoints (the default) "
+        f"{float(plan.continue_speedup):.2f}x.",
+        highlight=False,
+    )
+
+
+def _print_strategies(strategies: list[Strategy], metric: str, console: Console) -> None:
+    table = Table(title="Three strategies, on simulated learning curves", title_justify="left")
+    table.add_column("strategy")
+    for name in ("genomes", "steps to train", "cheaper", f"best {metric}", "front"):
+        table.add_column(name, justify="right")
+    for strategy in strategies:
+        table.add_row(
+            strategy.strategy,
+            str(strategy.genomes),
+            f"{strategy.steps:,.0f}",
+            ratio(strategy.step_ratio),
+            figure(strategy.best),
+            str(strategy.front_size),
+        )
+    console.print(table)
+    console.print("The figures are simulated: they compare strategies, and promise nothing.")

@@ -43,7 +43,9 @@ def _install_resolvers() -> None:
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     _Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+        "tag:yaml.org,2002:bool",
+        re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"),
+        list("tTfF"),
     )
     _Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float",
@@ -112,7 +114,9 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
         raise ConfigError(source, ["the file is empty"], "`configs/quickstart.yaml` is an example.")
     if not isinstance(data, dict):
         found = {list: "a list"}.get(type(data), f"{data!r}")
-        raise ConfigError(source, [f"expected sections such as `data:` and `model:`, found {found}"])
+        raise ConfigError(
+            source, [f"expected sections such as `data:` and `model:`, found {found}"]
+        )
     return data
 
 
@@ -188,7 +192,8 @@ def anchor_paths(config: Config, folder: Path) -> Config:
     model = config.model.model_copy(update={"base": anchored(config.model.base)})
     data = config.data.model_copy(
         update={
-            split: anchored(getattr(config.data, split)) for split in ("train", "validation", "test")
+            split: anchored(getattr(config.data, split))
+            for split in ("train", "validation", "test")
         }
     )
     return config.model_copy(update={"model": model, "data": data})
@@ -196,5 +201,7 @@ def anchor_paths(config: Config, folder: Path) -> Config:
 
 def dump_yaml(config: Config) -> str:
     """The config as YAML with every default written out."""
-    dumped: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    dumped: str = yaml.safe_dump(
+        config.model_dump(mode="json"), sort_keys=False, allow_unicode=True
+    )
     return dumped

@@ -1,4 +1,4 @@
-"""Pydantic's errors as one line each: key path, what is wrong, what was found, nearest known key."""
+"""Pydantic's errors as one line each: key path, what is wrong, what was found, nearest key."""
 
 from __future__ import annotations
 
@@ -55,9 +55,11 @@ def _real_path(root: type[BaseModel], location: tuple[int | str, ...]) -> list[i
     path: list[int | str] = []
     for position, name in enumerate(location):
         last = position == len(location) - 1
-        if isinstance(name, int) or name in _known_keys(root, path):
-            path.append(name)
-        elif last and not _looks_internal(name):
+        if (
+            isinstance(name, int)
+            or name in _known_keys(root, path)
+            or (last and not _looks_internal(name))
+        ):
             path.append(name)
     return path
 

@@ -21,6 +21,8 @@ _PATTERN = re.compile(r"^\s*([A-Za-z_]\w*)\s*(>=|<=|>|<)\s*([-+]?[0-9.][0-9.eE+-
 
 @dataclass(frozen=True)
 class ParsedRule:
+    """`metric comparison threshold`, such as gradient_norm > 5."""
+
     metric: str
     comparison: str
     threshold: float
@@ -47,6 +49,7 @@ def parse_rule(text: str) -> ParsedRule:
 
 
 def check_rule(text: object) -> object:
+    """Pass a readable rule through; raises ValueError otherwise."""
     if isinstance(text, str):
         parse_rule(text)
     return text

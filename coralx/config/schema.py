@@ -49,6 +49,8 @@ Fraction_ = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Experiment(Section):
+    """The run's name and the seed of every draw."""
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "run"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
 
@@ -91,6 +93,8 @@ class Data(Section):
 
 
 class FloatRange(Section):
+    """A number in [low, high], drawn on a log scale if `log`."""
+
     low: float
     high: float
     log: bool = False
@@ -105,6 +109,8 @@ class FloatRange(Section):
 
 
 class IntRange(Section):
+    """A whole number in [low, high], drawn on a log scale if `log`."""
+
     low: Count
     high: Count
     log: bool = False
@@ -117,14 +123,20 @@ class IntRange(Section):
 
 
 class IntChoices(Section):
+    """Whole numbers to choose from; neighbours in size count as similar."""
+
     choices: Annotated[tuple[Count, ...], Field(min_length=1)]
 
 
 class FloatChoices(Section):
+    """Numbers to choose from; neighbours in size count as similar."""
+
     choices: Annotated[tuple[float, ...], Field(min_length=1)]
 
 
 class BoolChoices(Section):
+    """A switch."""
+
     choices: Annotated[tuple[bool, ...], Field(min_length=1)]
 
 
@@ -132,6 +144,8 @@ Modules = Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)
 
 
 class ModuleChoices(Section):
+    """Sets of linear modules to adapt: lists of names, or `all-linear`."""
+
     choices: Annotated[tuple[Modules, ...], Field(min_length=1)]
 
 
@@ -199,6 +213,8 @@ class Evolution(Section):
 
 
 class Objective(Section):
+    """What is optimised; `direction` defaults to the metric's natural one."""
+
     metric: MetricName
     direction: Literal["maximize", "minimize"] | None = None
 
@@ -257,6 +273,8 @@ def _published_stages() -> tuple[TrainingStage, ...]:
 
 
 class HyperbandConfig(Section):
+    """The schedule; without `enable_hyperband` everyone trains to the end."""
+
     enable_hyperband: bool = True
     training_stages: Annotated[tuple[TrainingStage, ...], Field(min_length=1)] = Field(
         default_factory=_published_stages
@@ -326,6 +344,8 @@ class Runtime(Section):
 
 
 class Config(Section):
+    """A whole config; every section and key has a default."""
+
     experiment: Experiment = Experiment()
     model: Model = Model()
     data: Data = Data()

@@ -117,7 +117,10 @@ def _labelled(
         shown = ", ".join(f"{label[:40]!r} ({count}x)" for label, count in unknown.most_common(5))
         raise ConfigError(
             where,
-            [f"{sum(unknown.values())} of {len(rows)} rows have a label outside data.labels: {shown}"],
+            [
+                f"{sum(unknown.values())} of {len(rows)} rows have a label outside data.labels: "
+                f"{shown}"
+            ],
             f"Known labels: {', '.join(map(repr, index))}. Add the others to data.labels "
             "(a mapping gives several labels to one class), or correct data.label.",
         )
@@ -235,5 +238,4 @@ def _read_csv(data: Data, path: Path) -> list[dict[str, Any]]:
         quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
     )
     table.columns = table.columns.map(str)
-    records: list[dict[str, Any]] = table.to_dict("records")
-    return records
+    return [{str(name): cell for name, cell in row.items()} for row in table.to_dict("records")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,7 @@ def bucketed_order(
     width = WINDOW_BATCHES * batch_size
     windows = [
         (start, min(start + width, end))
-        for begin, end in zip(edges, edges[1:], strict=False)
+        for begin, end in pairwise(edges)
         for start in range(begin, end, width)
     ]
     length_of = np.asarray(lengths)

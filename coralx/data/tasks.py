@@ -41,7 +41,7 @@ class SequenceClassification:
         return Encoded(tuple(tuple(ids) for ids in encoded["input_ids"]), labels)
 
     def collate(self, data: Encoded, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Rows padded to the longest of them: input_ids and attention_mask, shape (rows, length)."""
+        """Rows padded to the longest: input_ids and attention_mask, shape (rows, length)."""
         longest = max(len(data.ids[row]) for row in rows)
         padding = self._tokenizer.pad_token_id or 0
         ids = torch.full((len(rows), longest), padding, dtype=torch.long)

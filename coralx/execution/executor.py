@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from coralx.config.schema import Config
+from coralx.events import WorkerStarted, WorkerStopped
 from coralx.records import (
     Facts,
     Job,
@@ -15,8 +16,6 @@ from coralx.records import (
     Progress,
     Settings,
     StageResult,
-    WorkerStarted,
-    WorkerStopped,
 )
 
 Task = Job | MeasureJob

@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 from coralx.config.schema import Config
+from coralx.events import WorkerStarted, WorkerStopped
 from coralx.execution.executor import Listener, Outcome, Task
-from coralx.records import Facts, MeasureJob, Settings, WorkerStarted, WorkerStopped
+from coralx.records import Facts, MeasureJob, Settings
 from coralx.training.backend import Backend, create
 
 

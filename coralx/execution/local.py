@@ -6,9 +6,11 @@ import os
 import selectors
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from coralx.config.schema import Config
 from coralx.errors import WorkerError, error_from
+from coralx.events import WorkerStarted, WorkerStopped
 from coralx.execution.executor import Listener, Outcome, Task, task_name
 from coralx.execution.messages import (
     Failed,
@@ -25,7 +27,9 @@ from coralx.execution.messages import (
     Trained,
 )
 from coralx.execution.process import GOODBYE_SECONDS, WorkerProcess
-from coralx.records import Facts, JobFailed, MeasureJob, Settings, WorkerStarted, WorkerStopped
+from coralx.records import Facts, JobFailed, MeasureJob, Settings
+
+Wanted = TypeVar("Wanted", Hello, Ready)
 
 ATTEMPTS = 3
 MAX_CPU_WORKERS = 4
@@ -72,12 +76,10 @@ class LocalExecutor:
         most = count
         if device == "cpu":
             most = min(cores, MAX_CPU_WORKERS, max(1, _free_memory() // BYTES_PER_CPU_WORKER))
-        workers = runtime.workers
-        if workers == "auto":
-            workers = max(1, min(most, self._config.evolution.population_size))
-        threads = runtime.threads_per_worker
-        if threads == "auto":
-            threads = max(1, cores // workers)
+        useful = max(1, min(most, self._config.evolution.population_size))
+        workers = useful if runtime.workers == "auto" else runtime.workers
+        share = max(1, cores // workers)
+        threads = share if runtime.threads_per_worker == "auto" else runtime.threads_per_worker
         return Settings(workers, threads, "")
 
     def _prepare(self, precision: str | None, threads: int) -> Prepare:
@@ -94,7 +96,7 @@ class LocalExecutor:
         self._workers.append(worker)
         return worker
 
-    def _await(self, worker: WorkerProcess, wanted: type) -> object:
+    def _await(self, worker: WorkerProcess, wanted: type[Wanted]) -> Wanted:
         """The next reply of the `wanted` kind; raises what the worker reports instead."""
         while True:
             for reply in worker.receive():

@@ -24,18 +24,24 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Train:
+    """Train one genome through one stage."""
+
     job: Job
     kind: Literal["train"] = "train"
 
 
 @dataclass(frozen=True)
 class Measure:
+    """Measure a finished adapter, or the untuned base."""
+
     job: MeasureJob
     kind: Literal["measure"] = "measure"
 
 
 @dataclass(frozen=True)
 class Shutdown:
+    """No more orders."""
+
     kind: Literal["shutdown"] = "shutdown"
 
 
@@ -55,6 +61,8 @@ class Hello:
 
 @dataclass(frozen=True)
 class Ready:
+    """Base model and data are loaded."""
+
     facts: Facts
     base_loads: int
     load_seconds: float
@@ -71,18 +79,24 @@ class Note:
 
 @dataclass(frozen=True)
 class Step:
+    """Training goes on."""
+
     progress: Progress
     kind: Literal["step"] = "step"
 
 
 @dataclass(frozen=True)
 class Trained:
+    """A training job is done."""
+
     result: StageResult
     kind: Literal["trained"] = "trained"
 
 
 @dataclass(frozen=True)
 class Measured:
+    """A measuring job is done."""
+
     measurement: Measurement
     kind: Literal["measured"] = "measured"
 
@@ -101,6 +115,8 @@ class Failed:
 
 @dataclass(frozen=True)
 class Goodbye:
+    """The last word of a worker that was told to stop."""
+
     base_loads: int
     jobs: int
     kind: Literal["goodbye"] = "goodbye"
@@ -113,12 +129,15 @@ _REPLIES: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator=
 
 
 def encode(message: Order | Reply) -> bytes:
+    """A message as one line."""
     return TypeAdapter(type(message)).dump_json(message) + b"\n"
 
 
 def decode_order(line: bytes) -> Order:
+    """Read a line from the driver."""
     return _ORDERS.validate_json(line)
 
 
 def decode_reply(line: bytes) -> Reply:
+    """Read a line from a worker."""
     return _REPLIES.validate_json(line)

@@ -21,7 +21,9 @@ def efficiency_of(history: History, stages: Sequence[Stage]) -> dict[str, Any]:
     """
     started = history.started
     batch_sizes = {g: genome.genes.batch_size for g, genome in history.genomes.items()}
-    epochs = {g: started.facts.steps_per_epoch(b) for g, b in batch_sizes.items()} if started else {}
+    epochs = (
+        {g: started.facts.steps_per_epoch(b) for g, b in batch_sizes.items()} if started else {}
+    )
     by_stage = {stage.name: _results_of(history, stage) for stage in stages}
     trained = {r.genome for results in by_stage.values() for r in results}
     rows = {}

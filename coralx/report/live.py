@@ -13,19 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 from coralx.config import Config
-from coralx.execution.executor import Signal
-from coralx.records import (
+from coralx.events import (
     Event,
     FrontMeasured,
     GenerationStarted,
-    Progress,
     RunResumed,
     RunStarted,
     StageCompleted,
     StageDecided,
-    Stop,
     WorkerStarted,
 )
+from coralx.execution.executor import Signal
+from coralx.records import Progress, Stop
 from coralx.report.progress import Standings, describe, tally
 from coralx.report.terminal import duration, figure, modules
 

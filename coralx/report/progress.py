@@ -6,22 +6,15 @@ import time
 from collections.abc import Sequence
 
 from coralx.config import Config
-from coralx.records import (
-    Cut,
+from coralx.events import (
     Event,
-    Fail,
-    Finish,
     GenerationStarted,
-    Genome,
     GenomeFailed,
-    Progress,
-    Promote,
     RunStarted,
     StageCompleted,
     StageDecided,
-    Stop,
-    Verdict,
 )
+from coralx.records import Cut, Fail, Finish, Genome, Progress, Promote, Stop, Verdict
 from coralx.run.history import History
 from coralx.schedule.stages import Stage, cohort_sizes, schedule_of
 

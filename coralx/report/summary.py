@@ -10,17 +10,8 @@ from typing import Any
 
 from coralx.config import Config
 from coralx.errors import DamagedRunError
-from coralx.records import (
-    Cut,
-    Genome,
-    Interval,
-    RunResumed,
-    RunStarted,
-    StageDecided,
-    Stop,
-    WorkerStarted,
-    WorkerStopped,
-)
+from coralx.events import RunResumed, RunStarted, StageDecided, WorkerStarted, WorkerStopped
+from coralx.records import Cut, Genome, Interval, Stop
 from coralx.report.efficiency import efficiency_of
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
@@ -91,7 +82,7 @@ def wall_seconds(entries: Sequence[Entry]) -> float:
 
 
 def _front_of(config: Config, history: History, stages: Sequence[Stage]) -> list[str]:
-    """The recorded front, or, while the run goes on, the front so far; best first objective first."""
+    """The recorded front, or while the run goes on the front so far; best first."""
     if history.completed is not None:
         return list(history.completed.front)
     return _non_dominated(config, history, history.finished(stages[-1].name), stages[-1].name)
@@ -177,9 +168,7 @@ def _baselines(config: Config, history: History, last: str) -> dict[str, Any]:
         return {name: f.value for name, f in measured.test.items()} if measured else None
 
     recipe = default_recipe(space_of(config))
-    default = next(
-        (g for g in history.finished(last) if history.genomes[g].genes == recipe), None
-    )
+    default = next((g for g in history.finished(last) if history.genomes[g].genes == recipe), None)
     return {
         "untuned": figures(None),
         "default_recipe": figures(default) if default is not None else None,

@@ -32,10 +32,12 @@ def figure(value: float | None) -> str:
 
 
 def modules(value: str | Sequence[str]) -> str:
+    """Target modules in one cell."""
     return value if isinstance(value, str) else "+".join(value)
 
 
 def ratio(value: float | None) -> str:
+    """How many times cheaper."""
     return "-" if value is None else f"{value:.2f}x"
 
 
@@ -73,7 +75,10 @@ def _front_table(report: Mapping[str, Any]) -> Table:
     )
     for name in ("genome", "rank", "alpha", "lr", "modules"):
         table.add_column(name, no_wrap=name == "genome")
-    metrics = [(o["metric"], "max" if o["direction"] == "maximize" else "min") for o in report["objectives"]]
+    metrics = [
+        (o["metric"], "max" if o["direction"] == "maximize" else "min")
+        for o in report["objectives"]
+    ]
     for metric, direction in metrics:
         table.add_column(f"{metric} ({direction})", justify="right")
     table.add_column("steps", justify="right")
@@ -129,8 +134,8 @@ def _efficiency_table(efficiency: Mapping[str, Any]) -> Table:
 
 def _efficiency_lines(efficiency: Mapping[str, Any]) -> list[str]:
     return [
-        f"{efficiency['total_genomes']} genomes in {duration(efficiency['total_training_time'])} of "
-        f"training and evaluation; all of them to the end would have taken about "
+        f"{efficiency['total_genomes']} genomes in {duration(efficiency['total_training_time'])} "
+        f"of training and evaluation; all of them to the end would have taken about "
         f"{duration(efficiency['estimated_full_training_time'])}: "
         f"{ratio(efficiency['efficiency_ratio'])} cheaper in time,",
         f"{efficiency['actual_steps']:,.1f} steps against {efficiency['naive_steps']:,.1f}: "
@@ -144,7 +149,9 @@ def _stopped_table(report: Mapping[str, Any]) -> Table:
         table.add_column(name)
     for stop in report["stopped"]:
         value = "" if stop["value"] is None else f" (it was {stop['value']:.4g})"
-        table.add_row(stop["genome"], stop["stage"], str(stop["step"]), escape(stop["rule"]) + value)
+        table.add_row(
+            stop["genome"], stop["stage"], str(stop["step"]), escape(stop["rule"]) + value
+        )
     for failure in report["failed"]:
         table.add_row(failure["genome"], failure["stage"], "", escape(failure["reason"]))
     return table

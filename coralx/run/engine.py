@@ -12,21 +12,23 @@ from coralx.config import Config
 from coralx.config.metrics import CATALOGUE
 from coralx.config.schema import Objective
 from coralx.errors import WorkerError
-from coralx.execution.executor import Executor
-from coralx.records import (
-    Facts,
+from coralx.events import (
     FrontMeasured,
     GenerationCompleted,
     GenerationStarted,
-    Genome,
     GenomeFailed,
+    StageCompleted,
+    StageDecided,
+)
+from coralx.execution.executor import Executor
+from coralx.records import (
+    Facts,
+    Genome,
     Job,
     JobFailed,
     MeasureJob,
     Measurement,
     Promote,
-    StageCompleted,
-    StageDecided,
     StageResult,
     Verdict,
 )
@@ -67,6 +69,12 @@ class Engine:
             self.evolution = config.evolution.model_copy(update={"inherit": "off"})
 
     def run(self) -> tuple[str, ...]:
+        """Search to the end, then measure the front; returns the front's genome ids."""
+        front = self.search()
+        self._measure()
+        return front
+
+    def search(self) -> tuple[str, ...]:
         """The search from where the ledger ends to its end; returns the front's genome ids."""
         for generation in range(self.evolution.generations):
             genomes = self._population(generation)
@@ -81,7 +89,6 @@ class Engine:
                 self._prune()
             self._survive(generation)
             self._prune()  # the population decides anew which checkpoints may be parents'
-        self._measure()
         return self.front()
 
     # -- who is in it ----------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = (
@@ -38,8 +39,6 @@ def hardware() -> dict[str, str | int]:
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count() or 1,
     }
-    try:
+    with suppress(ValueError, OSError, AttributeError):  # not every system tells
         found["memory_bytes"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        pass  # not every system tells
     return found

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from coralx.records import (
+from coralx.events import (
     Event,
     FrontMeasured,
     GenerationCompleted,
     GenerationStarted,
-    Genome,
     GenomeFailed,
-    Measurement,
     RunCompleted,
     RunStarted,
     StageCompleted,
     StageDecided,
-    StageResult,
-    Stop,
 )
+from coralx.records import Genome, Measurement, StageResult, Stop
 
 
 class History:

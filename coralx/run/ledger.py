@@ -19,8 +19,9 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from coralx.errors import DamagedRunError, SetupError
+from coralx.events import Event
 from coralx.files import canonical_json, fsync_directory
-from coralx.records import Event, from_json, to_json
+from coralx.records import from_json, to_json
 
 FORMAT = 1
 """Version of the ledger's format; written into the first event."""

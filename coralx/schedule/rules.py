@@ -23,6 +23,7 @@ class Breach:
 
 
 def rule_text(rule: ParsedRule) -> str:
+    """A rule as it is shown."""
     return f"{rule.metric} {rule.comparison} {rule.threshold:g}"
 
 

@@ -56,7 +56,7 @@ def _complete_ranks(points: Points) -> NDArray[np.int64]:
 
 
 def crowding(points: Points) -> NDArray[np.float64]:
-    """Crowding distance within one front (Deb et al. 2002, section III.B); extremes are infinite."""
+    """Crowding distance within one front (Deb et al. 2002, section III.B); extremes inf."""
     count, objectives = points.shape
     distance = np.zeros(count)
     for column in range(objectives):
@@ -84,7 +84,7 @@ def best_first(
     by_rank = ranks(points)
     ordered: list[str] = []
     for rank in np.unique(by_rank):
-        members = np.flatnonzero(by_rank == rank)
+        members = np.flatnonzero(by_rank == rank).tolist()
         distance = crowding(points[members])
         keys = {ids[m]: (-distance[i], ids[m]) for i, m in enumerate(members)}
         front = sorted(keys, key=lambda genome: keys[genome])

@@ -39,7 +39,7 @@ class Continuous:
         return (value - self.low) / (self.high - self.low)
 
     def contains(self, value: Any) -> bool:
-        return self.low <= value <= self.high
+        return bool(self.low <= value <= self.high)
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,9 @@ class Space:
 
     def contains(self, genes: Genes) -> bool:
         """Whether every searched gene lies where it may, and every other is as fixed."""
-        return all(gene.contains(getattr(genes, name)) for name, gene in self.genes.items()) and all(
-            getattr(genes, name) == value for name, value in self.fixed.items()
-        )
+        return all(
+            gene.contains(getattr(genes, name)) for name, gene in self.genes.items()
+        ) and all(getattr(genes, name) == value for name, value in self.fixed.items())
 
     def sample(self, count: int, rng: np.random.Generator) -> list[Genes]:
         """A Latin hypercube sample (McKay, Beckman and Conover 1979): each gene's range is cut

@@ -92,14 +92,13 @@ def linear_names(model: Any, head: Sequence[str]) -> list[str]:
 def _check_targets(choices: ModuleChoices, model: Any, head: Sequence[str]) -> None:
     linear = linear_names(model, head)
     leaves = list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in linear))
-    problems = []
-    for place, wanted in enumerate(choices.choices):
-        for name in () if wanted == ALL_LINEAR else wanted:
-            if not any(full == name or full.endswith("." + name) for full in linear):
-                problems.append(
-                    f"search_space.target_modules.choices.{place}: the base has no linear module "
-                    f"{name!r}{did_you_mean(name, leaves)}; it has {', '.join(leaves)}"
-                )
+    problems = [
+        f"search_space.target_modules.choices.{place}: the base has no linear module "
+        f"{name!r}{did_you_mean(name, leaves)}; it has {', '.join(leaves)}"
+        for place, wanted in enumerate(choices.choices)
+        for name in (() if wanted == ALL_LINEAR else wanted)
+        if not any(full == name or full.endswith("." + name) for full in linear)
+    ]
     if problems:
         raise ConfigError("model", problems)
 

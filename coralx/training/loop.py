@@ -97,7 +97,7 @@ class Trainer:
         value = loss.item()
         if not math.isfinite(value):
             return Divergence(step + 1, "loss")
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm).item()
         if not math.isfinite(norm):
             return Divergence(step + 1, "gradient")

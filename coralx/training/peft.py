@@ -58,9 +58,7 @@ class PeftBackend:
         loaded = base.load(config, examples.labels, self._device)
         self.base_loads += 1
         self._head = loaded.head
-        self._task = SequenceClassification(
-            loaded.tokenizer, config.model.max_length, self._device
-        )
+        self._task = SequenceClassification(loaded.tokenizer, config.model.max_length, self._device)
         self._train = self._task.encode(examples.train)
         self._evaluation = {
             "validation": self._task.encode(examples.validation),
@@ -250,7 +248,7 @@ class PeftBackend:
                 began = time.monotonic()
                 with self._autocast(precision):
                     loss = self._task.loss(self._model, self._train, batch)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 if self._device.type == "cuda":
                     torch.cuda.synchronize()
                 times.append(time.monotonic() - began)

@@ -1,0 +1,124 @@
+"""The events of a run's ledger, in the order in which a run brings them forth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from coralx.records import Facts, Genome, Measurement, Settings, StageResult, Verdict
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """The first event: what was found and chosen before anything was trained."""
+
+    format: int
+    run: str
+    mode: str
+    seed: int
+    facts: Facts
+    settings: Settings
+    versions: Mapping[str, str]
+    hardware: Mapping[str, str | int]
+    startup_seconds: float
+
+
+@dataclass(frozen=True)
+class RunResumed:
+    """A later process took the run up, after so many seconds of getting ready."""
+
+    startup_seconds: float
+
+
+@dataclass(frozen=True)
+class WorkerStarted:
+    """A worker is ready. `base_loads` counts how often it has loaded the base model: once."""
+
+    worker: int
+    pid: int
+    device: str
+    base_loads: int
+    load_seconds: float
+
+
+@dataclass(frozen=True)
+class GenerationStarted:
+    """The genomes of a generation are fixed."""
+
+    generation: int
+    genomes: tuple[Genome, ...]
+
+
+@dataclass(frozen=True)
+class StageCompleted:
+    """A genome went through a stage, whatever came of it."""
+
+    generation: int
+    result: StageResult
+
+
+@dataclass(frozen=True)
+class GenomeFailed:
+    """A genome brought no result on any attempt; the search goes on."""
+
+    generation: int
+    genome: str
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class StageDecided:
+    """Who goes on from a stage, and why the others do not."""
+
+    generation: int
+    stage: str
+    verdicts: tuple[Verdict, ...]
+    not_judged: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GenerationCompleted:
+    """`population` are the parents of the next generation, best first."""
+
+    generation: int
+    population: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WorkerStopped:
+    """At the worker's end: `base_loads` as it stood then."""
+
+    worker: int
+    base_loads: int
+    jobs: int
+
+
+@dataclass(frozen=True)
+class FrontMeasured:
+    """A member of the front, or a baseline, was measured on the test split."""
+
+    measurement: Measurement
+
+
+@dataclass(frozen=True)
+class RunCompleted:
+    """The search is over; `front` best first objective first."""
+
+    front: tuple[str, ...]
+
+
+Event = (
+    RunStarted
+    | RunResumed
+    | WorkerStarted
+    | WorkerStopped
+    | GenerationStarted
+    | StageCompleted
+    | GenomeFailed
+    | StageDecided
+    | GenerationCompleted
+    | FrontMeasured
+    | RunCompleted
+)

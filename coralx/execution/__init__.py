@@ -1,0 +1,1 @@
+"""Where jobs run: executors behind one Protocol, and the worker process."""

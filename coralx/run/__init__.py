@@ -1,0 +1,1 @@
+"""A run: its folder, its ledger, its checkpoints, and the loop that drives it."""

@@ -1,0 +1,1 @@
+"""Who trains how much: stages, their budgets, stop rules and promotion."""

@@ -1,0 +1,1 @@
+"""Who is bred from whom: the space, its operators, and NSGA-II."""

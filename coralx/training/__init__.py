@@ -1,0 +1,1 @@
+"""What trains: backends behind one Protocol. Imported by workers only."""
