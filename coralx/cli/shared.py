@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-MIN_WIDTH = 100
+MIN_WIDTH = 120
 """Columns of output that does not go to a terminal, so that tables stay readable in files."""
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML config.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from statistics import fmean
@@ -32,7 +33,8 @@ def efficiency_of(history: History, stages: Sequence[Stage]) -> dict[str, Any]:
         rows[stage.name] = _stage_row(history, stage, previous, by_stage[stage.name], epochs)
     actual_seconds = sum(r.seconds for results in by_stage.values() for r in results)
     naive_seconds = _naive_seconds(by_stage, stages, epochs)
-    naive_steps = sum((stages[-1].planned_steps(epochs[g]) for g in trained), Fraction(0))
+    lengths = Counter(epochs[genome] for genome in trained)
+    naive_steps = sum((n * stages[-1].planned_steps(e) for e, n in lengths.items()), Fraction(0))
     actual_steps = sum((row["planned_steps"] for row in rows.values()), Fraction(0))
     for row in rows.values():
         row["planned_steps"] = float(row["planned_steps"])
@@ -67,9 +69,9 @@ def _stage_row(
         for verdict in decision.verdicts
     ]
     planned = Fraction(0)
-    for result in results:
-        planned += stage.planned_steps(epochs[result.genome])
-        planned -= previous.planned_steps(epochs[result.genome]) if previous else 0
+    for length, genomes in Counter(epochs[result.genome] for result in results).items():
+        before = previous.planned_steps(length) if previous else 0
+        planned += genomes * (stage.planned_steps(length) - before)
     seconds = sum(result.seconds for result in results)
     return {
         "genomes_trained": len(results),
@@ -100,8 +102,9 @@ def _naive_seconds(
     for result in (r for results in by_stage.values() for r in results):
         seconds[result.genome] = seconds.get(result.genome, 0.0) + result.train_seconds
         steps[result.genome] = steps.get(result.genome, 0) + result.steps
+    budgets = {length: stages[-1].trained_steps(length) for length in set(epochs.values())}
     total = 0.0
     for genome, spent in seconds.items():
         pace = spent / steps[genome] if steps[genome] else 0.0
-        total += pace * stages[-1].trained_steps(epochs[genome]) + beside_training
+        total += pace * budgets[epochs[genome]] + beside_training
     return total

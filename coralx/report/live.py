@@ -203,14 +203,14 @@ class LiveTable(Silent):
 
     def _table(self, metric: str) -> Table:
         table = Table(expand=False)
-        for name in ("genome", "rank", "lr", "modules", metric, "state"):
+        for name in ("genome", "rank/alpha", "lr", "modules", metric, "state"):
             table.add_column(name, no_wrap=name in ("genome", "lr"))
         for genome in self._standings.genomes:
             genes = genome.genes
             state = self._standings.state.get(genome.id, "queued")
             table.add_row(
                 genome.id,
-                str(genes.rank),
+                f"{genes.rank}/{genes.alpha:g}",
                 f"{genes.learning_rate:.1e}",
                 escape(modules(genes.target_modules)),
                 figure(self._standings.latest(genome.id)),

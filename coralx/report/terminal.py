@@ -73,29 +73,27 @@ def _front_table(report: Mapping[str, Any]) -> Table:
     table = Table(
         title="Pareto front, measured on the test split (95 % interval)", title_justify="left"
     )
-    for name in ("genome", "rank", "alpha", "lr", "modules"):
-        table.add_column(name, no_wrap=name == "genome")
+    for name in ("genome", "rank/alpha", "lr", "modules"):
+        table.add_column(name, no_wrap=name != "modules")
     metrics = [
-        (o["metric"], "max" if o["direction"] == "maximize" else "min")
-        for o in report["objectives"]
+        (o["metric"], "↑" if o["direction"] == "maximize" else "↓") for o in report["objectives"]
     ]
-    for metric, direction in metrics:
-        table.add_column(f"{metric} ({direction})", justify="right")
-    table.add_column("steps", justify="right")
+    for metric, arrow in metrics:
+        table.add_column(f"{metric} {arrow}", justify="right", no_wrap=True)
+    table.add_column("steps +inherited", justify="right", no_wrap=True)
     for name, figures in report["baselines"].items():
         if figures is not None:
             cells = [figure(figures.get(metric)) for metric, _ in metrics]
-            table.add_row(f"[dim]{name}", "", "", "", "", *cells, "", style="dim")
+            table.add_row(f"[dim]{name}", "", "", "", *cells, "", style="dim")
     table.add_section()
     for member in report["front"]:
         genes = member["genes"]
         steps = str(member["own_steps"])
         if member["lineage_steps"] > member["own_steps"]:
-            steps += f" (+{member['lineage_steps'] - member['own_steps']} inherited)"
+            steps += f" +{member['lineage_steps'] - member['own_steps']}"
         table.add_row(
             member["genome"],
-            str(genes["rank"]),
-            f"{genes['alpha']:g}",
+            f"{genes['rank']}/{genes['alpha']:g}",
             f"{genes['learning_rate']:.2e}",
             escape(modules(genes["target_modules"])),
             *(_with_interval((member["test"] or {}).get(metric)) for metric, _ in metrics),
@@ -110,7 +108,7 @@ def _with_interval(measured: Mapping[str, float | None] | None) -> str:
     value, low, high = measured["value"], measured["low"], measured["high"]
     if low is None or high is None or low == high:
         return figure(value)
-    return f"{figure(value)} [dim]({low:.3f} to {high:.3f})[/]"
+    return f"{figure(value)} [dim]{low:.3f}-{high:.3f}[/]"
 
 
 def _efficiency_table(efficiency: Mapping[str, Any]) -> Table:

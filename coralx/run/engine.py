@@ -24,6 +24,7 @@ from coralx.execution.executor import Executor
 from coralx.records import (
     Facts,
     Genome,
+    Horizon,
     Job,
     JobFailed,
     MeasureJob,
@@ -64,6 +65,7 @@ class Engine:
         ledger.subscribe(self.history.apply)
         self.space = space_of(config)
         self.evolution = config.evolution
+        self._budget_of: dict[tuple[int, float], tuple[tuple[int, ...], Horizon]] = {}
         self.stages = schedule_of(config.hyperband_config)
         if not config.hyperband_config.enable_hyperband:  # the naive baseline never inherits
             self.evolution = config.evolution.model_copy(update={"inherit": "off"})
@@ -147,7 +149,7 @@ class Engine:
         return is_intact(self.layout, genome, stage.name)
 
     def _job(self, genome: Genome, stage: Stage) -> Job:
-        steps = self.facts.steps_per_epoch(genome.genes.batch_size)
+        budgets, horizon = self._budgets(genome)
         previous = self.stages[stage.place - 1] if stage.place else None
         donor = genome.inherits if previous is None else None
         resume_from = inherit_from = None
@@ -158,9 +160,9 @@ class Engine:
         return Job(
             genome=genome,
             stage=stage.name,
-            first_step=previous.trained_steps(steps) if previous else 0,
-            last_step=stage.trained_steps(steps),
-            horizon=horizon_of(self.stages, steps, genome.genes.warmup_ratio),
+            first_step=budgets[previous.place] if previous else 0,
+            last_step=budgets[stage.place],
+            horizon=horizon,
             data_fraction=float(stage.data_fraction),
             eval_limit=stage.eval_limit,
             resume_from=resume_from,
@@ -169,6 +171,15 @@ class Engine:
             inherited_steps=self.history.lineage_steps(genome.inherits) if genome.inherits else 0,
             checkpoint=self._checkpoint(genome.id, stage.name),
         )
+
+    def _budgets(self, genome: Genome) -> tuple[tuple[int, ...], Horizon]:
+        """The genome's total steps at each stage's end, and its learning-rate horizon."""
+        key = (genome.genes.batch_size, genome.genes.warmup_ratio)
+        if key not in self._budget_of:
+            steps = self.facts.steps_per_epoch(key[0])
+            budgets = tuple(stage.trained_steps(steps) for stage in self.stages)
+            self._budget_of[key] = budgets, horizon_of(self.stages, steps, key[1])
+        return self._budget_of[key]
 
     def _last_stage(self, genome: str) -> str:
         result = self.history.last_result(genome)
@@ -238,10 +249,11 @@ class Engine:
         if self.layout is None or self.config.runtime.keep_checkpoints == "all":
             return
         generation = max(self.history.generations)
-        living = {genome.id for genome in self.history.generations[generation]}
         if generation in self.history.populations:
             living = set(self.history.populations[generation])
-        living.update(self.history.populations.get(generation - 1, ()))
+        else:
+            living = {genome.id for genome in self.history.generations[generation]}
+            living.update(self.history.populations.get(generation - 1, ()))
         living.update(self.front())
         living.update(self._default_finisher())
         last = {genome: self.history.last_result(genome) for genome in living}

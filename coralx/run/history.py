@@ -31,6 +31,7 @@ class History:
         self.decisions: dict[tuple[int, str], StageDecided] = {}
         self.populations: dict[int, tuple[str, ...]] = {}
         self.measurements: dict[str | None, Measurement] = {}
+        self._steps: dict[str, int] = {}
         self._last: dict[str, StageResult] = {}
         self._stopped: dict[str, tuple[str, Stop]] = {}
         for event in events:
@@ -46,6 +47,7 @@ class History:
                 self.genomes.update({genome.id: genome for genome in event.genomes})
             case StageCompleted(result=result):
                 self.results[result.genome, result.stage] = result
+                self._steps[result.genome] = result.last_step
                 if result.divergence is None:
                     self._last[result.genome] = result
             case GenomeFailed():
@@ -78,8 +80,7 @@ class History:
 
     def own_steps(self, genome: str) -> int:
         """Steps trained since the genome's birth."""
-        steps = [r.last_step for (name, _), r in self.results.items() if name == genome]
-        return max(steps, default=0)
+        return self._steps.get(genome, 0)
 
     def lineage_steps(self, genome: str) -> int:
         """Own steps and those that its inherited weights had seen before."""

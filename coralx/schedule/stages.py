@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from coralx.config.rules import ParsedRule, parse_rule
-from coralx.config.schema import HyperbandConfig, TrainingStage
+from coralx.config.stages import HyperbandConfig, TrainingStage
 from coralx.records import Horizon
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from coralx.config.schema import Config, FloatChoices, FloatRange, IntChoices, IntRange
+from coralx.config.schema import Config
+from coralx.config.space import FloatChoices, FloatRange, IntChoices, IntRange
 from coralx.records import Genes
 
 

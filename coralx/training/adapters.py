@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +15,34 @@ from safetensors.torch import load_file, save_file
 from coralx.files import write_folder
 from coralx.records import ALL_LINEAR, Genes, Genome
 from coralx.rng import derive_seed
+from coralx.training.base import Base
 
 ADAPTER = "adapter_model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "trainer_state.json"
 
 
-def lora_config(genes: Genes, head: Sequence[str]) -> LoraConfig:
-    """PEFT's description of a genome; `head` are the modules that are trained whole and saved."""
+def lora_config(genes: Genes, base: Base) -> LoraConfig:
+    """PEFT's description of a genome; the base's head is trained whole and saved."""
     everywhere = genes.target_modules == ALL_LINEAR
     return LoraConfig(
+        base_model_name_or_path=base.published_name,
         task_type=TaskType.SEQ_CLS,
         r=genes.rank,
         lora_alpha=genes.alpha,
         lora_dropout=genes.dropout,
         target_modules=ALL_LINEAR if everywhere else list(genes.target_modules),
-        modules_to_save=list(head) or None,
+        modules_to_save=list(base.head) or None,
         use_rslora=genes.use_rslora,
         use_dora=genes.use_dora,
     )
 
 
-def add(model: PeftModel, genome: Genome, head: Sequence[str]) -> None:
+def add(model: PeftModel, genome: Genome, base: Base) -> None:
     """A fresh adapter for `genome`, made active. Its weights depend on the genome's id alone; its
     head starts as the base's, which the run's seed fixes."""
     torch.manual_seed(derive_seed(genome.id, "adapter"))
-    model.add_adapter(genome.id, lora_config(genome.genes, head))
+    model.add_adapter(genome.id, lora_config(genome.genes, base))
     model.set_adapter(genome.id)
 
 
@@ -118,6 +120,8 @@ def _config_json(model: PeftModel, adapter: str) -> str:
     """PEFT's own adapter_config.json, with sets sorted, so that equal adapters are equal files."""
     values = model.peft_config[adapter].to_dict()
     values["inference_mode"] = True
+    if values["modules_to_save"] is not None:
+        values["modules_to_save"] = set(values["modules_to_save"])  # PEFT lists some twice
     ordered = {k: sorted(v) if isinstance(v, set) else v for k, v in values.items()}
     return json.dumps(ordered, indent=2, sort_keys=True) + "\n"
 

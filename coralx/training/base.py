@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from coralx.config.schema import Config, ModuleChoices
+from coralx.config.schema import Config
+from coralx.config.space import ModuleChoices
 from coralx.config.suggest import did_you_mean
 from coralx.data import builtin
 from coralx.errors import ConfigError
@@ -21,8 +22,12 @@ from coralx.rng import derive_seed
 
 @dataclass(frozen=True)
 class Base:
-    """`head` names the modules that came without weights: they are trained and saved whole."""
+    """`head` names the modules that came without weights: they are trained and saved whole.
 
+    `published_name` is where others find the same base: a hub id, or the local folder.
+    """
+
+    published_name: str
     model: Any
     tokenizer: Any
     head: tuple[str, ...]
@@ -65,7 +70,8 @@ def load(config: Config, labels: Sequence[str], device: torch.device) -> Base:
     head = _modules_without_weights(model, info["missing_keys"])
     _check_targets(config.search_space.target_modules, model, head)
     _check_length(config, model)
-    return Base(model.to(device).requires_grad_(False), tokenizer, head)
+    published = entry.hub if entry else name
+    return Base(published, model.to(device).requires_grad_(False), tokenizer, head)
 
 
 def _modules_without_weights(model: Any, missing: Sequence[str]) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ class PeftBackend:
         say(f"loading {config.model.base} on {self._device}")
         loaded = base.load(config, examples.labels, self._device)
         self.base_loads += 1
-        self._head = loaded.head
+        self._base = loaded
         self._task = SequenceClassification(loaded.tokenizer, config.model.max_length, self._device)
         self._train = self._task.encode(examples.train)
         self._evaluation = {
@@ -89,8 +89,8 @@ class PeftBackend:
         return LoraConfig(
             task_type=TaskType.SEQ_CLS,
             r=1,
-            target_modules=base.linear_names(model, self._head)[:1],
-            modules_to_save=list(self._head) or None,
+            target_modules=base.linear_names(model, self._base.head)[:1],
+            modules_to_save=list(self._base.head) or None,
         )
 
     # -- training --------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ class PeftBackend:
     def train(self, job: Job, report: Report) -> StageResult:
         began = time.monotonic()
         genome = job.genome
-        adapters.add(self._model, genome, self._head)
+        adapters.add(self._model, genome, self._base)
         try:
             trainer = self._trainer(job)
             trace = trainer.run(job, report)
@@ -212,7 +212,7 @@ class PeftBackend:
         if job.genome is None:
             with self._model.disable_adapter():
                 return self._measured(None, {"trainable_parameters": 0.0, "adapter_bytes": 0.0})
-        adapters.add(self._model, job.genome, self._head)
+        adapters.add(self._model, job.genome, self._base)
         try:
             adapters.load_weights(self._model, job.genome.id, Path(str(job.checkpoint)))
             return self._measured(job.genome, self._costs(job.genome.id), job.validation)

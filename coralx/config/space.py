@@ -1,0 +1,119 @@
+"""The search space: which genes are searched, and where they may lie."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from coralx.config.section import Count, Section
+
+
+class FloatRange(Section):
+    """A number in [low, high], drawn on a log scale if `log`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> FloatRange:
+        if not self.low < self.high:
+            raise ValueError(f"`low` ({self.low:g}) must be below `high` ({self.high:g})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a log range needs `low` above 0, found {self.low:g}")
+        return self
+
+
+class IntRange(Section):
+    """A whole number in [low, high], drawn on a log scale if `log`."""
+
+    low: Count
+    high: Count
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> IntRange:
+        if not self.low < self.high:
+            raise ValueError(f"`low` ({self.low}) must be below `high` ({self.high})")
+        return self
+
+
+class IntChoices(Section):
+    """Whole numbers to choose from; neighbours in size count as similar."""
+
+    choices: Annotated[tuple[Count, ...], Field(min_length=1)]
+
+
+class FloatChoices(Section):
+    """Numbers to choose from; neighbours in size count as similar."""
+
+    choices: Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+class BoolChoices(Section):
+    """A switch."""
+
+    choices: Annotated[tuple[bool, ...], Field(min_length=1)]
+
+
+Modules = Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class ModuleChoices(Section):
+    """Sets of linear modules to adapt: lists of names, or `all-linear`."""
+
+    choices: Annotated[tuple[Modules, ...], Field(min_length=1)]
+
+
+def _kind(value: Any) -> str:
+    """A gene is a list of choices or a range; told apart by the key that only one of them has."""
+    has_choices = "choices" in value if isinstance(value, dict) else hasattr(value, "choices")
+    return "choices" if has_choices else "range"
+
+
+IntGene = Annotated[
+    Annotated[IntChoices, Tag("choices")] | Annotated[IntRange, Tag("range")],
+    Discriminator(_kind),
+]
+FloatGene = Annotated[
+    Annotated[FloatChoices, Tag("choices")] | Annotated[FloatRange, Tag("range")],
+    Discriminator(_kind),
+]
+
+
+class SearchSpace(Section):
+    """Genes and where they may lie. The first five are always searched, the others on request."""
+
+    rank: IntGene = IntChoices(choices=(2, 4, 8, 16, 32))
+    alpha_ratio: FloatGene = FloatChoices(choices=(1.0, 2.0))
+    dropout: FloatGene = FloatRange(low=0.0, high=0.2)
+    learning_rate: FloatGene = FloatRange(low=1e-4, high=5e-3, log=True)
+    target_modules: ModuleChoices = ModuleChoices(choices=("all-linear",))
+    weight_decay: FloatGene | None = None
+    warmup_ratio: FloatGene | None = None
+    batch_size: IntGene | None = None
+    use_rslora: BoolChoices | None = None
+    use_dora: BoolChoices | None = None
+
+    @model_validator(mode="after")
+    def _values_make_sense(self) -> SearchSpace:
+        limits = {
+            "alpha_ratio": (0.0, None, False),
+            "dropout": (0.0, 1.0, True),
+            "learning_rate": (0.0, None, False),
+            "weight_decay": (0.0, None, True),
+            "warmup_ratio": (0.0, 1.0, True),
+        }
+        for name, (floor, ceiling, floor_allowed) in limits.items():
+            gene = getattr(self, name)
+            if gene is None:
+                continue
+            values = gene.choices if isinstance(gene, FloatChoices) else (gene.low, gene.high)
+            low, high = min(values), max(values)
+            if low < floor or (low == floor and not floor_allowed):
+                relation = "at least" if floor_allowed else "above"
+                raise ValueError(f"`{name}` must be {relation} {floor:g}, found {low:g}")
+            if ceiling is not None and high >= ceiling:
+                raise ValueError(f"`{name}` must be below {ceiling:g}, found {high:g}")
+        return self

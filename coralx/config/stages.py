@@ -1,0 +1,100 @@
+"""The schedule: stages of growing budget."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from coralx.config.rules import check_rule
+from coralx.config.section import Count, Exact, MetricName, Section
+
+Rule = Annotated[str, BeforeValidator(check_rule)]
+
+SANITY_RULES = ("gradient_norm > 5.0", "loss_slope > 0")
+QUALITY_RULES = ("auroc < 0.55",)
+EARLY_EVAL_LIMIT = 512
+"""Validation rows that stages before the last one look at, unless they say otherwise."""
+
+
+class TrainingStage(Section):
+    """One rung. `eval_limit` rows of validation are scored, all of them where it is null.
+
+    The last stage is always scored on the whole split: its `eval_limit` is refused.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    epoch_budget: Annotated[Exact, Field(gt=0)]
+    data_percentage: Annotated[Exact, Field(gt=0, le=100)]
+    survival_rate: Annotated[Exact, Field(gt=0, le=1)]
+    stop_when: tuple[Rule, ...] | None = None
+    proxy_metrics: tuple[MetricName, ...] = ()
+    promote_by: MetricName | None = None
+    eval_limit: Count | None = None
+
+
+def _published_stages() -> tuple[TrainingStage, ...]:
+    table = (
+        ("S0_sanity", "0.05", "5", "1.0"),
+        ("S1_shakeout", "0.3", "20", "0.5"),
+        ("S2_serious", "1.0", "100", "0.25"),
+        ("S3_finisher", "2.0", "100", "0.1"),
+    )
+    return tuple(
+        TrainingStage(
+            name=name,
+            epoch_budget=Decimal(epochs),
+            data_percentage=Decimal(percentage),
+            survival_rate=Decimal(rate),
+        )
+        for name, epochs, percentage, rate in table
+    )
+
+
+class HyperbandConfig(Section):
+    """The schedule; without `enable_hyperband` everyone trains to the end."""
+
+    enable_hyperband: bool = True
+    training_stages: Annotated[tuple[TrainingStage, ...], Field(min_length=1)] = Field(
+        default_factory=_published_stages
+    )
+
+    @field_validator("training_stages", mode="after")
+    @classmethod
+    def _write_defaults_out(cls, stages: tuple[TrainingStage, ...]) -> tuple[TrainingStage, ...]:
+        """Stop rules and `eval_limit` depend on a stage's place: first, middle or last."""
+        filled = []
+        for place, stage in enumerate(stages):
+            last = place == len(stages) - 1
+            rules = () if last else SANITY_RULES if place == 0 else QUALITY_RULES
+            update: dict[str, Any] = {}
+            if stage.stop_when is None:
+                update["stop_when"] = rules
+            if stage.eval_limit is None and not last:
+                update["eval_limit"] = EARLY_EVAL_LIMIT
+            filled.append(stage.model_copy(update=update))
+        return tuple(filled)
+
+    @model_validator(mode="after")
+    def _budgets_never_fall(self) -> HyperbandConfig:
+        names = [stage.name for stage in self.training_stages]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two stages share the name {twice[0]!r}")
+        previous = None
+        for stage in self.training_stages:
+            share = stage.epoch_budget * stage.data_percentage
+            if previous is not None and share < previous[1]:
+                raise ValueError(
+                    f"stage {stage.name!r} trains up to {share / 100:f} epochs of the whole data, "
+                    f"less than {previous[1] / 100:f} of {previous[0]!r} before it; "
+                    "epoch_budget x data_percentage must not fall from stage to stage"
+                )
+            previous = (stage.name, share)
+        if self.training_stages[-1].eval_limit is not None:
+            raise ValueError(
+                f"the last stage ({self.training_stages[-1].name!r}) is scored on the whole "
+                "validation split; remove its eval_limit"
+            )
+        return self
