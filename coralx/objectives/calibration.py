@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coralx.objectives.skill import Labels, Probabilities
 
@@ -12,8 +13,15 @@ BINS = 15
 def calibration(probabilities: Probabilities, labels: Labels) -> float | None:
     """Expected calibration error over the most probable class, 15 equal-width bins, 0 to 1, to be
     minimised (Guo et al. 2017, equation 3). A bin holds confidences in (low, high]."""
+    bins, gaps = bin_gaps(probabilities, labels)
+    return float(np.abs(np.bincount(bins, weights=gaps, minlength=BINS)).sum() / len(labels))
+
+
+def bin_gaps(
+    probabilities: Probabilities, labels: Labels
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Each row's bin, and whether its most probable class is right minus that class's
+    probability; both of shape (rows,)."""
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    gap = np.bincount(bins, weights=right - confidence, minlength=BINS)
-    return float(np.abs(gap).sum() / len(labels))
+    bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    return bins, (probabilities.argmax(axis=1) == labels) - confidence

@@ -42,6 +42,7 @@ def decisions(probabilities: Probabilities, labels: Labels) -> dict[str, float |
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels,
         called,
+        labels=range(probabilities.shape[1]),
         average="binary" if probabilities.shape[1] == 2 else "macro",
         zero_division=0,
     )

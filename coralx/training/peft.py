@@ -18,7 +18,8 @@ from coralx.config.schema import Config
 from coralx.data.sources import load_examples
 from coralx.data.subsets import batch_rows, bucketed_order, subset_size
 from coralx.data.tasks import Encoded, SequenceClassification
-from coralx.objectives.predictions import figures, intervals
+from coralx.objectives.bootstrap import intervals
+from coralx.objectives.predictions import figures
 from coralx.records import (
     Facts,
     Genome,

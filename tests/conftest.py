@@ -1,0 +1,106 @@
+"""A real but tiny base model and real text, for tests that train."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+WORDS = (
+    "the a is was very not of to and it this film road coffee team train phone good bad great "
+    "awful lovely poor happy sad best worst love hate fine broken fast slow calm angry clean dirty"
+).split()
+GOOD = ("good", "great", "lovely", "happy", "best", "love", "fine", "fast", "calm", "clean")
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer BERT with its own vocabulary, as save_pretrained writes it."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny-base")
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    vocabulary = {word: place for place, word in enumerate([*special, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=64,
+            initializer_range=0.2,
+        )
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TSV of 240 short reviews, label then text: positive where a good word outweighs."""
+    import numpy as np
+
+    path = tmp_path_factory.mktemp("reviews") / "reviews.tsv"
+    rng = np.random.default_rng(0)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONE, lineterminator="\n")
+        for number in range(240):
+            good = number % 2 == 0
+            feeling = [word for word in WORDS[17:] if (word in GOOD) == good]
+            words = [*rng.choice(WORDS[:17], rng.integers(2, 9)), *rng.choice(feeling, 2)]
+            rng.shuffle(words)
+            writer.writerow(["good" if good else "bad", " ".join(words)])
+    return path
+
+
+@pytest.fixture
+def tiny_config(tiny_base: Path, reviews: Path) -> dict[str, Any]:
+    """A config whose whole search takes seconds: four stages, real gradients."""
+    stages = [
+        {"name": "S0_sanity", "epoch_budget": 1, "data_percentage": 10, "survival_rate": 1.0},
+        {"name": "S1_shakeout", "epoch_budget": 1, "data_percentage": 25, "survival_rate": 0.75},
+        {"name": "S2_serious", "epoch_budget": 1, "data_percentage": 100, "survival_rate": 1.0},
+        {"name": "S3_finisher", "epoch_budget": 2, "data_percentage": 100, "survival_rate": 0.5},
+    ]
+    return {
+        "experiment": {"name": "tiny", "seed": 7},
+        "model": {"base": str(tiny_base), "max_length": 16},
+        "data": {
+            "train": str(reviews),
+            "header": False,
+            "label": 0,
+            "text": 1,
+            "labels": ["bad", "good"],
+            "validation_fraction": 0.2,
+            "test_fraction": 0.2,
+        },
+        "search_space": {
+            "rank": {"choices": [2, 4]},
+            "learning_rate": {"low": 2e-3, "high": 3e-2, "log": True},
+            "target_modules": {"choices": [["query", "value"], "all-linear"]},
+        },
+        "evolution": {"population_size": 4, "generations": 2},
+        "hyperband_config": {"training_stages": stages},
+        "training": {"batch_size": 8, "precision": "fp32"},
+        "runtime": {"workers": 2, "threads_per_worker": 1},
+    }
