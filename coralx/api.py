@@ -24,7 +24,7 @@ from coralx.run.checkpoints import hand_over
 from coralx.run.engine import Engine
 from coralx.run.environment import hardware, versions
 from coralx.run.history import History
-from coralx.run.layout import RunLayout, claim_run
+from coralx.run.layout import RunLayout, claim_run, refuse_taken
 from coralx.run.ledger import FORMAT, Ledger
 from coralx.run.lock import owning
 from coralx.training.backend import choose
@@ -70,6 +70,8 @@ def evolve(config: Config, name: str | None = None, view: View | None = None) ->
     Raises ConfigError for a model or data that do not fit, before any folder is made; Interrupted
     on Ctrl-C, after which `resume` goes on.
     """
+    if name is not None:
+        refuse_taken(name)
     with _executor(config) as executor, view or Silent() as watching:
         watching.begin(config)
         session = _Session(watching)
@@ -132,7 +134,9 @@ def read_report(layout: RunLayout) -> dict[str, Any]:
 def _executor(config: Config) -> Iterator[Executor]:
     """The executor for a config's backend; its workers are gone when the block ends."""
     name, _ = choose(config.runtime.backend)
-    executor: Executor = InProcessExecutor(name) if name == "simulated" else LocalExecutor(name)
+    wanted = config.runtime.executor
+    in_process = name == "simulated" if wanted == "auto" else wanted == "in-process"
+    executor: Executor = InProcessExecutor(name) if in_process else LocalExecutor(name)
     try:
         yield executor
     finally:

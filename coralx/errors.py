@@ -24,7 +24,8 @@ class UsageError(CoralXError):
 
 
 class ConfigError(CoralXError):
-    """A config cannot be used. All its problems are reported together, one a line."""
+    """A config cannot be used. All its problems are reported together, one a line, each beginning
+    with its key path; `source` is the file, or "config" where only the caller knows it."""
 
     exit_code = 2
 
@@ -33,6 +34,10 @@ class ConfigError(CoralXError):
         lines = "\n".join(f"  {problem}" for problem in problems)
         super().__init__(f"{source}: {count}\n{lines}", hint)
         self.problems = tuple(problems)
+
+    def located(self, source: str) -> ConfigError:
+        """The same error, naming the file it is about."""
+        return ConfigError(source, self.problems, self.hint)
 
 
 class NoResultError(CoralXError):
@@ -65,14 +70,11 @@ class Interrupted(CoralXError):
     exit_code = 130
 
 
-def error_from(kind: str, message: str, hint: str) -> CoralXError:
+def error_from(kind: str, message: str, hint: str, problems: Sequence[str]) -> CoralXError:
     """Rebuild an error that a worker reported by the name of its class."""
-    for cls in (UsageError, NoResultError, SetupError, DamagedRunError, WorkerError):
+    if kind == ConfigError.__name__:
+        return ConfigError("config", problems, hint)
+    for cls in (UsageError, NoResultError, SetupError, DamagedRunError):
         if cls.__name__ == kind:
             return cls(message, hint)
-    if kind == ConfigError.__name__:
-        error = ConfigError("", [])
-        error.args = (message,)
-        error.message, error.hint = message, hint
-        return error
-    return WorkerError(f"{kind}: {message}" if kind else message, hint)
+    return WorkerError(message, hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import os
 from pathlib import Path
@@ -74,14 +75,22 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny_config(tiny_base: Path, reviews: Path) -> dict[str, Any]:
-    """A config whose whole search takes seconds: four stages, real gradients."""
-    stages = [
+def tiny_config(tiny_search: dict[str, Any]) -> dict[str, Any]:
+    """A config whose whole search takes seconds, for a test to change as it likes."""
+    return copy.deepcopy(tiny_search)
+
+
+@pytest.fixture(scope="session")
+def tiny_search(tiny_base: Path, reviews: Path) -> dict[str, Any]:
+    """Four stages, real gradients, two generations of four."""
+    stages: list[dict[str, Any]] = [
         {"name": "S0_sanity", "epoch_budget": 1, "data_percentage": 10, "survival_rate": 1.0},
         {"name": "S1_shakeout", "epoch_budget": 1, "data_percentage": 25, "survival_rate": 0.75},
         {"name": "S2_serious", "epoch_budget": 1, "data_percentage": 100, "survival_rate": 1.0},
         {"name": "S3_finisher", "epoch_budget": 2, "data_percentage": 100, "survival_rate": 0.5},
     ]
+    for stage in stages:
+        stage["stop_when"] = []
     return {
         "experiment": {"name": "tiny", "seed": 7},
         "model": {"base": str(tiny_base), "max_length": 16},

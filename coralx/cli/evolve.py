@@ -12,7 +12,7 @@ from coralx.cli.shared import Overrides, output_console
 from coralx.config import Config, load_config
 from coralx.config.compare import differences
 from coralx.config.modes import Mode, mode_of, resolve_mode
-from coralx.errors import NoResultError, UsageError
+from coralx.errors import ConfigError, NoResultError, UsageError
 from coralx.report.live import view_for
 from coralx.report.terminal import print_report
 from coralx.run.layout import RunLayout, find_run
@@ -77,7 +77,10 @@ def command(
         )
         if warning and not quiet:
             console.print(f"[yellow]warning:[/] {warning}")
-        outcome = api.evolve(config, name, view)
+        try:
+            outcome = api.evolve(config, name, view)
+        except ConfigError as error:  # a worker looked at model and data, and knows no file name
+            raise error.located(str(config_path)) from None
     print_report(outcome.report, console)
     console.print(f"\n{outcome.layout.root}", soft_wrap=True, highlight=False)
     if not outcome.report["front"]:

@@ -93,9 +93,13 @@ class Training(Section):
 
 
 class Runtime(Section):
-    """`auto` workers: one a GPU; on a CPU one a core, at most four, if memory allows."""
+    """`auto` workers: one a GPU; on a CPU one a core, at most four, if memory allows.
+
+    `executor: in-process` trains in the driver's own process, for debuggers.
+    """
 
     backend: Literal["auto", "peft", "simulated"] = "auto"
+    executor: Literal["auto", "in-process", "local"] = "auto"
     workers: Literal["auto"] | Count = "auto"
     threads_per_worker: Literal["auto"] | Count = "auto"
     keep_checkpoints: Literal["needed", "all"] = "needed"

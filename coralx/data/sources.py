@@ -1,33 +1,20 @@
-"""Examples from files, the hub or packages, split into train, validation and test."""
+"""Examples: labelled texts from tables, split into train, validation and test."""
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import pandas
-from datasets import Dataset, IterableDataset, load_dataset
-from datasets.exceptions import DatasetGenerationError
 
 from coralx.config.schema import Data
 from coralx.config.suggest import did_you_mean
-from coralx.data import builtin
 from coralx.data.subsets import split_off, stratified_order
-from coralx.errors import ConfigError
+from coralx.data.tables import problem, read_table
 from coralx.rng import generator
 
-FORMATS = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".txt": "csv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".parquet": "parquet",
-}
+MOST_CLASSES = 100
+"""More distinct labels than this mean that a column of texts or numbers was named."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +54,8 @@ def load_examples(data: Data, seed: int) -> Examples:
     )
     fractions = [getattr(data, f"{name}_fraction") for name in missing]
     if sum(fractions) >= 1:
-        raise ConfigError(
-            "data", [f"the fractions split off add up to {sum(fractions):g}; nothing is left"]
+        raise problem(
+            "data", f"the fractions split off add up to {sum(fractions):g}; nothing is left"
         )
     *off, rest = split_off(order, fractions)
     for name, rows in zip(missing, off, strict=True):
@@ -98,11 +85,11 @@ def _classes(data: Data, found: Sequence[str]) -> dict[str, tuple[str, ...]]:
     if data.labels is not None:
         return {label: (label,) for label in data.labels}
     names = sorted(set(found))
-    if not 2 <= len(names) <= 100:
-        few = f"one class only ({names[0]!r})" if len(names) == 1 else f"{len(names)} labels"
-        raise ConfigError(
+    if not 2 <= len(names) <= MOST_CLASSES:
+        held = f"one class only ({names[0]!r})" if len(names) == 1 else f"{len(names)} labels"
+        raise problem(
             "data.label",
-            [f"column {data.label!r} of {data.train} holds {few}; at least two are needed"],
+            f"column {data.label!r} of {data.train} holds {held}; 2 to {MOST_CLASSES} are needed",
             "List the classes in data.labels, the negative one first, or name another column.",
         )
     return {name: (name,) for name in names}
@@ -115,12 +102,9 @@ def _labelled(
     unknown = Counter(label for _, label in rows if label not in index)
     if unknown:
         shown = ", ".join(f"{label[:40]!r} ({count}x)" for label, count in unknown.most_common(5))
-        raise ConfigError(
+        raise problem(
             where,
-            [
-                f"{sum(unknown.values())} of {len(rows)} rows have a label outside data.labels: "
-                f"{shown}"
-            ],
+            f"{unknown.total()} of {len(rows)} rows have a label outside data.labels: {shown}",
             f"Known labels: {', '.join(map(repr, index))}. Add the others to data.labels "
             "(a mapping gives several labels to one class), or correct data.label.",
         )
@@ -131,49 +115,47 @@ def _require_all_classes(where: str, rows: Sequence[Example], names: Sequence[st
     present = Counter(example.label for example in rows)
     absent = [name for i, name in enumerate(names) if not present[i]]
     if absent:
-        raise ConfigError(
+        raise problem(
             where,
-            [f"no row of class {', '.join(map(repr, absent))} among its {len(rows)} rows"],
+            f"no row of class {', '.join(map(repr, absent))} among its {len(rows)} rows",
             "Every split needs every class: give more rows, or correct data.label and data.labels.",
         )
 
 
-# -- reading -------------------------------------------------------------------------------------
+# -- texts ---------------------------------------------------------------------------------------
 
 
 def _read_split(data: Data, split: str, warnings: list[str]) -> list[tuple[str, str]]:
     """(text, label as written) of every row with a text."""
     name = str(getattr(data, split))
     where = f"data.{split}: {name}"
-    table = _read_table(data, name, split, where)
-    first = table[0] if table else None
-    if first is None:
-        raise ConfigError(where, ["holds no rows"])
-    text, label = _column(data, "text", first, where), _column(data, "label", first, where)
+    table = read_table(data, name, split)
+    if not table:
+        raise problem(where, "holds no rows")
+    text, label = (_column(data, role, list(table[0]), name) for role in ("text", "label"))
     rows = [(_as_text(row.get(text)).strip(), _as_text(row.get(label)).strip()) for row in table]
     kept = [row for row in rows if row[0]]
     if not kept:
-        raise ConfigError(where, [f"column {text!r} is empty in all {len(rows)} rows"])
+        raise problem(where, f"column {text!r} is empty in all {len(rows)} rows")
     if len(kept) < len(rows):
         warnings.append(f"{where}: {len(rows) - len(kept)} rows without a text were left out")
     return kept
 
 
-def _column(data: Data, role: str, row: Mapping[str, Any], where: str) -> str:
+def _column(data: Data, role: str, names: Sequence[str], table: str) -> str:
     """The name under which the table holds the column that `role` points at."""
     wanted = getattr(data, role)
-    names = list(row)
     if isinstance(wanted, int):
         if wanted < len(names):
             return names[wanted]
-        found, near = f"it has {len(names)} columns, counted from 0", ""
-    elif wanted in row:
+        held, near = f"{len(names)} columns, counted from 0", ""
+    elif wanted in names:
         return str(wanted)
     else:
-        found, near = f"it has {', '.join(map(repr, names))}", did_you_mean(wanted, names)
-    raise ConfigError(
-        where,
-        [f"data.{role}: no column {wanted!r}{near}; {found}"],
+        held, near = ", ".join(map(repr, names)), did_you_mean(wanted, names)
+    raise problem(
+        f"data.{role}",
+        f"no column {wanted!r} in {table}{near}; it has {held}",
         "If the columns look glued together, data.delimiter is wrong; if they look like a row, "
         "set data.header: false.",
     )
@@ -186,56 +168,3 @@ def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
-
-
-def _read_table(data: Data, name: str, split: str, where: str) -> list[dict[str, Any]]:
-    if name.startswith("builtin:"):
-        return list(builtin.table(name.removeprefix("builtin:")))
-    path = Path(name)
-    kind = FORMATS.get(path.suffix.lower())
-    if not path.is_file() and (kind is not None or path.is_absolute() or name.startswith(".")):
-        raise ConfigError(
-            where,
-            ["no such file"],
-            f"Paths are looked up from the working folder ({Path.cwd()}), then from the config's.",
-        )
-    try:
-        if not path.is_file():
-            return _rows(load_dataset(name, split=split))
-        if kind is None:
-            raise ConfigError(
-                where, [f"unknown kind of file {path.suffix!r}; known: {', '.join(FORMATS)}"]
-            )
-        if kind == "csv":
-            return _read_csv(data, path)
-        return _rows(load_dataset(kind, data_files=str(path), split="train", streaming=True))
-    except ConfigError:
-        raise
-    except Exception as error:  # datasets passes on the errors of pandas, pyarrow and the hub
-        cause = error.__cause__ if isinstance(error, DatasetGenerationError) else error
-        first_line = str(cause or error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(
-            where,
-            [f"cannot be read: {first_line[0]}"],
-            "Check data.delimiter, data.encoding and data.header, or the name.",
-        ) from None
-
-
-def _rows(table: Dataset | IterableDataset) -> list[dict[str, Any]]:
-    return [dict(row) for row in table]
-
-
-def _read_csv(data: Data, path: Path) -> list[dict[str, Any]]:
-    """Every cell as the text that was written; tab-delimited files are read without quoting."""
-    delimiter = data.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
-    table = pandas.read_csv(
-        path,
-        sep=delimiter,
-        header=0 if data.header else None,
-        encoding=data.encoding,
-        dtype=str,
-        keep_default_na=False,
-        quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
-    )
-    table.columns = table.columns.map(str)
-    return [{str(name): cell for name, cell in row.items()} for row in table.to_dict("records")]

@@ -225,7 +225,7 @@ class LocalExecutor:
 
 def _as_error(reply: Failed) -> Exception:
     if reply.known:
-        return error_from(reply.error, reply.message, reply.hint)
+        return error_from(reply.error, reply.message, reply.hint, reply.problems)
     return WorkerError(f"the worker failed: {reply.error}: {reply.message}", reply.traceback)
 
 

@@ -110,6 +110,7 @@ class Failed:
     hint: str
     known: bool
     traceback: str
+    problems: tuple[str, ...] = ()
     kind: Literal["failed"] = "failed"
 
 

@@ -16,7 +16,7 @@ import traceback
 from typing import BinaryIO
 
 from coralx.config import parse_config
-from coralx.errors import CoralXError
+from coralx.errors import ConfigError, CoralXError
 from coralx.execution.messages import (
     Failed,
     Goodbye,
@@ -87,7 +87,9 @@ class Worker:
         known = isinstance(error, CoralXError)
         message = error.message if isinstance(error, CoralXError) else str(error)
         hint = error.hint if isinstance(error, CoralXError) else ""
-        self.send(Failed(type(error).__name__, message, hint, known, traceback.format_exc()))
+        problems = error.problems if isinstance(error, ConfigError) else ()
+        trace = traceback.format_exc()
+        self.send(Failed(type(error).__name__, message, hint, known, trace, problems))
 
 
 def _listen(orders: queue.SimpleQueue[Order]) -> None:

@@ -59,19 +59,26 @@ def find_run(name: str) -> RunLayout:
     raise UsageError(f"{name!r} is neither a run folder nor a run under runs/", listed)
 
 
+def refuse_taken(name: str) -> None:
+    """Raise UsageError if there is a run of that name."""
+    layout = RunLayout(RUNS / name)
+    if is_run(layout.root):
+        raise UsageError(
+            f"a run named {name!r} exists already ({layout.root})",
+            f"Continue it with --resume {name}, or choose another --name.",
+        )
+
+
 def claim_run(name: str, chosen: bool) -> RunLayout:
     """Make the folder of a new run.
 
     A `chosen` name that is taken raises UsageError; another one gets the next free number behind
     it. A folder without a complete first event is no run yet, and its name can be taken.
     """
+    if chosen:
+        refuse_taken(name)
     number = 1
     while is_run((layout := RunLayout(RUNS / (name if number == 1 else f"{name}-{number}"))).root):
-        if chosen:
-            raise UsageError(
-                f"a run named {name!r} exists already ({layout.root})",
-                f"Continue it with --resume {name}, or choose another --name.",
-            )
         number += 1
     try:
         layout.root.mkdir(parents=True, exist_ok=True)

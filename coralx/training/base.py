@@ -42,7 +42,7 @@ def load(config: Config, labels: Sequence[str], device: torch.device) -> Base:
     if name.startswith("builtin:"):
         source, entry, local = builtin.model_source(name.removeprefix("builtin:"))
     elif not local and (Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1):
-        raise ConfigError("model.base", [f"no such folder: {name}"])
+        raise ConfigError("config", [f"model.base: no such folder: {name}"])
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     torch.manual_seed(derive_seed(config.experiment.seed, "head"))
@@ -60,8 +60,8 @@ def load(config: Config, labels: Sequence[str], device: torch.device) -> Base:
             raise builtin.missing(name.removeprefix("builtin:"), entry, error) from None
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            "model.base",
-            [f"{name}: cannot be loaded as a model for sequence classification: {reason[0]}"],
+            "config",
+            [f"model.base: {name} cannot be loaded for sequence classification: {reason[0]}"],
             "Give a hub id, a folder that save_pretrained wrote, or builtin:minilm.",
         ) from None
     if tokenizer.pad_token_id is None:
@@ -106,13 +106,16 @@ def _check_targets(choices: ModuleChoices, model: Any, head: Sequence[str]) -> N
         if not any(full == name or full.endswith("." + name) for full in linear)
     ]
     if problems:
-        raise ConfigError("model", problems)
+        raise ConfigError("config", problems)
 
 
 def _check_length(config: Config, model: Any) -> None:
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is not None and config.model.max_length > limit:
         raise ConfigError(
-            "model.max_length",
-            [f"{config.model.max_length} is more than the base reads ({limit} tokens)"],
+            "config",
+            [
+                f"model.max_length: {config.model.max_length} is more than the base reads "
+                f"({limit} tokens)"
+            ],
         )

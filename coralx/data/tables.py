@@ -1,0 +1,82 @@
+"""Tables of rows from files, packages and the hub, every cell as it was written."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pandas
+from datasets import load_dataset
+from datasets.exceptions import DatasetGenerationError
+
+from coralx.config.schema import Data
+from coralx.data import builtin
+from coralx.errors import ConfigError
+
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".parquet": "parquet",
+}
+
+Row = dict[str, Any]
+
+
+def problem(key: str, what: str, hint: str = "") -> ConfigError:
+    """The error for one thing that is wrong with the data."""
+    return ConfigError("config", [f"{key}: {what}"], hint)
+
+
+def read_table(data: Data, name: str, split: str) -> list[Row]:
+    """Rows of a file, of `builtin:<name>`, or of the split of that name of a hub data set.
+
+    Raises ConfigError where it cannot be read.
+    """
+    if name.startswith("builtin:"):
+        return list(builtin.table(name.removeprefix("builtin:")))
+    where, path = f"data.{split}: {name}", Path(name)
+    kind = FORMATS.get(path.suffix.lower())
+    if path.is_file() and kind is None:
+        known = ", ".join(FORMATS)
+        raise problem(where, f"unknown kind of file {path.suffix!r}; known: {known}")
+    if not path.is_file() and (kind is not None or path.is_absolute() or name.startswith(".")):
+        raise problem(
+            where,
+            "no such file",
+            f"Paths are looked up from the working folder ({Path.cwd()}), then from the config's.",
+        )
+    try:
+        if not path.is_file():
+            return [dict(row) for row in load_dataset(name, split=split)]
+        if kind == "csv":
+            return _read_csv(data, path)
+        rows = load_dataset(kind, data_files=str(path), split="train", streaming=True)
+        return [dict(row) for row in rows]
+    except Exception as error:  # datasets passes on the errors of pandas, pyarrow and the hub
+        cause = error.__cause__ if isinstance(error, DatasetGenerationError) else error
+        reason = str(cause or error).strip().splitlines() or [type(error).__name__]
+        raise problem(
+            where,
+            f"cannot be read: {reason[0]}",
+            "Check data.delimiter, data.encoding and data.header, or the name.",
+        ) from None
+
+
+def _read_csv(data: Data, path: Path) -> list[Row]:
+    """Tab-delimited files are read without quoting."""
+    delimiter = data.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
+    table = pandas.read_csv(
+        path,
+        sep=delimiter,
+        header=0 if data.header else None,
+        encoding=data.encoding,
+        dtype=str,
+        keep_default_na=False,
+        quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
+    )
+    table.columns = table.columns.map(str)
+    return [{str(name): cell for name, cell in row.items()} for row in table.to_dict("records")]

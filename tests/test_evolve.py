@@ -1,0 +1,356 @@
+"""The main job with real gradients: through the command line, as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from coralx.events import (
+    GenerationStarted,
+    RunStarted,
+    StageCompleted,
+    StageDecided,
+    WorkerStarted,
+    WorkerStopped,
+)
+from coralx.run.ledger import Ledger
+
+
+def coralx(folder: Path, *arguments: str, code: int = 0) -> str:
+    """Run the command in `folder`; its output, whatever the stream."""
+    done = subprocess.run(
+        [sys.executable, "-m", "coralx", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == code, output
+    assert "Traceback" not in output
+    return output
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_search: dict[str, Any]) -> Path:
+    """A folder with tiny.yaml and the finished run runs/tiny."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_search))
+    output = coralx(folder, "evolve", "tiny.yaml", "--set", "runtime.keep_checkpoints=all")
+    (folder / "output.txt").write_text(output)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(place: Path) -> Path:
+    return place / "runs" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def report(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "report.json").read_text())
+    return found
+
+
+def test_the_run_folder_holds_what_the_design_says(run: Path, report: dict[str, Any]) -> None:
+    assert {path.name for path in run.iterdir()} >= {
+        "config.yaml",
+        "ledger.jsonl",
+        "checkpoints",
+        "report.json",
+        "pareto.csv",
+        "best",
+    }
+    members = {member["genome"] for member in report["front"]}
+    assert {path.name for path in (run / "best").iterdir()} == members
+    with (run / "pareto.csv").open() as file:
+        assert {row["genome"] for row in csv.DictReader(file)} == members
+
+
+def test_plain_lines_tell_what_happens(place: Path) -> None:
+    output = (place / "output.txt").read_text()
+    assert "generation 1 of 2: 4 genomes" in output
+    assert "S1_shakeout: 3 promoted" in output
+    assert "s left" in output
+    assert "Pareto front, measured on the test split" in output
+    assert "cheaper in steps" in output
+
+
+def test_every_worker_loads_the_base_once(run: Path, report: dict[str, Any]) -> None:
+    events = list(Ledger(run / "ledger.jsonl"))
+    started = [event for event in events if isinstance(event, WorkerStarted)]
+    stopped = [event for event in events if isinstance(event, WorkerStopped)]
+    assert started
+    assert stopped
+    assert all(event.base_loads == 1 for event in (*started, *stopped))
+    assert sum(event.jobs for event in stopped) > len(stopped)
+    assert all(worker["base_loads"] == 1 for worker in report["workers"])
+
+
+def test_efficiency_counts_planned_and_trained_steps(report: dict[str, Any]) -> None:
+    efficiency = report["efficiency"]
+    # 144 training rows in batches of 8: 18 steps an epoch, so 1.8, 4.5, 18 and 36 planned.
+    rows = efficiency["stage_breakdown"]
+    assert [row["genomes_trained"] for row in rows.values()] == [8, 8, 6, 6]
+    assert [row["planned_steps"] for row in rows.values()] == pytest.approx(
+        [8 * 1.8, 8 * 2.7, 6 * 13.5, 6 * 18]
+    )
+    assert [row["trained_steps"] for row in rows.values()] == [8 * 2, 8 * 3, 6 * 13, 6 * 18]
+    assert efficiency["naive_steps"] == 8 * 36
+    assert efficiency["step_ratio"] == pytest.approx(8 * 36 / 225)
+    assert efficiency["efficiency_ratio"] > 1
+    times = [row["total_time"] for row in rows.values()]
+    assert efficiency["total_training_time"] == pytest.approx(sum(times), abs=0.01)
+
+
+def test_children_inherit_where_shapes_agree_and_say_so(run: Path, report: dict[str, Any]) -> None:
+    events = list(Ledger(run / "ledger.jsonl"))
+    genomes = {g.id: g for e in events if isinstance(e, GenerationStarted) for g in e.genomes}
+    heirs = {g.id: g for g in genomes.values() if g.inherits}
+    assert heirs
+    for heir in heirs.values():
+        parent = genomes[str(heir.inherits)]
+        assert heir.inherits == heir.parents[0]
+        assert (heir.genes.rank, heir.genes.target_modules) == (
+            parent.genes.rank,
+            parent.genes.target_modules,
+        )
+    for event in events:
+        if isinstance(event, StageCompleted):
+            assert (event.result.inherited_steps > 0) == (event.result.genome in heirs)
+    for member in report["front"]:
+        assert (member["lineage_steps"] > member["own_steps"]) == (member["genome"] in heirs)
+
+
+def test_an_adapter_scores_in_plain_peft_what_the_report_states(
+    run: Path, report: dict[str, Any], tiny_base: Path, tmp_path: Path
+) -> None:
+    """A script that imports nothing of CoralX: transformers, PEFT, scikit-learn."""
+    from coralx.config import load_config
+    from coralx.data.sources import load_examples
+
+    config = load_config(run / "config.yaml")
+    test_rows = load_examples(config.data, config.experiment.seed).test
+    rows = tmp_path / "test.json"
+    rows.write_text(json.dumps([[example.text, example.label] for example in test_rows]))
+    script = tmp_path / "score.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import json, sys
+            import torch
+            from peft import PeftModel
+            from sklearn.metrics import roc_auc_score
+            from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+            base, rows, max_length, *adapters = sys.argv[1:]
+            texts, labels = zip(*json.load(open(rows)))
+            tokenizer = AutoTokenizer.from_pretrained(base)
+            for adapter in adapters:
+                model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
+                model = PeftModel.from_pretrained(model, adapter).eval()
+                scores = []
+                for text in texts:
+                    batch = tokenizer(
+                        text, return_tensors="pt", truncation=True, max_length=int(max_length)
+                    )
+                    with torch.no_grad():
+                        scores.append(model(**batch).logits.softmax(-1)[0, 1].item())
+                print(roc_auc_score(labels, scores))
+            assert not any(name.startswith("coralx") for name in sys.modules)
+            """
+        )
+    )
+    adapters = [str(run / member["adapter"]) for member in report["front"]]
+    done = subprocess.run(
+        [sys.executable, str(script), str(tiny_base), str(rows), "16", *adapters],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    stated = [member["test"]["auroc"]["value"] for member in report["front"]]
+    assert [float(line) for line in done.stdout.split()] == pytest.approx(stated, abs=1e-3)
+
+
+def test_report_prints_the_same_from_the_folder_alone(place: Path, report: dict[str, Any]) -> None:
+    for name in ("tiny", "runs/tiny", "latest"):
+        assert json.loads(coralx(place, "report", name, "--json")) == report
+
+
+def test_resuming_a_completed_run_writes_missing_reports(
+    place: Path, run: Path, report: dict[str, Any]
+) -> None:
+    before = (run / "ledger.jsonl").read_bytes()
+    (run / "report.json").unlink()
+    coralx(place, "evolve", "--resume", "tiny", "--quiet")
+    assert json.loads((run / "report.json").read_text()) == report
+    assert (run / "ledger.jsonl").read_bytes() == before
+
+
+def test_full_training_gives_survivors_the_same_adapters(place: Path, run: Path) -> None:
+    """A generation-0 genome that passed all stages has, byte for byte, full training's adapter."""
+    coralx(
+        place, "evolve", "tiny.yaml", "--mode", "full", "--name", "full", "--quiet",
+        "--set", "evolution.generations=1", "--set", "runtime.workers=1",
+        "--set", "runtime.keep_checkpoints=all", "--set", "runtime.executor=in-process",
+    )  # fmt: skip
+    full = place / "runs" / "full"
+    survivors = sorted(path.parent.name for path in run.glob("checkpoints/g00-*/S3_finisher"))
+    assert len(survivors) == 3
+    assert len(list(full.glob("checkpoints/g00-*/S3_finisher"))) == 4
+    for genome in survivors:
+        for stage in ("S0_sanity", "S3_finisher"):
+            ours, theirs = (
+                folder / "checkpoints" / genome / stage / "manifest.json" for folder in (run, full)
+            )
+            assert ours.read_bytes() == theirs.read_bytes()
+    report = json.loads((full / "report.json").read_text())
+    assert report["mode"] == "full"
+    assert report["efficiency"]["step_ratio"] == 1
+    assert report["efficiency"]["efficiency_ratio"] == pytest.approx(1, abs=1e-6)
+    assert report["stopped"] == []
+
+
+def decisions(folder: Path) -> list[StageDecided]:
+    return [e for e in Ledger(folder / "ledger.jsonl") if isinstance(e, StageDecided)]
+
+
+def metrics(folder: Path) -> dict[tuple[str, str], Any]:
+    events = [e for e in Ledger(folder / "ledger.jsonl") if isinstance(e, StageCompleted)]
+    return {(e.result.genome, e.result.stage): dict(e.result.metrics) for e in events}
+
+
+def test_a_killed_run_resumes_to_the_same_end(
+    place: Path, run: Path, report: dict[str, Any]
+) -> None:
+    """kill -9 of driver and workers in the middle; one worker now instead of two."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "coralx", "evolve", "tiny.yaml", "--name", "killed"],
+        cwd=place,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    killed = place / "runs" / "killed"
+    deadline = time.monotonic() + 120
+    while not (killed / "ledger.jsonl").exists() or not decisions(killed):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = metrics(killed)
+    output = coralx(place, "evolve", "tiny.yaml", "--resume", "killed")
+    assert "resumed where the ledger ends" in output
+    assert decisions(killed) == decisions(run)
+    assert metrics(killed) == metrics(run)
+    assert 0 < len(before) < len(metrics(run))
+    done = [e.result for e in Ledger(killed / "ledger.jsonl") if isinstance(e, StageCompleted)]
+    assert len(done) == len(metrics(run))  # no completed stage was trained again
+    front = json.loads((killed / "report.json").read_text())["front"]
+    assert [member["genome"] for member in front] == [m["genome"] for m in report["front"]]
+    for member in front:
+        adapter = Path("best") / member["genome"] / "adapter_model.safetensors"
+        assert (killed / adapter).read_bytes() == (run / adapter).read_bytes()
+
+
+def test_simulation_and_training_write_the_same_kinds_of_events(place: Path, run: Path) -> None:
+    coralx(
+        place, "evolve", "tiny.yaml", "--mode", "simulation", "--name", "simulated", "--quiet",
+        "--set", "data.steps_per_epoch=18",
+    )  # fmt: skip
+    kinds = [
+        {type(event).__name__ for event in Ledger(folder / "ledger.jsonl")}
+        for folder in (run, place / "runs" / "simulated")
+    ]
+    assert kinds[0] == kinds[1]
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_replaced_and_nothing_else_changes(place: Path, run: Path) -> None:
+    """kill -9 of one worker while it trains."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "coralx", "evolve", "tiny.yaml", "--name", "maimed"],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    maimed = place / "runs" / "maimed" / "ledger.jsonl"
+    for line in process.stdout:
+        if "S0_sanity: auroc" in line:
+            break
+    worker = next(event for event in Ledger(maimed) if isinstance(event, WorkerStarted))
+    os.kill(worker.pid, signal.SIGKILL)
+    output = process.stdout.read()
+    assert process.wait() == 0, output
+    assert "trying again on a new worker" in output
+    assert decisions(maimed.parent) == decisions(run)
+
+
+def test_a_taken_name_is_refused_and_no_name_gets_a_number(place: Path) -> None:
+    output = coralx(place, "evolve", "tiny.yaml", "--name", "tiny", code=2)
+    assert "--resume tiny" in output
+    coralx(
+        place, "evolve", "tiny.yaml", "--mode", "simulation", "--quiet",
+        "--set", "data.steps_per_epoch=18",
+    )  # fmt: skip
+    assert (place / "runs" / "tiny-2" / "report.json").is_file()
+
+
+def test_resuming_under_another_config_is_refused_by_name(place: Path) -> None:
+    output = coralx(
+        place, "evolve", "tiny.yaml", "--resume", "tiny", "--set", "training.batch_size=4", code=2
+    )
+    assert "training.batch_size" in output
+
+
+def test_input_that_only_a_worker_can_judge_leaves_no_run_folder(place: Path) -> None:
+    before = sorted(path.name for path in (place / "runs").iterdir())
+    output = coralx(place, "evolve", "tiny.yaml", "--set", "model.max_length=500", code=2)
+    assert "model.max_length: 500 is more than the base reads (64 tokens)" in output
+    assert sorted(path.name for path in (place / "runs").iterdir()) == before
+
+
+def test_the_driver_loads_no_training_library(place: Path) -> None:
+    script = (
+        "import sys; sys.argv = ['coralx', {}]\n"
+        "from coralx.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "loaded = {{'torch', 'peft', 'transformers', 'datasets', 'sklearn'}} & set(sys.modules)\n"
+        "assert not loaded, loaded"
+    )
+    for command in (
+        "'--help'",
+        "'report', 'tiny'",
+        "'validate', 'tiny.yaml'",
+        "'evolve', '--help'",
+    ):
+        subprocess.run(
+            [sys.executable, "-c", script.format(command)],
+            cwd=place,
+            check=True,
+            capture_output=True,
+        )
+
+
+def test_the_first_event_tells_what_the_run_ran_on(run: Path) -> None:
+    first = next(iter(Ledger(run / "ledger.jsonl")))
+    assert isinstance(first, RunStarted)
+    assert first.versions["torch"].startswith("2.")
+    assert first.hardware["cores"] >= 1
+    assert first.settings.workers == 2
+    assert dict(first.facts.rows) == {"train": 144, "validation": 48, "test": 48}
