@@ -23,6 +23,8 @@ def command(config_path: ConfigPath, overrides: Overrides = None) -> None:
     )
     console.print(f"{config_path}: sound ({mode_of(config)})", soft_wrap=True, highlight=False)
     console.print(f"genomes a generation: {sizes}", soft_wrap=True, highlight=False)
+    if config.model.base is None or config.data.train is None:
+        console.print("It names no model or no data: it can be simulated, not trained.")
     warning = finisher_warning(stages, population)
     if warning:
         console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+import psutil
+
 from coralx.config.schema import Config
 from coralx.errors import WorkerError, error_from
 from coralx.events import WorkerStarted, WorkerStopped
@@ -75,7 +77,8 @@ class LocalExecutor:
         runtime, cores = self._config.runtime, _cores()
         most = count
         if device == "cpu":
-            most = min(cores, MAX_CPU_WORKERS, max(1, _free_memory() // BYTES_PER_CPU_WORKER))
+            fitting = psutil.virtual_memory().available // BYTES_PER_CPU_WORKER
+            most = min(cores, MAX_CPU_WORKERS, max(1, fitting))
         useful = max(1, min(most, self._config.evolution.population_size))
         workers = useful if runtime.workers == "auto" else runtime.workers
         share = max(1, cores // workers)
@@ -234,11 +237,3 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _free_memory() -> int:
-    """Bytes of memory that are free or can be freed; a generous guess where the system is mute."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 8 << 30

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+
+import psutil
 
 PACKAGES = (
     "coralx",
@@ -34,11 +35,9 @@ def versions() -> dict[str, str]:
 
 def hardware() -> dict[str, str | int]:
     """Operating system, processor, cores and bytes of memory."""
-    found: dict[str, str | int] = {
+    return {
         "system": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count() or 1,
+        "memory_bytes": psutil.virtual_memory().total,
     }
-    with suppress(ValueError, OSError, AttributeError):  # not every system tells
-        found["memory_bytes"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return found
