@@ -94,6 +94,8 @@ def verify_folder(path: Path) -> None:
         raise DamagedRunError(f"{path}: incomplete, it has no {MANIFEST}") from None
     except ValueError as error:
         raise DamagedRunError(f"{manifest}: not valid JSON ({error})") from None
+    if not isinstance(digests, dict):
+        raise DamagedRunError(f"{manifest}: not a list of files with their checksums")
     for name, digest in digests.items():
         file = path / name
         if not file.is_file():

@@ -36,18 +36,22 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _install_resolvers() -> None:
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes by the same numbers and booleans."""
+
+
+def _install_resolvers(cls: type[_Loader | _Dumper]) -> None:
     replaced = {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"}
-    _Loader.yaml_implicit_resolvers = {
+    cls.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag not in replaced]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    _Loader.add_implicit_resolver(
+    cls.add_implicit_resolver(
         "tag:yaml.org,2002:bool",
         re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"),
         list("tTfF"),
     )
-    _Loader.add_implicit_resolver(
+    cls.add_implicit_resolver(
         "tag:yaml.org,2002:float",
         re.compile(
             r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
@@ -57,7 +61,8 @@ def _install_resolvers() -> None:
     )
 
 
-_install_resolvers()
+_install_resolvers(_Loader)
+_install_resolvers(_Dumper)
 
 
 def _keep_text(node: yaml.Node) -> None:
@@ -129,7 +134,7 @@ def apply_override(data: dict[str, Any], assignment: str) -> None:
             f"--set {assignment!r} is not of the form dotted.key=value",
             "For example: --set evolution.population_size=4",
         )
-    labels_at = () if names[-2:] == ["data", "labels"] else None
+    labels_at = () if names[:2] == ["data", "labels"] else None
     value = _parse(text, f"--set {path}", labels_at=labels_at)
     target: Any = data
     for position, name in enumerate(names):
@@ -201,7 +206,6 @@ def anchor_paths(config: Config, folder: Path) -> Config:
 
 def dump_yaml(config: Config) -> str:
     """The config as YAML with every default written out."""
-    dumped: str = yaml.safe_dump(
-        config.model_dump(mode="json"), sort_keys=False, allow_unicode=True
-    )
+    values = config.model_dump(mode="json")
+    dumped: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return dumped

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from coralx.config.metrics import CATALOGUE
 from coralx.config.section import Count, MetricName, Section
@@ -121,10 +121,11 @@ class Config(Section):
     training: Training = Training()
     runtime: Runtime = Runtime()
 
-    @model_validator(mode="after")
-    def _objectives_are_distinct(self) -> Config:
-        names = [objective.metric for objective in self.objectives]
+    @field_validator("objectives", mode="after")
+    @classmethod
+    def _are_distinct(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        names = [objective.metric for objective in objectives]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"objective {twice[0]!r} is listed twice")
-        return self
+            raise ValueError(f"{twice[0]!r} is listed twice")
+        return objectives

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from coralx.config.section import Count, Section
 
@@ -57,7 +57,14 @@ class BoolChoices(Section):
     choices: Annotated[tuple[bool, ...], Field(min_length=1)]
 
 
-Modules = Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)]
+Modules = (
+    Literal["all-linear"]
+    | Annotated[
+        tuple[str, ...],
+        Field(min_length=1),
+        AfterValidator(lambda names: tuple(sorted(set(names)))),  # a set, whatever the order
+    ]
+)
 
 
 class ModuleChoices(Section):

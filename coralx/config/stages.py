@@ -19,7 +19,7 @@ EARLY_EVAL_LIMIT = 512
 
 
 class TrainingStage(Section):
-    """One rung. `eval_limit` rows of validation are scored, all of them where it is null.
+    """One rung. `eval_limit` rows of validation are scored, 512 where it is unset.
 
     The last stage is always scored on the whole split: its `eval_limit` is refused.
     """

@@ -208,8 +208,10 @@ def _workers(entries: Sequence[Entry]) -> list[dict[str, Any]]:
         if isinstance(entry.event, WorkerStarted):
             rows.append({**asdict(entry.event), "jobs": None})
         if isinstance(entry.event, WorkerStopped):
-            row = next(r for r in reversed(rows) if r["worker"] == entry.event.worker)
-            row.update(base_loads=entry.event.base_loads, jobs=entry.event.jobs)
+            for row in reversed(rows):
+                if row["worker"] == entry.event.worker:
+                    row.update(base_loads=entry.event.base_loads, jobs=entry.event.jobs)
+                    break
     return rows
 
 

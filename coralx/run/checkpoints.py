@@ -26,8 +26,8 @@ def prune(layout: RunLayout, needed: Collection[tuple[str, str]]) -> None:
     """Delete every checkpoint but those of the `needed` (genome, stage) pairs."""
     if not layout.checkpoints.is_dir():
         return
-    for genome in list(layout.checkpoints.iterdir()):
-        for stage in list(genome.iterdir()):
+    for genome in [path for path in layout.checkpoints.iterdir() if path.is_dir()]:
+        for stage in [path for path in genome.iterdir() if path.is_dir()]:
             if (genome.name, stage.name) not in needed:
                 shutil.rmtree(stage)
         if not any(genome.iterdir()):

@@ -107,7 +107,9 @@ class Engine:
             genomes = offspring(
                 population=[self.history.genomes[genome] for genome in parents],
                 seen=[genome.genes for genome in self.history.genomes.values()],
-                donors=[genome for genome in parents if self._may_donate(genome)],
+                donors=[genome for genome in parents if self._may_donate(genome)]
+                if self.evolution.inherit != "off"
+                else [],
                 space=self.space,
                 evolution=self.evolution,
                 generation=generation,

@@ -136,6 +136,8 @@ def _parse(line: bytes, number: int, path: Path) -> Entry:
     where = f"{path}, line {number}"
     try:
         data = json.loads(line)
+        if line != (canonical_json(data) + "\n").encode():
+            raise DamagedRunError(f"{where}: damaged, it is not as it was written")
         if data["checksum"] != _checksum(data):
             raise DamagedRunError(f"{where}: damaged, its checksum does not fit")
         if data["seq"] != number - 1:

@@ -19,25 +19,6 @@ class Breach:
 
     rule: str
     value: float | None
-    is_quality_floor: bool = False
-
-
-def rule_text(rule: ParsedRule) -> str:
-    """A rule as it is shown."""
-    return f"{rule.metric} {rule.comparison} {rule.threshold:g}"
-
-
-def _breach(rule: ParsedRule, result: StageResult) -> Breach | None:
-    value = result.metrics.get(rule.metric)
-    if value is None or not rule.holds_for(value):
-        return None
-    if rule.metric == "loss_slope" and result.loss_trend is not None:
-        # The whole 95 % interval must lie beyond the threshold, not only the estimate.
-        ends = (result.loss_trend.low, result.loss_trend.high)
-        if not all(rule.holds_for(end) for end in ends):
-            return None
-    floor = CATALOGUE[rule.metric].source == "predictions"
-    return Breach(rule_text(rule), value, is_quality_floor=floor)
 
 
 @dataclass(frozen=True)
@@ -49,37 +30,54 @@ class Judgement:
     warnings: tuple[str, ...]
 
 
+def rule_text(rule: ParsedRule) -> str:
+    """A rule as it is shown."""
+    return f"{rule.metric} {rule.comparison} {rule.threshold!r}"
+
+
 def judge(rules: Sequence[ParsedRule], results: Sequence[StageResult]) -> Judgement:
-    """Apply a stage's rules to its results.
+    """Apply a stage's rules to its results, in the order in which they are listed.
 
     A loss that is no finite number stops a genome under any rules. A quality floor which would
     stop every genome of the stage stops none: then the floor, not the genomes, is at fault.
     """
-    breaches: dict[str, Breach] = {}
-    not_judged = []
-    sound = []
-    for result in results:
-        if result.divergence is not None:
-            breaches[result.genome] = Breach(f"{result.divergence.quantity} is not finite", None)
-            continue
-        sound.append(result)
-        if rules and result.judged_steps < MIN_JUDGED_STEPS:
-            not_judged.append(result.genome)
-            continue
-        found = (_breach(rule, result) for rule in rules)
-        breach = next((breach for breach in found if breach is not None), None)
-        if breach is not None:
-            breaches[result.genome] = breach
+    breaches = {
+        result.genome: Breach(f"{result.divergence.quantity} is not finite", None)
+        for result in results
+        if result.divergence is not None
+    }
+    sound = [result for result in results if result.divergence is None]
+    judged = [result for result in sound if result.judged_steps >= MIN_JUDGED_STEPS]
     warnings = []
-    floored = [r.genome for r in sound if r.genome in breaches]
-    if sound and len(floored) == len(sound):
-        too_strict = [g for g in floored if breaches[g].is_quality_floor]
-        if too_strict:
-            rules_named = " and ".join(sorted({breaches[g].rule for g in too_strict}))
+    for rule in rules:
+        broken = [result for result in judged if _breaks(rule, result)]
+        if _is_quality_floor(rule) and broken and len(broken) == len(sound):
             warnings.append(
-                f"the floor `{rules_named}` is too strict for this stage: it would stop every "
+                f"the floor `{rule_text(rule)}` is too strict for this stage: it would stop every "
                 "genome, so it stops none and promotion decides"
             )
-            for genome in too_strict:
-                del breaches[genome]
-    return Judgement(breaches, tuple(not_judged), tuple(warnings))
+            continue
+        for result in broken:
+            breaches.setdefault(
+                result.genome, Breach(rule_text(rule), result.metrics.get(rule.metric))
+            )
+    too_short = [result.genome for result in sound if result.judged_steps < MIN_JUDGED_STEPS]
+    return Judgement(breaches, tuple(too_short) if rules else (), tuple(warnings))
+
+
+def _is_quality_floor(rule: ParsedRule) -> bool:
+    return CATALOGUE[rule.metric].source == "predictions"
+
+
+def _breaks(rule: ParsedRule, result: StageResult) -> bool:
+    """Whether the rule's condition is met; an undefined figure meets none.
+
+    For loss_slope the whole 95 % interval must lie beyond the threshold, not only the estimate.
+    """
+    value = result.metrics.get(rule.metric)
+    if value is None or not rule.holds_for(value):
+        return False
+    if rule.metric != "loss_slope":
+        return True
+    trend = result.loss_trend
+    return trend is not None and rule.holds_for(trend.low) and rule.holds_for(trend.high)

@@ -56,11 +56,15 @@ def _complete_ranks(points: Points) -> NDArray[np.int64]:
 
 
 def crowding(points: Points) -> NDArray[np.float64]:
-    """Crowding distance within one front (Deb et al. 2002, section III.B); extremes inf."""
-    count, objectives = points.shape
+    """Crowding distance within one front (Deb et al. 2002, section III.B); extremes inf.
+
+    Equal points share one distance, so that the order of the input never decides between them.
+    """
+    distinct, place = np.unique(points, axis=0, return_inverse=True)
+    count = len(distinct)
     distance = np.zeros(count)
-    for column in range(objectives):
-        values = points[:, column]
+    for column in range(points.shape[1]):
+        values = distinct[:, column]
         if np.isnan(values).any():
             continue
         order = np.argsort(values, kind="stable")
@@ -68,7 +72,8 @@ def crowding(points: Points) -> NDArray[np.float64]:
         distance[order[0]] = distance[order[-1]] = np.inf
         if count > 2 and span > 0:
             distance[order[1:-1]] += (values[order[2:]] - values[order[:-2]]) / span
-    return distance
+    shared: NDArray[np.float64] = distance[place]
+    return shared
 
 
 def best_first(

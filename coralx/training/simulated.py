@@ -142,7 +142,7 @@ class SimulatedBackend:
             validation = dict(job.validation or {})
         rng = generator(self._seed, "simulated-test", 0, job.genome.id if job.genome else "base")
         test = {}
-        for name, value in validation.items():
+        for name, value in sorted(validation.items()):
             if value is None or name in ("gradient_norm", "loss_slope", "train_loss"):
                 continue
             is_count = name in ("trainable_parameters", "adapter_bytes")

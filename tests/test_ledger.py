@@ -1,0 +1,511 @@
+"""The run folder: its memory, its names, its lock, and files that are whole or absent."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from factories import make_facts, make_genome, make_result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from coralx.errors import DamagedRunError, SetupError, UsageError
+from coralx.events import (
+    Event,
+    FrontMeasured,
+    GenerationCompleted,
+    GenerationStarted,
+    GenomeFailed,
+    RunCompleted,
+    RunResumed,
+    RunStarted,
+    StageCompleted,
+    StageDecided,
+    WorkerStarted,
+    WorkerStopped,
+)
+from coralx.files import MANIFEST, canonical_json, verify_folder, write_atomically, write_folder
+from coralx.records import (
+    Cut,
+    Divergence,
+    Fail,
+    Finish,
+    Genes,
+    Genome,
+    Interval,
+    Measurement,
+    Promote,
+    Settings,
+    StageResult,
+    Stop,
+    Trend,
+    from_json,
+    to_json,
+)
+from coralx.run.checkpoints import hand_over, is_intact, prune
+from coralx.run.layout import RunLayout, claim_run, find_run
+from coralx.run.ledger import Ledger
+from coralx.run.lock import owning
+
+EVENTS: tuple[Event, ...] = (
+    RunStarted(
+        format=1,
+        run="täst",
+        mode="simulation",
+        seed=2**63 - 1,
+        facts=make_facts(),
+        settings=Settings(workers=2, threads_per_worker=1, precision="fp32"),
+        versions={"python": "3.11"},
+        hardware={"cores": 2, "processor": "x"},
+        startup_seconds=0.1,
+    ),
+    WorkerStarted(worker=0, pid=17, device="cpu", base_loads=1, load_seconds=1e-05),
+    GenerationStarted(
+        0,
+        (
+            make_genome("a"),
+            Genome("b", 1, Genes(target_modules=("query", "value")), ("a",), "a"),
+        ),
+    ),
+    StageCompleted(
+        0,
+        make_result(
+            "a",
+            {"auroc": 0.1 + 0.2, "loss_slope": -1e-05, "f1": None},
+            loss_trend=Trend(-1e-05, -2e-05, 1e-07),
+            checkpoint="/x/a/S0",
+        ),
+    ),
+    StageCompleted(0, make_result("b", divergence=Divergence(3, "loss"))),
+    GenomeFailed(0, "c", "S0", "killed\nby the kernel"),
+    StageDecided(
+        0,
+        "S0",
+        (
+            Promote("a"),
+            Finish("d"),
+            Cut("e", place=3, quota=2),
+            Stop("b", "loss is not finite", None, 3),
+            Fail("c", "died"),
+        ),
+        not_judged=("a",),
+        warnings=("too strict",),
+    ),
+    GenerationCompleted(0, ("a", "d")),
+    RunResumed(0.5),
+    FrontMeasured(Measurement("a", {"auroc": 0.9}, {"auroc": Interval(0.9, None, 1.0)})),
+    FrontMeasured(Measurement(None, {}, {})),
+    WorkerStopped(worker=0, base_loads=1, jobs=4),
+    RunCompleted(("a",)),
+)
+
+
+def written(tmp_path: Path) -> Path:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    for event in EVENTS:
+        ledger.append(event)
+    return path
+
+
+def damage_in(path: Path) -> str:
+    with pytest.raises(DamagedRunError) as caught:
+        Ledger.read(path)
+    assert caught.value.exit_code == 4
+    return caught.value.message
+
+
+# -- the ledger ----------------------------------------------------------------------------------
+
+
+def test_the_examples_cover_every_event() -> None:
+    assert {type(event) for event in EVENTS} == set(get_args(Event))
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_every_event_goes_through_json_and_back(event: Event) -> None:
+    text = canonical_json(to_json(event))
+    assert from_json(type(event), json.loads(text)) == event
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**70), 2**70))
+def test_figures_go_through_json_exactly(figure: float, large: int) -> None:
+    result = make_result("a", {"auroc": figure}, last_step=large)
+    again = from_json(StageResult, json.loads(canonical_json(to_json(result))))
+    assert again == result
+    assert math.copysign(1, again.metrics["auroc"] or 0.0) == math.copysign(1, figure or 0.0)
+
+
+@pytest.mark.parametrize("figure", [math.nan, math.inf])
+def test_figure_that_is_no_number_never_reaches_the_ledger(tmp_path: Path, figure: float) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    ledger.append(RunCompleted(()))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="JSON compliant"):
+        ledger.append(RunResumed(figure))
+    assert path.read_bytes() == before
+    assert len(ledger.entries) == 1
+
+
+def test_record_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        from_json(GenerationCompleted, {"generation": "first", "population": []})
+
+
+def test_reread_ledger_equals_the_written_one(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    again = Ledger(path)
+    assert tuple(again) == EVENTS
+    assert [entry.seq for entry in again.entries] == list(range(len(EVENTS)))
+    assert again.entries == Ledger.read(path)
+    assert path.read_bytes().count(b"\n") == len(EVENTS)
+
+
+def test_appending_goes_on_where_the_file_ends(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    Ledger(path).append(RunResumed(1.0))
+    assert tuple(Ledger(path)) == (*EVENTS, RunResumed(1.0))
+
+
+def test_observers_hear_an_event_once_it_is_on_disk(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    heard = []
+    ledger = Ledger(path)
+    ledger.subscribe(lambda event: heard.append((event, len(Ledger.read(path)))))
+    for event in EVENTS[:3]:
+        ledger.append(event)
+    assert heard == [(event, count) for count, event in enumerate(EVENTS[:3], start=1)]
+
+
+def test_ledger_without_a_path_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ledger = Ledger()
+    ledger.append(EVENTS[0])
+    assert tuple(ledger) == EVENTS[:1]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kept", [1, 40, -1])
+def test_torn_last_line_is_dropped_and_overwritten(tmp_path: Path, kept: int) -> None:
+    path = written(tmp_path)
+    *lines, last = path.read_bytes().splitlines(keepends=True)
+    torn = b"".join(lines) + last[:kept]
+    path.write_bytes(torn)
+    assert [entry.event for entry in Ledger.read(path)] == list(EVENTS[:-1])
+    assert path.read_bytes() == torn  # reading changes nothing
+    ledger = Ledger(path)
+    ledger.append(EVENTS[-1])
+    assert tuple(Ledger(path)) == EVENTS
+
+
+def test_any_flipped_byte_is_damage_naming_file_and_line(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    for place in range(len(lines[1])):
+        broken = bytearray(lines[1])
+        broken[place] ^= 1
+        path.write_bytes(b"".join([lines[0], bytes(broken), *lines[2:]]))
+        assert f"{path}, line 2" in damage_in(path)
+
+
+def test_flipped_byte_that_reads_as_the_same_number_is_damage_too(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    content = path.read_bytes()
+    assert b":1e-05" in content
+    path.write_bytes(content.replace(b":1e-05", b":1E-05", 1))
+    assert f"{path}, line 2" in damage_in(path)
+
+
+@pytest.mark.parametrize("missing", [0, 1, 5, len(EVENTS) - 2])
+def test_missing_line_is_damage_naming_file_and_line(tmp_path: Path, missing: int) -> None:
+    path = written(tmp_path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:missing] + lines[missing + 1 :]))
+    message = damage_in(path)
+    assert f"{path}, line {missing + 1}" in message
+    assert f"event {missing} is missing" in message
+
+
+@pytest.mark.parametrize(
+    "line", [b"\n", b"[]\n", b"null\n", b"{}\n", b"\xff\xfe\n", b'{"a":NaN}\n']
+)
+def test_foreign_line_is_damage(tmp_path: Path, line: bytes) -> None:
+    path = written(tmp_path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:3], line, *lines[4:]]))
+    assert f"{path}, line 4" in damage_in(path)
+
+
+def test_swapped_or_repeated_lines_are_damage(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([lines[0], lines[2], lines[1], *lines[3:]]))
+    assert f"{path}, line 2" in damage_in(path)
+    path.write_bytes(b"".join([*lines, lines[-1]]))
+    assert f"{path}, line {len(lines) + 1}" in damage_in(path)
+
+
+def test_folder_that_cannot_be_written_is_a_setup_error(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"ledger\.jsonl: cannot be written"):
+        Ledger(tmp_path / "gone" / "ledger.jsonl").append(EVENTS[0])
+
+
+# -- files ---------------------------------------------------------------------------------------
+
+
+def test_atomic_write_replaces_the_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for text in ("old\n", "neu: ä\r\n"):
+        write_atomically(path, text)
+        assert path.read_bytes() == text.encode()
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_failed_atomic_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_atomically(path, "old")
+
+    def no_space(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "half, then \ud800")
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, "new")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def fill_otherwise(folder: Path) -> None:
+    (folder / "old.txt").write_text("old", encoding="utf-8")
+
+
+def fill(folder: Path) -> None:
+    (folder / "one.bin").write_bytes(b"\x00\x01")
+    (folder / "two.txt").write_text("two", encoding="utf-8")
+
+
+def test_written_folder_verifies_and_replaces_an_older_one(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "S0"
+    write_folder(folder, fill_otherwise)
+    write_folder(folder, fill)
+    verify_folder(folder)
+    assert sorted(file.name for file in folder.iterdir()) == [MANIFEST, "one.bin", "two.txt"]
+    assert [child.name for child in folder.parent.iterdir()] == ["S0"]
+
+
+def test_failed_fill_leaves_the_old_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "S0"
+    write_folder(folder, fill)
+
+    def fail(target: Path) -> None:
+        (target / "half.bin").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(folder, fail)
+    verify_folder(folder)
+    assert [child.name for child in tmp_path.iterdir()] == ["S0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("one.bin", b"\x00\x00", "one.bin: damaged"),
+        ("one.bin", None, "one.bin: missing"),
+        ("two.txt", b"", "two.txt: damaged"),
+        (MANIFEST, None, "incomplete"),
+        (MANIFEST, b"{", "not valid JSON"),
+        (MANIFEST, b"\xff", "not valid JSON"),
+        pytest.param(
+            MANIFEST,
+            b"[]",
+            MANIFEST,
+        ),
+    ],
+)
+def test_changed_or_missing_file_of_a_folder_is_found(
+    tmp_path: Path, name: str, content: bytes | None, says: str
+) -> None:
+    folder = tmp_path / "S0"
+    write_folder(folder, fill)
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    with pytest.raises(DamagedRunError) as caught:
+        verify_folder(folder)
+    assert says in caught.value.message
+    assert str(folder) in caught.value.message
+
+
+# -- names of runs -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def begin(name: str, *, chosen: bool = False) -> RunLayout:
+    layout = claim_run(name, chosen=chosen)
+    Ledger(layout.ledger).append(EVENTS[0])
+    return layout
+
+
+@pytest.mark.usefixtures("here")
+def test_taken_name_gets_the_next_free_number() -> None:
+    assert [begin("x").name for _ in range(3)] == ["x", "x-2", "x-3"]
+    assert begin("y").name == "y"
+
+
+@pytest.mark.usefixtures("here")
+def test_chosen_name_that_is_taken_is_refused() -> None:
+    begin("x", chosen=True)
+    with pytest.raises(UsageError, match="'x' exists already") as caught:
+        claim_run("x", chosen=True)
+    assert "--resume x" in caught.value.hint
+    assert not Path("runs/x-2").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"seq":0'])
+def test_folder_without_a_first_event_can_be_taken(here: Path, content: bytes | None) -> None:
+    folder = here / "runs" / "x"
+    folder.mkdir(parents=True)
+    if content is not None:
+        (folder / "ledger.jsonl").write_bytes(content)
+    assert claim_run("x", chosen=True).root == folder
+
+
+def test_run_is_found_by_name_by_folder_and_as_the_latest(here: Path) -> None:
+    first, second = begin("one"), begin("two")
+    os.utime(second.ledger, (1, 1))
+    assert find_run("two").root == second.root
+    assert find_run(str(here / "runs" / "two")).root == second.root
+    assert find_run("latest").root == first.root
+    with pytest.raises(UsageError, match="'three'") as caught:
+        find_run("three")
+    assert "one, two" in caught.value.hint
+
+
+@pytest.mark.usefixtures("here")
+def test_latest_of_no_runs_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="no run"):
+        find_run("latest")
+
+
+# -- the lock ------------------------------------------------------------------------------------
+
+TRY_TO_OWN = """
+import sys
+from pathlib import Path
+from coralx.errors import SetupError
+from coralx.run.layout import RunLayout
+from coralx.run.lock import owning
+try:
+    with owning(RunLayout(Path(sys.argv[1]))):
+        print("owned")
+except SetupError as error:
+    print(error.message)
+"""
+
+
+def test_second_process_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "x")
+    layout.root.mkdir()
+
+    def attempt() -> str:
+        command = [sys.executable, "-c", TRY_TO_OWN, str(layout.root)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    with owning(layout):
+        refused = attempt()
+        assert "'x' is in use" in refused
+        assert f"process {os.getpid()} " in refused
+        assert layout.owner.exists()  # the refused one has not taken the owner's note away
+    assert attempt() == "owned\n"
+    assert not layout.owner.exists()
+
+
+# -- checkpoints ---------------------------------------------------------------------------------
+
+
+@given(
+    st.sets(st.tuples(st.sampled_from("abc"), st.sampled_from(["S0", "S1"]))),
+    st.sets(st.tuples(st.sampled_from("abcd"), st.sampled_from(["S0", "S1", "S2"]))),
+)
+@settings(max_examples=25, deadline=None)
+def test_prune_keeps_exactly_what_is_needed(
+    tmp_path_factory: pytest.TempPathFactory,
+    present: set[tuple[str, str]],
+    needed: set[tuple[str, str]],
+) -> None:
+    layout = RunLayout(tmp_path_factory.mktemp("run"))
+    for genome, stage in present:
+        folder = layout.checkpoint(genome, stage)
+        folder.mkdir(parents=True)
+        (folder / "state.json").touch()
+    prune(layout, needed)
+    left = {(path.parent.name, path.name) for path in layout.checkpoints.glob("*/*")}
+    assert left == present & needed
+    assert {path.name for path in layout.checkpoints.glob("*")} == {genome for genome, _ in left}
+
+
+def test_prune_removes_what_a_killed_worker_left(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path)
+    write_folder(layout.checkpoint("a", "S0"), fill)
+    (layout.checkpoints / "a" / ".S1.123.tmp").mkdir()
+    prune(layout, {("a", "S0")})
+    assert [path.name for path in layout.checkpoints.glob("a/*")] == ["S0"]
+
+
+def test_checkpoint_is_intact_only_if_its_manifest_verifies(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path)
+    assert not is_intact(layout, "a", "S0")
+    write_folder(layout.checkpoint("a", "S0"), fill)
+    assert is_intact(layout, "a", "S0")
+    (layout.checkpoint("a", "S0") / "one.bin").write_bytes(b"!")
+    assert not is_intact(layout, "a", "S0")
+
+
+def fill_adapter(folder: Path) -> None:
+    for name in ("adapter_model.safetensors", "adapter_config.json", "optimizer.safetensors"):
+        (folder / name).write_text(name, encoding="utf-8")
+
+
+def test_front_is_handed_over_and_who_left_it_is_removed(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path)
+    for genome in "ab":
+        write_folder(layout.checkpoint(genome, "S3"), fill_adapter)
+    hand_over(layout, ["a"], "S3")
+    hand_over(layout, ["b", "unwritten"], "S3")
+    assert [folder.name for folder in layout.best.iterdir()] == ["b"]
+    verify_folder(layout.best_adapter("b"))
+    assert sorted(file.name for file in layout.best_adapter("b").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        MANIFEST,
+    ]
+
+
+def test_damaged_adapter_is_not_handed_over(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path)
+    write_folder(layout.checkpoint("a", "S3"), fill_adapter)
+    (layout.checkpoint("a", "S3") / "adapter_config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(DamagedRunError):
+        hand_over(layout, ["a"], "S3")
+    assert not layout.best_adapter("a").exists()
