@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ from coralx.events import (
     WorkerStopped,
 )
 from coralx.run.ledger import Ledger
+
+PLAIN_PEFT = Path(__file__).with_name("plain_peft.py")
 
 
 def coralx(folder: Path, *arguments: str, code: int = 0) -> str:
@@ -145,37 +146,9 @@ def test_an_adapter_scores_in_plain_peft_what_the_report_states(
     test_rows = load_examples(config.data, config.experiment.seed).test
     rows = tmp_path / "test.json"
     rows.write_text(json.dumps([[example.text, example.label] for example in test_rows]))
-    script = tmp_path / "score.py"
-    script.write_text(
-        textwrap.dedent(
-            """
-            import json, sys
-            import torch
-            from peft import PeftModel
-            from sklearn.metrics import roc_auc_score
-            from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-            base, rows, max_length, *adapters = sys.argv[1:]
-            texts, labels = zip(*json.load(open(rows)))
-            tokenizer = AutoTokenizer.from_pretrained(base)
-            for adapter in adapters:
-                model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
-                model = PeftModel.from_pretrained(model, adapter).eval()
-                scores = []
-                for text in texts:
-                    batch = tokenizer(
-                        text, return_tensors="pt", truncation=True, max_length=int(max_length)
-                    )
-                    with torch.no_grad():
-                        scores.append(model(**batch).logits.softmax(-1)[0, 1].item())
-                print(roc_auc_score(labels, scores))
-            assert not any(name.startswith("coralx") for name in sys.modules)
-            """
-        )
-    )
     adapters = [str(run / member["adapter"]) for member in report["front"]]
     done = subprocess.run(
-        [sys.executable, str(script), str(tiny_base), str(rows), "16", *adapters],
+        [sys.executable, str(PLAIN_PEFT), str(tiny_base), str(rows), "16", *adapters],
         capture_output=True,
         text=True,
         check=True,

@@ -169,8 +169,6 @@ class LiveTable(Silent):
                 self._console.print(f"{escape(where)}: {tally(event.verdicts)}", highlight=False)
                 for warning in event.warnings:
                     self._console.print(f"warning: {warning}", style="yellow", markup=False)
-            case FrontMeasured():
-                self._note = "measuring baselines and front on the test split"
             case _:
                 pass
 
@@ -227,6 +225,8 @@ def _style(state: str) -> str:
 
 
 def _remaining(standings: Standings) -> str:
+    if standings.is_searched:
+        return "measuring baselines and front on the test split"
     left = standings.remaining()
     return "time left not known yet" if left is None else f"about {duration(left)} left"
 

@@ -69,6 +69,12 @@ class Standings:
         self.state[progress.genome] = f"{progress.stage}: {doing}, {loss}"
 
     @property
+    def is_searched(self) -> bool:
+        """Whether the last generation's last stage is decided; what remains is to measure."""
+        last = (self.config.evolution.generations - 1, self.stages[-1].name)
+        return last in self.history.decisions
+
+    @property
     def elapsed(self) -> float:
         return time.monotonic() - self.began
 
