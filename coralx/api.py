@@ -1,41 +1,109 @@
-"""CoralX from Python: the search and its report, as the commands use them."""
+"""CoralX from Python: run the search, go on with it, drive it stage by stage, report."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from coralx.config import Config, dump_yaml, load_config
 from coralx.config.modes import mode_of
-from coralx.errors import DamagedRunError, Interrupted
+from coralx.errors import DamagedRunError, Interrupted, UsageError
 from coralx.events import Event, RunCompleted, RunResumed, RunStarted, WorkerStarted, WorkerStopped
 from coralx.execution.executor import Executor, Signal
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.execution.local import LocalExecutor
 from coralx.files import write_atomically
-from coralx.records import Facts, Settings
+from coralx.records import Facts, Genome, Settings
 from coralx.report.live import Silent, View
 from coralx.report.summary import pareto_csv, summarise
+from coralx.run.allowance import Allowance
 from coralx.run.checkpoints import hand_over
-from coralx.run.engine import Engine
+from coralx.run.engine import Engine, next_stage
 from coralx.run.environment import hardware, versions
+from coralx.run.finale import front_of
 from coralx.run.history import History
 from coralx.run.layout import RunLayout, claim_run, refuse_taken
-from coralx.run.ledger import FORMAT, Ledger
+from coralx.run.ledger import FORMAT, Ledger, wall_seconds
 from coralx.run.lock import owning
+from coralx.search.space import own_recipes, space_of
 from coralx.training.backend import choose
+
+Drive = Callable[[Engine], None]
+"""What is to be done with an engine: search to the end, or train one stage."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A completed run: where it lies, and the content of its `report.json`."""
+    """A run: where it lies, and the content of its `report.json`."""
 
     layout: RunLayout
     report: dict[str, Any]
+
+
+def evolve(config: Config, name: str | None = None, view: View | None = None) -> Outcome:
+    """Run the search that a resolved config describes, in a new folder under `runs/`.
+
+    Raises ConfigError for a model or data that do not fit, before any folder is made; Interrupted
+    on Ctrl-C, after which `resume` goes on.
+    """
+    return start(config, Engine.run, name=name, view=view)
+
+
+def resume(layout: RunLayout, config: Config | None = None, view: View | None = None) -> Outcome:
+    """Go on with a run where its ledger ends; of a completed run, write the reports again.
+
+    `config` may differ from the run's own in `runtime` and `budget` only. Raises SetupError while
+    another process owns the run, DamagedRunError for a damaged ledger.
+    """
+    return go_on(layout, Engine.run, config=config, view=view)
+
+
+def train_stage(layout: RunLayout, stage: str, view: View | None = None) -> Outcome:
+    """Train the next stage of a run, which must be the one named `stage`.
+
+    The last stage of the last generation also measures baselines and front. Raises UsageError
+    naming the next stage if it is another one.
+    """
+    require_next(layout, stage)
+    return go_on(layout, one_stage, view=view)
+
+
+def require_next(layout: RunLayout, stage: str) -> None:
+    """Raise UsageError unless `stage` is the one that the run is to train next."""
+    config = run_config(layout)
+    names = [configured.name for configured in config.hyperband_config.training_stages]
+    if stage not in names:
+        raise UsageError(f"the config has no stage {stage!r}", f"Its stages: {', '.join(names)}.")
+    history = History(Ledger.read_events(layout.ledger))
+    following = next_stage(config, history)
+    if following is None:
+        raise UsageError(
+            f"run {layout.name!r} has completed all its stages",
+            f"Start a new one: coralx stage CONFIG {names[0]}",
+        )
+    wanted = following[1].name
+    if stage != wanted:
+        is_past = names.index(stage) < names.index(wanted)
+        why = "is completed already" if is_past else "is out of order"
+        raise UsageError(
+            f"stage {stage!r} of run {layout.name!r} {why}", f"The next stage is {wanted}."
+        )
+
+
+def one_stage(engine: Engine) -> None:
+    """Train the engine's next stage; after the last one, measure."""
+    following = next_stage(engine.config, engine.history)
+    if following is not None:
+        engine.train_stage(*following)
+    if not engine.has_more:
+        engine.finish()
+
+
+# -- sessions ------------------------------------------------------------------------------------
 
 
 class _Session:
@@ -64,70 +132,77 @@ class _Session:
             ledger.append(event)
 
 
-def evolve(config: Config, name: str | None = None, view: View | None = None) -> Outcome:
-    """Run the search that a resolved config describes, in a new folder under `runs/`.
-
-    Raises ConfigError for a model or data that do not fit, before any folder is made; Interrupted
-    on Ctrl-C, after which `resume` goes on.
-    """
+def start(
+    config: Config,
+    drive: Drive,
+    *,
+    name: str | None = None,
+    given: Sequence[Genome] = (),
+    view: View | None = None,
+) -> Outcome:
+    """Make a new run and `drive` its engine; `given` genomes form generation 0 as they are."""
     if name is not None:
         refuse_taken(name)
-    with _executor(config) as executor, view or Silent() as watching:
-        watching.begin(config)
-        session = _Session(watching)
-        began = time.monotonic()
-        facts = _start(executor, config, None, session)
+    own_recipes(config, space_of(config))  # raises for a recipe outside the space
+    began = time.monotonic()
+    with ExitStack() as stack:
+        executor = stack.enter_context(_executor(config))
+        session = _Session(stack.enter_context(view or Silent()))
+        session.view.begin(config)
+        facts = _started(executor, config, None, session)
         layout = claim_run(name or config.experiment.name, chosen=name is not None)
-        with owning(layout), _resumable(layout):
-            write_atomically(layout.config, dump_yaml(config))
-            layout.ledger.unlink(missing_ok=True)  # a torn first line of a run that never began
-            first = RunStarted(
-                format=FORMAT,
-                run=layout.name,
-                mode=mode_of(config),
-                seed=config.experiment.seed,
-                facts=facts,
-                settings=executor.settings,
-                versions=versions(),
-                hardware=hardware(),
-                startup_seconds=round(time.monotonic() - began, 3),
-            )
-            session.open(Ledger(layout.ledger), first)
-            return _complete(config, facts, executor, session, layout)
+        stack.enter_context(owning(layout))
+        stack.enter_context(_resumable(layout))
+        write_atomically(layout.config, dump_yaml(config))
+        layout.ledger.unlink(missing_ok=True)  # a torn first line of a run that never began
+        first = RunStarted(
+            format=FORMAT,
+            run=layout.name,
+            mode=mode_of(config),
+            seed=config.experiment.seed,
+            facts=facts,
+            settings=executor.settings,
+            versions=versions(),
+            hardware=hardware(),
+            startup_seconds=round(time.monotonic() - began, 3),
+        )
+        session.open(Ledger(layout.ledger), first)
+        return _drive(config, facts, executor, session, layout, drive, given)
 
 
-def resume(layout: RunLayout, view: View | None = None) -> Outcome:
-    """Go on with a run where its ledger ends; of a completed run, write the reports again.
-
-    Raises SetupError while another process owns the run, DamagedRunError for a damaged ledger.
-    """
-    config = run_config(layout)
-    with owning(layout), _resumable(layout):
+def go_on(
+    layout: RunLayout,
+    drive: Drive,
+    *,
+    config: Config | None = None,
+    view: View | None = None,
+) -> Outcome:
+    """Open a run again and `drive` its engine from where its ledger ends."""
+    config = config or run_config(layout)
+    began = time.monotonic()
+    with ExitStack() as stack:
+        stack.enter_context(owning(layout))
+        stack.enter_context(_resumable(layout))
         ledger = Ledger(layout.ledger)
         history = History(ledger)
         if history.completed is not None:
             return _report(config, ledger, layout)
         if history.started is None:
             raise DamagedRunError(f"{layout.ledger}: does not begin with its first event")
-        with _executor(config) as executor, view or Silent() as watching:
-            watching.begin(config)
-            session = _Session(watching)
-            began = time.monotonic()
-            facts = _start(executor, config, history.started.settings, session)
-            session.open(ledger, RunResumed(round(time.monotonic() - began, 3)))
-            return _complete(config, facts, executor, session, layout)
+        write_atomically(layout.config, dump_yaml(config))
+        executor = stack.enter_context(_executor(config))
+        session = _Session(stack.enter_context(view or Silent()))
+        session.view.begin(config)
+        settings = _settings_again(config, history.started.settings)
+        facts = _started(executor, config, settings, session)
+        session.open(ledger, RunResumed(round(time.monotonic() - began, 3)))
+        return _drive(config, facts, executor, session, layout, drive, ())
 
 
-def run_config(layout: RunLayout) -> Config:
-    """The resolved config of a run. Raises DamagedRunError where it is missing."""
-    if not layout.config.is_file():
-        raise DamagedRunError(f"{layout.config}: missing")
-    return load_config(layout.config)
-
-
-def read_report(layout: RunLayout) -> dict[str, Any]:
-    """The report of a run in whatever state it is, made anew from config and ledger."""
-    return summarise(run_config(layout), Ledger.read(layout.ledger), layout)
+def _settings_again(config: Config, recorded: Settings) -> Settings:
+    """The recorded settings, but as many workers as the config now names."""
+    workers = config.runtime.workers
+    return recorded if workers == "auto" else replace(recorded, workers=workers)
 
 
 @contextmanager
@@ -143,7 +218,7 @@ def _executor(config: Config) -> Iterator[Executor]:
         executor.close()
 
 
-def _start(
+def _started(
     executor: Executor, config: Config, settings: Settings | None, session: _Session
 ) -> Facts:
     facts = executor.start(config, settings, session.hear)
@@ -163,22 +238,52 @@ def _resumable(layout: RunLayout) -> Iterator[None]:
         ) from None
 
 
-def _complete(
-    config: Config, facts: Facts, executor: Executor, session: _Session, layout: RunLayout
+def _drive(
+    config: Config,
+    facts: Facts,
+    executor: Executor,
+    session: _Session,
+    layout: RunLayout,
+    drive: Drive,
+    given: Sequence[Genome],
 ) -> Outcome:
-    """Search to the end, hand the front over, report."""
-    assert session.ledger is not None
-    front = Engine(config, facts, executor, session.ledger, layout).run()
+    """Let the engine work, hand the front over, report."""
+    ledger = session.ledger
+    if ledger is None:
+        raise RuntimeError("the session has no ledger yet")
+    allowance = Allowance(
+        budget=config.budget,
+        spent_seconds=wall_seconds(ledger.entries),
+        since=time.monotonic(),
+        gpus=executor.settings.workers if facts.device.startswith("cuda") else 0,
+    )
+    engine = Engine(config, facts, executor, ledger, layout, allowance=allowance, given=given)
+    drive(engine)
     executor.close()
-    session.ledger.append(RunCompleted(front))
-    return _report(config, session.ledger, layout)
+    if engine.is_over:
+        ledger.append(RunCompleted(engine.front()))
+    return _report(config, ledger, layout)
+
+
+# -- reports -------------------------------------------------------------------------------------
+
+
+def run_config(layout: RunLayout, overrides: Sequence[str] = ()) -> Config:
+    """The resolved config of a run. Raises DamagedRunError where it is missing."""
+    if not layout.config.is_file():
+        raise DamagedRunError(f"{layout.config}: missing")
+    return load_config(layout.config, overrides)
+
+
+def read_report(layout: RunLayout) -> dict[str, Any]:
+    """The report of a run in whatever state it is, made anew from config and ledger."""
+    return summarise(run_config(layout), Ledger.read(layout.ledger), layout)
 
 
 def _report(config: Config, ledger: Ledger, layout: RunLayout) -> Outcome:
     """Write `best/`, `report.json` and `pareto.csv`."""
-    completed = History(ledger).completed
     last = config.hyperband_config.training_stages[-1].name
-    hand_over(layout, completed.front if completed else (), last)
+    hand_over(layout, front_of(config, History(ledger), last), last)
     report = summarise(config, ledger.entries, layout)
     write_atomically(layout.report, json.dumps(report, indent=2, allow_nan=False) + "\n")
     write_atomically(layout.pareto, pareto_csv(report))

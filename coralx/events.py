@@ -103,6 +103,20 @@ class FrontMeasured:
 
 
 @dataclass(frozen=True)
+class BaselineTrained:
+    """The default recipe went through a stage beside the search; counted apart."""
+
+    result: StageResult
+
+
+@dataclass(frozen=True)
+class BudgetSpent:
+    """A limit ended the search before its time; a resume under a higher limit goes on."""
+
+    limits: str
+
+
+@dataclass(frozen=True)
 class RunCompleted:
     """The search is over; `front` best first objective first."""
 
@@ -120,5 +134,7 @@ Event = (
     | StageDecided
     | GenerationCompleted
     | FrontMeasured
+    | BaselineTrained
+    | BudgetSpent
     | RunCompleted
 )

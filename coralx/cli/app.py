@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from coralx import __version__
-from coralx.cli import evolve, report, simulate, validate
+from coralx.cli import evolve, report, simulate, stage, validate
 
 app = typer.Typer(
     name="coralx",
@@ -42,6 +42,7 @@ def _root(
 
 
 app.command("evolve")(evolve.command)
+app.command("stage")(stage.command)
 app.command("simulate")(simulate.command)
 app.command("report")(report.command)
 app.command("validate")(validate.command)

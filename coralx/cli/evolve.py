@@ -8,15 +8,20 @@ from typing import Annotated
 import typer
 
 from coralx import api
-from coralx.cli.shared import Overrides, output_console
+from coralx.cli.shared import (
+    Overrides,
+    errors_naming,
+    known_backend,
+    output_console,
+    print_outcome,
+    warn_of_few_finishers,
+)
 from coralx.config import Config, load_config
 from coralx.config.compare import differences
 from coralx.config.modes import Mode, mode_of, resolve_mode
-from coralx.errors import ConfigError, NoResultError, UsageError
+from coralx.errors import UsageError
 from coralx.report.live import view_for
-from coralx.report.terminal import print_report
 from coralx.run.layout import RunLayout, find_run
-from coralx.schedule.stages import finisher_warning, schedule_of
 
 
 def command(
@@ -46,6 +51,14 @@ def command(
     backend: Annotated[
         str | None, typer.Option(help="What trains: auto, peft or simulated. [config: auto]")
     ] = None,
+    baseline: Annotated[
+        bool,
+        typer.Option(
+            "--baseline",
+            help="Also train the default recipe (rank 16, alpha 16, 2e-4, all linear layers) to "
+            "the end, counted apart, unless the search does.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the final report only.")] = False,
 ) -> None:
     """Evolve LoRA adapters: train, cut, breed, and hand over the Pareto front.
@@ -56,76 +69,61 @@ def command(
     """
     console = output_console()
     view = view_for(console, quiet=quiet)
-    if resume is not None:
-        layout = find_run(resume)
-        if name is not None:
-            raise UsageError("--name starts a new run, --resume goes on with one", "Leave one out.")
-        if config_path is not None:
-            config = _configured(config_path, mode, seed, overrides, None, backend, layout)
-            _require_same(config, layout)
-        elif any(flag is not None for flag in (mode, seed, overrides, backend)):
-            raise UsageError(
-                "--resume goes on with the run's own config, so --mode, --seed, --set and "
-                "--backend have nothing to change",
-                "Leave them out, or start a new run without --resume.",
-            )
-        outcome = api.resume(layout, view)
-    else:
-        config = _configured(config_path, mode, seed, overrides, name, backend, None)
-        warning = finisher_warning(
-            schedule_of(config.hyperband_config), config.evolution.population_size
-        )
-        if warning and not quiet:
-            console.print(f"[yellow]warning:[/] {warning}")
-        try:
-            outcome = api.evolve(config, name, view)
-        except ConfigError as error:  # a worker looked at model and data, and knows no file name
-            raise error.located(str(config_path)) from None
-    print_report(outcome.report, console)
-    console.print(f"\n{outcome.layout.root}", soft_wrap=True, highlight=False)
-    if not outcome.report["front"]:
-        raise NoResultError(
-            "no genome finished the last stage, so there is no front",
-            "The report says why each was taken out. Looser stop rules, higher survival rates or "
-            "another learning-rate range help.",
-        )
-
-
-def _configured(
-    path: Path | None,
-    mode: Mode | None,
-    seed: int | None,
-    overrides: list[str] | None,
-    name: str | None,
-    backend: str | None,
-    resumed: RunLayout | None,
-) -> Config:
-    """The config with every flag written into it; a resumed run keeps its mode if none is given."""
-    if path is None:
-        raise UsageError("a CONFIG is needed", "For example: coralx evolve configs/quickstart.yaml")
-    if backend not in (None, "auto", "peft", "simulated"):
-        raise UsageError(f"no backend named {backend!r}", "Known: auto, peft, simulated.")
     settings = list(overrides or [])
+    if baseline:
+        settings.append("runtime.baseline=true")
     if seed is not None:
         settings.append(f"experiment.seed={seed}")
-    if name is not None:
-        settings.append(f"experiment.name={name}")
-    config = load_config(path, settings)
-    if resumed is not None and mode is None and backend is None:
-        mode = mode_of(api.run_config(resumed))
-        backend = api.run_config(resumed).runtime.backend if mode == "full" else None
-    return resolve_mode(config, mode, backend)
+    if resume is not None:
+        if name is not None:
+            raise UsageError("--name starts a new run, --resume goes on with one", "Leave one out.")
+        layout = find_run(resume)
+        config = _resumed(layout, config_path, settings, mode, backend)
+        outcome = api.resume(layout, config, view)
+    else:
+        if config_path is None:
+            raise UsageError(
+                "a CONFIG is needed", "For example: coralx evolve configs/quickstart.yaml"
+            )
+        if name is not None:
+            settings.append(f"experiment.name={name}")
+        config = resolve_mode(load_config(config_path, settings), mode, known_backend(backend))
+        warn_of_few_finishers(config, console, quiet=quiet)
+        with errors_naming(config_path):
+            outcome = api.evolve(config, name, view)
+    print_outcome(outcome, console)
 
 
-def _require_same(config: Config, layout: RunLayout) -> None:
-    """Refuse to resume a run under another config; how it runs here and now may differ."""
-    changed = [
-        key
-        for key in differences(api.run_config(layout), config)
-        if not key.startswith("runtime.") and key != "experiment.name"
-    ]
+def _resumed(
+    layout: RunLayout,
+    path: Path | None,
+    settings: list[str],
+    mode: Mode | None,
+    backend: str | None,
+) -> Config:
+    """The config to resume under: the run's own, or one that differs in how it runs alone."""
+    own = api.run_config(layout)
+    if path is None:
+        config = api.run_config(layout, settings)
+        if mode is not None or backend is not None:
+            config = resolve_mode(config, mode, known_backend(backend))
+    else:
+        loaded = load_config(path, settings)
+        if mode is None and backend is None:
+            mode = mode_of(own)
+            backend = own.runtime.backend if mode == "full" else None
+        config = resolve_mode(loaded, mode, known_backend(backend))
+        named = config.experiment.model_copy(update={"name": own.experiment.name})
+        config = config.model_copy(update={"experiment": named})
+    changed = [key for key in differences(own, config) if not _may_differ(key)]
     if changed:
         raise UsageError(
             f"the config differs from that of run {layout.name!r} in {', '.join(changed)}",
-            f"Go on with the run's own config: coralx evolve --resume {layout.name}",
+            "Only budget.* and runtime.* may (but for runtime.backend). Go on with the run's own "
+            f"config: coralx evolve --resume {layout.name}",
         )
+    return config
+
+
+def _may_differ(key: str) -> bool:
+    return key.startswith(("budget.", "runtime.")) and key != "runtime.backend"

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+
+from coralx.api import Outcome
+from coralx.config import Config
+from coralx.errors import ConfigError, NoResultError, UsageError
+from coralx.report.terminal import print_report
+from coralx.schedule.stages import finisher_warning, schedule_of
 
 MIN_WIDTH = 120
 """Columns of output that does not go to a terminal, so that tables stay readable in files."""
@@ -37,3 +45,48 @@ def error_console() -> Console:
 def print_json(value: Any) -> None:
     """JSON on standard output, untouched by terminal width."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def known_backend(name: str | None) -> str | None:
+    """Pass a backend's name through; raises UsageError for an unknown one."""
+    if name not in (None, "auto", "peft", "simulated"):
+        raise UsageError(f"no backend named {name!r}", "Known: auto, peft, simulated.")
+    return name
+
+
+def warn_of_few_finishers(config: Config, console: Console, *, quiet: bool) -> None:
+    """Say it before anything is paid if the front is going to be meagre."""
+    stages = schedule_of(config.hyperband_config)
+    warning = finisher_warning(stages, config.evolution.population_size)
+    if warning and not quiet:
+        console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+
+
+@contextmanager
+def errors_naming(path: Path) -> Iterator[None]:
+    """A worker that finds fault with model or data does not know the config's file name."""
+    try:
+        yield
+    except ConfigError as error:
+        raise error.located(str(path)) from None
+
+
+def print_outcome(outcome: Outcome, console: Console) -> None:
+    """The report and where the run lies. Raises NoResultError if the search brought nothing."""
+    print_report(outcome.report, console)
+    console.print(f"\n{outcome.layout.root}", soft_wrap=True, highlight=False)
+    report = outcome.report
+    if report["ended_by"] is not None:
+        console.print(
+            f"Ended by {report['ended_by']}. To go on: coralx evolve --resume "
+            f"{outcome.layout.name} --set budget.KEY=MORE",
+            soft_wrap=True,
+            highlight=False,
+        )
+    is_over = report["completed"] or report["ended_by"] is not None
+    if is_over and not report["front"] and not (report["ended_by"] and report["provisional"]):
+        raise NoResultError(
+            "no genome finished the last stage, so there is no front",
+            "The report says why each was taken out. Looser stop rules, higher survival rates or "
+            "another learning-rate range help.",
+        )

@@ -8,9 +8,10 @@ from pydantic import Field, field_validator, model_validator
 
 from coralx.config.metrics import CATALOGUE
 from coralx.config.section import Count, MetricName, Section
-from coralx.config.space import SearchSpace
+from coralx.config.space import SearchSpace, SeedGenome
 from coralx.config.stages import HyperbandConfig
 
+Positive = Annotated[float, Field(gt=0.0)]
 Column = str | Annotated[int, Field(ge=0)]
 
 
@@ -56,11 +57,13 @@ class Data(Section):
 
 
 class Evolution(Section):
-    """`inherit`: what a child takes from its better parent where rank and modules agree."""
+    """`seed_genomes`: recipes of your own that open generation 0. `inherit`: what a child takes
+    from its better parent where rank and modules agree."""
 
     population_size: Annotated[int, Field(ge=2)] = 8
     generations: Count = 2
     inherit: Literal["off", "adapter", "adapter+optimizer"] = "adapter"
+    seed_genomes: tuple[SeedGenome, ...] = ()
     crossover_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
     mutation_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
 
@@ -95,7 +98,8 @@ class Training(Section):
 class Runtime(Section):
     """`auto` workers: one a GPU; on a CPU one a core, at most four, if memory allows.
 
-    `executor: in-process` trains in the driver's own process, for debuggers.
+    `executor: in-process` trains in the driver's own process, for debuggers. `baseline` trains the
+    default recipe to the end beside the search, counted apart.
     """
 
     backend: Literal["auto", "peft", "simulated"] = "auto"
@@ -103,6 +107,19 @@ class Runtime(Section):
     workers: Literal["auto"] | Count = "auto"
     threads_per_worker: Literal["auto"] | Count = "auto"
     keep_checkpoints: Literal["needed", "all"] = "needed"
+    baseline: bool = False
+
+
+class Budget(Section):
+    """Limits that end a run cleanly with its best so far; totals over all resumes.
+
+    `max_minutes` are minutes of wall time, `max_gpu_hours` hours of each GPU in use, `max_steps`
+    trained optimizer steps.
+    """
+
+    max_minutes: Positive | None = None
+    max_steps: Count | None = None
+    max_gpu_hours: Positive | None = None
 
 
 class Config(Section):
@@ -120,6 +137,7 @@ class Config(Section):
     hyperband_config: HyperbandConfig = HyperbandConfig()
     training: Training = Training()
     runtime: Runtime = Runtime()
+    budget: Budget = Budget()
 
     @field_validator("objectives", mode="after")
     @classmethod

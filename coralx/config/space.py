@@ -124,3 +124,28 @@ class SearchSpace(Section):
             if ceiling is not None and high >= ceiling:
                 raise ValueError(f"`{name}` must be below {ceiling:g}, found {high:g}")
         return self
+
+
+class SeedGenome(Section):
+    """A recipe of the user's own; what it leaves out is as in the common default.
+
+    `alpha` may stand in place of `alpha_ratio`.
+    """
+
+    rank: Count | None = None
+    alpha: Annotated[float, Field(gt=0.0)] | None = None
+    alpha_ratio: Annotated[float, Field(gt=0.0)] | None = None
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    learning_rate: Annotated[float, Field(gt=0.0)] | None = None
+    target_modules: Modules | None = None
+    weight_decay: Annotated[float, Field(ge=0.0)] | None = None
+    warmup_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    batch_size: Count | None = None
+    use_rslora: bool | None = None
+    use_dora: bool | None = None
+
+    @model_validator(mode="after")
+    def _says_alpha_once(self) -> SeedGenome:
+        if self.alpha is not None and self.alpha_ratio is not None:
+            raise ValueError("give `alpha` or `alpha_ratio`, not both")
+        return self

@@ -70,6 +70,7 @@ def load_examples(data: Data, seed: int) -> Examples:
     _require_all_classes("data.train", train, names)
     for name in ("validation", "test"):
         _require_all_classes(f"data.{name}", splits[name], names)
+    warnings += _duplicates(train, {name: splits[name] for name in ("validation", "test")})
     return Examples(
         train, tuple(splits["validation"]), tuple(splits["test"]), names, tuple(warnings)
     )
@@ -120,6 +121,20 @@ def _require_all_classes(where: str, rows: Sequence[Example], names: Sequence[st
             f"no row of class {', '.join(map(repr, absent))} among its {len(rows)} rows",
             "Every split needs every class: give more rows, or correct data.label and data.labels.",
         )
+
+
+def _duplicates(train: Sequence[Example], others: Mapping[str, Sequence[Example]]) -> list[str]:
+    """Warnings about texts of the training split that validation or test hold as well."""
+    seen = {example.text for example in train}
+    counts = {
+        name: sum(example.text in seen for example in examples) for name, examples in others.items()
+    }
+    return [
+        f"{count} of {len(others[name])} {name} texts stand in the training split, too: its "
+        "figures will look better than they are"
+        for name, count in counts.items()
+        if count
+    ]
 
 
 # -- texts ---------------------------------------------------------------------------------------

@@ -43,8 +43,11 @@ class Executor(Protocol):
         """What was chosen at the start."""
         ...
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        """Outcomes of all `tasks` in the order of their completion."""
+    def run(self, tasks: Sequence[Task], deadline: float | None = None) -> Iterator[Outcome]:
+        """Outcomes of all `tasks` in the order of their completion.
+
+        At the `deadline` (of the monotonic clock) it ends: what is not done by then is dropped.
+        """
         ...
 
     def close(self) -> None:

@@ -42,10 +42,12 @@ class InProcessExecutor:
         listener(WorkerStarted(0, os.getpid(), facts.device, loads, load_seconds))
         return facts
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+    def run(self, tasks: Sequence[Task], deadline: float | None = None) -> Iterator[Outcome]:
         if self._backend is None or self._listener is None:
             raise RuntimeError("the executor has not been started")
         for task in tasks:
+            if deadline is not None and time.monotonic() >= deadline:
+                return
             self._jobs += 1
             if isinstance(task, MeasureJob):
                 yield self._backend.measure(task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -128,15 +129,19 @@ class LocalExecutor:
 
     # -- work ------------------------------------------------------------------------------------
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+    def run(self, tasks: Sequence[Task], deadline: float | None = None) -> Iterator[Outcome]:
         self._waiting.extend(tasks)
         for task in tasks:
             self._attempts[task_name(task)] = 0
         open_tasks = len(tasks)
         while open_tasks:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                self._abandon()
+                return
             self._staff(open_tasks)
             self._assign()
-            for worker, reply in self._replies():
+            for worker, reply in self._replies(left):
                 for outcome in self._handle(worker, reply):
                     open_tasks -= 1
                     yield outcome
@@ -159,12 +164,19 @@ class LocalExecutor:
                 )
                 worker.send(order)
 
-    def _replies(self) -> Iterator[tuple[WorkerProcess, Reply | None]]:
-        """Wait until a worker says something, and pass on what has come."""
+    def _abandon(self) -> None:
+        """Drop all that is not done: no task waits, and no worker goes on with one."""
+        self._waiting.clear()
+        for worker in [worker for worker in self._workers if worker.task is not None]:
+            self._workers.remove(worker)
+            worker.kill()
+
+    def _replies(self, seconds: float | None) -> Iterator[tuple[WorkerProcess, Reply | None]]:
+        """Wait, at most so long, until a worker says something, and pass on what has come."""
         with selectors.DefaultSelector() as selector:
             for worker in self._workers:
                 selector.register(worker, selectors.EVENT_READ, worker)
-            for key, _ in selector.select():
+            for key, _ in selector.select(seconds):
                 for reply in key.data.receive():
                     yield key.data, reply
 

@@ -13,12 +13,16 @@ from coralx.run.history import History
 from coralx.schedule.stages import Stage
 
 
-def efficiency_of(history: History, stages: Sequence[Stage]) -> dict[str, Any]:
+def efficiency_of(
+    history: History, stages: Sequence[Stage], wall_seconds: float = 0.0
+) -> dict[str, Any]:
     """The `efficiency` part of the report; times in seconds, greater ratios are better.
 
     Naive is every genome trained to the last stage's budget. Its seconds come from each genome's
     own measured seconds per step; evaluation and overhead (loading and saving) are counted on both
-    sides, at the mean that each stage showed.
+    sides, at the mean that each stage showed. `utilisation` is the workers' busy seconds over
+    wall seconds times workers, `gpu_hours` wall hours times the GPUs in use. A baseline that was
+    trained beside the search is counted apart.
     """
     started = history.started
     batch_sizes = {g: genome.genes.batch_size for g, genome in history.genomes.items()}
@@ -48,6 +52,22 @@ def efficiency_of(history: History, stages: Sequence[Stage]) -> dict[str, Any]:
         "naive_steps": float(naive_steps),
         "actual_steps": float(actual_steps),
         "step_ratio": float(naive_steps / actual_steps) if actual_steps else None,
+        **_machine_use(history, actual_seconds, wall_seconds),
+    }
+
+
+def _machine_use(history: History, busy_seconds: float, wall_seconds: float) -> dict[str, Any]:
+    if history.started is None or not wall_seconds or history.started.facts.device == "none":
+        return {}  # simulated seconds say nothing about a machine
+    workers = history.started.settings.workers
+    gpus = workers if history.started.facts.device.startswith("cuda") else 0
+    baseline = list(history.baseline.values())
+    baseline_seconds = sum(result.seconds for result in baseline)
+    return {
+        "utilisation": (busy_seconds + baseline_seconds) / (wall_seconds * workers),
+        "gpu_hours": gpus * wall_seconds / 3600,
+        "baseline_steps": sum(result.steps for result in baseline),
+        "baseline_time": round(baseline_seconds, 3),
     }
 
 

@@ -27,6 +27,7 @@ from coralx.execution.executor import Signal
 from coralx.records import Progress, Stop
 from coralx.report.progress import Standings, describe, tally
 from coralx.report.terminal import duration, figure, modules
+from coralx.schedule.stages import plan_of, schedule_of
 
 PLAIN_SECONDS = 10.0
 """Between two plain lines about a job that is under way."""
@@ -100,7 +101,7 @@ class PlainLines(Silent):
         self._standings.on_event(event)
         match event:
             case RunStarted():
-                for line in opening_lines(event):
+                for line in [*opening_lines(event), *plan_lines(self._standings.config, event)]:
                     self._say(line)
             case RunResumed():
                 self._say("resumed where the ledger ends")
@@ -126,6 +127,8 @@ class PlainLines(Silent):
                 for verdict in event.verdicts:
                     if isinstance(verdict, Stop):
                         self._say(f"{verdict.genome} {describe(verdict, event.stage)}")
+                if event.not_judged:
+                    self._say(f"not judged, too few steps: {', '.join(event.not_judged)}")
                 for warning in event.warnings:
                     self._say(f"warning: {warning}")
             case FrontMeasured(measurement=measurement):
@@ -162,11 +165,12 @@ class LiveTable(Silent):
         self._standings.on_event(event)
         match event:
             case RunStarted():
-                for line in opening_lines(event):
-                    self._console.print(escape(line), highlight=False)
+                for line in [*opening_lines(event), *plan_lines(self._standings.config, event)]:
+                    self._console.print(escape(line), highlight=False, soft_wrap=True)
             case StageDecided():
                 where = f"generation {event.generation + 1}, {event.stage}"
-                self._console.print(f"{escape(where)}: {tally(event.verdicts)}", highlight=False)
+                done = f"{escape(where)}: {tally(event.verdicts)}; {_remaining(self._standings)}"
+                self._console.print(done, highlight=False)
                 for warning in event.warnings:
                     self._console.print(f"warning: {warning}", style="yellow", markup=False)
             case _:
@@ -242,6 +246,26 @@ def opening_lines(event: RunStarted) -> list[str]:
         f"{settings.threads_per_worker} thread(s)",
         f"rows: {rows}; precision {facts.precision} ({facts.precision_reason})",
         *(f"warning: {warning}" for warning in facts.warnings),
+    ]
+
+
+def plan_lines(config: Config, event: RunStarted) -> list[str]:
+    """What is about to be paid, if no stop rule takes a genome out."""
+    population = config.evolution.population_size
+    steps = event.facts.steps_per_epoch(config.training.batch_size)
+    plan = plan_of(
+        schedule_of(config.hyperband_config), population, config.evolution.generations, steps
+    )
+    stages = ", ".join(
+        f"{stage.name} {stage.genomes} x {float(stage.steps_per_genome):,.6g}"
+        for stage in plan.stages
+    )
+    total = float(plan.continue_steps) * plan.generations
+    return [
+        f"plan: {plan.generations} generations, in each (genomes x total steps): {stages}",
+        f"      {total:,.6g} steps together, {float(plan.naive_steps) * plan.generations:,.6g} if "
+        f"all {population * plan.generations} genomes were trained to the end "
+        f"({float(plan.continue_speedup):.2f}x); {steps:,} steps an epoch",
     ]
 
 

@@ -10,15 +10,14 @@ from typing import Any
 
 from coralx.config import Config
 from coralx.errors import DamagedRunError
-from coralx.events import RunResumed, RunStarted, StageDecided, WorkerStarted, WorkerStopped
-from coralx.records import Cut, Genome, Interval, Stop
+from coralx.events import RunStarted, StageDecided, WorkerStarted, WorkerStopped
+from coralx.records import Genome, Interval, Stop
 from coralx.report.efficiency import efficiency_of
+from coralx.run.finale import default_finisher, front_of, non_dominated
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
-from coralx.run.ledger import Entry
+from coralx.run.ledger import Entry, wall_seconds
 from coralx.schedule.stages import Stage, schedule_of
-from coralx.search.pareto import as_minimised, front
-from coralx.search.space import default_recipe, space_of
 
 
 def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None) -> dict[str, Any]:
@@ -32,12 +31,14 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
     if started is None:
         raise DamagedRunError("the ledger does not begin with its first event")
     stages = schedule_of(config.hyperband_config)
-    members = _front_of(config, history, stages)
+    members = _front(config, history, stages[-1].name)
     return {
         "run": started.run,
         "mode": started.mode,
         "seed": started.seed,
         "completed": history.completed is not None,
+        "ended_by": history.budget_spent,
+        "test_reused": history.is_test_reused,
         "backend": started.facts.backend,
         "backend_reason": started.facts.backend_reason,
         "device": started.facts.device,
@@ -57,8 +58,13 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "provisional": [
             _member(history, genome, layout) for genome in _provisional(config, history, stages)
         ],
-        "efficiency": efficiency_of(history, stages),
+        "efficiency": efficiency_of(history, stages, wall_seconds(entries)),
         "stopped": _stopped(history),
+        "not_judged": [
+            {"stage": decision.stage, "generation": decision.generation, "genome": genome}
+            for decision in history.decisions.values()
+            for genome in decision.not_judged
+        ],
         "failed": [
             {"genome": failure.genome, "stage": failure.stage, "reason": failure.reason}
             for failure in history.failures.values()
@@ -68,49 +74,26 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
     }
 
 
-def wall_seconds(entries: Sequence[Entry]) -> float:
-    """Seconds that the run's processes were at work, over all resumes."""
-    total, begin = 0.0, None
-    for previous, entry in zip((None, *entries), entries, strict=False):
-        if isinstance(entry.event, RunStarted | RunResumed):
-            if begin is not None and previous is not None:
-                total += previous.timestamp - begin
-            begin = entry.timestamp - entry.event.startup_seconds
-    if begin is not None:
-        total += entries[-1].timestamp - begin
-    return round(total, 3)
-
-
-def _front_of(config: Config, history: History, stages: Sequence[Stage]) -> list[str]:
+def _front(config: Config, history: History, last: str) -> tuple[str, ...]:
     """The recorded front, or while the run goes on the front so far; best first."""
     if history.completed is not None:
-        return list(history.completed.front)
-    return _non_dominated(config, history, history.finished(stages[-1].name), stages[-1].name)
-
-
-def _non_dominated(
-    config: Config, history: History, genomes: Sequence[str], stage: str
-) -> list[str]:
-    figures = [history.results[genome, stage].metrics for genome in genomes]
-    points = as_minimised(figures, config.objectives)
-    firsts = dict(zip(genomes, points[:, 0], strict=True))
-    return sorted(front(genomes, points), key=lambda genome: (firsts[genome], genome))
+        return history.completed.front
+    return front_of(config, history, last)
 
 
 def _provisional(config: Config, history: History, stages: Sequence[Stage]) -> list[str]:
-    """Genomes that were cut before the last stage and that no other cut there dominates,
-    furthest stage first."""
-    found: list[str] = []
-    for stage in reversed(stages[:-1]):
-        cut = [
-            verdict.genome
-            for decision in history.decisions.values()
-            if decision.stage == stage.name
-            for verdict in decision.verdicts
-            if isinstance(verdict, Cut)
-        ]
-        found += _non_dominated(config, history, cut, stage.name)
-    return found
+    """Sound genomes that came no further than a stage before the last, if no other that came as
+    far dominates them; furthest stage first."""
+    reached: dict[str, list[str]] = {stage.name: [] for stage in stages}
+    for genome in history.genomes:
+        result = history.last_result(genome)
+        if result is not None and not history.is_taken_out(genome):
+            reached[result.stage].append(genome)
+    return [
+        genome
+        for stage in reversed(stages[:-1])
+        for genome in non_dominated(config, history, reached[stage.name], stage.name)
+    ]
 
 
 def genes_of(genome: Genome) -> dict[str, Any]:
@@ -167,8 +150,7 @@ def _baselines(config: Config, history: History, last: str) -> dict[str, Any]:
         measured = history.measurements.get(genome)
         return {name: f.value for name, f in measured.test.items()} if measured else None
 
-    recipe = default_recipe(space_of(config))
-    default = next((g for g in history.finished(last) if history.genomes[g].genes == recipe), None)
+    default = default_finisher(config, history, last)
     return {
         "untuned": figures(None),
         "default_recipe": figures(default) if default is not None else None,

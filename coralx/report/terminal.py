@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
 
 def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
     state = "" if report["completed"] else " (not completed)"
+    if report["ended_by"]:
+        state = f" (ended by {report['ended_by']})"
     title = (
         f"[bold]{escape(report['run'])}[/]{state}: {report['mode']}, seed {report['seed']}, "
         f"{report['generations']} generations of {report['population_size']}, "
@@ -60,11 +63,19 @@ def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
     parts += [Text(""), _front_table(report)]
     if report["provisional"]:
         names = ", ".join(member["genome"] for member in report["provisional"][:8])
-        parts.append(Text(f"Provisional (cut before the last stage, non-dominated there): {names}"))
+        parts.append(Text(f"Provisional (before the last stage, non-dominated there): {names}"))
     parts += [Text(""), _efficiency_table(report["efficiency"])]
     parts += [Text(line) for line in _efficiency_lines(report["efficiency"])]
     if report["stopped"] or report["failed"]:
         parts += [Text(""), _stopped_table(report)]
+    if report["test_reused"]:
+        parts.append(Text("The test split was measured before and the run extended since: reused."))
+    if report["not_judged"]:
+        counts = Counter(entry["stage"] for entry in report["not_judged"])
+        listed = ", ".join(f"{count} at {stage}" for stage, count in counts.items())
+        parts.append(
+            Text(f"Not judged by stop rules, for fewer than 8 steps after warm-up: {listed}")
+        )
     parts += [Text(f"warning: {warning}", style="yellow") for warning in report["warnings"]]
     return parts
 
@@ -138,7 +149,21 @@ def _efficiency_lines(efficiency: Mapping[str, Any]) -> list[str]:
         f"{ratio(efficiency['efficiency_ratio'])} cheaper in time,",
         f"{efficiency['actual_steps']:,.1f} steps against {efficiency['naive_steps']:,.1f}: "
         f"{ratio(efficiency['step_ratio'])} cheaper in steps.",
+        *_machine_lines(efficiency),
     ]
+
+
+def _machine_lines(efficiency: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if "utilisation" in efficiency:
+        use = f"Workers were busy {100 * efficiency['utilisation']:.0f} % of the time"
+        lines.append(f"{use}; {efficiency['gpu_hours']:.2f} GPU hours.")
+        if efficiency["baseline_steps"]:
+            lines.append(
+                f"Beside that, the default recipe took {efficiency['baseline_steps']:,} steps in "
+                f"{duration(efficiency['baseline_time'])}."
+            )
+    return lines
 
 
 def _stopped_table(report: Mapping[str, Any]) -> Table:

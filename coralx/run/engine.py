@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from coralx.config import Config
 from coralx.config.metrics import CATALOGUE
 from coralx.config.schema import Objective
-from coralx.errors import WorkerError
 from coralx.events import (
-    FrontMeasured,
+    BudgetSpent,
     GenerationCompleted,
     GenerationStarted,
     GenomeFailed,
@@ -21,32 +20,36 @@ from coralx.events import (
     StageDecided,
 )
 from coralx.execution.executor import Executor
-from coralx.records import (
-    Facts,
-    Genome,
-    Horizon,
-    Job,
-    JobFailed,
-    MeasureJob,
-    Measurement,
-    Promote,
-    StageResult,
-    Verdict,
-)
+from coralx.records import Facts, Genome, JobFailed, Promote, StageResult, Verdict
+from coralx.run.allowance import Allowance
 from coralx.run.checkpoints import is_intact, prune
-from coralx.run.history import History
+from coralx.run.finale import default_finisher, front_of, measure, train_baseline
+from coralx.run.history import BASELINE, History
+from coralx.run.jobs import JobMaker
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
 from coralx.schedule.promotion import decide
 from coralx.schedule.rules import judge
-from coralx.schedule.stages import Stage, horizon_of, schedule_of
+from coralx.schedule.stages import Stage, schedule_of
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
-from coralx.search.pareto import as_minimised, best_first, front
-from coralx.search.space import default_recipe, space_of
+from coralx.search.pareto import as_minimised, best_first
+from coralx.search.space import own_recipes, space_of
+
+
+def next_stage(config: Config, history: History) -> tuple[int, Stage] | None:
+    """The generation and stage that are to be trained next; None when all are decided."""
+    for generation in range(config.evolution.generations):
+        for stage in schedule_of(config.hyperband_config):
+            if (generation, stage.name) not in history.decisions:
+                return generation, stage
+    return None
 
 
 class Engine:
-    """One run of the search. Without a layout nothing is written: a plan, not a run."""
+    """One run of the search. Without a layout nothing is written: a plan, not a run.
+
+    `given` genomes form generation 0 as they are; otherwise it is founded from the search space.
+    """
 
     def __init__(
         self,
@@ -55,43 +58,78 @@ class Engine:
         executor: Executor,
         ledger: Ledger,
         layout: RunLayout | None,
+        *,
+        allowance: Allowance | None = None,
+        given: Sequence[Genome] = (),
     ) -> None:
         self.config = config
-        self.facts = facts
         self.executor = executor
         self.ledger = ledger
         self.layout = layout
+        self.allowance = allowance or Allowance(config.budget)
+        self.given = tuple(given)
+        self.is_exhausted = False
         self.history = History(ledger)
         ledger.subscribe(self.history.apply)
         self.space = space_of(config)
         self.evolution = config.evolution
-        self._budget_of: dict[tuple[int, float], tuple[tuple[int, ...], Horizon]] = {}
         self.stages = schedule_of(config.hyperband_config)
+        self.jobs = JobMaker(config, facts, self.stages, self.history, layout)
         if not config.hyperband_config.enable_hyperband:  # the naive baseline never inherits
             self.evolution = config.evolution.model_copy(update={"inherit": "off"})
 
-    def run(self) -> tuple[str, ...]:
-        """Search to the end, then measure the front; returns the front's genome ids."""
-        front = self.search()
-        self._measure()
-        return front
+    def run(self) -> None:
+        """Search to the end (or the budget's), then measure baselines and front."""
+        self.search()
+        self.finish()
+
+    def finish(self) -> None:
+        """Train the baseline if it is wanted, and measure what the search brought."""
+        shared = (self.config, self.executor, self.ledger, self.history, self.jobs)
+        if self.config.runtime.baseline and self.history.budget_spent is None:
+            train_baseline(*shared)
+        measure(*shared)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to train and all that is on the front is measured."""
+        return not self.has_more and set(self.front()) <= set(self.history.measurements)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a later process could train further stages: the budget may grow."""
+        if self.history.budget_spent is not None:
+            return True
+        return not self.is_exhausted and next_stage(self.config, self.history) is not None
+
+    def front(self) -> tuple[str, ...]:
+        """Non-dominated genomes among those that finished the last stage, best skill first."""
+        return front_of(self.config, self.history, self.stages[-1].name)
 
     def search(self) -> tuple[str, ...]:
-        """The search from where the ledger ends to its end; returns the front's genome ids."""
-        for generation in range(self.evolution.generations):
-            genomes = self._population(generation)
-            if not genomes:
+        """Train stage after stage until none is left or the budget is spent; returns the front."""
+        while (following := next_stage(self.config, self.history)) is not None:
+            if not self.train_stage(*following):
                 break
-            entered = genomes
-            for stage in self.stages:
-                self._train(entered, stage, generation)
-                verdicts = self._decide(entered, stage, generation)
-                going_on = {v.genome for v in verdicts if isinstance(v, Promote)}
-                entered = tuple(genome for genome in entered if genome.id in going_on)
-                self._prune()
-            self._survive(generation)
-            self._prune()  # the population decides anew which checkpoints may be parents'
         return self.front()
+
+    def train_stage(self, generation: int, stage: Stage) -> bool:
+        """Take every genome that may enter through one stage, and decide who goes on.
+
+        False where that cannot be: the space holds no further genome, or the budget is spent.
+        """
+        population = self._population(generation)
+        if not population:
+            self.is_exhausted = True
+            return False
+        entered = self._entered(population, generation, stage)
+        if not self._train(entered, stage, generation):
+            return False
+        self._decide(entered, stage, generation)
+        if stage.is_last:
+            self._survive(generation)
+        self._prune()
+        return True
 
     # -- who is in it ----------------------------------------------------------------------------
 
@@ -99,17 +137,20 @@ class Engine:
         """The genomes of a generation: as recorded, else founded or bred."""
         if generation in self.history.generations:
             return self.history.generations[generation]
+        if generation:
+            self._survive(generation - 1)
         seed = self.config.experiment.seed
-        if generation == 0:
-            genomes = founders(self.space, self.evolution.population_size, seed)
+        if generation == 0 and self.given:
+            genomes = list(self.given)
+        elif generation == 0:
+            own = own_recipes(self.config, self.space)
+            genomes = founders(self.space, self.evolution.population_size, seed, own)
         else:
             parents = self.history.populations[generation - 1]
             genomes = offspring(
                 population=[self.history.genomes[genome] for genome in parents],
                 seen=[genome.genes for genome in self.history.genomes.values()],
-                donors=[genome for genome in parents if self._may_donate(genome)]
-                if self.evolution.inherit != "off"
-                else [],
+                donors=self._donors(parents),
                 space=self.space,
                 evolution=self.evolution,
                 generation=generation,
@@ -119,18 +160,33 @@ class Engine:
             self.ledger.append(GenerationStarted(generation, tuple(genomes)))
         return tuple(genomes)
 
-    def _may_donate(self, genome: str) -> bool:
-        """Whether the genome has weights, and they never ran into numbers that are not finite."""
-        stopped = self.history.stop_of(genome)
-        diverged = stopped is not None and self.history.results[genome, stopped[0]].divergence
-        return self.history.last_result(genome) is not None and not diverged
+    def _donors(self, genomes: Sequence[str]) -> list[str]:
+        """Those that have weights which never ran into numbers that are not finite."""
+        if self.evolution.inherit == "off":
+            return []
+        diverged = {r.genome for r in self.history.results.values() if r.divergence is not None}
+        return [g for g in genomes if g not in diverged and self.history.last_result(g) is not None]
+
+    def _entered(
+        self, population: Sequence[Genome], generation: int, stage: Stage
+    ) -> tuple[Genome, ...]:
+        """The genomes that the previous stage promoted; all of them for the first stage."""
+        if stage.place == 0:
+            return tuple(population)
+        previous = self.history.decisions[generation, self.stages[stage.place - 1].name]
+        promoted = {v.genome for v in previous.verdicts if isinstance(v, Promote)}
+        return tuple(genome for genome in population if genome.id in promoted)
 
     # -- training --------------------------------------------------------------------------------
 
-    def _train(self, genomes: Sequence[Genome], stage: Stage, generation: int) -> None:
-        """Train every genome that has no result for the stage yet."""
+    def _train(self, genomes: Sequence[Genome], stage: Stage, generation: int) -> bool:
+        """Train every genome that has no result for the stage yet; False if the budget ends it."""
         pending = [genome for genome in genomes if not self._is_done(genome.id, stage)]
-        for outcome in self.executor.run([self._job(genome, stage) for genome in pending]):
+        wanted = [self.jobs.train(genome, stage) for genome in pending]
+        jobs = self.allowance.affordable(wanted, self.history.trained_steps)
+        done = 0
+        for outcome in self.executor.run(jobs, self.allowance.deadline):
+            done += 1
             match outcome:
                 case StageResult():
                     self.ledger.append(StageCompleted(generation, outcome))
@@ -138,6 +194,9 @@ class Engine:
                     self.ledger.append(GenomeFailed(generation, genome, stage.name, reason))
                 case _:
                     raise TypeError(f"a training job brought {outcome!r}")
+        if done < len(wanted):
+            self.ledger.append(BudgetSpent(self.allowance.limits))
+        return done == len(wanted)
 
     def _is_done(self, genome: str, stage: Stage) -> bool:
         if genome in self.history.failures:
@@ -149,48 +208,6 @@ class Engine:
         if decided or result.checkpoint is None or self.layout is None:
             return True
         return is_intact(self.layout, genome, stage.name)
-
-    def _job(self, genome: Genome, stage: Stage) -> Job:
-        budgets, horizon = self._budgets(genome)
-        previous = self.stages[stage.place - 1] if stage.place else None
-        donor = genome.inherits if previous is None else None
-        resume_from = inherit_from = None
-        if previous is not None:
-            resume_from = self._checkpoint(genome.id, previous.name)
-        elif donor is not None:
-            inherit_from = self._checkpoint(donor, self._last_stage(donor))
-        return Job(
-            genome=genome,
-            stage=stage.name,
-            first_step=budgets[previous.place] if previous else 0,
-            last_step=budgets[stage.place],
-            horizon=horizon,
-            data_fraction=float(stage.data_fraction),
-            eval_limit=stage.eval_limit,
-            resume_from=resume_from,
-            inherit_from=inherit_from,
-            inherit_optimizer=self.evolution.inherit == "adapter+optimizer",
-            inherited_steps=self.history.lineage_steps(genome.inherits) if genome.inherits else 0,
-            checkpoint=self._checkpoint(genome.id, stage.name),
-        )
-
-    def _budgets(self, genome: Genome) -> tuple[tuple[int, ...], Horizon]:
-        """The genome's total steps at each stage's end, and its learning-rate horizon."""
-        key = (genome.genes.batch_size, genome.genes.warmup_ratio)
-        if key not in self._budget_of:
-            steps = self.facts.steps_per_epoch(key[0])
-            budgets = tuple(stage.trained_steps(steps) for stage in self.stages)
-            self._budget_of[key] = budgets, horizon_of(self.stages, steps, key[1])
-        return self._budget_of[key]
-
-    def _last_stage(self, genome: str) -> str:
-        result = self.history.last_result(genome)
-        if result is None:
-            raise LookupError(f"{genome} has completed no stage")
-        return result.stage
-
-    def _checkpoint(self, genome: str, stage: str) -> str | None:
-        return str(self.layout.checkpoint(genome, stage)) if self.layout else None
 
     # -- decisions -------------------------------------------------------------------------------
 
@@ -244,8 +261,6 @@ class Engine:
             taken_out=self.history.is_taken_out(genome),
         )
 
-    # -- the end ---------------------------------------------------------------------------------
-
     def _prune(self) -> None:
         """Drop checkpoints that neither resume, inheritance, front nor baseline can need."""
         if self.layout is None or self.config.runtime.keep_checkpoints == "all":
@@ -257,44 +272,9 @@ class Engine:
             living = {genome.id for genome in self.history.generations[generation]}
             living.update(self.history.populations.get(generation - 1, ()))
         living.update(self.front())
-        living.update(self._default_finisher())
+        last_stage = self.stages[-1].name
+        default = default_finisher(self.config, self.history, last_stage)
+        living.update([default] if default else [])
         last = {genome: self.history.last_result(genome) for genome in living}
-        prune(self.layout, {(genome, result.stage) for genome, result in last.items() if result})
-
-    def front(self) -> tuple[str, ...]:
-        """Non-dominated genomes among those that finished the last stage, best skill first."""
-        last = self.stages[-1].name
-        finished = self.history.finished(last)
-        figures = [self.history.results[genome, last].metrics for genome in finished]
-        points = as_minimised(figures, self.config.objectives)
-        members = front(finished, points)
-        by_id = dict(zip(finished, points[:, 0], strict=True))
-        return tuple(sorted(members, key=lambda genome: (by_id[genome], genome)))
-
-    def _measure(self) -> None:
-        """Baselines and front, once, on the test split that nothing else has touched."""
-        last = self.stages[-1].name
-        jobs = [MeasureJob(None, None)]
-        for genome in dict.fromkeys((*self.front(), *self._default_finisher())):
-            validation = self.history.results[genome, last].metrics
-            checkpoint = self._checkpoint(genome, last)
-            jobs.append(MeasureJob(self.history.genomes[genome], checkpoint, validation))
-        pending = [
-            job
-            for job in jobs
-            if (job.genome.id if job.genome else None) not in self.history.measurements
-        ]
-        for outcome in self.executor.run(pending):
-            match outcome:
-                case Measurement():
-                    self.ledger.append(FrontMeasured(outcome))
-                case JobFailed():
-                    raise WorkerError(f"measuring {outcome.genome or 'the base'}: {outcome.reason}")
-                case _:
-                    raise TypeError(f"a measuring job brought {outcome!r}")
-
-    def _default_finisher(self) -> tuple[str, ...]:
-        """The genome that is the default recipe, if it finished the last stage."""
-        recipe = default_recipe(self.space)
-        finished = self.history.finished(self.stages[-1].name)
-        return tuple(g for g in finished if self.history.genomes[g].genes == recipe)
+        needed = {(genome, result.stage) for genome, result in last.items() if result}
+        prune(self.layout, needed | {(BASELINE, stage) for stage in self.history.baseline})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from coralx.events import (
+    BaselineTrained,
+    BudgetSpent,
     Event,
     FrontMeasured,
     GenerationCompleted,
@@ -16,6 +18,9 @@ from coralx.events import (
     StageDecided,
 )
 from coralx.records import Genome, Measurement, StageResult, Stop
+
+BASELINE = "baseline"
+"""The id of the default recipe when it is trained beside the search."""
 
 
 class History:
@@ -30,6 +35,9 @@ class History:
         self.failures: dict[str, GenomeFailed] = {}
         self.decisions: dict[tuple[int, str], StageDecided] = {}
         self.populations: dict[int, tuple[str, ...]] = {}
+        self.baseline: dict[str, StageResult] = {}
+        self.budget_spent: str | None = None
+        self.is_test_reused = False
         self.measurements: dict[str | None, Measurement] = {}
         self._steps: dict[str, int] = {}
         self._last: dict[str, StageResult] = {}
@@ -50,6 +58,13 @@ class History:
                 self._steps[result.genome] = result.last_step
                 if result.divergence is None:
                     self._last[result.genome] = result
+                self.budget_spent = None
+                self.is_test_reused = self.is_test_reused or any(self.measurements)
+            case BaselineTrained(result=result):
+                if result.divergence is None:
+                    self.baseline[result.stage] = result
+            case BudgetSpent():
+                self.budget_spent = event.limits
             case GenomeFailed():
                 self.failures[event.genome] = event
             case StageDecided():
@@ -81,6 +96,11 @@ class History:
     def own_steps(self, genome: str) -> int:
         """Steps trained since the genome's birth."""
         return self._steps.get(genome, 0)
+
+    @property
+    def trained_steps(self) -> int:
+        """Optimizer steps that the search has trained."""
+        return sum(result.steps for result in self.results.values())
 
     def lineage_steps(self, genome: str) -> int:
         """Own steps and those that its inherited weights had seen before."""

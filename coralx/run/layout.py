@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from coralx.errors import SetupError, UsageError
@@ -57,6 +58,18 @@ def find_run(name: str) -> RunLayout:
     known = sorted(path.name for path in RUNS.iterdir() if is_run(path)) if RUNS.is_dir() else []
     listed = f"Runs here: {', '.join(known)}." if known else "There is no run under runs/ here."
     raise UsageError(f"{name!r} is neither a run folder nor a run under runs/", listed)
+
+
+def latest_run(name: str) -> RunLayout:
+    """The newest run called `name` or `name-<number>`. Raises UsageError if there is none."""
+    pattern = re.compile(rf"{re.escape(name)}(-\d+)?")
+    folders = RUNS.iterdir() if RUNS.is_dir() else ()
+    found = [path for path in folders if pattern.fullmatch(path.name) and is_run(path)]
+    if not found:
+        raise UsageError(
+            f"there is no run named {name!r} under runs/", "The first stage starts one."
+        )
+    return RunLayout(max(found, key=lambda path: (path / "ledger.jsonl").stat().st_mtime))
 
 
 def refuse_taken(name: str) -> None:

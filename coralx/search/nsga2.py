@@ -47,10 +47,14 @@ def genome_id(seed: int, generation: int, index: int) -> str:
     return f"g{generation:02d}-{index:02d}-{tag:04x}"
 
 
-def founders(space: Space, population_size: int, seed: int) -> list[Genome]:
-    """Generation 0: the default recipe if the space holds it, then a space-filling sample."""
+def founders(
+    space: Space, population_size: int, seed: int, own: Sequence[Genes] = ()
+) -> list[Genome]:
+    """Generation 0: the user's `own` recipes, the default recipe if the space holds it, then a
+    space-filling sample."""
     recipe = default_recipe(space)
-    first = [recipe] if recipe is not None else []
+    first = list(dict.fromkeys([*own, *([recipe] if recipe is not None else [])]))
+    first = first[:population_size]
     sampled = space.sample(population_size - len(first), generator(seed, "sample"))
     unique = _without_duplicates(space, first + sampled, set(), 0, seed)
     return [

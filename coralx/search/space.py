@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from coralx.config.schema import Config
 from coralx.config.space import FloatChoices, FloatRange, IntChoices, IntRange
-from coralx.records import Genes
+from coralx.errors import ConfigError
+from coralx.records import GENE_NAMES, Genes
 
 
 @dataclass(frozen=True)
@@ -113,20 +114,23 @@ def _gene(configured: Any) -> Gene:
 
 @dataclass(frozen=True)
 class Space:
-    """The searched genes by name; all other genes are `fixed`."""
+    """The searched genes by name; every other gene is as in the `common` recipe."""
 
     genes: Mapping[str, Gene]
-    fixed: Mapping[str, Any]
+    common: Genes
 
     def build(self, values: Mapping[str, Any]) -> Genes:
         """Genes from a value for each searched gene."""
-        return Genes(**{**self.fixed, **values})
+        return replace(self.common, **values)
 
     def contains(self, genes: Genes) -> bool:
-        """Whether every searched gene lies where it may, and every other is as fixed."""
-        return all(
-            gene.contains(getattr(genes, name)) for name, gene in self.genes.items()
-        ) and all(getattr(genes, name) == value for name, value in self.fixed.items())
+        """Whether every gene lies where it may."""
+        return all(self.contains_gene(name, getattr(genes, name)) for name in GENE_NAMES)
+
+    def contains_gene(self, name: str, value: Any) -> bool:
+        """Whether a searched gene lies in its range, or another is as in the common recipe."""
+        gene = self.genes.get(name)
+        return bool(value == getattr(self.common, name)) if gene is None else gene.contains(value)
 
     def sample(self, count: int, rng: np.random.Generator) -> list[Genes]:
         """A Latin hypercube sample (McKay, Beckman and Conover 1979): each gene's range is cut
@@ -141,24 +145,57 @@ class Space:
 
 
 def space_of(config: Config) -> Space:
-    """The search space of a config; genes left out are fixed at the training section's values."""
+    """The search space of a config.
+
+    Its common recipe is rank 16, alpha 16, learning rate 2e-4, all linear layers and no dropout,
+    with the further genes as the training section says.
+    """
     configured = {
         name: getattr(config.search_space, name) for name in type(config.search_space).model_fields
     }
     genes = {name: _gene(gene) for name, gene in configured.items() if gene is not None}
     training = config.training
-    fixed = {
-        "weight_decay": training.weight_decay,
-        "warmup_ratio": training.warmup_ratio,
-        "batch_size": training.batch_size,
-        "use_rslora": False,
-        "use_dora": False,
-    }
-    return Space(genes, {name: value for name, value in fixed.items() if name not in genes})
+    common = Genes(
+        weight_decay=training.weight_decay,
+        warmup_ratio=training.warmup_ratio,
+        batch_size=training.batch_size,
+    )
+    return Space(genes, common)
 
 
 def default_recipe(space: Space) -> Genes | None:
-    """The common default (rank 16, alpha 16, learning rate 2e-4, all linear layers, no dropout),
-    with the further genes as fixed; None where it lies outside the space."""
-    recipe = space.build({name: getattr(Genes(), name) for name in space.genes})
-    return recipe if space.contains(recipe) else None
+    """The common recipe; None where it lies outside the space."""
+    return space.common if space.contains(space.common) else None
+
+
+def own_recipes(config: Config, space: Space) -> list[Genes]:
+    """The user's `evolution.seed_genomes`, completed by the common recipe.
+
+    Raises ConfigError for every gene that lies outside the space, which could not vary it.
+    """
+    recipes, problems = [], []
+    for place, seed in enumerate(config.evolution.seed_genomes):
+        given = {k: v for k, v in seed.model_dump().items() if v is not None}
+        rank = given.get("rank", space.common.rank)
+        if "alpha" in given:
+            given["alpha_ratio"] = given.pop("alpha") / rank
+        recipe = replace(space.common, **given)
+        recipes.append(recipe)
+        problems += [
+            f"evolution.seed_genomes.{place}.{name}: {getattr(recipe, name)!r} lies outside "
+            f"search_space.{name} ({_extent(space, name)})"
+            for name in GENE_NAMES
+            if not space.contains_gene(name, getattr(recipe, name))
+        ]
+    if problems:
+        raise ConfigError("config", problems, "Widen search_space, or change the recipe.")
+    return recipes
+
+
+def _extent(space: Space, name: str) -> str:
+    gene = space.genes.get(name)
+    if gene is None:
+        return f"not searched, fixed at {getattr(space.common, name)!r}"
+    if isinstance(gene, Continuous | Integer):
+        return f"{gene.low:g} to {gene.high:g}"
+    return ", ".join(str(value) for value in gene.values)

@@ -38,12 +38,17 @@ def lora_config(genes: Genes, base: Base) -> LoraConfig:
     )
 
 
+def name_of(genome: Genome) -> str:
+    """The adapter's name inside the model, where names hold no dots and `default` is taken."""
+    return f"genome-{genome.id}".replace(".", "_")
+
+
 def add(model: PeftModel, genome: Genome, base: Base) -> None:
     """A fresh adapter for `genome`, made active. Its weights depend on the genome's id alone; its
     head starts as the base's, which the run's seed fixes."""
     torch.manual_seed(derive_seed(genome.id, "adapter"))
-    model.add_adapter(genome.id, lora_config(genome.genes, base))
-    model.set_adapter(genome.id)
+    model.add_adapter(name_of(genome), lora_config(genome.genes, base))
+    model.set_adapter(name_of(genome))
 
 
 def trainable(model: PeftModel) -> dict[str, torch.nn.Parameter]:

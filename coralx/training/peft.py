@@ -15,9 +15,11 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 
 from coralx.config.schema import Config
+from coralx.config.space import IntChoices
 from coralx.data.sources import load_examples
 from coralx.data.subsets import batch_rows, bucketed_order, subset_size
 from coralx.data.tasks import Encoded, SequenceClassification
+from coralx.errors import ConfigError
 from coralx.objectives.bootstrap import intervals
 from coralx.objectives.predictions import figures
 from coralx.records import (
@@ -60,6 +62,7 @@ class PeftBackend:
         self.base_loads += 1
         self._base = loaded
         self._task = SequenceClassification(loaded.tokenizer, config.model.max_length, self._device)
+        _check_batches(config, len(examples.train))
         self._train = self._task.encode(examples.train)
         self._evaluation = {
             "validation": self._task.encode(examples.validation),
@@ -118,9 +121,9 @@ class PeftBackend:
                     },
                 }
                 path = Path(job.checkpoint)
-                adapters.save(path, self._model, genome.id, trainer.optimizer, state)
+                adapters.save(path, self._model, adapters.name_of(genome), trainer.optimizer, state)
         finally:
-            self._drop(genome.id)
+            self._drop(adapters.name_of(genome))
         overhead = time.monotonic() - began - trace.seconds - (evaluated - trained)
         return self._result(job, trace, metrics, evaluated - trained, overhead)
 
@@ -128,13 +131,15 @@ class PeftBackend:
         genes = job.genome.genes
         source = job.resume_from or job.inherit_from
         if source is not None:
-            adapters.load_weights(self._model, job.genome.id, Path(source))
+            adapters.load_weights(self._model, adapters.name_of(job.genome), Path(source))
         parameters = adapters.trainable(self._model)
         optimizer = torch.optim.AdamW(
             parameters.values(), lr=genes.learning_rate, weight_decay=genes.weight_decay
         )
         if source is not None and (job.resume_from or job.inherit_optimizer):
-            adapters.load_optimizer(optimizer, parameters, job.genome.id, Path(source))
+            adapters.load_optimizer(
+                optimizer, parameters, adapters.name_of(job.genome), Path(source)
+            )
         order = self._order(genes.batch_size)
         subset = subset_size(len(order), job.data_fraction)
         return Trainer(
@@ -198,7 +203,7 @@ class PeftBackend:
         trend = loss_trend(_after_warmup(job, trace))
         return {
             **figures(probabilities, data.labels),
-            **self._costs(job.genome.id),
+            **self._costs(adapters.name_of(job.genome)),
             "train_loss": float(np.mean(trace.losses[-50:])) if trace.losses else None,
             "gradient_norm": typical_gradient_norm(trace.norms),
             "loss_slope": trend.slope if trend else None,
@@ -215,10 +220,14 @@ class PeftBackend:
                 return self._measured(None, {"trainable_parameters": 0.0, "adapter_bytes": 0.0})
         adapters.add(self._model, job.genome, self._base)
         try:
-            adapters.load_weights(self._model, job.genome.id, Path(str(job.checkpoint)))
-            return self._measured(job.genome, self._costs(job.genome.id), job.validation)
+            adapters.load_weights(
+                self._model, adapters.name_of(job.genome), Path(str(job.checkpoint))
+            )
+            return self._measured(
+                job.genome, self._costs(adapters.name_of(job.genome)), job.validation
+            )
         finally:
-            self._drop(job.genome.id)
+            self._drop(adapters.name_of(job.genome))
 
     def _measured(
         self, genome: Genome | None, costs: Metrics, validation: Metrics | None = None
@@ -257,6 +266,21 @@ class PeftBackend:
         fp32, bf16 = (statistics.median(times[1:]) for times in seconds.values())
         chosen = "bf16" if bf16 < 0.9 * fp32 else "fp32"
         return chosen, f"a step takes {bf16 * 1e3:.0f} ms in bf16, {fp32 * 1e3:.0f} ms in fp32"
+
+
+def _check_batches(config: Config, rows: int) -> None:
+    """Raise ConfigError where a batch would hold a row twice."""
+    gene = config.search_space.batch_size
+    largest = config.training.batch_size
+    if gene is not None:
+        largest = max(gene.choices) if isinstance(gene, IntChoices) else gene.high
+    if rows < largest:
+        key = "training.batch_size" if gene is None else "search_space.batch_size"
+        raise ConfigError(
+            "config",
+            [f"{key}: {largest}, but data.train has only {rows} rows"],
+            "Give more rows, or make the batches smaller.",
+        )
 
 
 def _device() -> torch.device:

@@ -1,0 +1,72 @@
+"""`coralx stage`: one stage at a time, for batch systems."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from coralx import api
+from coralx.cli.shared import (
+    ConfigPath,
+    Overrides,
+    errors_naming,
+    output_console,
+    print_outcome,
+    warn_of_few_finishers,
+)
+from coralx.config import load_config
+from coralx.config.modes import Mode, resolve_mode
+from coralx.errors import UsageError
+from coralx.report.live import view_for
+from coralx.run.layout import RUNS, RunLayout, find_run, is_run, latest_run
+
+
+def command(
+    config_path: ConfigPath,
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="The name of the stage to train.")],
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="The run: its folder or its name under runs/. Unset: the first stage starts a run "
+            "named experiment.name, the others go on with the newest run of that name.",
+        ),
+    ] = None,
+    mode: Annotated[
+        Mode | None, typer.Option(help="As for evolve; only with the first stage.")
+    ] = None,
+    overrides: Overrides = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the report only.")] = False,
+) -> None:
+    """Train one stage of a run's current generation, then stop.
+
+    The first stage starts a run of one generation; the last one measures baselines and front and
+    writes best/. A stage that is not the next one is refused.
+    """
+    settings = [*(overrides or []), "evolution.generations=1"]
+    config = resolve_mode(load_config(config_path, settings), mode, None)
+    names = [configured.name for configured in config.hyperband_config.training_stages]
+    if stage not in names:
+        raise UsageError(
+            f"{config_path} has no stage {stage!r}", f"Its stages: {', '.join(names)}."
+        )
+    console = output_console()
+    view = view_for(console, quiet=quiet)
+    layout = _existing(run, config.experiment.name, is_first=stage == names[0])
+    if layout is not None:
+        outcome = api.train_stage(layout, stage, view)
+    else:
+        warn_of_few_finishers(config, console, quiet=quiet)
+        with errors_naming(config_path):
+            outcome = api.start(config, api.one_stage, name=run, view=view)
+    print_outcome(outcome, console)
+
+
+def _existing(run: str | None, name: str, *, is_first: bool) -> RunLayout | None:
+    """The run to go on with; None where a first stage starts a new one."""
+    if is_first:
+        taken = run is not None and (is_run(RUNS / run) or "/" in run)
+        return find_run(str(run)) if taken else None
+    return find_run(run) if run is not None else latest_run(name)

@@ -1,0 +1,94 @@
+"""The end of a search: its front, and what is measured once on the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coralx.config import Config
+from coralx.errors import WorkerError
+from coralx.events import BaselineTrained, FrontMeasured
+from coralx.execution.executor import Executor
+from coralx.records import Genome, JobFailed, Measurement, StageResult
+from coralx.run.history import BASELINE, History
+from coralx.run.jobs import JobMaker
+from coralx.run.ledger import Ledger
+from coralx.schedule.stages import Stage
+from coralx.search.pareto import as_minimised, front
+from coralx.search.space import default_recipe, space_of
+
+
+def front_of(config: Config, history: History, last_stage: str) -> tuple[str, ...]:
+    """Non-dominated genomes among those that finished the last stage, best skill first."""
+    return non_dominated(config, history, history.finished(last_stage), last_stage)
+
+
+def non_dominated(
+    config: Config, history: History, genomes: Sequence[str], stage: str
+) -> tuple[str, ...]:
+    """Those of `genomes` that no other dominates by the figures of `stage`, the best on the first
+    objective first."""
+    figures = [history.results[genome, stage].metrics for genome in genomes]
+    points = as_minimised(figures, config.objectives)
+    firsts = dict(zip(genomes, points[:, 0], strict=True))
+    return tuple(sorted(front(genomes, points), key=lambda genome: (firsts[genome], genome)))
+
+
+def default_finisher(config: Config, history: History, last_stage: str) -> str | None:
+    """The genome that is the default recipe, if it finished the last stage from scratch."""
+    recipe = default_recipe(space_of(config))
+    for genome in history.finished(last_stage):
+        if history.genomes[genome].genes == recipe and history.genomes[genome].inherits is None:
+            return genome
+    return BASELINE if last_stage in history.baseline else None
+
+
+def train_baseline(
+    config: Config, executor: Executor, ledger: Ledger, history: History, jobs: JobMaker
+) -> None:
+    """Train the default recipe through every stage, beside the search, unless it is there."""
+    stages = jobs.stages
+    if default_finisher(config, history, stages[-1].name) is not None:
+        return
+    genome = Genome(BASELINE, 0, space_of(config).common)
+    for stage in stages:
+        if stage.name in history.baseline:
+            continue
+        for outcome in executor.run([jobs.train(genome, stage)]):
+            if not isinstance(outcome, StageResult):
+                raise WorkerError(f"the baseline could not be trained: {outcome}")
+            ledger.append(BaselineTrained(outcome))
+            if outcome.divergence is not None:
+                return
+
+
+def measure(
+    config: Config,
+    executor: Executor,
+    ledger: Ledger,
+    history: History,
+    jobs: JobMaker,
+) -> None:
+    """Baselines and front, each once, on the test split that the search never saw."""
+    last: Stage = jobs.stages[-1]
+    wanted = list(front_of(config, history, last.name))
+    default = default_finisher(config, history, last.name)
+    if default is not None and default not in wanted:
+        wanted.append(default)
+    pending = [jobs.measure(None)] if None not in history.measurements else []
+    for name in wanted:
+        if name in history.measurements:
+            continue
+        if name == BASELINE:
+            genome = Genome(BASELINE, 0, space_of(config).common)
+            pending.append(jobs.measure(genome, history.baseline[last.name].metrics))
+        else:
+            figures = history.results[name, last.name].metrics
+            pending.append(jobs.measure(history.genomes[name], figures))
+    for outcome in executor.run(pending):
+        match outcome:
+            case Measurement():
+                ledger.append(FrontMeasured(outcome))
+            case JobFailed():
+                raise WorkerError(f"measuring {outcome.genome or 'the base'}: {outcome.reason}")
+            case _:
+                raise TypeError(f"a measuring job brought {outcome!r}")

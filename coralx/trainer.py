@@ -1,0 +1,222 @@
+"""The Python interface for those who bring their own genomes: `HyperbandTrainer` and friends.
+
+The same engine as `coralx evolve` trains them, through the same stages, into the same kind of run
+folder. See `examples/train_population.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coralx import api, records
+from coralx.config import Config, load_config, parse_config
+from coralx.config.loading import anchor_paths
+from coralx.config.modes import resolve_mode
+from coralx.errors import UsageError
+from coralx.events import StageCompleted
+from coralx.report.live import View
+from coralx.run.engine import Engine
+from coralx.run.ledger import Ledger
+from coralx.schedule.stages import schedule_of
+from coralx.search.space import space_of
+
+
+@dataclass(frozen=True)
+class TrainingStage:
+    """One rung: `epoch_budget` passes over the first `data_percentage` of the data, as the
+    genome's total; the share `survival_rate` (0 to 1) of those that enter goes on."""
+
+    name: str
+    epoch_budget: float
+    data_percentage: float
+    survival_rate: float
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """One LoRA configuration in PEFT's terms; alpha is absolute.
+
+    Without a `learning_rate` it gets the default recipe's (2e-4).
+    """
+
+    r: int = 16
+    alpha: float = 16
+    dropout: float = 0.0
+    target_modules: Sequence[str] | str = "all-linear"
+    learning_rate: float | None = None
+
+
+@dataclass
+class Genome:
+    """A configuration with an identity. `train_population` sets `fitness` to the last figure on
+    the first objective (None if it has none)."""
+
+    id: str
+    lora_cfg: LoRAConfig = field(default_factory=LoRAConfig)
+    parent_id: str | None = None
+    fitness: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What one genome brought in one stage. `training_time` is seconds, evaluation included;
+    `checkpoint_path` is None where training ran into numbers that are not finite, or where the
+    checkpoint was dropped since (`runtime.keep_checkpoints: all` keeps every one)."""
+
+    genome_id: str
+    stage: str
+    metrics: Mapping[str, float | None]
+    training_time: float
+    checkpoint_path: Path | None
+
+
+class HyperbandTrainer:
+    """Trains given genomes through the stages of a config.
+
+    `config` is the path of a YAML file, a mapping of the same shape, or a loaded `Config`. `stages`
+    replaces its `training_stages`. Raises ConfigError with every problem.
+    """
+
+    def __init__(
+        self,
+        config: Config | Mapping[str, Any] | str | Path,
+        stages: Sequence[TrainingStage] | None = None,
+        view: View | None = None,
+    ) -> None:
+        loaded = _loaded(config)
+        if stages is not None:
+            values = loaded.model_dump(mode="json")
+            values["hyperband_config"]["training_stages"] = [vars(stage) for stage in stages]
+            loaded = anchor_paths(parse_config(values, "stages"), Path.cwd())
+        self.config = resolve_mode(loaded, None, None)
+        self.run_folder: Path | None = None
+        self._view = view
+        self._report: dict[str, Any] = {}
+
+    @property
+    def stages(self) -> tuple[TrainingStage, ...]:
+        """The stages that genomes go through."""
+        return tuple(
+            TrainingStage(
+                stage.name,
+                float(stage.epoch_budget),
+                float(100 * stage.data_fraction),
+                float(stage.survival_rate),
+            )
+            for stage in schedule_of(self.config.hyperband_config)
+        )
+
+    def train_population(self, genomes: Sequence[Genome]) -> list[TrainingResult]:
+        """Train `genomes` in a new run; all results, stage by stage, by id within a stage.
+
+        Ids are kept, and need not follow any form but that of a file name; genomes need not lie in
+        the config's search space. Raises UsageError for an id that is used twice or is no name,
+        and what `coralx evolve` raises.
+        """
+        given = [self._record(genome) for genome in genomes]
+        _check_ids([genome.id for genome in given])
+        evolution = self.config.evolution.model_copy(
+            update={"generations": 1, "population_size": max(2, len(given)), "seed_genomes": ()}
+        )
+        config = self.config.model_copy(update={"evolution": evolution})
+        outcome = api.start(config, Engine.run, given=given, view=self._view)
+        self.run_folder, self._report = outcome.layout.root, outcome.report
+        results = [
+            event.result
+            for event in Ledger.read_events(outcome.layout.ledger)
+            if isinstance(event, StageCompleted)
+        ]
+        self._set_fitness(genomes, results)
+        places = {stage.name: place for place, stage in enumerate(self.stages)}
+        results.sort(key=lambda result: (places[result.stage], result.genome))
+        return [
+            TrainingResult(
+                genome_id=result.genome,
+                stage=result.stage,
+                metrics=result.metrics,
+                training_time=result.seconds,
+                checkpoint_path=_existing(result.checkpoint),
+            )
+            for result in results
+        ]
+
+    def get_training_efficiency_report(
+        self, results: Sequence[TrainingResult] | None = None
+    ) -> dict[str, Any]:
+        """`report.json`'s `efficiency` for the population trained last.
+
+        `efficiency_ratio` says how many times cheaper in time it was than training every genome to
+        the end. Raises UsageError before anything was trained, or for results of another run.
+        """
+        if not self._report:
+            raise UsageError("nothing was trained yet", "Call train_population first.")
+        efficiency: dict[str, Any] = self._report["efficiency"]
+        trained = sum(row["genomes_trained"] for row in efficiency["stage_breakdown"].values())
+        if results is not None and len(results) != trained:
+            raise UsageError(
+                f"the report is about the last population ({trained} results), not about these "
+                f"{len(results)}",
+                "Pass the list that train_population returned.",
+            )
+        return efficiency
+
+    def _record(self, genome: Genome) -> records.Genome:
+        cfg, common = genome.lora_cfg, space_of(self.config).common
+        modules: records.TargetModules = records.ALL_LINEAR
+        if not isinstance(cfg.target_modules, str):
+            modules = tuple(sorted(set(cfg.target_modules)))
+        elif cfg.target_modules != records.ALL_LINEAR:
+            modules = (cfg.target_modules,)
+        if cfg.r < 1:
+            raise UsageError(f"genome {genome.id!r}: r is {cfg.r}, it must be at least 1")
+        genes = records.Genes(
+            rank=cfg.r,
+            alpha_ratio=cfg.alpha / cfg.r,
+            dropout=cfg.dropout,
+            learning_rate=common.learning_rate if cfg.learning_rate is None else cfg.learning_rate,
+            target_modules=modules,
+            weight_decay=common.weight_decay,
+            warmup_ratio=common.warmup_ratio,
+            batch_size=common.batch_size,
+        )
+        parents = (genome.parent_id,) if genome.parent_id else ()
+        return records.Genome(genome.id, 0, genes, parents)
+
+    def _set_fitness(
+        self, genomes: Sequence[Genome], results: Sequence[records.StageResult]
+    ) -> None:
+        metric = self.config.objectives[0].metric
+        last = {result.genome: result.metrics.get(metric) for result in results}
+        for genome in genomes:
+            genome.fitness = last.get(genome.id)
+
+
+def _loaded(config: Config | Mapping[str, Any] | str | Path) -> Config:
+    if isinstance(config, Config):
+        return config
+    if isinstance(config, str | Path):
+        return load_config(Path(config))
+    return anchor_paths(parse_config(dict(config), "config"), Path.cwd())
+
+
+def _check_ids(ids: Sequence[str]) -> None:
+    if not ids:
+        raise UsageError("the population is empty", "Give at least one genome.")
+    for name in ids:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise UsageError(
+                f"genome id {name!r} cannot name a folder",
+                "Use letters, digits, dots, dashes and underscores, 100 at most.",
+            )
+    twice = sorted({name for name in ids if ids.count(name) > 1})
+    if twice:
+        raise UsageError(f"two genomes share the id {twice[0]!r}")
+
+
+def _existing(checkpoint: str | None) -> Path | None:
+    path = Path(checkpoint) if checkpoint else None
+    return path if path is not None and path.is_dir() else None
