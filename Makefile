@@ -6,12 +6,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help evolve test test-slow lint types layers format clean
+.PHONY: help evolve test test-slow bench-quick lint types layers format clean
 
 help:
 	@echo "make evolve      run the quickstart: real training, a few minutes without a GPU"
 	@echo "make test        run the tests"
 	@echo "make test-slow   run all tests, also those that take minutes"
+	@echo "make bench-quick the quickstart's search against full training, a quarter of an hour"
 	@echo "make lint types layers   check style, types and imports"
 
 evolve: $(VENV)/quickstart.stamp
@@ -22,6 +23,9 @@ test: $(VENV)/dev.stamp
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+bench-quick: $(VENV)/quickstart.stamp
+	$(BIN)/python benchmarks/quick.py
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -26,9 +26,9 @@ from coralx.run.engine import Engine, next_stage
 from coralx.run.environment import hardware, versions
 from coralx.run.finale import front_of
 from coralx.run.history import History
-from coralx.run.layout import RunLayout, claim_run, refuse_taken
+from coralx.run.layout import RunLayout, refuse_taken
 from coralx.run.ledger import FORMAT, Ledger, wall_seconds
-from coralx.run.lock import owning
+from coralx.run.lock import claiming, owning
 from coralx.search.space import own_recipes, space_of
 from coralx.training.backend import choose
 
@@ -125,7 +125,7 @@ class _Session:
 
     def open(self, ledger: Ledger, first: RunStarted | RunResumed) -> None:
         for event in ledger:
-            self.view.on_event(event)
+            self.view.absorb(event)
         ledger.subscribe(self.view.on_event)
         self.ledger = ledger
         for event in (first, *self._waiting):
@@ -145,13 +145,15 @@ def start(
         refuse_taken(name)
     own_recipes(config, space_of(config))  # raises for a recipe outside the space
     began = time.monotonic()
-    with ExitStack() as stack:
+    with _unstarted(), ExitStack() as stack:
         executor = stack.enter_context(_executor(config))
         session = _Session(stack.enter_context(view or Silent()))
         session.view.begin(config)
         facts = _started(executor, config, None, session)
-        layout = claim_run(name or config.experiment.name, chosen=name is not None)
-        stack.enter_context(owning(layout))
+        layout = stack.enter_context(
+            claiming(name or config.experiment.name, chosen=name is not None)
+        )
+        stack.callback(executor.close)  # the workers' last words come while the run is still ours
         stack.enter_context(_resumable(layout))
         write_atomically(layout.config, dump_yaml(config))
         layout.ledger.unlink(missing_ok=True)  # a torn first line of a run that never began
@@ -195,8 +197,20 @@ def go_on(
         session.view.begin(config)
         settings = _settings_again(config, history.started.settings)
         facts = _started(executor, config, settings, session)
+        _require_same_facts(facts, history.started.facts, layout)
         session.open(ledger, RunResumed(round(time.monotonic() - began, 3)))
         return _drive(config, facts, executor, session, layout, drive, ())
+
+
+def _require_same_facts(now: Facts, then: Facts, layout: RunLayout) -> None:
+    """Refuse to go on with other examples or another base than the run began with."""
+    if (now.backend, now.fingerprint) != (then.backend, then.fingerprint) or now.rows != then.rows:
+        raise UsageError(
+            f"the data or the base model changed since run {layout.name!r} began: it had "
+            f"{dict(then.rows)} rows, now there are {dict(now.rows)}; fingerprint "
+            f"{then.fingerprint[:12]}, now {now.fingerprint[:12]}",
+            "What it has trained and measured would no longer fit. Restore them, or start anew.",
+        )
 
 
 def _settings_again(config: Config, recorded: Settings) -> Settings:
@@ -227,6 +241,15 @@ def _started(
 
 
 @contextmanager
+def _unstarted() -> Iterator[None]:
+    """Turn Ctrl-C before there is a run into an error that says so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted before anything was trained; no run was made") from None
+
+
+@contextmanager
 def _resumable(layout: RunLayout) -> Iterator[None]:
     """Turn Ctrl-C into an error that says how to go on."""
     try:
@@ -234,7 +257,7 @@ def _resumable(layout: RunLayout) -> Iterator[None]:
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted; everything that was completed is in {layout.root}",
-            f"Go on with: coralx evolve --resume {layout.name}",
+            f"Go on with: coralx evolve --resume {layout.shortest_name}",
         ) from None
 
 
@@ -284,7 +307,7 @@ def _report(config: Config, ledger: Ledger, layout: RunLayout) -> Outcome:
     """Write `best/`, `report.json` and `pareto.csv`."""
     last = config.hyperband_config.training_stages[-1].name
     hand_over(layout, front_of(config, History(ledger), last), last)
-    report = summarise(config, ledger.entries, layout)
+    report = summarise(config, Ledger.read(layout.ledger), layout)
     write_atomically(layout.report, json.dumps(report, indent=2, allow_nan=False) + "\n")
     write_atomically(layout.pareto, pareto_csv(report))
     return Outcome(layout, report)

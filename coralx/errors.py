@@ -33,6 +33,7 @@ class ConfigError(CoralXError):
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines = "\n".join(f"  {problem}" for problem in problems)
         super().__init__(f"{source}: {count}\n{lines}", hint)
+        self.source = source
         self.problems = tuple(problems)
 
     def located(self, source: str) -> ConfigError:

@@ -47,6 +47,7 @@ class GenerationStarted:
 
     generation: int
     genomes: tuple[Genome, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -252,7 +252,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Facts:
-    """What only a worker can know: device, base model, and the rows of each split."""
+    """What only a worker can know: device, base model, and the rows of each split.
+
+    `fingerprint` changes with the encoded examples, their order and the size of the base.
+    """
 
     backend: str
     backend_reason: str
@@ -262,6 +265,7 @@ class Facts:
     precision_reason: str
     base_parameters: int
     rows: Mapping[str, int]
+    fingerprint: str = ""
     warnings: tuple[str, ...] = ()
 
     def steps_per_epoch(self, batch_size: int) -> int:

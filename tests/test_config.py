@@ -495,3 +495,55 @@ def test_a_mode_names_every_input_that_it_lacks(
     with pytest.raises(ConfigError) as caught:
         resolve_mode(make_config(**sections), mode, None)
     assert [problem.partition(":")[0] for problem in caught.value.problems] == missing
+
+
+@pytest.mark.parametrize("name", ["2024", "true", "1e5", "no"])
+def test_a_run_may_be_named_like_a_number_or_a_switch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from typer.testing import CliRunner
+
+    from coralx.cli.app import app
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text("data: {steps_per_epoch: 100}\n")
+    arguments = ["evolve", "c.yaml", "--mode", "simulation", "--quiet", "--name", name]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "runs" / name / "report.json").is_file()
+
+
+def test_an_override_may_reach_into_a_list_that_the_file_leaves_out() -> None:
+    data: dict[str, object] = {}
+    apply_override(data, "hyperband_config.training_stages.0.epoch_budget=0.1")
+    stages = parse_config(data, "test").hyperband_config.training_stages
+    assert [float(stage.epoch_budget) for stage in stages] == [0.1, 0.3, 1.0, 2.0]
+
+
+def test_genes_out_of_range_are_each_reported_at_their_place() -> None:
+    text = "{dropout: {low: 0.5, high: 1.5}, learning_rate: {low: 0, high: 1}}"
+    problems = problems_in(f"search_space: {text}\nmodell: {{}}")
+    assert [problem.split(":")[0] for problem in problems] == [
+        "search_space.dropout",
+        "search_space.learning_rate",
+        "modell",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ("[ham, ham, spam]", "'ham' is listed twice"),
+        ("{neg: [ham, spam], pos: [spam]}", "'spam' is listed twice"),
+        ("[ham]", "at least two classes"),
+    ],
+)
+def test_labels_that_contradict_themselves_are_refused(labels: str, says: str) -> None:
+    (problem,) = problems_in(f"data: {{labels: {labels}}}")
+    assert problem.startswith("data.labels:")
+    assert says in problem
+
+
+def test_a_class_may_cover_a_single_label() -> None:
+    config = parse_config(parse_yaml("data: {labels: {neg: no, pos: [yes, 1]}}", "t"), "t")
+    assert config.data.labels == {"neg": ("no",), "pos": ("yes", "1")}

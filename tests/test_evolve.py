@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
@@ -158,6 +159,20 @@ def test_an_adapter_scores_in_plain_peft_what_the_report_states(
     assert [float(line) for line in done.stdout.split()] == pytest.approx(stated, abs=1e-3)
 
 
+@pytest.mark.parametrize("columns", ["60", "80", "200"])
+def test_the_front_can_be_read_in_any_terminal(report: dict[str, Any], columns: str) -> None:
+    from rich.console import Console
+
+    from coralx.report.terminal import print_report
+
+    console = Console(width=int(columns), record=True, file=io.StringIO())
+    print_report(report, console)
+    shown = console.export_text()
+    for member in report["front"]:
+        assert member["genome"] in shown
+        assert f"{member['test']['auroc']['value']:.4f}" in shown
+
+
 def test_report_prints_the_same_from_the_folder_alone(place: Path, report: dict[str, Any]) -> None:
     for name in ("tiny", "runs/tiny", "latest"):
         assert json.loads(coralx(place, "report", name, "--json")) == report
@@ -237,6 +252,22 @@ def test_a_killed_run_resumes_to_the_same_end(
     for member in front:
         adapter = Path("best") / member["genome"] / "adapter_model.safetensors"
         assert (killed / adapter).read_bytes() == (run / adapter).read_bytes()
+
+
+def test_resuming_after_the_data_changed_is_refused(
+    place: Path, reviews: Path, tmp_path: Path
+) -> None:
+    rows = reviews.read_text().splitlines()
+    table = tmp_path / "rows.tsv"
+    table.write_text("\n".join(rows[:200]) + "\n")
+    arguments = ("--set", "runtime.executor=in-process", "--quiet")
+    coralx(
+        place, "evolve", "tiny.yaml", "--name", "changed", "--set", f"data.train={table}",
+        "--set", "budget.max_steps=30", *arguments,
+    )  # fmt: skip
+    table.write_text("\n".join(rows[:220]) + "\n")
+    output = coralx(place, "evolve", "--resume", "changed", "--set", "budget.max_steps=60", code=2)
+    assert "the data or the base model changed since run 'changed' began" in output
 
 
 def test_simulation_and_training_write_the_same_kinds_of_events(place: Path, run: Path) -> None:

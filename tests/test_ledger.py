@@ -7,8 +7,10 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
+from unittest.mock import Mock
 
 import pytest
 from factories import make_facts, make_genome, make_result
@@ -18,6 +20,8 @@ from pydantic import ValidationError
 
 from coralx.errors import DamagedRunError, SetupError, UsageError
 from coralx.events import (
+    BaselineTrained,
+    BudgetSpent,
     Event,
     FrontMeasured,
     GenerationCompleted,
@@ -50,9 +54,9 @@ from coralx.records import (
     to_json,
 )
 from coralx.run.checkpoints import hand_over, is_intact, prune
-from coralx.run.layout import RunLayout, claim_run, find_run
+from coralx.run.layout import RunLayout, find_run
 from coralx.run.ledger import Ledger
-from coralx.run.lock import owning
+from coralx.run.lock import claiming, owning
 
 EVENTS: tuple[Event, ...] = (
     RunStarted(
@@ -104,6 +108,8 @@ EVENTS: tuple[Event, ...] = (
     FrontMeasured(Measurement(None, {}, {})),
     WorkerStopped(worker=0, base_loads=1, jobs=4),
     RunCompleted(("a",)),
+    BaselineTrained(make_result("baseline", {"auroc": 0.5})),
+    BudgetSpent("budget.max_steps = 5"),
 )
 
 
@@ -362,7 +368,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def begin(name: str, *, chosen: bool = False) -> RunLayout:
-    layout = claim_run(name, chosen=chosen)
+    with claiming(name, chosen=chosen) as layout:
+        pass
     Ledger(layout.ledger).append(EVENTS[0])
     return layout
 
@@ -376,8 +383,11 @@ def test_taken_name_gets_the_next_free_number() -> None:
 @pytest.mark.usefixtures("here")
 def test_chosen_name_that_is_taken_is_refused() -> None:
     begin("x", chosen=True)
-    with pytest.raises(UsageError, match="'x' exists already") as caught:
-        claim_run("x", chosen=True)
+    with (
+        pytest.raises(UsageError, match="'x' exists already") as caught,
+        claiming("x", chosen=True),
+    ):
+        pass
     assert "--resume x" in caught.value.hint
     assert not Path("runs/x-2").exists()
 
@@ -388,7 +398,8 @@ def test_folder_without_a_first_event_can_be_taken(here: Path, content: bytes | 
     folder.mkdir(parents=True)
     if content is not None:
         (folder / "ledger.jsonl").write_bytes(content)
-    assert claim_run("x", chosen=True).root == folder
+    with claiming("x", chosen=True) as layout:
+        assert layout.root == folder
 
 
 def test_run_is_found_by_name_by_folder_and_as_the_latest(here: Path) -> None:
@@ -509,3 +520,34 @@ def test_damaged_adapter_is_not_handed_over(tmp_path: Path) -> None:
     with pytest.raises(DamagedRunError):
         hand_over(layout, ["a"], "S3")
     assert not layout.best_adapter("a").exists()
+
+
+def test_two_that_claim_one_name_at_once_get_two_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with claiming("x", chosen=False) as first, claiming("x", chosen=False) as second:
+        assert (first.name, second.name) == ("x", "x-2")
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError(28, "No space left")])
+def test_an_interrupted_append_leaves_the_ledger_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interruption: type[BaseException] | OSError
+) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    ledger.append(EVENTS[0])
+    before = path.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", Mock(side_effect=interruption))
+        with pytest.raises((KeyboardInterrupt, SetupError)):
+            ledger.append(EVENTS[1])
+    assert path.read_bytes() == before
+    ledger.append(EVENTS[2])
+    assert list(Ledger(path)) == [EVENTS[0], EVENTS[2]]
+
+
+def test_a_ledger_of_a_later_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    Ledger(path).append(replace(EVENTS[0], format=99))
+    assert "format 99" in damage_in(path)

@@ -361,7 +361,7 @@ def test_run_that_is_killed_again_and_again_ends_like_one_left_alone(whole: api.
     for _ in range(100):
         known = len(events_of(layout))
         try:
-            resumed = api.resume(layout, KillAfter(known + 16))
+            resumed = api.resume(layout, view=KillAfter(known + 10))
         except Interrupted:
             interruptions += 1
             continue

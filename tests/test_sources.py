@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("datasets")
 
+from coralx.config import parse_config
+from coralx.config.modes import resolve_mode
 from coralx.config.schema import Data
 from coralx.data.sources import load_examples
 from coralx.errors import ConfigError
@@ -145,6 +147,8 @@ def test_a_mistake_is_named_with_its_place(
         ("text,label\n", "holds no rows"),
         ("text,label\n,yes\n,no\n", "column 'text' is empty in all 2 rows"),
         ("text,label\na,yes\nb,yes\n", "no row of class 'no'"),
+        ("text,label\na,yes,x\nb,no,y\n", "more cells than the header"),
+        ("text,label\na,\nb,\n", "column 'label' is empty in all 2 rows"),
     ],
 )
 def test_a_file_without_examples_is_refused(tmp_path: Path, content: str, says: str) -> None:
@@ -167,8 +171,10 @@ def test_rows_without_a_text_are_left_out_with_a_warning(tmp_path: Path) -> None
 
 
 def test_a_missing_file_says_where_it_was_looked_for() -> None:
-    with pytest.raises(ConfigError, match="no such file") as error:
-        read(Path("nowhere.csv"))
+    config = parse_config({"model": {"base": "./none"}, "data": {"train": "nowhere.csv"}}, "c")
+    with pytest.raises(ConfigError, match=r"data\.train: no such file: nowhere\.csv") as error:
+        resolve_mode(config, None, None)
+    assert "model.base: no such folder: ./none" in error.value.message
     assert str(Path.cwd()) in error.value.hint
 
 
@@ -179,3 +185,21 @@ def test_the_builtin_tweets_are_deduplicated() -> None:
     )
     texts = [e.text for e in (*examples.train, *examples.validation, *examples.test)]
     assert len(texts) == len(set(texts)) > 20_000
+
+
+def test_rows_without_a_label_are_no_class_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "blank.csv").write_text("text,label\n" + "a,yes\nb,no\nc,\n" * 20)
+    examples = read(tmp_path / "blank.csv", labels=None)
+    assert examples.labels == ("no", "yes")
+    assert any("20 rows without a label were left out" in w for w in examples.warnings)
+
+
+def test_texts_that_stand_in_two_splits_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "text,label\n" + "".join(f"t{i},{'yn'[i % 2]}\n" for i in range(20))
+    )
+    (tmp_path / "b.csv").write_text("text,label\nt1,n\nt2,y\nnew,y\nfresh,n\n")
+    examples = read(tmp_path / "a.csv", validation=str(tmp_path / "b.csv"), labels=("n", "y"))
+    assert any(
+        w.startswith("2 of 4 validation texts stand in the training") for w in examples.warnings
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from rich.markup import escape
@@ -23,6 +24,5 @@ def main() -> None:
         if "--debug" in sys.argv:
             console.print_exception()
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        error_console().print("interrupted")
-        sys.exit(130)
+    except BrokenPipeError:  # whoever read the output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

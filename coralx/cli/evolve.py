@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -86,10 +87,10 @@ def command(
                 "a CONFIG is needed", "For example: coralx evolve configs/quickstart.yaml"
             )
         if name is not None:
-            settings.append(f"experiment.name={name}")
-        config = resolve_mode(load_config(config_path, settings), mode, known_backend(backend))
-        warn_of_few_finishers(config, console, quiet=quiet)
+            settings.append(f"experiment.name={json.dumps(name)}")  # text, whatever it looks like
         with errors_naming(config_path):
+            config = resolve_mode(load_config(config_path, settings), mode, known_backend(backend))
+            warn_of_few_finishers(config, console, quiet=quiet)
             outcome = api.evolve(config, name, view)
     print_outcome(outcome, console)
 

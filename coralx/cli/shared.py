@@ -68,14 +68,17 @@ def errors_naming(path: Path) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise error.located(str(path)) from None
+        raise (error.located(str(path)) if error.source == "config" else error) from None
 
 
 def print_outcome(outcome: Outcome, console: Console) -> None:
     """The report and where the run lies. Raises NoResultError if the search brought nothing."""
     print_report(outcome.report, console)
-    console.print(f"\n{outcome.layout.root}", soft_wrap=True, highlight=False)
     report = outcome.report
+    where = f"\nRun: {outcome.layout.root}"
+    if any(member["adapter"] for member in report["front"]):
+        where += f"\nAdapters: {outcome.layout.best}/<genome>"
+    console.print(where, soft_wrap=True, highlight=False, markup=False)
     if report["ended_by"] is not None:
         console.print(
             f"Ended by {report['ended_by']}. To go on: coralx evolve --resume "

@@ -46,7 +46,8 @@ def command(
     writes best/. A stage that is not the next one is refused.
     """
     settings = [*(overrides or []), "evolution.generations=1"]
-    config = resolve_mode(load_config(config_path, settings), mode, None)
+    with errors_naming(config_path):
+        config = resolve_mode(load_config(config_path, settings), mode, None)
     names = [configured.name for configured in config.hyperband_config.training_stages]
     if stage not in names:
         raise UsageError(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from coralx.cli.shared import ConfigPath, Overrides, output_console
+from coralx.cli.shared import ConfigPath, Overrides, errors_naming, output_console
 from coralx.config import load_config
-from coralx.config.modes import mode_of
+from coralx.config.modes import mode_of, resolve_mode
 from coralx.schedule.stages import cohort_sizes, finisher_warning, schedule_of
 
 
@@ -14,6 +14,9 @@ def command(config_path: ConfigPath, overrides: Overrides = None) -> None:
     Model and data are looked at by evolve itself, before it makes a run folder.
     """
     config = load_config(config_path, overrides or ())
+    if config.model.base is not None and config.data.train is not None:
+        with errors_naming(config_path):
+            config = resolve_mode(config, None, None)
     stages = schedule_of(config.hyperband_config)
     population = config.evolution.population_size
     console = output_console()

@@ -149,13 +149,22 @@ def apply_override(data: dict[str, Any], assignment: str) -> None:
         elif isinstance(target, dict):
             key = name
             if not last and target.get(key) is None:
-                target[key] = {}
+                into_list = names[position + 1].isdigit()
+                target[key] = _default_at(names[: position + 1]) if into_list else {}
         else:
             raise UsageError(f"--set {path}: {'.'.join(names[:position])} holds a value, not keys")
         if last:
             target[key] = value
         else:
             target = target[key]
+
+
+def _default_at(names: Sequence[str]) -> Any:
+    """What the schema has at a dotted path, for an override that reaches into an omitted list."""
+    value: Any = Config().model_dump(mode="json")
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, list) else {}
 
 
 def parse_config(data: dict[str, Any], source: str) -> Config:
@@ -188,11 +197,11 @@ def anchor_paths(config: Config, folder: Path) -> Config:
     def anchored(name: str | None) -> str | None:
         if name is None or name.startswith("builtin:"):
             return name
-        for base in (Path.cwd(), folder):
-            candidate = base / Path(name).expanduser()
-            if candidate.exists():
-                return str(candidate.resolve())
-        return name
+        try:
+            candidates = [base / Path(name).expanduser() for base in (Path.cwd(), folder)]
+            return next((str(path.resolve()) for path in candidates if path.exists()), name)
+        except (OSError, RuntimeError, ValueError):  # too long, or of no known user
+            return name
 
     model = config.model.model_copy(update={"base": anchored(config.model.base)})
     data = config.data.model_copy(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, get_args
 
+from coralx.config.inputs import missing_inputs
 from coralx.config.schema import Config
 from coralx.errors import ConfigError, UsageError
 
@@ -63,5 +65,12 @@ def _require_inputs(config: Config) -> None:
         if config.data.train is None:
             problems.append("data.train: missing; a file, a hub id, or builtin:tweets")
         hint = "To try the schedule without a model and data: --mode simulation"
+        missing = missing_inputs(config)
+        if missing:
+            problems += missing
+            hint = (
+                f"Paths are looked up from the working folder ({Path.cwd()}), then from the "
+                "config's."
+            )
     if problems:
         raise ConfigError("config", problems, hint)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from coralx.config.metrics import CATALOGUE
 from coralx.config.section import Count, MetricName, Section
 from coralx.config.space import SearchSpace, SeedGenome
 from coralx.config.stages import HyperbandConfig
 
+Labels = Annotated[
+    tuple[str, ...], BeforeValidator(lambda label: [label] if isinstance(label, str) else label)
+]
 Positive = Annotated[float, Field(gt=0.0)]
 Column = str | Annotated[int, Field(ge=0)]
 
@@ -43,7 +46,7 @@ class Data(Section):
     encoding: str = "utf-8"
     text: Column = "text"
     label: Column = "label"
-    labels: tuple[str, ...] | dict[str, tuple[str, ...]] | None = None
+    labels: tuple[str, ...] | dict[str, Labels] | None = None
     limit: Count | None = None
     steps_per_epoch: Count | None = None
 
@@ -51,9 +54,24 @@ class Data(Section):
     def _columns_are_reachable(self) -> Data:
         if not self.header and not (isinstance(self.text, int) and isinstance(self.label, int)):
             raise ValueError("without a header, `text` and `label` are column numbers, from 0")
-        if self.labels is not None and len(self.labels) < 2:
-            raise ValueError("`labels` needs at least two classes, the negative one first")
         return self
+
+    @field_validator("labels", mode="after")
+    @classmethod
+    def _classes_are_distinct(
+        cls, labels: tuple[str, ...] | dict[str, tuple[str, ...]] | None
+    ) -> tuple[str, ...] | dict[str, tuple[str, ...]] | None:
+        if labels is None:
+            return None
+        if len(labels) < 2:
+            raise ValueError("needs at least two classes, the negative one first")
+        listed = list(labels)
+        if isinstance(labels, dict):
+            listed = [label for covered in labels.values() for label in covered]
+        twice = sorted({label for label in listed if listed.count(label) > 1})
+        if twice:
+            raise ValueError(f"the label {twice[0]!r} is listed twice")
+        return labels
 
 
 class Evolution(Section):

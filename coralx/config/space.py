@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from coralx.config.section import Count, Section
 
@@ -89,6 +97,16 @@ FloatGene = Annotated[
 ]
 
 
+_LIMITS: dict[str, tuple[bool, float | None]] = {
+    "alpha_ratio": (False, None),
+    "dropout": (True, 1.0),
+    "learning_rate": (False, None),
+    "weight_decay": (True, None),
+    "warmup_ratio": (True, 1.0),
+}
+"""Whether 0 is allowed, and the value that a gene must stay below."""
+
+
 class SearchSpace(Section):
     """Genes and where they may lie. The first five are always searched, the others on request."""
 
@@ -103,27 +121,21 @@ class SearchSpace(Section):
     use_rslora: BoolChoices | None = None
     use_dora: BoolChoices | None = None
 
-    @model_validator(mode="after")
-    def _values_make_sense(self) -> SearchSpace:
-        limits = {
-            "alpha_ratio": (0.0, None, False),
-            "dropout": (0.0, 1.0, True),
-            "learning_rate": (0.0, None, False),
-            "weight_decay": (0.0, None, True),
-            "warmup_ratio": (0.0, 1.0, True),
-        }
-        for name, (floor, ceiling, floor_allowed) in limits.items():
-            gene = getattr(self, name)
-            if gene is None:
-                continue
-            values = gene.choices if isinstance(gene, FloatChoices) else (gene.low, gene.high)
-            low, high = min(values), max(values)
-            if low < floor or (low == floor and not floor_allowed):
-                relation = "at least" if floor_allowed else "above"
-                raise ValueError(f"`{name}` must be {relation} {floor:g}, found {low:g}")
-            if ceiling is not None and high >= ceiling:
-                raise ValueError(f"`{name}` must be below {ceiling:g}, found {high:g}")
-        return self
+    @field_validator("alpha_ratio", "dropout", "learning_rate", "weight_decay", "warmup_ratio")
+    @classmethod
+    def _lies_where_it_makes_sense(
+        cls, gene: FloatChoices | FloatRange | None, info: ValidationInfo
+    ) -> FloatChoices | FloatRange | None:
+        if gene is None:
+            return None
+        floor_allowed, ceiling = _LIMITS[str(info.field_name)]
+        values = gene.choices if isinstance(gene, FloatChoices) else (gene.low, gene.high)
+        low, high = min(values), max(values)
+        if low < 0 or (low == 0 and not floor_allowed):
+            raise ValueError(f"must be {'at least' if floor_allowed else 'above'} 0, found {low:g}")
+        if ceiling is not None and high >= ceiling:
+            raise ValueError(f"must be below {ceiling:g}, found {high:g}")
+        return gene
 
 
 class SeedGenome(Section):

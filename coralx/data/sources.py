@@ -149,12 +149,14 @@ def _read_split(data: Data, split: str, warnings: list[str]) -> list[tuple[str, 
         raise problem(where, "holds no rows")
     text, label = (_column(data, role, list(table[0]), name) for role in ("text", "label"))
     rows = [(_as_text(row.get(text)).strip(), _as_text(row.get(label)).strip()) for row in table]
-    kept = [row for row in rows if row[0]]
-    if not kept:
-        raise problem(where, f"column {text!r} is empty in all {len(rows)} rows")
-    if len(kept) < len(rows):
-        warnings.append(f"{where}: {len(rows) - len(kept)} rows without a text were left out")
-    return kept
+    for place, (what, column) in enumerate((("text", text), ("label", label))):
+        kept = [row for row in rows if row[place]]
+        if not kept:
+            raise problem(where, f"column {column!r} is empty in all {len(rows)} rows")
+        if len(kept) < len(rows):
+            warnings.append(f"{where}: {len(rows) - len(kept)} rows without a {what} were left out")
+        rows = kept
+    return rows
 
 
 def _column(data: Data, role: str, names: Sequence[str], table: str) -> str:

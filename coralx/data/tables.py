@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,10 @@ import pandas
 from datasets import load_dataset
 from datasets.exceptions import DatasetGenerationError
 
+from coralx.config.inputs import FORMATS, is_local
 from coralx.config.schema import Data
 from coralx.data import builtin
 from coralx.errors import ConfigError
-
-FORMATS = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".txt": "csv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".parquet": "parquet",
-}
 
 Row = dict[str, Any]
 
@@ -43,12 +36,8 @@ def read_table(data: Data, name: str, split: str) -> list[Row]:
     if path.is_file() and kind is None:
         known = ", ".join(FORMATS)
         raise problem(where, f"unknown kind of file {path.suffix!r}; known: {known}")
-    if not path.is_file() and (kind is not None or path.is_absolute() or name.startswith(".")):
-        raise problem(
-            where,
-            "no such file",
-            f"Paths are looked up from the working folder ({Path.cwd()}), then from the config's.",
-        )
+    if not path.is_file() and (kind is not None or is_local(name)):
+        raise problem(where, "no such file")
     try:
         if not path.is_file():
             return [dict(row) for row in load_dataset(name, split=split)]
@@ -56,6 +45,12 @@ def read_table(data: Data, name: str, split: str) -> list[Row]:
             return _read_csv(data, path)
         rows = load_dataset(kind, data_files=str(path), split="train", streaming=True)
         return [dict(row) for row in rows]
+    except pandas.errors.ParserWarning:
+        raise problem(
+            where,
+            "some rows have more cells than the header",
+            "Quote cells that hold the delimiter, or correct data.delimiter.",
+        ) from None
     except Exception as error:  # datasets passes on the errors of pandas, pyarrow and the hub
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) else error
         reason = str(cause or error).strip().splitlines() or [type(error).__name__]
@@ -69,14 +64,18 @@ def read_table(data: Data, name: str, split: str) -> list[Row]:
 def _read_csv(data: Data, path: Path) -> list[Row]:
     """Tab-delimited files are read without quoting."""
     delimiter = data.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
-    table = pandas.read_csv(
-        path,
-        sep=delimiter,
-        header=0 if data.header else None,
-        encoding=data.encoding,
-        dtype=str,
-        keep_default_na=False,
-        quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
-    )
+    with warnings.catch_warnings():
+        # pandas would drop surplus cells, or take the first column for an index
+        warnings.simplefilter("error", pandas.errors.ParserWarning)
+        table = pandas.read_csv(
+            path,
+            sep=delimiter,
+            header=0 if data.header else None,
+            index_col=False,
+            encoding=data.encoding,
+            dtype=str,
+            keep_default_na=False,
+            quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
+        )
     table.columns = table.columns.map(str)
     return [{str(name): cell for name, cell in row.items()} for row in table.to_dict("records")]

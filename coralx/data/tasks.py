@@ -61,5 +61,5 @@ class SequenceClassification:
     def probabilities(self, model: Any, data: Encoded, rows: Sequence[int]) -> NDArray[np.float64]:
         """Class probabilities, shape (rows, classes)."""
         logits = model(**self.collate(data, rows)).logits
-        scores: NDArray[np.float64] = torch.softmax(logits.double().cpu(), dim=-1).numpy()
+        scores: NDArray[np.float64] = torch.softmax(logits.cpu().double(), dim=-1).numpy()
         return scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import selectors
 import time
@@ -48,7 +49,7 @@ class LocalExecutor:
         self._waiting: deque[Task] = deque()
         self._attempts: dict[tuple[str | None, str], int] = {}
         self._spawned = 0
-        self._device = ""
+        self._device, self._devices = "", 0
         self._settings: Settings | None = None
 
     @property
@@ -65,7 +66,7 @@ class LocalExecutor:
         threads = settings.threads_per_worker if settings else _cores()
         first = self._spawn(threads)
         hello = self._await(first, Hello)
-        self._device = hello.device
+        self._device, self._devices = hello.device, hello.device_count
         plan = settings or self._share_out(hello.device, hello.device_count)
         first.send(self._prepare(plan.precision or None, plan.threads_per_worker))
         ready = self._await(first, Ready)
@@ -90,12 +91,14 @@ class LocalExecutor:
         return Prepare(self._config.model_dump(mode="json"), precision, threads)
 
     def _spawn(self, threads: int) -> WorkerProcess:
-        extra = {}
+        extra, slot = {}, 0
         if self._device.startswith("cuda"):
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-            devices = visible.split(",") if visible else [str(i) for i in range(64)]
-            extra["CUDA_VISIBLE_DEVICES"] = devices[self._spawned % self.settings.workers]
-        worker = WorkerProcess(self._spawned, self._backend, threads, extra)
+            devices = visible.split(",") if visible else list(map(str, range(self._devices)))
+            taken = {worker.slot for worker in self._workers}
+            slot = next(slot for slot in itertools.count() if slot not in taken)
+            extra["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+        worker = WorkerProcess(self._spawned, self._backend, threads, slot, extra)
         self._spawned += 1
         self._workers.append(worker)
         return worker

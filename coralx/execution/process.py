@@ -24,10 +24,13 @@ _QUIET = {
 
 
 class WorkerProcess:
-    """`task` is what it works on, `ready` whether it has loaded the base."""
+    """`task` is what it works on, `ready` whether it has loaded the base, `slot` its device."""
 
-    def __init__(self, number: int, backend: str, threads: int, extra: Mapping[str, str]) -> None:
+    def __init__(
+        self, number: int, backend: str, threads: int, slot: int, extra: Mapping[str, str]
+    ) -> None:
         self.number = number
+        self.slot = slot
         self.ready = False
         self.task: Task | None = None
         self._rest = b""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -34,9 +36,12 @@ PLAIN_SECONDS = 10.0
 
 
 class View(Protocol):
-    """Watches a run. `begin` comes before anything else, once the config is known."""
+    """Watches a run. `begin` comes before anything else, once the config is known; events of
+    before a resume are absorbed, later ones shown."""
 
     def begin(self, config: Config) -> None: ...
+
+    def absorb(self, event: Event) -> None: ...
 
     def on_event(self, event: Event) -> None: ...
 
@@ -56,6 +61,8 @@ class Silent:
     """No view at all."""
 
     def begin(self, config: Config) -> None: ...
+
+    def absorb(self, event: Event) -> None: ...
 
     def on_event(self, event: Event) -> None: ...
 
@@ -83,10 +90,15 @@ class PlainLines(Silent):
         self._standings = Standings(config)
         self._metric = config.objectives[0].metric
 
+    def absorb(self, event: Event) -> None:
+        self._standings.on_event(event)
+
     def _say(self, text: str) -> None:
+        """Print a line. A reader that went away (`| head`) does not end the run."""
         self._spoke = time.monotonic()
         line = f"[{duration(self._standings.elapsed):>12}] {text}"
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        with suppress(BrokenPipeError):
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def on_signal(self, signal: Signal) -> None:
         if isinstance(signal, str):
@@ -104,7 +116,7 @@ class PlainLines(Silent):
                 for line in [*opening_lines(event), *plan_lines(self._standings.config, event)]:
                     self._say(line)
             case RunResumed():
-                self._say("resumed where the ledger ends")
+                self._say(resumed_line(self._standings))
             case WorkerStarted():
                 seconds = f"loaded the base in {event.load_seconds:.1f} s"
                 self._say(f"worker {event.worker} on {event.device} {seconds}")
@@ -112,6 +124,8 @@ class PlainLines(Silent):
                 total = self._standings.config.evolution.generations
                 count = len(event.genomes)
                 self._say(f"generation {event.generation + 1} of {total}: {count} genomes")
+                for warning in event.warnings:
+                    self._say(f"warning: {warning}")
             case StageCompleted(result=result):
                 outcome = (
                     f"{result.divergence.quantity} not finite at step {result.divergence.step}"
@@ -154,6 +168,9 @@ class LiveTable(Silent):
         )
         self._live.start()
 
+    def absorb(self, event: Event) -> None:
+        self._standings.on_event(event)
+
     def on_signal(self, signal: Signal) -> None:
         if isinstance(signal, str):
             self._note = signal
@@ -167,6 +184,8 @@ class LiveTable(Silent):
             case RunStarted():
                 for line in [*opening_lines(event), *plan_lines(self._standings.config, event)]:
                     self._console.print(escape(line), highlight=False, soft_wrap=True)
+            case RunResumed():
+                self._console.print(resumed_line(self._standings), highlight=False)
             case StageDecided():
                 where = f"generation {event.generation + 1}, {event.stage}"
                 done = f"{escape(where)}: {tally(event.verdicts)}; {_remaining(self._standings)}"
@@ -232,13 +251,20 @@ def _remaining(standings: Standings) -> str:
     if standings.is_searched:
         return "measuring baselines and front on the test split"
     left = standings.remaining()
+    started = standings.history.started
+    if started is not None and started.facts.device == "none":
+        return "simulated"
     return "time left not known yet" if left is None else f"about {duration(left)} left"
 
 
 def opening_lines(event: RunStarted) -> list[str]:
     """What was found and chosen at the start."""
     facts, settings = event.facts, event.settings
-    rows = ", ".join(f"{count:,} {split}" for split, count in facts.rows.items() if count)
+    rows = ", ".join(
+        f"{facts.rows[split]:,} {split}"
+        for split in ("train", "validation", "test")
+        if facts.rows.get(split)
+    )
     workers = "1 worker" if settings.workers == 1 else f"{settings.workers} workers"
     return [
         f"run {event.run}: {event.mode}, seed {event.seed}; backend {facts.backend} "
@@ -269,8 +295,18 @@ def plan_lines(config: Config, event: RunStarted) -> list[str]:
     ]
 
 
+def resumed_line(standings: Standings) -> str:
+    """Where a resumed run goes on."""
+    results = len(standings.history.results)
+    return (
+        f"resumed where the ledger ends: generation {standings.generation + 1}, "
+        f"{standings.stage.name}, {results} stage results so far"
+    )
+
+
 def view_for(console: Console, *, quiet: bool) -> View:
     """The live table on a terminal, plain lines elsewhere, nothing if `quiet`."""
     if quiet:
         return Silent()
-    return LiveTable(console) if console.is_terminal else PlainLines(console)
+    lively = sys.stdout.isatty() and not console.is_dumb_terminal
+    return LiveTable(console) if lively else PlainLines(console)

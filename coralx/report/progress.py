@@ -84,12 +84,12 @@ class Standings:
         results = list(self.history.results.values())
         started = self.history.started
         steps_done = sum(result.steps for result in results)
-        if started is None or not steps_done:
+        if started is None or not steps_done or started.facts.device == "none":
             return None
         pace = sum(result.train_seconds for result in results) / steps_done
         beside = sum(r.eval_seconds + r.overhead_seconds for r in results) / len(results)
         steps, jobs = self._planned()
-        live = sum(progress.step for progress in self._live.values())
+        live = sum(p.step - self.history.own_steps(p.genome) for p in self._live.values())
         left = pace * max(0, steps - steps_done - live) + beside * max(0, jobs - len(results))
         return left / started.settings.workers
 

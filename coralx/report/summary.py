@@ -10,7 +10,7 @@ from typing import Any
 
 from coralx.config import Config
 from coralx.errors import DamagedRunError
-from coralx.events import RunStarted, StageDecided, WorkerStarted, WorkerStopped
+from coralx.events import GenerationStarted, RunStarted, StageDecided, WorkerStarted, WorkerStopped
 from coralx.records import Genome, Interval, Stop
 from coralx.report.efficiency import efficiency_of
 from coralx.run.finale import default_finisher, front_of, non_dominated
@@ -177,6 +177,8 @@ def _warnings(entries: Sequence[Entry]) -> list[str]:
     for entry in entries:
         if isinstance(entry.event, RunStarted):
             found += entry.event.facts.warnings
+        if isinstance(entry.event, GenerationStarted):
+            found += [f"generation {entry.event.generation}: {w}" for w in entry.event.warnings]
         if isinstance(entry.event, StageDecided):
             where = f"generation {entry.event.generation}, {entry.event.stage}: "
             found += [where + warning for warning in entry.event.warnings]

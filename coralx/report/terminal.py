@@ -11,7 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-TRAINING_SIGNALS = ("gradient_norm", "loss_slope", "train_loss")
+WIDE = 110
+"""Columns from which on the front is a table; below it is printed member by member."""
+
+FRONT_TITLE = "Pareto front, measured on the test split (95 % interval)"
 
 
 def duration(seconds: float | None) -> str:
@@ -44,10 +47,10 @@ def ratio(value: float | None) -> str:
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
     """Print everything that a user needs to choose an adapter."""
-    console.print(Group(*_parts(report)))
+    console.print(Group(*_parts(report, wide=console.width >= WIDE)))
 
 
-def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
+def _parts(report: Mapping[str, Any], *, wide: bool) -> list[RenderableType]:
     state = "" if report["completed"] else " (not completed)"
     if report["ended_by"]:
         state = f" (ended by {report['ended_by']})"
@@ -60,9 +63,11 @@ def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
     parts: list[RenderableType] = [Text.from_markup(title)]
     if report["mode"] == "simulation" or report["backend"] == "simulated":
         parts.append(Text("Simulated: nothing was trained, no figure here is evidence."))
-    parts += [Text(""), _front_table(report)]
+    parts += [Text(""), _front_table(report) if wide else _front_blocks(report)]
     if report["provisional"]:
-        names = ", ".join(member["genome"] for member in report["provisional"][:8])
+        names = ", ".join(
+            f"{member['genome']} ({member['stage']})" for member in report["provisional"][:6]
+        )
         parts.append(Text(f"Provisional (before the last stage, non-dominated there): {names}"))
     parts += [Text(""), _efficiency_table(report["efficiency"])]
     parts += [Text(line) for line in _efficiency_lines(report["efficiency"])]
@@ -80,37 +85,67 @@ def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
     return parts
 
 
+def _columns(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Each objective's metric, and the same with an arrow that points to the better side."""
+    arrows = {"maximize": "↑", "minimize": "↓"}
+    return [(o["metric"], f"{o['metric']} {arrows[o['direction']]}") for o in report["objectives"]]
+
+
+def _steps(member: Mapping[str, Any]) -> str:
+    inherited = member["lineage_steps"] - member["own_steps"]
+    return str(member["own_steps"]) + (f" +{inherited}" if inherited else "")
+
+
+def _baseline_cells(figures: Mapping[str, float | None] | None, metrics: list[str]) -> list[str]:
+    if figures is None:
+        return ["not finished", *([""] * (len(metrics) - 1))]
+    return [figure(figures.get(metric)) for metric in metrics]
+
+
 def _front_table(report: Mapping[str, Any]) -> Table:
-    table = Table(
-        title="Pareto front, measured on the test split (95 % interval)", title_justify="left"
-    )
+    table = Table(title=FRONT_TITLE, title_justify="left")
     for name in ("genome", "rank/alpha", "lr", "modules"):
         table.add_column(name, no_wrap=name != "modules")
-    metrics = [
-        (o["metric"], "↑" if o["direction"] == "maximize" else "↓") for o in report["objectives"]
-    ]
-    for metric, arrow in metrics:
-        table.add_column(f"{metric} {arrow}", justify="right", no_wrap=True)
+    columns = _columns(report)
+    metrics = [metric for metric, _ in columns]
+    for _, title in columns:
+        table.add_column(title, justify="right", no_wrap=True)
     table.add_column("steps +inherited", justify="right", no_wrap=True)
     for name, figures in report["baselines"].items():
-        if figures is not None:
-            cells = [figure(figures.get(metric)) for metric, _ in metrics]
-            table.add_row(f"[dim]{name}", "", "", "", *cells, "", style="dim")
+        table.add_row(name, "", "", "", *_baseline_cells(figures, metrics), "", style="dim")
     table.add_section()
     for member in report["front"]:
         genes = member["genes"]
-        steps = str(member["own_steps"])
-        if member["lineage_steps"] > member["own_steps"]:
-            steps += f" +{member['lineage_steps'] - member['own_steps']}"
         table.add_row(
             member["genome"],
             f"{genes['rank']}/{genes['alpha']:g}",
             f"{genes['learning_rate']:.2e}",
             escape(modules(genes["target_modules"])),
-            *(_with_interval((member["test"] or {}).get(metric)) for metric, _ in metrics),
-            steps,
+            *(_with_interval((member["test"] or {}).get(metric)) for metric in metrics),
+            _steps(member),
         )
     return table
+
+
+def _front_blocks(report: Mapping[str, Any]) -> Text:
+    """The front for a narrow terminal: a few short lines a member."""
+    columns = _columns(report)
+    lines = [f"[italic]{FRONT_TITLE}[/]"]
+    for name, figures in report["baselines"].items():
+        cells = _baseline_cells(figures, [metric for metric, _ in columns])
+        lines.append(f"[dim]{name}: {', '.join(cell for cell in cells if cell)}[/]")
+    for member in report["front"]:
+        genes = member["genes"]
+        lines += [
+            f"[bold]{member['genome']}[/]: rank {genes['rank']}, alpha {genes['alpha']:g}, "
+            f"lr {genes['learning_rate']:.2e}, {escape(modules(genes['target_modules']))}",
+            *(
+                f"  {title} {_with_interval((member['test'] or {}).get(metric))}"
+                for metric, title in columns
+            ),
+            f"  steps +inherited {_steps(member)}",
+        ]
+    return Text.from_markup("\n".join(lines))
 
 
 def _with_interval(measured: Mapping[str, float | None] | None) -> str:

@@ -7,6 +7,7 @@ decisions and goes on where the ledger ends.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from coralx.config import Config
 from coralx.config.metrics import CATALOGUE
@@ -20,6 +21,7 @@ from coralx.events import (
     StageDecided,
 )
 from coralx.execution.executor import Executor
+from coralx.files import verify_folder
 from coralx.records import Facts, Genome, JobFailed, Promote, StageResult, Verdict
 from coralx.run.allowance import Allowance
 from coralx.run.checkpoints import is_intact, prune
@@ -157,7 +159,12 @@ class Engine:
                 seed=seed,
             )
         if genomes:
-            self.ledger.append(GenerationStarted(generation, tuple(genomes)))
+            wanted = len(self.given) or self.evolution.population_size
+            short = (
+                f"the search space holds no more configurations: {len(genomes)} of {wanted} genomes"
+            )
+            warnings = (short,) if len(genomes) < wanted else ()
+            self.ledger.append(GenerationStarted(generation, tuple(genomes), warnings))
         return tuple(genomes)
 
     def _donors(self, genomes: Sequence[str]) -> list[str]:
@@ -184,6 +191,8 @@ class Engine:
         pending = [genome for genome in genomes if not self._is_done(genome.id, stage)]
         wanted = [self.jobs.train(genome, stage) for genome in pending]
         jobs = self.allowance.affordable(wanted, self.history.trained_steps)
+        for source in {job.resume_from or job.inherit_from for job in jobs} - {None}:
+            verify_folder(Path(str(source)))
         done = 0
         for outcome in self.executor.run(jobs, self.allowance.deadline):
             done += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from coralx.errors import SetupError, UsageError
+from coralx.errors import UsageError
 
 RUNS = Path("runs")
 
@@ -30,6 +30,11 @@ class RunLayout:
 
     def best_adapter(self, genome: str) -> Path:
         return self.best / genome
+
+    @property
+    def shortest_name(self) -> str:
+        """What names the run on a command line given here: its name under ./runs, else its path."""
+        return self.name if self.root.parent == RUNS.resolve() else str(self.root)
 
     def relative(self, path: Path) -> str:
         """`path` as it is written into reports: relative to the run folder, with slashes."""
@@ -80,21 +85,3 @@ def refuse_taken(name: str) -> None:
             f"a run named {name!r} exists already ({layout.root})",
             f"Continue it with --resume {name}, or choose another --name.",
         )
-
-
-def claim_run(name: str, chosen: bool) -> RunLayout:
-    """Make the folder of a new run.
-
-    A `chosen` name that is taken raises UsageError; another one gets the next free number behind
-    it. A folder without a complete first event is no run yet, and its name can be taken.
-    """
-    if chosen:
-        refuse_taken(name)
-    number = 1
-    while is_run((layout := RunLayout(RUNS / (name if number == 1 else f"{name}-{number}"))).root):
-        number += 1
-    try:
-        layout.root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SetupError(f"{layout.root}: cannot be made ({error.strerror})") from None
-    return layout

@@ -86,42 +86,45 @@ class Ledger:
         self._observers.append(observer)
 
     def append(self, event: Event) -> None:
-        """Write `event`, so that it outlives a kill of the process or a loss of power."""
+        """Write `event`, so that it outlives a kill of the process or a loss of power.
+
+        Whatever interrupts it (a full disk, Ctrl-C) leaves file and memory as they were.
+        """
         entry = Entry(len(self._entries), _now(), event)
-        if self._path is not None:
-            self._write(self._path, entry)
-        self._entries.append(entry)
+        size = self._path.stat().st_size if self._path and self._path.exists() else 0
+        try:
+            if self._path is not None:
+                _write(self._path, entry)
+            self._entries.append(entry)
+        except BaseException as error:
+            del self._entries[entry.seq :]
+            if self._path is not None and self._path.exists():
+                os.truncate(self._path, size)
+            if isinstance(error, OSError):
+                raise SetupError(
+                    f"{self._path}: cannot be written ({error.strerror})",
+                    "Nothing is lost: make room or mend the permissions, then resume the run.",
+                ) from None
+            raise
         for observer in self._observers:
             observer(event)
 
-    @staticmethod
-    def _write(path: Path, entry: Entry) -> None:
-        data: dict[str, Any] = {
-            "seq": entry.seq,
-            "time": entry.time,
-            "type": type(entry.event).__name__,
-            "payload": to_json(entry.event),
-        }
-        data["checksum"] = _checksum(data)
-        line = (canonical_json(data) + "\n").encode()
-        is_new = not path.exists()
-        try:
-            with path.open("ab") as file:
-                before = file.tell()
-                try:
-                    file.write(line)
-                    file.flush()
-                    os.fsync(file.fileno())
-                except OSError:
-                    os.truncate(path, before)
-                    raise
-        except OSError as error:
-            raise SetupError(
-                f"{path}: cannot be written ({error.strerror})",
-                "Nothing is lost: make room or mend the permissions, then resume the run.",
-            ) from None
-        if is_new:
-            fsync_directory(path.parent)
+
+def _write(path: Path, entry: Entry) -> None:
+    data: dict[str, Any] = {
+        "seq": entry.seq,
+        "time": entry.time,
+        "type": type(entry.event).__name__,
+        "payload": to_json(entry.event),
+    }
+    data["checksum"] = _checksum(data)
+    is_new = not path.exists()
+    with path.open("ab") as file:
+        file.write((canonical_json(data) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
+    if is_new:
+        fsync_directory(path.parent)
 
 
 def _read(path: Path) -> tuple[list[Entry], int]:
@@ -134,6 +137,11 @@ def _read(path: Path) -> tuple[list[Entry], int]:
                 break
             entries.append(_parse(line, number, path))
             intact += len(line)
+    if entries and isinstance(entries[0].event, RunStarted) and entries[0].event.format > FORMAT:
+        raise DamagedRunError(
+            f"{path}: written in format {entries[0].event.format}, this CoralX reads {FORMAT}",
+            "Use the newer CoralX that wrote it.",
+        )
     return entries, intact
 
 

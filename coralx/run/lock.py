@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -10,22 +11,68 @@ from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
-from coralx.errors import SetupError
+from coralx.errors import SetupError, UsageError
 from coralx.files import write_atomically
-from coralx.run.layout import RunLayout
+from coralx.run.layout import RUNS, RunLayout, is_run, refuse_taken
 
 
 @contextmanager
 def owning(layout: RunLayout) -> Iterator[None]:
     """Hold the run's lock. Raises SetupError naming the pid and host that hold it already."""
+    lock = _try_to_lock(layout)
+    if lock is None:
+        raise SetupError(
+            f"run {layout.name!r} is in use by {_owner(layout)}",
+            "Wait for it to end, or stop that process.",
+        )
+    with _held(layout, lock):
+        yield
+
+
+@contextmanager
+def claiming(name: str, *, chosen: bool) -> Iterator[RunLayout]:
+    """Make the folder of a new run and hold its lock.
+
+    A `chosen` name that is taken raises UsageError; another one gets the next free number behind
+    it, also while a process beside this one takes numbers. A folder without a complete first event
+    is no run yet, and its name can be taken.
+    """
+    for number in itertools.count(1):
+        layout = RunLayout(RUNS / (name if number == 1 else f"{name}-{number}"))
+        if is_run(layout.root):
+            if chosen:
+                refuse_taken(name)
+            continue
+        try:
+            layout.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SetupError(f"{layout.root}: cannot be made ({error.strerror})") from None
+        lock = _try_to_lock(layout)
+        if lock is None or is_run(layout.root):  # another process was quicker
+            if lock is not None:
+                lock.release()
+            if chosen:
+                raise UsageError(f"a run named {name!r} is being made by {_owner(layout)}")
+            continue
+        with _held(layout, lock):
+            yield layout
+        return
+
+
+def _try_to_lock(layout: RunLayout) -> FileLock | None:
     lock = FileLock(layout.lock, timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise SetupError(
-            f"run {layout.name!r} is in use by {_owner(layout)}",
-            "Wait for it to end, or stop that process.",
-        ) from None
+        return None
+    except OSError as error:
+        raise SetupError(f"{layout.lock}: cannot be locked ({error.strerror})") from None
+    return lock
+
+
+@contextmanager
+def _held(layout: RunLayout, lock: FileLock) -> Iterator[None]:
+    """Write down who holds the lock; let it go at the end."""
     try:
         owner = {"pid": os.getpid(), "host": socket.gethostname()}
         write_atomically(layout.owner, json.dumps(owner) + "\n")

@@ -56,9 +56,19 @@ def trainable(model: PeftModel) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def load_weights(model: PeftModel, adapter: str, checkpoint: Path) -> None:
-    """Put a checkpoint's weights into the adapter of that name."""
-    set_peft_model_state_dict(model, load_file(checkpoint / ADAPTER), adapter_name=adapter)
+def load_weights(model: PeftModel, adapter: str, checkpoint: Path) -> float:
+    """Put a checkpoint's weights into the adapter of that name, its function unchanged.
+
+    Where the two scale BA differently (another alpha at the same rank), B takes up the difference;
+    returns the factor by which it was multiplied.
+    """
+    weights = load_file(checkpoint / ADAPTER)
+    saved = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
+    factor = float(saved["lora_alpha"] / model.peft_config[adapter].lora_alpha)
+    if factor != 1.0:
+        weights = {n: t * factor if ".lora_B." in n else t for n, t in weights.items()}
+    set_peft_model_state_dict(model, weights, adapter_name=adapter)
+    return factor
 
 
 def load_optimizer(
@@ -66,18 +76,28 @@ def load_optimizer(
     parameters: Mapping[str, torch.nn.Parameter],
     adapter: str,
     checkpoint: Path,
+    factor: float = 1.0,
 ) -> None:
-    """Put a checkpoint's optimizer state into `optimizer`, parameter by parameter."""
+    """Put a checkpoint's optimizer state into `optimizer`, parameter by parameter.
+
+    `factor` is what B was multiplied by: its gradients shrink by as much.
+    """
     saved = load_file(checkpoint / OPTIMIZER)
     for name, parameter in parameters.items():
         prefix = _neutral(name, adapter) + "|"
         state = {
-            key.removeprefix(prefix): _placed(key, tensor, parameter)
+            key.removeprefix(prefix): _placed(key, tensor, parameter) * _shrunk(key, factor)
             for key, tensor in saved.items()
             if key.startswith(prefix)
         }
         if state:
             optimizer.state[parameter] = state
+
+
+def _shrunk(key: str, factor: float) -> float:
+    """What to multiply a moment by when B was multiplied by `factor`."""
+    power = {"exp_avg": 1, "exp_avg_sq": 2}.get(key.rsplit("|", 1)[-1], 0)
+    return float(factor**-power) if ".lora_B." in key else 1.0
 
 
 def _placed(key: str, tensor: torch.Tensor, parameter: torch.nn.Parameter) -> torch.Tensor:

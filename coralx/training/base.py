@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from coralx.config.inputs import is_local
 from coralx.config.schema import Config
 from coralx.config.space import ModuleChoices
 from coralx.config.suggest import did_you_mean
@@ -41,7 +42,7 @@ def load(config: Config, labels: Sequence[str], device: torch.device) -> Base:
     source = name
     if name.startswith("builtin:"):
         source, entry, local = builtin.model_source(name.removeprefix("builtin:"))
-    elif not local and (Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1):
+    elif not local and is_local(name):
         raise ConfigError("config", [f"model.base: no such folder: {name}"])
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import statistics
 import time
 from collections.abc import Sequence
@@ -61,6 +62,7 @@ class PeftBackend:
         loaded = base.load(config, examples.labels, self._device)
         self.base_loads += 1
         self._base = loaded
+        self._base_parameters = sum(p.numel() for p in loaded.model.parameters())
         self._task = SequenceClassification(loaded.tokenizer, config.model.max_length, self._device)
         _check_batches(config, len(examples.train))
         self._train = self._task.encode(examples.train)
@@ -84,8 +86,9 @@ class PeftBackend:
             device_count=torch.cuda.device_count() if self._device.type == "cuda" else 1,
             precision=self._precision,
             precision_reason=reason,
-            base_parameters=sum(p.numel() for p in loaded.model.parameters()),
+            base_parameters=self._base_parameters,
             rows={"train": len(self._train.ids), **rows},
+            fingerprint=self._fingerprint(),
             warnings=examples.warnings,
         )
 
@@ -96,6 +99,13 @@ class PeftBackend:
             target_modules=base.linear_names(model, self._base.head)[:1],
             modules_to_save=list(self._base.head) or None,
         )
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(str(self._base_parameters).encode())
+        for split in (self._train, *self._evaluation.values()):
+            digest.update(repr(split.ids).encode())
+            digest.update(split.labels.tobytes())
+        return digest.hexdigest()
 
     # -- training --------------------------------------------------------------------------------
 
@@ -130,15 +140,17 @@ class PeftBackend:
     def _trainer(self, job: Job) -> Trainer:
         genes = job.genome.genes
         source = job.resume_from or job.inherit_from
+        factor = 1.0
         if source is not None:
-            adapters.load_weights(self._model, adapters.name_of(job.genome), Path(source))
+            name = adapters.name_of(job.genome)
+            factor = adapters.load_weights(self._model, name, Path(source))
         parameters = adapters.trainable(self._model)
         optimizer = torch.optim.AdamW(
             parameters.values(), lr=genes.learning_rate, weight_decay=genes.weight_decay
         )
         if source is not None and (job.resume_from or job.inherit_optimizer):
             adapters.load_optimizer(
-                optimizer, parameters, adapters.name_of(job.genome), Path(source)
+                optimizer, parameters, adapters.name_of(job.genome), Path(source), factor
             )
         order = self._order(genes.batch_size)
         subset = subset_size(len(order), job.data_fraction)

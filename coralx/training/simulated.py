@@ -11,6 +11,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 from coralx.config.schema import Config
 from coralx.files import write_folder
@@ -27,7 +28,7 @@ from coralx.records import (
     StageResult,
     Trend,
 )
-from coralx.rng import generator
+from coralx.rng import derive_seed
 from coralx.training.backend import Report, Say
 
 HIDDEN = 384
@@ -98,17 +99,17 @@ class SimulatedBackend:
         steps = job.last_step - job.first_step
         judged = max(0, job.last_step - max(job.first_step, job.horizon.warmup_steps))
         seconds = steps * SECONDS_PER_STEP * (1 + genes.rank / 64)
-        rng = generator(self._seed, "simulated", 0, f"{job.genome.id}/{job.stage}")
+        rng = Random(derive_seed(self._seed, "simulated", job.genome.id, job.stage))  # noqa: S311
         diverged = curve.explodes and judged > 0
         metrics: dict[str, float | None] = {}
         if not diverged:
             # A child that starts from a lineage's weights has a head start, at half its worth.
             progress = (job.last_step + 0.5 * job.inherited_steps) / job.horizon.total_steps
             noise = 0.04 * math.exp(-3 * job.last_step / job.horizon.total_steps)
-            skill = min(max(curve.skill(progress) + noise * rng.standard_normal(), 0.0), 1.0)
+            skill = min(max(curve.skill(progress) + noise * rng.gauss(), 0.0), 1.0)
             metrics = _metrics(skill, genes)
             metrics["loss_slope"] = -(skill - 0.45) / max(steps, 1)
-            metrics["gradient_norm"] = 0.6 + 0.3 * float(rng.random())
+            metrics["gradient_norm"] = 0.6 + 0.3 * rng.random()
         report(Progress(job.genome.id, job.stage, job.last_step, job.last_step, 0.7, 0.0))
         if job.checkpoint is not None and not diverged:
             state = {"step": job.last_step, "metrics": metrics}
@@ -140,13 +141,14 @@ class SimulatedBackend:
             validation["trainable_parameters"] = validation["adapter_bytes"] = 0.0
         else:
             validation = dict(job.validation or {})
-        rng = generator(self._seed, "simulated-test", 0, job.genome.id if job.genome else "base")
+        name = job.genome.id if job.genome else "base"
+        rng = Random(derive_seed(self._seed, "simulated-test", name))  # noqa: S311
         test = {}
         for name, value in sorted(validation.items()):
             if value is None or name in ("gradient_norm", "loss_slope", "train_loss"):
                 continue
             is_count = name in ("trainable_parameters", "adapter_bytes")
-            drawn = value if is_count else min(max(value + 0.01 * rng.standard_normal(), 0.0), 1.0)
+            drawn = value if is_count else min(max(value + 0.01 * rng.gauss(), 0.0), 1.0)
             spread = 0.0 if is_count else 0.02
             test[name] = Interval(drawn, drawn - spread, drawn + spread)
         return Measurement(job.genome.id if job.genome else None, validation, test)

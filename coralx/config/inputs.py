@@ -1,0 +1,41 @@
+"""Whether the files and folders that a config names are there; asked before any worker starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coralx.config.schema import Config
+
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".parquet": "parquet",
+}
+"""Kinds of data files by suffix."""
+
+
+def is_local(name: str) -> bool:
+    """Whether a name can only mean something on this machine, not on a hub."""
+    return Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+
+
+def missing_inputs(config: Config) -> list[str]:
+    """One line for each named file or folder that does not exist."""
+    problems = []
+    base = config.model.base
+    if base is not None and is_local(base) and not Path(base).is_dir():
+        what = "is a file; a folder is needed" if Path(base).is_file() else "no such folder"
+        problems.append(f"model.base: {what}: {base}")
+    for split in ("train", "validation", "test"):
+        name = getattr(config.data, split)
+        if name is None or name.startswith("builtin:"):
+            continue
+        path = Path(name)
+        if path.is_dir():
+            problems.append(f"data.{split}: is a folder; a file is needed: {name}")
+        elif not path.is_file() and (is_local(name) or path.suffix.lower() in FORMATS):
+            problems.append(f"data.{split}: no such file: {name}")
+    return problems
