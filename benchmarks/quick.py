@@ -18,6 +18,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+COLUMNS = (
+    "mode",
+    "genomes",
+    "steps",
+    "worker seconds",
+    "wall seconds",
+    "best validation AUROC",
+    "its test AUROC",
+)
 ROOT = Path(__file__).parents[1]
 
 
@@ -53,22 +62,16 @@ def main() -> None:
     """Run both, print the table."""
     with tempfile.TemporaryDirectory() as folder:
         hyperband, full = (run(mode, Path(folder)) for mode in ("hyperband", "full"))
-    cores = os.cpu_count()
-    torch = full["versions"]["torch"]
-    print(
-        f"{datetime.date.today()}, {platform.system()} {platform.machine()}, {cores} cores, torch {torch}:\n"
-    )
-    print(
-        "| mode | genomes | steps | worker seconds | wall seconds | best validation AUROC | its test AUROC |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    print(f"{datetime.date.today()}, {machine}, torch {full['versions']['torch']}:\n")
+    print(f"| {' | '.join(COLUMNS)} |")
+    print("|" + " --- |" * len(COLUMNS))
     print(row(hyperband))
     print(row(full))
-    seconds = [r["efficiency"]["total_training_time"] for r in (full, hyperband)]
-    print(f"\nMeasured saving in worker seconds: {seconds[0] / seconds[1]:.2f}x; ", end="")
-    print(
-        f"estimated by the hyperband run itself: {hyperband['efficiency']['efficiency_ratio']:.2f}x."
-    )
+    full_seconds, seconds = (r["efficiency"]["total_training_time"] for r in (full, hyperband))
+    estimate = hyperband["efficiency"]["efficiency_ratio"]
+    print(f"\nMeasured saving in worker seconds: {full_seconds / seconds:.2f}x;", end=" ")
+    print(f"estimated by the hyperband run itself: {estimate:.2f}x.")
 
 
 if __name__ == "__main__":
