@@ -2,46 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import Any
 
-from coralx.config import Config, dump_yaml, load_config
-from coralx.config.modes import mode_of
-from coralx.errors import DamagedRunError, Interrupted, UsageError
-from coralx.events import Event, RunCompleted, RunResumed, RunStarted, WorkerStarted, WorkerStopped
-from coralx.execution.executor import Executor, Signal
-from coralx.execution.inprocess import InProcessExecutor
-from coralx.execution.local import LocalExecutor
-from coralx.files import write_atomically
-from coralx.records import Facts, Genome, Settings
-from coralx.report.live import Silent, View
-from coralx.report.summary import pareto_csv, summarise
-from coralx.run.allowance import Allowance
-from coralx.run.checkpoints import hand_over
+from coralx.config import Config
+from coralx.errors import UsageError
+from coralx.records import Genome
+from coralx.report.live import View
+from coralx.report.summary import summarise
 from coralx.run.engine import Engine, next_stage
-from coralx.run.environment import hardware, versions
-from coralx.run.finale import front_of
 from coralx.run.history import History
-from coralx.run.layout import RunLayout, refuse_taken
-from coralx.run.ledger import FORMAT, Ledger, wall_seconds
-from coralx.run.lock import claiming, owning
-from coralx.search.space import own_recipes, space_of
-from coralx.training.backend import choose
+from coralx.run.layout import RunLayout
+from coralx.run.ledger import Ledger
+from coralx.session import Outcome, go_on, run_config, start
 
-Drive = Callable[[Engine], None]
-"""What is to be done with an engine: search to the end, or train one stage."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A run: where it lies, and the content of its `report.json`."""
-
-    layout: RunLayout
-    report: dict[str, Any]
+__all__ = [
+    "Outcome",
+    "evolve",
+    "read_report",
+    "resume",
+    "run_config",
+    "start_stage",
+    "train_population",
+    "train_stage",
+]
 
 
 def evolve(config: Config, name: str | None = None, view: View | None = None) -> Outcome:
@@ -68,11 +52,23 @@ def train_stage(layout: RunLayout, stage: str, view: View | None = None) -> Outc
     The last stage of the last generation also measures baselines and front. Raises UsageError
     naming the next stage if it is another one.
     """
-    require_next(layout, stage)
-    return go_on(layout, one_stage, view=view)
+    _require_next(layout, stage)
+    return go_on(layout, _one_stage, view=view)
 
 
-def require_next(layout: RunLayout, stage: str) -> None:
+def start_stage(config: Config, name: str | None = None, view: View | None = None) -> Outcome:
+    """Start a new run and train its first stage. Raises as `evolve` does."""
+    return start(config, _one_stage, name=name, view=view)
+
+
+def train_population(
+    config: Config, genomes: Sequence[Genome], view: View | None = None
+) -> Outcome:
+    """Run one generation of `genomes`, as they are, in a new run. Raises as `evolve` does."""
+    return start(config, Engine.run, given=genomes, view=view)
+
+
+def _require_next(layout: RunLayout, stage: str) -> None:
     """Raise UsageError unless `stage` is the one that the run is to train next."""
     config = run_config(layout)
     names = [configured.name for configured in config.hyperband_config.training_stages]
@@ -94,7 +90,7 @@ def require_next(layout: RunLayout, stage: str) -> None:
         )
 
 
-def one_stage(engine: Engine) -> None:
+def _one_stage(engine: Engine) -> None:
     """Train the engine's next stage; after the last one, measure."""
     following = next_stage(engine.config, engine.history)
     if following is not None:
@@ -103,211 +99,6 @@ def one_stage(engine: Engine) -> None:
         engine.finish()
 
 
-# -- sessions ------------------------------------------------------------------------------------
-
-
-class _Session:
-    """Carries what workers say to ledger and view. Workers start before the run folder exists, so
-    their first events wait for the ledger."""
-
-    def __init__(self, view: View) -> None:
-        self.view = view
-        self.ledger: Ledger | None = None
-        self._waiting: list[Event] = []
-
-    def hear(self, signal: Signal) -> None:
-        if not isinstance(signal, WorkerStarted | WorkerStopped):
-            self.view.on_signal(signal)
-        elif self.ledger is None:
-            self._waiting.append(signal)
-        else:
-            self.ledger.append(signal)
-
-    def open(self, ledger: Ledger, first: RunStarted | RunResumed) -> None:
-        for event in ledger:
-            self.view.absorb(event)
-        ledger.subscribe(self.view.on_event)
-        self.ledger = ledger
-        for event in (first, *self._waiting):
-            ledger.append(event)
-
-
-def start(
-    config: Config,
-    drive: Drive,
-    *,
-    name: str | None = None,
-    given: Sequence[Genome] = (),
-    view: View | None = None,
-) -> Outcome:
-    """Make a new run and `drive` its engine; `given` genomes form generation 0 as they are."""
-    if name is not None:
-        refuse_taken(name)
-    own_recipes(config, space_of(config))  # raises for a recipe outside the space
-    began = time.monotonic()
-    with _unstarted(), ExitStack() as stack:
-        executor = stack.enter_context(_executor(config))
-        session = _Session(stack.enter_context(view or Silent()))
-        session.view.begin(config)
-        facts = _started(executor, config, None, session)
-        layout = stack.enter_context(
-            claiming(name or config.experiment.name, chosen=name is not None)
-        )
-        stack.callback(executor.close)  # the workers' last words come while the run is still ours
-        stack.enter_context(_resumable(layout))
-        write_atomically(layout.config, dump_yaml(config))
-        layout.ledger.unlink(missing_ok=True)  # a torn first line of a run that never began
-        first = RunStarted(
-            format=FORMAT,
-            run=layout.name,
-            mode=mode_of(config),
-            seed=config.experiment.seed,
-            facts=facts,
-            settings=executor.settings,
-            versions=versions(),
-            hardware=hardware(),
-            startup_seconds=round(time.monotonic() - began, 3),
-        )
-        session.open(Ledger(layout.ledger), first)
-        return _drive(config, facts, executor, session, layout, drive, given)
-
-
-def go_on(
-    layout: RunLayout,
-    drive: Drive,
-    *,
-    config: Config | None = None,
-    view: View | None = None,
-) -> Outcome:
-    """Open a run again and `drive` its engine from where its ledger ends."""
-    config = config or run_config(layout)
-    began = time.monotonic()
-    with ExitStack() as stack:
-        stack.enter_context(owning(layout))
-        stack.enter_context(_resumable(layout))
-        ledger = Ledger(layout.ledger)
-        history = History(ledger)
-        if history.completed is not None:
-            return _report(config, ledger, layout)
-        if history.started is None:
-            raise DamagedRunError(f"{layout.ledger}: does not begin with its first event")
-        write_atomically(layout.config, dump_yaml(config))
-        executor = stack.enter_context(_executor(config))
-        session = _Session(stack.enter_context(view or Silent()))
-        session.view.begin(config)
-        settings = _settings_again(config, history.started.settings)
-        facts = _started(executor, config, settings, session)
-        _require_same_facts(facts, history.started.facts, layout)
-        session.open(ledger, RunResumed(round(time.monotonic() - began, 3)))
-        return _drive(config, facts, executor, session, layout, drive, ())
-
-
-def _require_same_facts(now: Facts, then: Facts, layout: RunLayout) -> None:
-    """Refuse to go on with other examples or another base than the run began with."""
-    if (now.backend, now.fingerprint) != (then.backend, then.fingerprint) or now.rows != then.rows:
-        raise UsageError(
-            f"the data or the base model changed since run {layout.name!r} began: it had "
-            f"{dict(then.rows)} rows, now there are {dict(now.rows)}; fingerprint "
-            f"{then.fingerprint[:12]}, now {now.fingerprint[:12]}",
-            "What it has trained and measured would no longer fit. Restore them, or start anew.",
-        )
-
-
-def _settings_again(config: Config, recorded: Settings) -> Settings:
-    """The recorded settings, but as many workers as the config now names."""
-    workers = config.runtime.workers
-    return recorded if workers == "auto" else replace(recorded, workers=workers)
-
-
-@contextmanager
-def _executor(config: Config) -> Iterator[Executor]:
-    """The executor for a config's backend; its workers are gone when the block ends."""
-    name, _ = choose(config.runtime.backend)
-    wanted = config.runtime.executor
-    in_process = name == "simulated" if wanted == "auto" else wanted == "in-process"
-    executor: Executor = InProcessExecutor(name) if in_process else LocalExecutor(name)
-    try:
-        yield executor
-    finally:
-        executor.close()
-
-
-def _started(
-    executor: Executor, config: Config, settings: Settings | None, session: _Session
-) -> Facts:
-    facts = executor.start(config, settings, session.hear)
-    _, reason = choose(config.runtime.backend)
-    return replace(facts, backend_reason=reason)
-
-
-@contextmanager
-def _unstarted() -> Iterator[None]:
-    """Turn Ctrl-C before there is a run into an error that says so."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted before anything was trained; no run was made") from None
-
-
-@contextmanager
-def _resumable(layout: RunLayout) -> Iterator[None]:
-    """Turn Ctrl-C into an error that says how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted; everything that was completed is in {layout.root}",
-            f"Go on with: coralx evolve --resume {layout.shortest_name}",
-        ) from None
-
-
-def _drive(
-    config: Config,
-    facts: Facts,
-    executor: Executor,
-    session: _Session,
-    layout: RunLayout,
-    drive: Drive,
-    given: Sequence[Genome],
-) -> Outcome:
-    """Let the engine work, hand the front over, report."""
-    ledger = session.ledger
-    if ledger is None:
-        raise RuntimeError("the session has no ledger yet")
-    allowance = Allowance(
-        budget=config.budget,
-        spent_seconds=wall_seconds(ledger.entries),
-        since=time.monotonic(),
-        gpus=executor.settings.workers if facts.device.startswith("cuda") else 0,
-    )
-    engine = Engine(config, facts, executor, ledger, layout, allowance=allowance, given=given)
-    drive(engine)
-    executor.close()
-    if engine.is_over:
-        ledger.append(RunCompleted(engine.front()))
-    return _report(config, ledger, layout)
-
-
-# -- reports -------------------------------------------------------------------------------------
-
-
-def run_config(layout: RunLayout, overrides: Sequence[str] = ()) -> Config:
-    """The resolved config of a run. Raises DamagedRunError where it is missing."""
-    if not layout.config.is_file():
-        raise DamagedRunError(f"{layout.config}: missing")
-    return load_config(layout.config, overrides)
-
-
 def read_report(layout: RunLayout) -> dict[str, Any]:
     """The report of a run in whatever state it is, made anew from config and ledger."""
     return summarise(run_config(layout), Ledger.read(layout.ledger), layout)
-
-
-def _report(config: Config, ledger: Ledger, layout: RunLayout) -> Outcome:
-    """Write `best/`, `report.json` and `pareto.csv`."""
-    last = config.hyperband_config.training_stages[-1].name
-    hand_over(layout, front_of(config, History(ledger), last), last)
-    report = summarise(config, Ledger.read(layout.ledger), layout)
-    write_atomically(layout.report, json.dumps(report, indent=2, allow_nan=False) + "\n")
-    write_atomically(layout.pareto, pareto_csv(report))
-    return Outcome(layout, report)

@@ -19,7 +19,6 @@ from coralx.config.modes import resolve_mode
 from coralx.errors import UsageError
 from coralx.events import StageCompleted
 from coralx.report.live import View
-from coralx.run.engine import Engine
 from coralx.run.ledger import Ledger
 from coralx.schedule.stages import schedule_of
 from coralx.search.space import space_of
@@ -123,7 +122,7 @@ class HyperbandTrainer:
             update={"generations": 1, "population_size": max(2, len(given)), "seed_genomes": ()}
         )
         config = self.config.model_copy(update={"evolution": evolution})
-        outcome = api.start(config, Engine.run, given=given, view=self._view)
+        outcome = api.train_population(config, given, self._view)
         self.run_folder, self._report = outcome.layout.root, outcome.report
         results = [
             event.result

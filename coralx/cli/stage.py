@@ -61,7 +61,7 @@ def command(
     else:
         warn_of_few_finishers(config, console, quiet=quiet)
         with errors_naming(config_path):
-            outcome = api.start(config, api.one_stage, name=run, view=view)
+            outcome = api.start_stage(config, run, view)
     print_outcome(outcome, console)
 
 

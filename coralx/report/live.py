@@ -27,9 +27,9 @@ from coralx.events import (
 )
 from coralx.execution.executor import Signal
 from coralx.records import Progress, Stop
+from coralx.report.opening import opening_lines
 from coralx.report.progress import Standings, describe, tally
 from coralx.report.terminal import duration, figure, modules
-from coralx.schedule.stages import plan_of, schedule_of
 
 PLAIN_SECONDS = 10.0
 """Between two plain lines about a job that is under way."""
@@ -113,7 +113,7 @@ class PlainLines(Silent):
         self._standings.on_event(event)
         match event:
             case RunStarted():
-                for line in [*opening_lines(event), *plan_lines(self._standings.config, event)]:
+                for line in opening_lines(self._standings.config, event):
                     self._say(line)
             case RunResumed():
                 self._say(resumed_line(self._standings))
@@ -182,7 +182,7 @@ class LiveTable(Silent):
         self._standings.on_event(event)
         match event:
             case RunStarted():
-                for line in [*opening_lines(event), *plan_lines(self._standings.config, event)]:
+                for line in opening_lines(self._standings.config, event):
                     self._console.print(escape(line), highlight=False, soft_wrap=True)
             case RunResumed():
                 self._console.print(resumed_line(self._standings), highlight=False)
@@ -255,44 +255,6 @@ def _remaining(standings: Standings) -> str:
     if started is not None and started.facts.device == "none":
         return "simulated"
     return "time left not known yet" if left is None else f"about {duration(left)} left"
-
-
-def opening_lines(event: RunStarted) -> list[str]:
-    """What was found and chosen at the start."""
-    facts, settings = event.facts, event.settings
-    rows = ", ".join(
-        f"{facts.rows[split]:,} {split}"
-        for split in ("train", "validation", "test")
-        if facts.rows.get(split)
-    )
-    workers = "1 worker" if settings.workers == 1 else f"{settings.workers} workers"
-    return [
-        f"run {event.run}: {event.mode}, seed {event.seed}; backend {facts.backend} "
-        f"({facts.backend_reason}) on {facts.device}, {workers} of "
-        f"{settings.threads_per_worker} thread(s)",
-        f"rows: {rows}; precision {facts.precision} ({facts.precision_reason})",
-        *(f"warning: {warning}" for warning in facts.warnings),
-    ]
-
-
-def plan_lines(config: Config, event: RunStarted) -> list[str]:
-    """What is about to be paid, if no stop rule takes a genome out."""
-    population = config.evolution.population_size
-    steps = event.facts.steps_per_epoch(config.training.batch_size)
-    plan = plan_of(
-        schedule_of(config.hyperband_config), population, config.evolution.generations, steps
-    )
-    stages = ", ".join(
-        f"{stage.name} {stage.genomes} x {float(stage.steps_per_genome):,.6g}"
-        for stage in plan.stages
-    )
-    total = float(plan.continue_steps) * plan.generations
-    return [
-        f"plan: {plan.generations} generations, in each (genomes x total steps): {stages}",
-        f"      {total:,.6g} steps together, {float(plan.naive_steps) * plan.generations:,.6g} if "
-        f"all {population * plan.generations} genomes were trained to the end "
-        f"({float(plan.continue_speedup):.2f}x); {steps:,} steps an epoch",
-    ]
 
 
 def resumed_line(standings: Standings) -> str:

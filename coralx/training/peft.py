@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import statistics
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +32,7 @@ from coralx.records import (
 from coralx.training import adapters, base
 from coralx.training.backend import Report, Say
 from coralx.training.loop import Trace, Trainer, predict
+from coralx.training.precision import autocast, faster_precision
 from coralx.training.signals import loss_trend, typical_gradient_norm
 
 TEMPLATE = "default"
@@ -75,7 +72,14 @@ class PeftBackend:
         wanted = precision or config.training.precision
         if wanted == "auto":
             say("measuring whether bf16 is faster than fp32 here")
-            self._precision, reason = self._faster_precision()
+            typical = self._order(config.training.batch_size)
+            batches = np.array_split(typical[: 4 * config.training.batch_size], 4)
+            self._precision, reason = faster_precision(
+                self._model,
+                lambda batch: self._task.loss(self._model, self._train, batch),
+                [batch.tolist() for batch in batches],
+                self._device,
+            )
         else:
             self._precision, reason = wanted, "as configured or recorded"
         rows = {name: len(data.ids) for name, data in self._evaluation.items()}
@@ -162,7 +166,7 @@ class PeftBackend:
             data=self._train,
             rows_of=lambda step: batch_rows(order, step, genes.batch_size, subset),
             settings=self._config.training,
-            autocast=lambda: self._autocast(self._precision),
+            autocast=lambda: autocast(self._precision, self._device),
         )
 
     def _order(self, batch_size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -176,11 +180,6 @@ class PeftBackend:
                 np.arange(rows), self._train.lengths, batch_size, ends, seed
             )
         return self._orders[batch_size]
-
-    def _autocast(self, precision: str) -> AbstractContextManager[Any]:
-        if precision == "bf16":
-            return torch.autocast(self._device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
 
     def _drop(self, adapter: str) -> None:
         self._model.set_adapter(TEMPLATE)
@@ -253,31 +252,6 @@ class PeftBackend:
         measured = intervals(scores, data.labels, self._config.experiment.seed)
         exact = {name: Interval(value, value, value) for name, value in costs.items()}
         return Measurement(genome.id if genome else None, validation, {**measured, **exact})
-
-    # -- precision -------------------------------------------------------------------------------
-
-    def _faster_precision(self) -> tuple[str, str]:
-        """bf16 autocast where it takes less than nine tenths of fp32's time on a typical batch."""
-        order = self._order(self._config.training.batch_size)
-        batch_size = min(self._config.training.batch_size, len(order))
-        batches: list[Sequence[int]] = [
-            batch_rows(order, step, batch_size, len(order)).tolist() for step in range(4)
-        ]
-        seconds: dict[str, list[float]] = {"fp32": [], "bf16": []}
-        self._model.train()
-        for batch in batches:
-            for precision, times in seconds.items():
-                began = time.monotonic()
-                with self._autocast(precision):
-                    loss = self._task.loss(self._model, self._train, batch)
-                loss.backward()  # type: ignore[no-untyped-call]
-                if self._device.type == "cuda":
-                    torch.cuda.synchronize()
-                times.append(time.monotonic() - began)
-        self._model.zero_grad(set_to_none=True)
-        fp32, bf16 = (statistics.median(times[1:]) for times in seconds.values())
-        chosen = "bf16" if bf16 < 0.9 * fp32 else "fp32"
-        return chosen, f"a step takes {bf16 * 1e3:.0f} ms in bf16, {fp32 * 1e3:.0f} ms in fp32"
 
 
 def _check_batches(config: Config, rows: int) -> None:
