@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -234,3 +235,40 @@ def test_target_modules_that_the_base_lacks_are_named_with_those_it_has(
     with pytest.raises(ConfigError, match=r"'querry' \(did you mean 'query'\?\).*value") as error:
         create(backend_name).prepare(parse_config(tiny_config, "test"), None, 1, ignore)
     assert error.value.exit_code == 2
+
+
+def refusal(backend_name: str, config: dict[str, Any]) -> str:
+    from coralx.errors import ConfigError
+
+    with pytest.raises(ConfigError) as error:
+        create(backend_name).prepare(parse_config(config, "test"), None, 1, ignore)
+    return error.value.message
+
+
+def test_batches_larger_than_the_data_are_refused(
+    backend_name: str, tiny_config: dict[str, Any]
+) -> None:
+    tiny_config["training"]["batch_size"] = 200
+    message = refusal(backend_name, tiny_config)
+    assert "training.batch_size: 200, but data.train has only 144 rows" in message
+    tiny_config["search_space"]["batch_size"] = {"choices": [8, 500]}
+    assert "search_space.batch_size: 500" in refusal(backend_name, tiny_config)
+
+
+def test_a_damaged_model_is_refused(
+    backend_name: str, tiny_config: dict[str, Any], tiny_base: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tiny_base, damaged)
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    tiny_config["model"]["base"] = str(damaged)
+    message = refusal(backend_name, tiny_config)
+    assert f"model.base: {damaged} cannot be loaded" in message
+
+
+def test_a_folder_without_a_model_is_refused(
+    backend_name: str, tiny_config: dict[str, Any], tmp_path: Path
+) -> None:
+    tiny_config["model"]["base"] = str(tmp_path)
+    assert "cannot be loaded" in refusal(backend_name, tiny_config)

@@ -221,6 +221,15 @@ def metrics(folder: Path) -> dict[tuple[str, str], Any]:
     return {(e.result.genome, e.result.stage): dict(e.result.metrics) for e in events}
 
 
+def test_one_worker_decides_as_two_do(place: Path, run: Path) -> None:
+    coralx(
+        place, "evolve", "tiny.yaml", "--name", "alone", "--quiet",
+        "--set", "runtime.workers=1", "--set", "runtime.executor=in-process",
+    )  # fmt: skip
+    assert decisions(place / "runs" / "alone") == decisions(run)
+    assert metrics(place / "runs" / "alone") == metrics(run)
+
+
 def test_a_killed_run_resumes_to_the_same_end(
     place: Path, run: Path, report: dict[str, Any]
 ) -> None:

@@ -7,8 +7,10 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from coralx.config import load_config
 
@@ -65,6 +67,18 @@ def test_coralx_commands_do_what_they_say(command: str, place: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_python_example_runs(tiny_config: dict[str, Any], tmp_path: Path) -> None:
+    """With a config of the test's own in place of my-run.yaml, whose base is on the hub."""
+    tiny_config["runtime"]["executor"] = "in-process"
+    (tmp_path / "my-run.yaml").write_text(yaml.safe_dump(tiny_config))
+    (example,) = [block for block in blocks("python") if "HyperbandTrainer" in block]
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "S2_serious" in done.stdout
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)

@@ -600,3 +600,26 @@ def test_stop_rules_stop_and_are_reported() -> None:
 
 def test_config_of_a_run_is_its_resolved_config(whole: api.Outcome) -> None:
     assert api.run_config(whole.layout) == simulated_config(runtime=KEEP)
+
+
+def test_promote_by_replaces_the_objectives_at_its_stage() -> None:
+    """The objectives would keep the smallest; eval_loss keeps the most skilled."""
+    stages = [
+        {"name": "first", "epoch_budget": 1, "data_percentage": 50, "survival_rate": 0.25},
+        {"name": "last", "epoch_budget": 1, "data_percentage": 100, "survival_rate": 1},
+    ]
+    stages[0] |= {"stop_when": [], "promote_by": "eval_loss", "proxy_metrics": ["eval_loss"]}
+    config = simulated_config(
+        hyperband_config={"training_stages": stages},
+        objectives=[{"metric": "trainable_parameters"}],
+        evolution={"population_size": 12, "generations": 1},
+    )
+    events = events_of(api.evolve(config, "by").layout)
+    losses = {
+        e.result.genome: e.result.metrics["eval_loss"]
+        for e in events
+        if isinstance(e, StageCompleted) and e.result.stage == "first"
+    }
+    decided = next(e for e in events if isinstance(e, StageDecided) and e.stage == "first")
+    promoted = {v.genome for v in decided.verdicts if v.kind == "promote"}
+    assert promoted == set(sorted(losses, key=lambda genome: losses[genome])[:3])
