@@ -46,14 +46,22 @@ def resume(layout: RunLayout, config: Config | None = None, view: View | None = 
     return go_on(layout, Engine.run, config=config, view=view)
 
 
-def train_stage(layout: RunLayout, stage: str, view: View | None = None) -> Outcome:
+def train_stage(
+    layout: RunLayout, stage: str, config: Config | None = None, view: View | None = None
+) -> Outcome:
     """Train the next stage of a run, which must be the one named `stage`.
 
     The last stage of the last generation also measures baselines and front. Raises UsageError
-    naming the next stage if it is another one.
+    naming the next stage if it is another one; otherwise as `resume` does.
     """
-    _require_next(layout, stage)
-    return go_on(layout, _one_stage, view=view)
+    own = config or run_config(layout)
+    _require_next(layout.name, own, History(Ledger.read_events(layout.ledger)), stage)
+
+    def drive(engine: Engine) -> None:
+        _require_next(layout.name, own, engine.history, stage)  # the run is ours only now
+        _one_stage(engine)
+
+    return go_on(layout, drive, config=own, view=view)
 
 
 def start_stage(config: Config, name: str | None = None, view: View | None = None) -> Outcome:
@@ -68,26 +76,25 @@ def train_population(
     return start(config, Engine.run, given=genomes, view=view)
 
 
-def _require_next(layout: RunLayout, stage: str) -> None:
-    """Raise UsageError unless `stage` is the one that the run is to train next."""
-    config = run_config(layout)
+def _require_next(run: str, config: Config, history: History, stage: str) -> None:
+    """Raise UsageError unless `stage` is the one that the run is to train next, or its last one,
+    whose measuring was cut off."""
     names = [configured.name for configured in config.hyperband_config.training_stages]
     if stage not in names:
         raise UsageError(f"the config has no stage {stage!r}", f"Its stages: {', '.join(names)}.")
-    history = History(Ledger.read_events(layout.ledger))
     following = next_stage(config, history)
     if following is None:
+        if history.completed is None and stage == names[-1]:
+            return
         raise UsageError(
-            f"run {layout.name!r} has completed all its stages",
+            f"run {run!r} has completed all its stages",
             f"Start a new one: coralx stage CONFIG {names[0]}",
         )
     wanted = following[1].name
     if stage != wanted:
         is_past = names.index(stage) < names.index(wanted)
         why = "is completed already" if is_past else "is out of order"
-        raise UsageError(
-            f"stage {stage!r} of run {layout.name!r} {why}", f"The next stage is {wanted}."
-        )
+        raise UsageError(f"stage {stage!r} of run {run!r} {why}", f"The next stage is {wanted}.")
 
 
 def _one_stage(engine: Engine) -> None:

@@ -25,9 +25,10 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class RunResumed:
-    """A later process took the run up, after so many seconds of getting ready."""
+    """A later process took the run up with so many workers, after so many seconds."""
 
     startup_seconds: float
+    workers: int
 
 
 @dataclass(frozen=True)

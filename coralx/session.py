@@ -24,11 +24,12 @@ from coralx.run.allowance import Allowance
 from coralx.run.checkpoints import hand_over
 from coralx.run.engine import Engine
 from coralx.run.environment import hardware, versions
-from coralx.run.finale import front_of
+from coralx.run.finale import front_of, wants_baseline
 from coralx.run.history import History
 from coralx.run.layout import RunLayout, refuse_taken
-from coralx.run.ledger import FORMAT, Ledger, wall_seconds
+from coralx.run.ledger import FORMAT, Ledger
 from coralx.run.lock import claiming, owning
+from coralx.run.usage import gpus_in_use, machine_use
 from coralx.search.space import own_recipes, space_of
 from coralx.training.backend import choose
 
@@ -125,7 +126,8 @@ def go_on(
         stack.enter_context(_resumable(layout))
         ledger = Ledger(layout.ledger)
         history = History(ledger)
-        if history.completed is not None:
+        last = config.hyperband_config.training_stages[-1].name
+        if history.completed is not None and not wants_baseline(config, history, last):
             return _report(config, ledger, layout)
         if history.started is None:
             raise DamagedRunError(f"{layout.ledger}: does not begin with its first event")
@@ -136,7 +138,8 @@ def go_on(
         settings = _settings_again(config, history.started.settings)
         facts = _started(executor, config, settings, session)
         _require_same_facts(facts, history.started.facts, layout)
-        session.open(ledger, RunResumed(round(time.monotonic() - began, 3)))
+        seconds = round(time.monotonic() - began, 3)
+        session.open(ledger, RunResumed(seconds, executor.settings.workers))
         return _drive(config, facts, executor, session, layout, drive, ())
 
 
@@ -214,14 +217,15 @@ def _drive(
         raise RuntimeError("the session has no ledger yet")
     allowance = Allowance(
         budget=config.budget,
-        spent_seconds=wall_seconds(ledger.entries),
+        spent_seconds=machine_use(ledger.entries).wall_seconds,
         since=time.monotonic(),
-        gpus=executor.settings.workers if facts.device.startswith("cuda") else 0,
+        gpus=gpus_in_use(facts, executor.settings.workers),
+        spent_gpu_seconds=machine_use(ledger.entries).gpu_seconds,
     )
     engine = Engine(config, facts, executor, ledger, layout, allowance=allowance, given=given)
     drive(engine)
     executor.close()
-    if engine.is_over:
+    if engine.is_over and engine.history.completed is None:
         ledger.append(RunCompleted(engine.front()))
     return _report(config, ledger, layout)
 

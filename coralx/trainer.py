@@ -12,10 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from coralx import api, records
 from coralx.config import Config, load_config, parse_config
 from coralx.config.loading import anchor_paths
 from coralx.config.modes import resolve_mode
+from coralx.config.problems import problems_of
+from coralx.config.space import ModuleChoices, SeedGenome
 from coralx.errors import UsageError
 from coralx.events import StageCompleted
 from coralx.report.live import View
@@ -95,6 +99,7 @@ class HyperbandTrainer:
         self.run_folder: Path | None = None
         self._view = view
         self._report: dict[str, Any] = {}
+        self._results: list[TrainingResult] = []
 
     @property
     def stages(self) -> tuple[TrainingStage, ...]:
@@ -121,7 +126,12 @@ class HyperbandTrainer:
         evolution = self.config.evolution.model_copy(
             update={"generations": 1, "population_size": max(2, len(given)), "seed_genomes": ()}
         )
-        config = self.config.model_copy(update={"evolution": evolution})
+        choices = self.config.search_space.target_modules.choices
+        named = dict.fromkeys([*choices, *(genome.genes.target_modules for genome in given)])
+        space = self.config.search_space.model_copy(  # so that the worker checks all of them
+            update={"target_modules": ModuleChoices(choices=tuple(named))}
+        )
+        config = self.config.model_copy(update={"evolution": evolution, "search_space": space})
         outcome = api.train_population(config, given, self._view)
         self.run_folder, self._report = outcome.layout.root, outcome.report
         results = [
@@ -132,7 +142,7 @@ class HyperbandTrainer:
         self._set_fitness(genomes, results)
         places = {stage.name: place for place, stage in enumerate(self.stages)}
         results.sort(key=lambda result: (places[result.stage], result.genome))
-        return [
+        self._results = [
             TrainingResult(
                 genome_id=result.genome,
                 stage=result.stage,
@@ -142,6 +152,7 @@ class HyperbandTrainer:
             )
             for result in results
         ]
+        return list(self._results)
 
     def get_training_efficiency_report(
         self, results: Sequence[TrainingResult] | None = None
@@ -153,14 +164,12 @@ class HyperbandTrainer:
         """
         if not self._report:
             raise UsageError("nothing was trained yet", "Call train_population first.")
-        efficiency: dict[str, Any] = self._report["efficiency"]
-        trained = sum(row["genomes_trained"] for row in efficiency["stage_breakdown"].values())
-        if results is not None and len(results) != trained:
+        if results is not None and list(results) != self._results:
             raise UsageError(
-                f"the report is about the last population ({trained} results), not about these "
-                f"{len(results)}",
+                "these are not the results of the population that was trained last",
                 "Pass the list that train_population returned.",
             )
+        efficiency: dict[str, Any] = self._report["efficiency"]
         return efficiency
 
     def _record(self, genome: Genome) -> records.Genome:
@@ -170,8 +179,7 @@ class HyperbandTrainer:
             modules = tuple(sorted(set(cfg.target_modules)))
         elif cfg.target_modules != records.ALL_LINEAR:
             modules = (cfg.target_modules,)
-        if cfg.r < 1:
-            raise UsageError(f"genome {genome.id!r}: r is {cfg.r}, it must be at least 1")
+        _check_values(genome)
         genes = records.Genes(
             rank=cfg.r,
             alpha_ratio=cfg.alpha / cfg.r,
@@ -200,6 +208,25 @@ def _loaded(config: Config | Mapping[str, Any] | str | Path) -> Config:
     if isinstance(config, str | Path):
         return load_config(Path(config))
     return anchor_paths(parse_config(dict(config), "config"), Path.cwd())
+
+
+def _check_values(genome: Genome) -> None:
+    """Raise UsageError for values that no LoRA can have."""
+    cfg = genome.lora_cfg
+    given = {
+        "rank": cfg.r,
+        "alpha": cfg.alpha,
+        "dropout": cfg.dropout,
+        "learning_rate": cfg.learning_rate,
+        "target_modules": [] if isinstance(cfg.target_modules, str) else list(cfg.target_modules),
+    }
+    if isinstance(cfg.target_modules, str):
+        del given["target_modules"]
+    try:
+        SeedGenome.model_validate(given)
+    except ValidationError as error:
+        problems = "; ".join(problems_of(error, SeedGenome))
+        raise UsageError(f"genome {genome.id!r}: {problems}") from None
 
 
 def _check_ids(ids: Sequence[str]) -> None:

@@ -64,6 +64,7 @@ def test_a_budget_of_minutes_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> No
     ticks = [0] * 30
     outcome = api.evolve(config)
     assert outcome.report["ended_by"] == "budget.max_minutes = 1"
+    assert trained(outcome) > 0
     assert any(isinstance(e, BudgetSpent) for e in Ledger.read_events(outcome.layout.ledger))
 
 
@@ -102,3 +103,20 @@ def test_the_baseline_is_trained_to_the_end_and_counted_apart() -> None:
     assert ours["actual_steps"] == theirs["actual_steps"]
     assert ours["total_genomes"] == theirs["total_genomes"]
     assert outcome.report["front"] == without.report["front"]
+
+
+def test_more_recipes_than_the_population_holds_are_refused() -> None:
+    config = simulated(evolution={"population_size": 2, "seed_genomes": [OWN] * 3})
+    with pytest.raises(ConfigError, match=r"3 recipes, but evolution\.population_size is 2"):
+        api.evolve(config)
+
+
+def test_a_baseline_may_be_asked_for_once_the_run_is_over() -> None:
+    space = {"rank": {"choices": [2, 4]}}
+    done = api.evolve(simulated(search_space=space))
+    again = api.resume(done.layout, simulated(search_space=space, runtime={"baseline": True}))
+    assert again.report["baselines"]["default_recipe"]["auroc"] > 0.5
+    assert again.report["front"] == done.report["front"]
+    before = Ledger.read(done.layout.ledger)
+    api.resume(done.layout)
+    assert Ledger.read(done.layout.ledger) == before

@@ -249,7 +249,9 @@ def test_a_killed_run_resumes_to_the_same_end(
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = metrics(killed)
-    output = coralx(place, "evolve", "tiny.yaml", "--resume", "killed")
+    output = coralx(
+        place, "evolve", "tiny.yaml", "--resume", "killed", "--set", "runtime.workers=1"
+    )
     assert "resumed where the ledger ends" in output
     assert decisions(killed) == decisions(run)
     assert metrics(killed) == metrics(run)

@@ -103,7 +103,7 @@ EVENTS: tuple[Event, ...] = (
         warnings=("too strict",),
     ),
     GenerationCompleted(0, ("a", "d")),
-    RunResumed(0.5),
+    RunResumed(0.5, 2),
     FrontMeasured(Measurement("a", {"auroc": 0.9}, {"auroc": Interval(0.9, None, 1.0)})),
     FrontMeasured(Measurement(None, {}, {})),
     WorkerStopped(worker=0, base_loads=1, jobs=4),
@@ -156,7 +156,7 @@ def test_figure_that_is_no_number_never_reaches_the_ledger(tmp_path: Path, figur
     ledger.append(RunCompleted(()))
     before = path.read_bytes()
     with pytest.raises(ValueError, match="JSON compliant"):
-        ledger.append(RunResumed(figure))
+        ledger.append(RunResumed(figure, 1))
     assert path.read_bytes() == before
     assert len(ledger.entries) == 1
 
@@ -177,8 +177,8 @@ def test_reread_ledger_equals_the_written_one(tmp_path: Path) -> None:
 
 def test_appending_goes_on_where_the_file_ends(tmp_path: Path) -> None:
     path = written(tmp_path)
-    Ledger(path).append(RunResumed(1.0))
-    assert tuple(Ledger(path)) == (*EVENTS, RunResumed(1.0))
+    Ledger(path).append(RunResumed(1.0, 1))
+    assert tuple(Ledger(path)) == (*EVENTS, RunResumed(1.0, 1))
 
 
 def test_observers_hear_an_event_once_it_is_on_disk(tmp_path: Path) -> None:

@@ -201,5 +201,5 @@ def test_texts_that_stand_in_two_splits_are_counted(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("text,label\nt1,n\nt2,y\nnew,y\nfresh,n\n")
     examples = read(tmp_path / "a.csv", validation=str(tmp_path / "b.csv"), labels=("n", "y"))
     assert any(
-        w.startswith("2 of 4 validation texts stand in the training") for w in examples.warnings
+        w.startswith("2 of 4 validation texts stand in the train split") for w in examples.warnings
     )

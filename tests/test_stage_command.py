@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from coralx.cli.app import app
-from coralx.errors import CoralXError, UsageError
+from coralx.errors import ConfigError, CoralXError, NoResultError, UsageError
 from coralx.events import FrontMeasured, GenerationCompleted, RunCompleted, StageDecided
 from coralx.run.ledger import Ledger
 
@@ -80,3 +80,32 @@ def test_a_later_stage_without_any_run_is_refused(place: Path) -> None:
     with pytest.raises(CoralXError, match="no run named 'run'"):
         invoke("stage", "c.yaml", "S1_shakeout")
     assert not (place / "runs").exists()
+
+
+def test_a_last_stage_that_was_killed_while_measuring_can_be_called_again(place: Path) -> None:
+    for stage in STAGES:
+        invoke("stage", "c.yaml", stage, "--run", "r")
+    ledger = place / "runs/r/ledger.jsonl"
+    whole = decided(place / "runs/r")
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    last = max(i for i, line in enumerate(lines) if b'"type":"StageDecided"' in line)
+    ledger.write_bytes(b"".join(lines[: last + 1]))
+    invoke("stage", "c.yaml", "S3_finisher", "--run", "r")
+    assert decided(place / "runs/r") == whole
+
+
+@pytest.mark.usefixtures("place")
+def test_a_stage_goes_on_under_its_own_config_alone() -> None:
+    invoke("stage", "c.yaml", "S0_sanity", "--run", "r")
+    with pytest.raises(UsageError, match=r"training\.batch_size"):
+        invoke("stage", "c.yaml", "S1_shakeout", "--run", "r", "--set", "training.batch_size=4")
+    with pytest.raises(NoResultError, match="S1_shakeout was not completed"):
+        invoke("stage", "c.yaml", "S1_shakeout", "--run", "r", "--set", "budget.max_steps=20")
+    invoke("stage", "c.yaml", "S1_shakeout", "--run", "r", "--set", "budget.max_steps=20000")
+
+
+@pytest.mark.parametrize("name", ["..", "latest", "-x", "a b"])
+def test_a_first_stage_makes_no_run_of_an_impossible_name(place: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"experiment\.name"):
+        invoke("stage", "c.yaml", "S0_sanity", f"--run={name}")
+    assert [path.name for path in place.iterdir()] == ["c.yaml"]

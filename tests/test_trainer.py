@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -110,7 +111,11 @@ def test_config_may_be_a_path_a_mapping_or_loaded(
         ([], "empty"),
         ([healthy("a"), healthy("a")], "share the id 'a'"),
         ([healthy("../a")], "cannot name a folder"),
-        ([Genome("a", LoRAConfig(r=0))], "r is 0"),
+        ([Genome("a", LoRAConfig(r=0))], "genome 'a': rank.*found 0"),
+        ([Genome("a", LoRAConfig(dropout=1.5))], "genome 'a': dropout.*found 1.5"),
+        ([Genome("a", LoRAConfig(learning_rate=-1.0))], "learning_rate.*found -1.0"),
+        ([Genome("a", LoRAConfig(alpha=0))], "alpha.*found 0"),
+        ([Genome("a", LoRAConfig(target_modules=[]))], "target_modules"),
     ],
 )
 def test_a_population_that_cannot_be_trained_is_refused(
@@ -158,21 +163,78 @@ def test_planted_genomes_are_stopped_by_the_right_rule_at_the_right_stage(
 
 @pytest.mark.slow
 def test_a_healthy_genome_is_never_stopped_over_twenty_seeds() -> None:
-    """The quickstart's model and data, the published default rules."""
-    stages = [TrainingStage("S0", 1.0, 25, 1.0), TrainingStage("S1", 1.0, 100, 1.0)]
+    """The quickstart's model and data, the published default rules, beside one that learns
+    nothing, so that no floor is waived."""
     from coralx.config import load_config
 
+    stages = [
+        TrainingStage("S0", 1.0, 20, 1.0),
+        TrainingStage("S1", 1.0, 50, 1.0),
+        TrainingStage("S2", 1.0, 60, 1.0),
+    ]
     quickstart = load_config(ROOT / "configs" / "quickstart.yaml").model_dump(mode="json")
     quickstart["runtime"]["executor"] = "in-process"
     for seed in range(20):
         quickstart["experiment"]["seed"] = seed
         trainer = HyperbandTrainer(quickstart, stages=stages)
         lora = LoRAConfig(r=8, alpha=16, target_modules=MODULES, learning_rate=1e-3)
-        trainer.train_population([Genome(f"healthy-{seed}", lora)])
+        idle = LoRAConfig(r=2, alpha=2, target_modules=MODULES, learning_rate=1e-8)
+        trainer.train_population([Genome(f"healthy-{seed}", lora), Genome(f"idle-{seed}", idle)])
         assert trainer.run_folder is not None
         report = json.loads((trainer.run_folder / "report.json").read_text())
-        assert report["stopped"] == [], seed
+        stopped = [(entry["genome"], entry["rule"]) for entry in report["stopped"]]
+        assert f"healthy-{seed}" not in dict(stopped), stopped
         assert report["not_judged"] == [], seed
+        assert not any("too strict" in warning for warning in report["warnings"]), seed
+
+
+def test_a_stage_of_few_steps_is_not_judged_and_says_so(config: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from coralx.report.live import PlainLines
+
+    spoken = io.StringIO()
+    config["hyperband_config"]["training_stages"][0]["stop_when"] = ["gradient_norm > 1e-9"]
+    config["hyperband_config"]["training_stages"][2]["stop_when"] = ["gradient_norm > 1e-9"]
+    view = PlainLines(Console(file=spoken, width=200))
+    trainer = HyperbandTrainer(config, view=view)
+    trainer.train_population([healthy("a"), healthy("b")])
+    assert trainer.run_folder is not None
+    report = json.loads((trainer.run_folder / "report.json").read_text())
+    assert {(entry["stage"], entry["genome"]) for entry in report["not_judged"]} == {
+        ("S0_sanity", "a"),
+        ("S0_sanity", "b"),
+    }
+    assert "not judged, fewer than 8 steps after warm-up: a, b" in spoken.getvalue()
+    stopped = {entry["stage"] for entry in report["stopped"]}
+    assert stopped == {"S2_serious"}
+    assert "stopped at S2_serious, step 18: gradient_norm > 1e-09" in spoken.getvalue()
+
+
+def test_the_last_population_alone_is_reported(config: dict[str, Any]) -> None:
+    trainer = HyperbandTrainer(config, stages=STAGES[:1])
+    first = trainer.train_population([healthy("a")])
+    second = trainer.train_population([healthy("b")])
+    assert trainer.get_training_efficiency_report(second)["total_genomes"] == 1
+    with pytest.raises(UsageError, match="not the results of the population"):
+        trainer.get_training_efficiency_report(first)
+
+
+def test_a_genome_may_be_called_baseline(config: dict[str, Any]) -> None:
+    trainer = HyperbandTrainer(config, stages=STAGES[:1])
+    (result,) = trainer.train_population([healthy("baseline")])
+    assert result.genome_id == "baseline"
+
+
+def test_modules_that_the_base_lacks_are_refused_before_there_is_a_run(
+    config: dict[str, Any], place: Path
+) -> None:
+    from coralx.errors import ConfigError
+
+    strange = Genome("a", LoRAConfig(target_modules=["q_proj"]))
+    with pytest.raises(ConfigError, match=r"no linear module 'q_proj'.*query"):
+        HyperbandTrainer(config).train_population([strange])
+    assert not (place / "runs").exists()
 
 
 def test_the_example_script_runs(config: dict[str, Any], place: Path) -> None:

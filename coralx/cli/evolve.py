@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from coralx import api
+from coralx.cli.resuming import resumed_config
 from coralx.cli.shared import (
     Overrides,
     errors_naming,
@@ -17,12 +18,11 @@ from coralx.cli.shared import (
     print_outcome,
     warn_of_few_finishers,
 )
-from coralx.config import Config, load_config
-from coralx.config.compare import differences
-from coralx.config.modes import Mode, mode_of, resolve_mode
+from coralx.config import load_config
+from coralx.config.modes import Mode, resolve_mode
 from coralx.errors import UsageError
 from coralx.report.live import view_for
-from coralx.run.layout import RunLayout, find_run
+from coralx.run.layout import find_run
 
 
 def command(
@@ -79,7 +79,7 @@ def command(
         if name is not None:
             raise UsageError("--name starts a new run, --resume goes on with one", "Leave one out.")
         layout = find_run(resume)
-        config = _resumed(layout, config_path, settings, mode, backend)
+        config = resumed_config(layout, config_path, settings, mode, backend)
         outcome = api.resume(layout, config, view)
     else:
         if config_path is None:
@@ -93,38 +93,3 @@ def command(
             warn_of_few_finishers(config, console, quiet=quiet)
             outcome = api.evolve(config, name, view)
     print_outcome(outcome, console)
-
-
-def _resumed(
-    layout: RunLayout,
-    path: Path | None,
-    settings: list[str],
-    mode: Mode | None,
-    backend: str | None,
-) -> Config:
-    """The config to resume under: the run's own, or one that differs in how it runs alone."""
-    own = api.run_config(layout)
-    if path is None:
-        config = api.run_config(layout, settings)
-        if mode is not None or backend is not None:
-            config = resolve_mode(config, mode, known_backend(backend))
-    else:
-        loaded = load_config(path, settings)
-        if mode is None and backend is None:
-            mode = mode_of(own)
-            backend = own.runtime.backend if mode == "full" else None
-        config = resolve_mode(loaded, mode, known_backend(backend))
-        named = config.experiment.model_copy(update={"name": own.experiment.name})
-        config = config.model_copy(update={"experiment": named})
-    changed = [key for key in differences(own, config) if not _may_differ(key)]
-    if changed:
-        raise UsageError(
-            f"the config differs from that of run {layout.name!r} in {', '.join(changed)}",
-            "Only budget.* and runtime.* may (but for runtime.backend). Go on with the run's own "
-            f"config: coralx evolve --resume {layout.name}",
-        )
-    return config
-
-
-def _may_differ(key: str) -> bool:
-    return key.startswith(("budget.", "runtime.")) and key != "runtime.backend"

@@ -82,7 +82,7 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     if report["ended_by"] is not None:
         console.print(
             f"Ended by {report['ended_by']}. To go on: coralx evolve --resume "
-            f"{outcome.layout.name} --set budget.KEY=MORE",
+            f"{outcome.layout.shortest_name} --set budget.KEY=MORE",
             soft_wrap=True,
             highlight=False,
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
 
 from coralx import api
+from coralx.cli.resuming import resumed_config
 from coralx.cli.shared import (
     ConfigPath,
     Overrides,
@@ -17,7 +19,7 @@ from coralx.cli.shared import (
 )
 from coralx.config import load_config
 from coralx.config.modes import Mode, resolve_mode
-from coralx.errors import UsageError
+from coralx.errors import NoResultError, UsageError
 from coralx.report.live import view_for
 from coralx.run.layout import RUNS, RunLayout, find_run, is_run, latest_run
 
@@ -45,9 +47,11 @@ def command(
     The first stage starts a run of one generation; the last one measures baselines and front and
     writes best/. A stage that is not the next one is refused.
     """
-    settings = [*(overrides or []), "evolution.generations=1"]
+    settings = list(overrides or [])
+    if run is not None and "/" not in run:
+        settings.append(f"experiment.name={json.dumps(run)}")
     with errors_naming(config_path):
-        config = resolve_mode(load_config(config_path, settings), mode, None)
+        config = load_config(config_path, [*settings, "evolution.generations=1"])
     names = [configured.name for configured in config.hyperband_config.training_stages]
     if stage not in names:
         raise UsageError(
@@ -57,12 +61,21 @@ def command(
     view = view_for(console, quiet=quiet)
     layout = _existing(run, config.experiment.name, is_first=stage == names[0])
     if layout is not None:
-        outcome = api.train_stage(layout, stage, view)
+        generations = api.run_config(layout).evolution.generations
+        settings.append(f"evolution.generations={generations}")
+        config = resumed_config(layout, config_path, settings, mode, None)
+        outcome = api.train_stage(layout, stage, config, view)
     else:
-        warn_of_few_finishers(config, console, quiet=quiet)
         with errors_naming(config_path):
+            config = resolve_mode(config, mode, None)
+            warn_of_few_finishers(config, console, quiet=quiet)
             outcome = api.start_stage(config, run, view)
     print_outcome(outcome, console)
+    if outcome.report["ended_by"] is not None:
+        raise NoResultError(
+            f"stage {stage} was not completed: {outcome.report['ended_by']}",
+            f"Give it more: coralx stage {config_path} {stage} --set budget.KEY=MORE",
+        )
 
 
 def _existing(run: str | None, name: str, *, is_first: bool) -> RunLayout | None:

@@ -6,6 +6,7 @@ from coralx.cli.shared import ConfigPath, Overrides, errors_naming, output_conso
 from coralx.config import load_config
 from coralx.config.modes import mode_of, resolve_mode
 from coralx.schedule.stages import cohort_sizes, finisher_warning, schedule_of
+from coralx.search.space import own_recipes, space_of
 
 
 def command(config_path: ConfigPath, overrides: Overrides = None) -> None:
@@ -17,6 +18,8 @@ def command(config_path: ConfigPath, overrides: Overrides = None) -> None:
     if config.model.base is not None and config.data.train is not None:
         with errors_naming(config_path):
             config = resolve_mode(config, None, None)
+    with errors_naming(config_path):
+        own_recipes(config, space_of(config))
     stages = schedule_of(config.hyperband_config)
     population = config.evolution.population_size
     console = output_console()

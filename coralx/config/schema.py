@@ -24,6 +24,13 @@ class Experiment(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "run"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
 
+    @field_validator("name", mode="after")
+    @classmethod
+    def _is_no_keyword(cls, name: str) -> str:
+        if name == "latest":
+            raise ValueError("`latest` means the newest run, so no run can be called so")
+        return name
+
 
 class Model(Section):
     """`base`: hub id, local folder, or `builtin:<name>`."""

@@ -70,7 +70,7 @@ def load_examples(data: Data, seed: int) -> Examples:
     _require_all_classes("data.train", train, names)
     for name in ("validation", "test"):
         _require_all_classes(f"data.{name}", splits[name], names)
-    warnings += _duplicates(train, {name: splits[name] for name in ("validation", "test")})
+    warnings += _duplicates({**splits, "train": train})
     return Examples(
         train, tuple(splits["validation"]), tuple(splits["test"]), names, tuple(warnings)
     )
@@ -123,18 +123,18 @@ def _require_all_classes(where: str, rows: Sequence[Example], names: Sequence[st
         )
 
 
-def _duplicates(train: Sequence[Example], others: Mapping[str, Sequence[Example]]) -> list[str]:
-    """Warnings about texts of the training split that validation or test hold as well."""
-    seen = {example.text for example in train}
-    counts = {
-        name: sum(example.text in seen for example in examples) for name, examples in others.items()
-    }
-    return [
-        f"{count} of {len(others[name])} {name} texts stand in the training split, too: its "
-        "figures will look better than they are"
-        for name, count in counts.items()
-        if count
-    ]
+def _duplicates(splits: Mapping[str, Sequence[Example]]) -> list[str]:
+    """Warnings about texts that stand in more than one split."""
+    texts = {name: {example.text for example in splits[name]} for name in splits}
+    found = []
+    for held, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        count = sum(example.text in texts[held] for example in splits[other])
+        if count:
+            found.append(
+                f"{count} of {len(splits[other])} {other} texts stand in the {held} split, too: "
+                "its figures will look better than they are"
+            )
+    return found
 
 
 # -- texts ---------------------------------------------------------------------------------------

@@ -46,7 +46,8 @@ class Executor(Protocol):
     def run(self, tasks: Sequence[Task], deadline: float | None = None) -> Iterator[Outcome]:
         """Outcomes of all `tasks` in the order of their completion.
 
-        At the `deadline` (of the monotonic clock) it ends: what is not done by then is dropped.
+        At the `deadline` (of the monotonic clock) it ends: what is not done by then is dropped (in
+        this very process a task under way is finished first).
         """
         ...
 

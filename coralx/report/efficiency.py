@@ -10,19 +10,21 @@ from typing import Any
 
 from coralx.records import Finish, Promote, StageResult, Stop
 from coralx.run.history import History
+from coralx.run.usage import MachineUse
 from coralx.schedule.stages import Stage
 
 
 def efficiency_of(
-    history: History, stages: Sequence[Stage], wall_seconds: float = 0.0
+    history: History, stages: Sequence[Stage], use: MachineUse | None = None
 ) -> dict[str, Any]:
     """The `efficiency` part of the report; times in seconds, greater ratios are better.
 
     Naive is every genome trained to the last stage's budget. Its seconds come from each genome's
     own measured seconds per step; evaluation and overhead (loading and saving) are counted on both
-    sides, at the mean that each stage showed. `utilisation` is the workers' busy seconds over
-    wall seconds times workers, `gpu_hours` wall hours times the GPUs in use. A baseline that was
-    trained beside the search is counted apart.
+    sides, at the mean that each stage showed. `actual_steps` continue from checkpoints;
+    `restart_steps` is what every stage from scratch would have cost. `utilisation` is the workers'
+    busy seconds over those they were there, `gpu_hours` counts every GPU in use. A baseline that
+    was trained beside the search is counted apart.
     """
     started = history.started
     batch_sizes = {g: genome.genes.batch_size for g, genome in history.genomes.items()}
@@ -40,6 +42,10 @@ def efficiency_of(
     lengths = Counter(epochs[genome] for genome in trained)
     naive_steps = sum((n * stages[-1].planned_steps(e) for e, n in lengths.items()), Fraction(0))
     actual_steps = sum((row["planned_steps"] for row in rows.values()), Fraction(0))
+    restart_steps = sum(
+        (stage.planned_steps(epochs[r.genome]) for stage in stages for r in by_stage[stage.name]),
+        Fraction(0),
+    )
     for row in rows.values():
         row["planned_steps"] = float(row["planned_steps"])
     return {
@@ -52,20 +58,21 @@ def efficiency_of(
         "naive_steps": float(naive_steps),
         "actual_steps": float(actual_steps),
         "step_ratio": float(naive_steps / actual_steps) if actual_steps else None,
-        **_machine_use(history, actual_seconds, wall_seconds),
+        "restart_steps": float(restart_steps),
+        "restart_step_ratio": float(naive_steps / restart_steps) if restart_steps else None,
+        **_machine_use(history, actual_seconds, use),
     }
 
 
-def _machine_use(history: History, busy_seconds: float, wall_seconds: float) -> dict[str, Any]:
-    if history.started is None or not wall_seconds or history.started.facts.device == "none":
+def _machine_use(history: History, busy_seconds: float, use: MachineUse | None) -> dict[str, Any]:
+    if history.started is None or use is None or history.started.facts.device == "none":
         return {}  # simulated seconds say nothing about a machine
-    workers = history.started.settings.workers
-    gpus = workers if history.started.facts.device.startswith("cuda") else 0
     baseline = list(history.baseline.values())
     baseline_seconds = sum(result.seconds for result in baseline)
+    busy = busy_seconds + baseline_seconds
     return {
-        "utilisation": (busy_seconds + baseline_seconds) / (wall_seconds * workers),
-        "gpu_hours": gpus * wall_seconds / 3600,
+        "utilisation": busy / use.worker_seconds if use.worker_seconds else None,
+        "gpu_hours": use.gpu_seconds / 3600,
         "baseline_steps": sum(result.steps for result in baseline),
         "baseline_time": round(baseline_seconds, 3),
     }

@@ -16,9 +16,12 @@ from rich.text import Text
 
 from coralx.config import Config
 from coralx.events import (
+    BaselineTrained,
+    BudgetSpent,
     Event,
     FrontMeasured,
     GenerationStarted,
+    GenomeFailed,
     RunResumed,
     RunStarted,
     StageCompleted,
@@ -30,6 +33,7 @@ from coralx.records import Progress, Stop
 from coralx.report.opening import opening_lines
 from coralx.report.progress import Standings, describe, tally
 from coralx.report.terminal import duration, figure, modules
+from coralx.run.history import BASELINE
 
 PLAIN_SECONDS = 10.0
 """Between two plain lines about a job that is under way."""
@@ -142,9 +146,15 @@ class PlainLines(Silent):
                     if isinstance(verdict, Stop):
                         self._say(f"{verdict.genome} {describe(verdict, event.stage)}")
                 if event.not_judged:
-                    self._say(f"not judged, too few steps: {', '.join(event.not_judged)}")
+                    self._say(not_judged_line(event))
                 for warning in event.warnings:
                     self._say(f"warning: {warning}")
+            case GenomeFailed():
+                self._say(f"{event.genome} failed at {event.stage}: {event.reason}")
+            case BudgetSpent():
+                self._say(f"ended by {event.limits}; measuring the best so far")
+            case BaselineTrained(result=result):
+                self._say(f"default recipe, {result.stage}: {result.last_step} steps")
             case FrontMeasured(measurement=measurement):
                 test = measurement.test.get(self._metric)
                 shown = figure(test.value if test else None)
@@ -175,8 +185,9 @@ class LiveTable(Silent):
         if isinstance(signal, str):
             self._note = signal
         elif isinstance(signal, Progress):
-            self._note = ""
             self._standings.on_progress(signal)
+            beside = signal.genome == BASELINE
+            self._note = f"default recipe, {self._standings.state[BASELINE]}" if beside else ""
 
     def on_event(self, event: Event) -> None:
         self._standings.on_event(event)
@@ -190,6 +201,8 @@ class LiveTable(Silent):
                 where = f"generation {event.generation + 1}, {event.stage}"
                 done = f"{escape(where)}: {tally(event.verdicts)}; {_remaining(self._standings)}"
                 self._console.print(done, highlight=False)
+                if event.not_judged:
+                    self._console.print(not_judged_line(event), highlight=False)
                 for warning in event.warnings:
                     self._console.print(f"warning: {warning}", style="yellow", markup=False)
             case _:
@@ -255,6 +268,11 @@ def _remaining(standings: Standings) -> str:
     if started is not None and started.facts.device == "none":
         return "simulated"
     return "time left not known yet" if left is None else f"about {duration(left)} left"
+
+
+def not_judged_line(event: StageDecided) -> str:
+    """Whom the stop rules could not judge."""
+    return f"not judged, fewer than 8 steps after warm-up: {', '.join(event.not_judged)}"
 
 
 def resumed_line(standings: Standings) -> str:

@@ -42,5 +42,11 @@ def _plan_lines(config: Config, event: RunStarted) -> list[str]:
         f"plan: {plan.generations} generations, in each (genomes x total steps): {stages}",
         f"      {total:,.6g} steps together, {float(plan.naive_steps) * plan.generations:,.6g} if "
         f"all {population * plan.generations} genomes were trained to the end "
-        f"({float(plan.continue_speedup):.2f}x); {steps:,} steps an epoch",
+        f"({float(plan.continue_speedup):.2f}x; {float(plan.restart_speedup):.2f}x if every stage "
+        f"restarted); {steps:,} steps an epoch",
+        *(
+            [f"      and up to {float(plan.stages[-1].steps_per_genome):,.6g} for the baseline"]
+            if config.runtime.baseline
+            else []
+        ),
     ]

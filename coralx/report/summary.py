@@ -16,7 +16,8 @@ from coralx.report.efficiency import efficiency_of
 from coralx.run.finale import default_finisher, front_of, non_dominated
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
-from coralx.run.ledger import Entry, wall_seconds
+from coralx.run.ledger import Entry
+from coralx.run.usage import machine_use
 from coralx.schedule.stages import Stage, schedule_of
 
 
@@ -31,6 +32,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
     if started is None:
         raise DamagedRunError("the ledger does not begin with its first event")
     stages = schedule_of(config.hyperband_config)
+    use = machine_use(entries)
     members = _front(config, history, stages[-1].name)
     return {
         "run": started.run,
@@ -48,7 +50,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "generations": len(history.populations),
         "population_size": config.evolution.population_size,
         "rows": dict(started.facts.rows),
-        "wall_seconds": wall_seconds(entries),
+        "wall_seconds": use.wall_seconds,
         "objectives": [
             {"metric": objective.metric, "direction": objective.direction}
             for objective in config.objectives
@@ -58,7 +60,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "provisional": [
             _member(history, genome, layout) for genome in _provisional(config, history, stages)
         ],
-        "efficiency": efficiency_of(history, stages, wall_seconds(entries)),
+        "efficiency": efficiency_of(history, stages, use),
         "stopped": _stopped(history),
         "not_judged": [
             {"stage": decision.stage, "generation": decision.generation, "genome": genome}

@@ -183,7 +183,8 @@ def _efficiency_lines(efficiency: Mapping[str, Any]) -> list[str]:
         f"{duration(efficiency['estimated_full_training_time'])}: "
         f"{ratio(efficiency['efficiency_ratio'])} cheaper in time,",
         f"{efficiency['actual_steps']:,.1f} steps against {efficiency['naive_steps']:,.1f}: "
-        f"{ratio(efficiency['step_ratio'])} cheaper in steps.",
+        f"{ratio(efficiency['step_ratio'])} cheaper in steps (restarting every stage from scratch: "
+        f"{efficiency['restart_steps']:,.1f}, {ratio(efficiency['restart_step_ratio'])}).",
         *_machine_lines(efficiency),
     ]
 
@@ -191,8 +192,10 @@ def _efficiency_lines(efficiency: Mapping[str, Any]) -> list[str]:
 def _machine_lines(efficiency: Mapping[str, Any]) -> list[str]:
     lines = []
     if "utilisation" in efficiency:
-        use = f"Workers were busy {100 * efficiency['utilisation']:.0f} % of the time"
-        lines.append(f"{use}; {efficiency['gpu_hours']:.2f} GPU hours.")
+        use = 100 * (efficiency["utilisation"] or 0.0)
+        lines.append(
+            f"Workers were busy {use:.0f} % of the time; {efficiency['gpu_hours']:.2f} GPU hours."
+        )
         if efficiency["baseline_steps"]:
             lines.append(
                 f"Beside that, the default recipe took {efficiency['baseline_steps']:,} steps in "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ class Allowance:
 
     budget: Budget
     spent_seconds: float = 0.0
+    spent_gpu_seconds: float = 0.0
     since: float = 0.0
     gpus: int = 0
 
@@ -37,15 +37,11 @@ class Allowance:
         """The moment of the monotonic clock at which the time is up; None without a limit."""
         limits = []
         if self.budget.max_minutes is not None:
-            limits.append(60.0 * self.budget.max_minutes)
+            limits.append(60.0 * self.budget.max_minutes - self.spent_seconds)
         if self.budget.max_gpu_hours is not None and self.gpus:
-            limits.append(3600.0 * self.budget.max_gpu_hours / self.gpus)
-        return self.since + min(limits) - self.spent_seconds if limits else None
-
-    @property
-    def is_time_up(self) -> bool:
-        """Whether the deadline has passed."""
-        return self.deadline is not None and time.monotonic() >= self.deadline
+            left = 3600.0 * self.budget.max_gpu_hours - self.spent_gpu_seconds
+            limits.append(left / self.gpus)
+        return self.since + min(limits) if limits else None
 
     @property
     def limits(self) -> str:

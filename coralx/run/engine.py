@@ -22,10 +22,10 @@ from coralx.events import (
 )
 from coralx.execution.executor import Executor
 from coralx.files import verify_folder
-from coralx.records import Facts, Genome, JobFailed, Promote, StageResult, Verdict
+from coralx.records import Facts, Genome, JobFailed, Promote, StageResult
 from coralx.run.allowance import Allowance
 from coralx.run.checkpoints import is_intact, prune
-from coralx.run.finale import default_finisher, front_of, measure, train_baseline
+from coralx.run.finale import default_finisher, front_of, measure, train_baseline, wants_baseline
 from coralx.run.history import BASELINE, History
 from coralx.run.jobs import JobMaker
 from coralx.run.layout import RunLayout
@@ -86,11 +86,16 @@ class Engine:
         self.finish()
 
     def finish(self) -> None:
-        """Train the baseline if it is wanted, and measure what the search brought."""
+        """Measure what the search brought; train and measure the baseline if it is wanted."""
+        for generation in self.history.generations:
+            if (generation, self.stages[-1].name) in self.history.decisions:
+                self._survive(generation)
         shared = (self.config, self.executor, self.ledger, self.history, self.jobs)
-        if self.config.runtime.baseline and self.history.budget_spent is None:
-            train_baseline(*shared)
         measure(*shared)
+        is_wanted = wants_baseline(self.config, self.history, self.stages[-1].name)
+        if is_wanted and self.history.budget_spent is None:
+            train_baseline(*shared, self.allowance.deadline)
+            measure(*shared)
 
     @property
     def is_over(self) -> bool:
@@ -213,19 +218,14 @@ class Engine:
         result = self.history.results.get((genome, stage.name))
         if result is None:
             return False
-        decided = (self.history.genomes[genome].generation, stage.name) in self.history.decisions
-        if decided or result.checkpoint is None or self.layout is None:
+        if result.checkpoint is None or self.layout is None:
             return True
         return is_intact(self.layout, genome, stage.name)
 
     # -- decisions -------------------------------------------------------------------------------
 
-    def _decide(
-        self, genomes: Sequence[Genome], stage: Stage, generation: int
-    ) -> Sequence[Verdict]:
-        recorded = self.history.decisions.get((generation, stage.name))
-        if recorded is not None:
-            return recorded.verdicts
+    def _decide(self, genomes: Sequence[Genome], stage: Stage, generation: int) -> None:
+        """Apply stop rules, then the survival rate, and record every verdict."""
         failures = self.history.failures
         failed = {g.id: failures[g.id].reason for g in genomes if g.id in failures}
         results = [self.history.results[g.id, stage.name] for g in genomes if g.id not in failed]
@@ -238,7 +238,6 @@ class Engine:
             generation, stage.name, verdicts, judgement.not_judged, judgement.warnings
         )
         self.ledger.append(event)
-        return verdicts
 
     def _promotion_order(self, stage: Stage, results: Sequence[StageResult]) -> list[str]:
         """Best first: by `promote_by` where the stage names a metric, else by the objectives."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from coralx.config import Config
 from coralx.errors import WorkerError
-from coralx.events import BaselineTrained, FrontMeasured
+from coralx.events import BaselineTrained, FrontMeasured, GenomeFailed
 from coralx.execution.executor import Executor
 from coralx.records import Genome, JobFailed, Measurement, StageResult
 from coralx.run.history import BASELINE, History
@@ -39,26 +39,44 @@ def default_finisher(config: Config, history: History, last_stage: str) -> str |
     for genome in history.finished(last_stage):
         if history.genomes[genome].genes == recipe and history.genomes[genome].inherits is None:
             return genome
-    return BASELINE if last_stage in history.baseline else None
+    trained = history.baseline.get(last_stage)
+    return BASELINE if trained is not None and trained.divergence is None else None
+
+
+def wants_baseline(config: Config, history: History, last_stage: str) -> bool:
+    """Whether the default recipe is still to be trained beside the search."""
+    is_over = BASELINE in history.failures or any(r.divergence for r in history.baseline.values())
+    missing = default_finisher(config, history, last_stage) is None
+    return config.runtime.baseline and missing and not is_over
 
 
 def train_baseline(
-    config: Config, executor: Executor, ledger: Ledger, history: History, jobs: JobMaker
+    config: Config,
+    executor: Executor,
+    ledger: Ledger,
+    history: History,
+    jobs: JobMaker,
+    deadline: float | None,
 ) -> None:
-    """Train the default recipe through every stage, beside the search, unless it is there."""
-    stages = jobs.stages
-    if default_finisher(config, history, stages[-1].name) is not None:
-        return
+    """Train the default recipe through every stage, beside the search, as far as time allows.
+
+    What goes wrong with it is recorded, and costs the search nothing.
+    """
     genome = Genome(BASELINE, 0, space_of(config).common)
-    for stage in stages:
+    for stage in jobs.stages:
         if stage.name in history.baseline:
             continue
-        for outcome in executor.run([jobs.train(genome, stage)]):
-            if not isinstance(outcome, StageResult):
-                raise WorkerError(f"the baseline could not be trained: {outcome}")
-            ledger.append(BaselineTrained(outcome))
-            if outcome.divergence is not None:
-                return
+        for outcome in executor.run([jobs.train(genome, stage)], deadline):
+            match outcome:
+                case StageResult():
+                    ledger.append(BaselineTrained(outcome))
+                case JobFailed(reason=reason):
+                    ledger.append(GenomeFailed(0, BASELINE, stage.name, reason))
+                case _:
+                    raise TypeError(f"a training job brought {outcome!r}")
+        result = history.baseline.get(stage.name)
+        if result is None or result.divergence is not None:
+            return
 
 
 def measure(

@@ -19,8 +19,8 @@ from coralx.events import (
 )
 from coralx.records import Genome, Measurement, StageResult, Stop
 
-BASELINE = "baseline"
-"""The id of the default recipe when it is trained beside the search."""
+BASELINE = "_baseline"
+"""The id of the default recipe when it is trained beside the search; no genome's can be like it."""
 
 
 class History:
@@ -61,8 +61,7 @@ class History:
                 self.budget_spent = None
                 self.is_test_reused = self.is_test_reused or any(self.measurements)
             case BaselineTrained(result=result):
-                if result.divergence is None:
-                    self.baseline[result.stage] = result
+                self.baseline[result.stage] = result
             case BudgetSpent():
                 self.budget_spent = event.limits
             case GenomeFailed():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from coralx.errors import DamagedRunError, SetupError
-from coralx.events import Event, RunResumed, RunStarted
+from coralx.events import Event, RunStarted
 from coralx.files import canonical_json, fsync_directory
 from coralx.records import from_json, to_json
 
@@ -165,16 +165,3 @@ def _parse(line: bytes, number: int, path: Path) -> Entry:
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         reason = "not an event of this format" if isinstance(error, ValidationError) else "not JSON"
         raise DamagedRunError(f"{where}: damaged, {reason}") from None
-
-
-def wall_seconds(entries: Sequence[Entry]) -> float:
-    """Seconds that the run's processes were at work, over all resumes."""
-    total, begin = 0.0, None
-    for previous, entry in zip((None, *entries), entries, strict=False):
-        if isinstance(entry.event, RunStarted | RunResumed):
-            if begin is not None and previous is not None:
-                total += previous.timestamp - begin
-            begin = entry.timestamp - entry.event.startup_seconds
-    if begin is not None:
-        total += entries[-1].timestamp - begin
-    return round(total, 3)

@@ -174,6 +174,11 @@ def own_recipes(config: Config, space: Space) -> list[Genes]:
     Raises ConfigError for every gene that lies outside the space, which could not vary it.
     """
     recipes, problems = [], []
+    count, size = len(config.evolution.seed_genomes), config.evolution.population_size
+    if count > size:
+        problems.append(
+            f"evolution.seed_genomes: {count} recipes, but evolution.population_size is {size}"
+        )
     for place, seed in enumerate(config.evolution.seed_genomes):
         given = {k: v for k, v in seed.model_dump().items() if v is not None}
         rank = given.get("rank", space.common.rank)

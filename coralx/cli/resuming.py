@@ -1,0 +1,52 @@
+"""Under which config a run is resumed: its own, or one that differs in how it runs alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coralx import api
+from coralx.cli.shared import errors_naming, known_backend
+from coralx.config import Config, load_config
+from coralx.config.compare import differences
+from coralx.config.modes import Mode, mode_of, resolve_mode
+from coralx.errors import UsageError
+from coralx.run.layout import RunLayout
+
+
+def resumed_config(
+    layout: RunLayout,
+    path: Path | None,
+    settings: list[str],
+    mode: Mode | None,
+    backend: str | None,
+) -> Config:
+    """The run's own config with `settings`, or that of `path`, if it differs in budget and runtime
+    at most. Raises UsageError naming what else differs."""
+    own = api.run_config(layout)
+    if path is None:
+        config = api.run_config(layout, settings)
+        if mode is not None or backend is not None:
+            config = resolve_mode(config, mode, known_backend(backend))
+    else:
+        with errors_naming(path):
+            loaded = load_config(path, settings)
+            if mode is None and backend is None:
+                mode = mode_of(own)
+                backend = own.runtime.backend if mode == "full" else None
+            config = resolve_mode(loaded, mode, known_backend(backend))
+        name = config.experiment.model_copy(update={"name": own.experiment.name})
+        baseline = own.runtime.baseline or config.runtime.baseline
+        runtime = config.runtime.model_copy(update={"baseline": baseline})
+        config = config.model_copy(update={"experiment": name, "runtime": runtime})
+    changed = [key for key in differences(own, config) if not _may_differ(key)]
+    if changed:
+        raise UsageError(
+            f"the config differs from that of run {layout.name!r} in {', '.join(changed)}",
+            "Only budget.* and runtime.* may (but for runtime.backend). Go on with the run's own "
+            f"config: coralx evolve --resume {layout.shortest_name}",
+        )
+    return config
+
+
+def _may_differ(key: str) -> bool:
+    return key.startswith(("budget.", "runtime.")) and key != "runtime.backend"
