@@ -8,7 +8,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from coralx.cli.shared import ConfigPath, Overrides, output_console, print_json
+from coralx.cli.shared import (
+    ConfigPath,
+    Overrides,
+    errors_naming,
+    output_console,
+    print_json,
+)
 from coralx.config import load_config
 from coralx.plan import Strategy, compare, number, plan_for, plan_json
 from coralx.report.terminal import figure, ratio
@@ -22,8 +28,9 @@ def command(
 ) -> None:
     """Print what one generation costs, and what three strategies would find. Trains nothing."""
     config = load_config(config_path, overrides or ())
-    plan = plan_for(config)
-    strategies = compare(config)
+    with errors_naming(config_path):
+        plan = plan_for(config)
+        strategies = compare(config)
     if as_json:
         print_json(
             {

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
+
 from coralx.cli.shared import ConfigPath, Overrides, errors_naming, output_console
 from coralx.config import load_config
-from coralx.config.modes import mode_of, resolve_mode
+from coralx.config.inputs import missing_inputs
+from coralx.config.modes import mode_of
 from coralx.schedule.stages import cohort_sizes, finisher_warning, schedule_of
 from coralx.search.space import own_recipes, space_of
 
@@ -12,12 +15,10 @@ from coralx.search.space import own_recipes, space_of
 def command(config_path: ConfigPath, overrides: Overrides = None) -> None:
     """Check a config without training: every problem at once, with its key and what is allowed.
 
-    Model and data are looked at by evolve itself, before it makes a run folder.
+    Files and folders that are not there are warned about here, and refused by evolve, which also
+    has a worker look at model and data before it makes a run folder.
     """
     config = load_config(config_path, overrides or ())
-    if config.model.base is not None and config.data.train is not None:
-        with errors_naming(config_path):
-            config = resolve_mode(config, None, None)
     with errors_naming(config_path):
         own_recipes(config, space_of(config))
     stages = schedule_of(config.hyperband_config)
@@ -31,6 +32,8 @@ def command(config_path: ConfigPath, overrides: Overrides = None) -> None:
     console.print(f"genomes a generation: {sizes}", soft_wrap=True, highlight=False)
     if config.model.base is None or config.data.train is None:
         console.print("It names no model or no data: it can be simulated, not trained.")
-    warning = finisher_warning(stages, population)
-    if warning:
-        console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+    warnings = missing_inputs(config)
+    if (few := finisher_warning(stages, population)) is not None:
+        warnings.append(few)
+    for warning in warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
