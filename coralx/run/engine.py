@@ -40,8 +40,9 @@ from coralx.search.space import own_recipes, space_of
 
 def next_stage(config: Config, history: History) -> tuple[int, Stage] | None:
     """The generation and stage that are to be trained next; None when all are decided."""
+    stages = schedule_of(config.hyperband_config)
     for generation in range(config.evolution.generations):
-        for stage in schedule_of(config.hyperband_config):
+        for stage in stages:
             if (generation, stage.name) not in history.decisions:
                 return generation, stage
     return None

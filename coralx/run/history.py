@@ -40,6 +40,7 @@ class History:
         self.is_test_reused = False
         self.measurements: dict[str | None, Measurement] = {}
         self._steps: dict[str, int] = {}
+        self._trained_steps = 0
         self._last: dict[str, StageResult] = {}
         self._stopped: dict[str, tuple[str, Stop]] = {}
         for event in events:
@@ -56,6 +57,7 @@ class History:
             case StageCompleted(result=result):
                 self.results[result.genome, result.stage] = result
                 self._steps[result.genome] = result.last_step
+                self._trained_steps += result.steps
                 if result.divergence is None:
                     self._last[result.genome] = result
                 self.budget_spent = None
@@ -99,7 +101,7 @@ class History:
     @property
     def trained_steps(self) -> int:
         """Optimizer steps that the search has trained."""
-        return sum(result.steps for result in self.results.values())
+        return self._trained_steps
 
     def lineage_steps(self, genome: str) -> int:
         """Own steps and those that its inherited weights had seen before."""

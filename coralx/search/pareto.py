@@ -60,6 +60,8 @@ def crowding(points: Points) -> NDArray[np.float64]:
 
     Equal points share one distance, so that the order of the input never decides between them.
     """
+    if len(points) <= 2:
+        return np.full(len(points), np.inf)
     distinct, place = np.unique(points, axis=0, return_inverse=True)
     count = len(distinct)
     distance = np.zeros(count)
