@@ -145,7 +145,6 @@ class StageResult:
     inherited_steps: int
     checkpoint: str | None
     divergence: Divergence | None = None
-    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from coralx.config.inputs import missing_inputs
 from coralx.config.schema import Config
 from coralx.errors import ConfigError, UsageError
 
 Mode = Literal["simulation", "hyperband", "full"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def mode_of(config: Config) -> Mode:

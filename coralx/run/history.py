@@ -42,7 +42,7 @@ class History:
         self._steps: dict[str, int] = {}
         self._trained_steps = 0
         self._last: dict[str, StageResult] = {}
-        self._stopped: dict[str, tuple[str, Stop]] = {}
+        self._stopped: set[str] = set()
         for event in events:
             self.apply(event)
 
@@ -72,7 +72,7 @@ class History:
                 self.decisions[event.generation, event.stage] = event
                 for verdict in event.verdicts:
                     if isinstance(verdict, Stop):
-                        self._stopped[verdict.genome] = (event.stage, verdict)
+                        self._stopped.add(verdict.genome)
             case GenerationCompleted():
                 self.populations[event.generation] = event.population
             case FrontMeasured(measurement=measurement):
@@ -85,10 +85,6 @@ class History:
     def last_result(self, genome: str) -> StageResult | None:
         """The genome's furthest stage that ended with finite numbers."""
         return self._last.get(genome)
-
-    def stop_of(self, genome: str) -> tuple[str, Stop] | None:
-        """The stage at which a rule took the genome out, and the verdict."""
-        return self._stopped.get(genome)
 
     def is_taken_out(self, genome: str) -> bool:
         """Whether a stop rule or a failing worker ended the genome."""
