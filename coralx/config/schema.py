@@ -72,8 +72,12 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _columns_are_reachable(self) -> Data:
-        if not self.header and not (isinstance(self.text, int) and isinstance(self.label, int)):
-            raise ValueError("without a header, `text` and `label` are column numbers, from 0")
+        pairs = ((self.text, self.label), (self.prompt_column, self.completion_column))
+        if not self.header and not any(isinstance(a, int) and isinstance(b, int) for a, b in pairs):
+            raise ValueError(
+                "without a header, `text` and `label` (sft: `prompt_column` and "
+                "`completion_column`) are column numbers, from 0"
+            )
         return self
 
     @field_validator("prompt", mode="after")
