@@ -129,7 +129,8 @@ class StageResult:
     """What one job brought: figures on the validation split, training signals and costs.
 
     `judged_steps` counts the stage's steps after warm-up. `checkpoint` is None after a divergence.
-    `inherited_steps` counts the lineage's steps before this genome's birth.
+    `inherited_steps` counts the lineage's steps before this genome's birth; `trained_tokens` those
+    that the model read while training (0: not counted). `notes` are remarks on how it was trained.
     """
 
     genome: str
@@ -145,6 +146,8 @@ class StageResult:
     inherited_steps: int
     checkpoint: str | None
     divergence: Divergence | None = None
+    trained_tokens: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
