@@ -147,6 +147,8 @@ class Training(Section):
 class Runtime(Section):
     """`auto` workers: one a GPU; on a CPU one a core, at most four, if memory allows.
 
+    `quantization` stores a language model's weights in 4 or 8 bits (bitsandbytes, CUDA).
+    `gradient_checkpointing` trades time for memory; auto: for language models on a GPU.
     `executor: in-process` trains in the driver's own process, for debuggers. `baseline` trains the
     default recipe to the end beside the search, counted apart.
     """
@@ -155,6 +157,8 @@ class Runtime(Section):
     executor: Literal["auto", "in-process", "local"] = "auto"
     workers: Literal["auto"] | Count = "auto"
     threads_per_worker: Literal["auto"] | Count = "auto"
+    quantization: Literal["none", "4bit", "8bit"] = "none"
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
     keep_checkpoints: Literal["needed", "all"] = "needed"
     baseline: bool = False
 

@@ -15,6 +15,7 @@ Say = Callable[[str], None]
 
 REGISTRY = {
     "peft": "coralx.training.peft:PeftBackend",
+    "unsloth": "coralx.training.unsloth:UnslothBackend",
     "simulated": "coralx.training.simulated:SimulatedBackend",
 }
 
