@@ -30,7 +30,7 @@ from coralx.execution.messages import (
     Train,
     Trained,
 )
-from coralx.execution.process import GOODBYE_SECONDS, WorkerProcess
+from coralx.execution.process import GOODBYE_SECONDS, WorkerProcess, environment
 from coralx.records import Facts, JobFailed, MeasureJob, Settings
 
 Wanted = TypeVar("Wanted", Hello, Ready)
@@ -91,7 +91,7 @@ class LocalExecutor:
         return Prepare(self._config.model_dump(mode="json"), precision, threads)
 
     def _spawn(self, threads: int) -> WorkerProcess:
-        extra, slot = {}, 0
+        extra, slot = environment(self._config), 0
         if self._device.startswith("cuda"):
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
             devices = visible.split(",") if visible else list(map(str, range(self._devices)))

@@ -9,6 +9,8 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 
+from coralx.config.schema import Config
+from coralx.data.builtin import needs_no_hub
 from coralx.execution.executor import Task
 from coralx.execution.messages import Order, Reply, Shutdown, decode_reply, encode
 
@@ -21,6 +23,12 @@ _QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "PYTHONWARNINGS": "ignore",
 }
+
+
+def environment(config: Config) -> dict[str, str]:
+    """What a worker for such a config needs in its environment: where everything lies on this
+    machine, no library is to ask the network."""
+    return {"HF_HUB_OFFLINE": "1"} if needs_no_hub(config) else {}
 
 
 class WorkerProcess:
