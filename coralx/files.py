@@ -10,9 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
+
 from coralx.errors import DamagedRunError
 
 MANIFEST = "manifest.json"
+
+
+def cache_folder() -> Path:
+    """Where things are kept that can be made again; the folder is there."""
+    return user_cache_path("coralx", ensure_exists=True)
 
 
 def canonical_json(value: Any) -> str:

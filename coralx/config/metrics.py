@@ -5,12 +5,20 @@ How each is computed stands in `coralx.objectives`; here only what a config need
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from coralx.config.suggest import did_you_mean
 
 Direction = Literal["maximize", "minimize"]
+Task = Literal["sequence-classification", "label-tokens", "sft"]
+
+CLASSIFICATION: tuple[Task, ...] = ("sequence-classification", "label-tokens")
+CAUSAL: tuple[Task, ...] = ("label-tokens", "sft")
+"""Tasks of causal language models."""
+
+EVERY_TASK: tuple[Task, ...] = ("sequence-classification", "label-tokens", "sft")
 
 
 @dataclass(frozen=True)
@@ -21,16 +29,18 @@ class Metric:
     source: Literal["predictions", "adapter", "training"]
     range: str
     undefined: str = "never"
+    tasks: tuple[Task, ...] = EVERY_TASK
 
 
 CATALOGUE: dict[str, Metric] = {
-    "auroc": Metric("maximize", "predictions", "0 to 1", "a class has no row"),
-    "accuracy": Metric("maximize", "predictions", "0 to 1"),
-    "f1": Metric("maximize", "predictions", "0 to 1"),
-    "precision": Metric("maximize", "predictions", "0 to 1"),
-    "recall": Metric("maximize", "predictions", "0 to 1"),
-    "calibration": Metric("minimize", "predictions", "0 to 1"),
+    "auroc": Metric("maximize", "predictions", "0 to 1", "a class has no row", CLASSIFICATION),
+    "accuracy": Metric("maximize", "predictions", "0 to 1", tasks=CLASSIFICATION),
+    "f1": Metric("maximize", "predictions", "0 to 1", tasks=CLASSIFICATION),
+    "precision": Metric("maximize", "predictions", "0 to 1", tasks=CLASSIFICATION),
+    "recall": Metric("maximize", "predictions", "0 to 1", tasks=CLASSIFICATION),
+    "calibration": Metric("minimize", "predictions", "0 to 1", tasks=CLASSIFICATION),
     "eval_loss": Metric("minimize", "predictions", "0 upward"),
+    "perplexity": Metric("minimize", "predictions", "1 upward", tasks=("sft",)),
     "trainable_parameters": Metric("minimize", "adapter", "1 upward"),
     "adapter_bytes": Metric("minimize", "adapter", "1 upward"),
     "train_loss": Metric("minimize", "training", "0 upward"),
@@ -46,3 +56,16 @@ def check_metric(name: object) -> object:
             f"no metric of that name{did_you_mean(name, CATALOGUE)}; known: {', '.join(CATALOGUE)}"
         )
     return name
+
+
+def default_objectives(task: Task) -> tuple[str, str]:
+    """Skill against size, each in its natural direction."""
+    return "eval_loss" if task == "sft" else "auroc", "trainable_parameters"
+
+
+def offered_metrics(task: Task, names: Iterable[str]) -> None:
+    """Raise ValueError naming the first of `names` that a task has no figure for."""
+    for name in names:
+        if task not in CATALOGUE[name].tasks:
+            offered = ", ".join(known for known, m in CATALOGUE.items() if task in m.tasks)
+            raise ValueError(f"the task {task!r} has no metric {name!r}; it has {offered}")

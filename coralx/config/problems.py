@@ -92,8 +92,11 @@ def problems_of(error: ValidationError, root: type[BaseModel]) -> list[str]:
     locations = [item["loc"] for item in details]
 
     def is_echo(item: ErrorDetails) -> bool:
-        """A list found too short only because its items were refused."""
+        """A list found too short only because its items were refused, or a default that could not
+        be made because something else was."""
         place = item["loc"]
+        if item["type"] == "default_factory_not_called":
+            return True
         return item["type"] == "too_short" and any(
             len(other) > len(place) and other[: len(place)] == place for other in locations
         )

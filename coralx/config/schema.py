@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from coralx.config.metrics import CATALOGUE
+from coralx.config.metrics import CATALOGUE, Task, default_objectives, offered_metrics
+from coralx.config.rules import parse_rule
 from coralx.config.section import Count, MetricName, Section
 from coralx.config.space import SearchSpace, SeedGenome
-from coralx.config.stages import HyperbandConfig
+from coralx.config.stages import HyperbandConfig, TrainingStage, with_defaults
 
 Labels = Annotated[
     tuple[str, ...], BeforeValidator(lambda label: [label] if isinstance(label, str) else label)
@@ -34,15 +36,21 @@ class Experiment(Section):
 
 
 class Model(Section):
-    """`base`: hub id, local folder, or `builtin:<name>`."""
+    """`base`: hub id, local folder, or `builtin:<name>`. `task`: a classification head on an
+    encoder, the label words of a causal language model, or supervised fine-tuning of one."""
 
     base: str | None = None
-    task: Literal["sequence-classification"] = "sequence-classification"
+    task: Task = "sequence-classification"
     max_length: Annotated[int, Field(ge=4)] = 128
 
 
 class Data(Section):
-    """Where examples come from. Files: csv, tsv, json, jsonl, parquet; else hub id or builtin."""
+    """Where examples come from. Files: csv, tsv, json, jsonl, parquet; else hub id or builtin.
+
+    `prompt` is what label-tokens lets the model read, `{text}` standing for the text; `chat` puts
+    prompts into the tokenizer's chat template. sft reads `messages_column` where the table has one
+    and no `prompt_column`.
+    """
 
     train: str | None = None
     validation: str | None = None
@@ -54,15 +62,31 @@ class Data(Section):
     encoding: str = "utf-8"
     text: Column = "text"
     label: Column = "label"
+    prompt: str = "Text: {text}\nLabel:"
+    chat: bool = False
+    prompt_column: Column = "prompt"
+    completion_column: Column = "completion"
+    messages_column: Column = "messages"
     labels: tuple[str, ...] | dict[str, Labels] | None = None
     limit: Count | None = None
     steps_per_epoch: Count | None = None
 
     @model_validator(mode="after")
     def _columns_are_reachable(self) -> Data:
-        if not self.header and not (isinstance(self.text, int) and isinstance(self.label, int)):
-            raise ValueError("without a header, `text` and `label` are column numbers, from 0")
+        pairs = ((self.text, self.label), (self.prompt_column, self.completion_column))
+        if not self.header and not any(isinstance(a, int) and isinstance(b, int) for a, b in pairs):
+            raise ValueError(
+                "without a header, `text` and `label` (sft: `prompt_column` and "
+                "`completion_column`) are column numbers, from 0"
+            )
         return self
+
+    @field_validator("prompt", mode="after")
+    @classmethod
+    def _holds_the_text_once(cls, prompt: str) -> str:
+        if prompt.count("{text}") != 1:
+            raise ValueError("must hold {text} once, where the text is to stand")
+        return prompt
 
     @field_validator("labels", mode="after")
     @classmethod
@@ -124,6 +148,8 @@ class Training(Section):
 class Runtime(Section):
     """`auto` workers: one a GPU; on a CPU one a core, at most four, if memory allows.
 
+    `quantization` stores a language model's weights in 4 or 8 bits (bitsandbytes, CUDA).
+    `gradient_checkpointing` trades time for memory; auto: for language models on a GPU.
     `executor: in-process` trains in the driver's own process, for debuggers. `baseline` trains the
     default recipe to the end beside the search, counted apart. `devices`: the GPUs to use, by
     number within the visible ones.
@@ -135,6 +161,7 @@ class Runtime(Section):
     threads_per_worker: Literal["auto"] | Count = "auto"
     devices: Literal["auto"] | Annotated[tuple[Place, ...], Field(min_length=1)] = "auto"
     quantization: Literal["none", "4bit", "8bit"] = "none"
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
     keep_checkpoints: Literal["needed", "all"] = "needed"
     baseline: bool = False
 
@@ -175,9 +202,10 @@ class Config(Section):
     data: Data = Data()
     search_space: SearchSpace = SearchSpace()
     evolution: Evolution = Evolution()
-    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = (
-        Objective(metric="auroc", direction="maximize"),
-        Objective(metric="trainable_parameters", direction="minimize"),
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = Field(
+        default_factory=lambda data: tuple(
+            Objective(metric=metric) for metric in default_objectives(_task_of(data))
+        )
     )
     hyperband_config: HyperbandConfig = HyperbandConfig()
     training: Training = Training()
@@ -186,9 +214,40 @@ class Config(Section):
 
     @field_validator("objectives", mode="after")
     @classmethod
-    def _are_distinct(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+    def _are_distinct_and_offered(
+        cls, objectives: tuple[Objective, ...], info: ValidationInfo
+    ) -> tuple[Objective, ...]:
         names = [objective.metric for objective in objectives]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"{twice[0]!r} is listed twice")
+        offered_metrics(_task_of(info.data), names)
         return objectives
+
+    @field_validator("hyperband_config", mode="after")
+    @classmethod
+    def _stages_are_complete(
+        cls, hyperband: HyperbandConfig, info: ValidationInfo
+    ) -> HyperbandConfig:
+        """Stop rules and `eval_limit` written out; every metric is one that the task offers."""
+        task = _task_of(info.data)
+        stages = with_defaults(hyperband.training_stages, task)
+        for stage in stages:
+            try:
+                offered_metrics(task, _metrics_of(stage))
+            except ValueError as error:
+                raise ValueError(f"stage {stage.name!r}: {error}") from None
+        return hyperband.model_copy(update={"training_stages": stages})
+
+
+def _task_of(data: Mapping[str, Any]) -> Task:
+    """The task among the sections that are checked already; the default where it is wrong."""
+    model = data.get("model")
+    return model.task if isinstance(model, Model) else Model().task
+
+
+def _metrics_of(stage: TrainingStage) -> list[str]:
+    """Every metric that a stage names."""
+    rules = [parse_rule(rule).metric for rule in stage.stop_when or ()]
+    promote_by = [stage.promote_by] if stage.promote_by else []
+    return [*rules, *stage.proxy_metrics, *promote_by]

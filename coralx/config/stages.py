@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from coralx.config.metrics import Task
 from coralx.config.rules import check_rule
 from coralx.config.section import Count, Exact, MetricName, Section
 
 Rule = Annotated[str, BeforeValidator(check_rule)]
 
 SANITY_RULES = ("gradient_norm > 5.0", "loss_slope > 0")
-QUALITY_RULES = ("auroc < 0.55",)
+QUALITY_RULES: dict[Task, tuple[str, ...]] = {
+    "sequence-classification": ("auroc < 0.55",),
+    "label-tokens": ("auroc < 0.55",),
+    "sft": (),
+}
 EARLY_EVAL_LIMIT = 512
 """Validation rows that stages before the last one look at, unless they say otherwise."""
 
@@ -52,6 +58,21 @@ def _published_stages() -> tuple[TrainingStage, ...]:
     )
 
 
+def with_defaults(stages: Sequence[TrainingStage], task: Task) -> tuple[TrainingStage, ...]:
+    """Stop rules and `eval_limit` written out: they depend on the task and on a stage's place."""
+    filled = []
+    for place, stage in enumerate(stages):
+        last = place == len(stages) - 1
+        rules = () if last else SANITY_RULES if place == 0 else QUALITY_RULES[task]
+        update: dict[str, Any] = {}
+        if stage.stop_when is None:
+            update["stop_when"] = rules
+        if stage.eval_limit is None and not last:
+            update["eval_limit"] = EARLY_EVAL_LIMIT
+        filled.append(stage.model_copy(update=update))
+    return tuple(filled)
+
+
 class HyperbandConfig(Section):
     """The schedule; without `enable_hyperband` everyone trains to the end."""
 
@@ -59,22 +80,6 @@ class HyperbandConfig(Section):
     training_stages: Annotated[tuple[TrainingStage, ...], Field(min_length=1)] = Field(
         default_factory=_published_stages
     )
-
-    @field_validator("training_stages", mode="after")
-    @classmethod
-    def _write_defaults_out(cls, stages: tuple[TrainingStage, ...]) -> tuple[TrainingStage, ...]:
-        """Stop rules and `eval_limit` depend on a stage's place: first, middle or last."""
-        filled = []
-        for place, stage in enumerate(stages):
-            last = place == len(stages) - 1
-            rules = () if last else SANITY_RULES if place == 0 else QUALITY_RULES
-            update: dict[str, Any] = {}
-            if stage.stop_when is None:
-                update["stop_when"] = rules
-            if stage.eval_limit is None and not last:
-                update["eval_limit"] = EARLY_EVAL_LIMIT
-            filled.append(stage.model_copy(update=update))
-        return tuple(filled)
 
     @model_validator(mode="after")
     def _budgets_never_fall(self) -> HyperbandConfig:

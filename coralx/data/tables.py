@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from coralx.config.inputs import FORMATS, is_local
 from coralx.config.schema import Data
+from coralx.config.suggest import did_you_mean
 from coralx.data import builtin
 from coralx.errors import ConfigError
 
@@ -79,3 +81,31 @@ def _read_csv(data: Data, path: Path) -> list[Row]:
         )
     table.columns = table.columns.map(str)
     return [{str(name): cell for name, cell in row.items()} for row in table.to_dict("records")]
+
+
+def column_name(data: Data, role: str, names: Sequence[str], table: str) -> str:
+    """The name under which the table holds the column that `role` points at."""
+    wanted = getattr(data, role)
+    if isinstance(wanted, int):
+        if wanted < len(names):
+            return names[wanted]
+        held, near = f"{len(names)} columns, counted from 0", ""
+    elif wanted in names:
+        return str(wanted)
+    else:
+        held, near = ", ".join(map(repr, names)), did_you_mean(wanted, names)
+    raise problem(
+        f"data.{role}",
+        f"no column {wanted!r} in {table}{near}; it has {held}",
+        "If the columns look glued together, data.delimiter is wrong; if they look like a row, "
+        "set data.header: false.",
+    )
+
+
+def as_text(value: Any) -> str:
+    """A cell as it was written: JSON's booleans in JSON's own words, absent cells empty."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

@@ -4,29 +4,90 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coralx.data.sources import Example
+from coralx.data.examples import Example
+from coralx.objectives.bootstrap import intervals
+from coralx.objectives.predictions import figures
+from coralx.records import Interval
+
+Scores = NDArray[np.float64]
+"""What a task reads off the model for each row, shape (rows, columns); columns by task."""
+
+Figures = dict[str, float | None]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokenised examples: ids and label of each row."""
+    """Tokenised examples: ids and label of each row.
+
+    `targets` are, for sft, the places of each row's completion tokens. `cut` counts rows that lost
+    tokens to the context's length, `left_out` rows that were too long to keep.
+    """
 
     ids: tuple[tuple[int, ...], ...]
     labels: NDArray[np.int64]
+    targets: tuple[tuple[int, ...], ...] = ()
+    cut: int = 0
+    left_out: int = 0
 
     @property
     def lengths(self) -> list[int]:
         return [len(ids) for ids in self.ids]
 
+    def first(self, limit: int | None) -> Encoded:
+        """The first `limit` rows; all of them for None."""
+        return Encoded(self.ids[:limit], self.labels[:limit], self.targets[:limit])
 
-class SequenceClassification:
+
+class Task(Protocol):
+    """One way to train and score a model."""
+
+    eval_tokens: int
+    """Tokens scored together, padding included; the figures do not depend on it."""
+
+    def encode(self, examples: Sequence[Example]) -> Encoded:
+        """Token ids, at most `model.max_length` a row.
+
+        Raises ConfigError where the tokenizer cannot do what the task needs.
+        """
+        ...
+
+    def loss(self, model: Any, data: Encoded, rows: Sequence[int]) -> torch.Tensor:
+        """Mean loss over the rows, a float32 scalar with gradient."""
+        ...
+
+    def scores(self, model: Any, data: Encoded, rows: Sequence[int]) -> Scores:
+        """What the figures are computed from, shape (rows, columns)."""
+        ...
+
+    def figures(self, scores: Scores, data: Encoded) -> Figures:
+        """Every figure that is read off predictions."""
+        ...
+
+    def intervals(self, scores: Scores, data: Encoded, seed: int) -> dict[str, Interval]:
+        """The same figures with bootstrap confidence intervals."""
+        ...
+
+
+class Classification:
+    """What tasks have in common whose scores are class probabilities, shape (rows, classes)."""
+
+    def figures(self, scores: Scores, data: Encoded) -> Figures:
+        return figures(scores, data.labels)
+
+    def intervals(self, scores: Scores, data: Encoded, seed: int) -> dict[str, Interval]:
+        return intervals(scores, data.labels, seed)
+
+
+class SequenceClassification(Classification):
     """One logit a class from the whole text; cross-entropy."""
+
+    eval_tokens = 1 << 13
 
     def __init__(self, tokenizer: Any, max_length: int, device: torch.device) -> None:
         self._tokenizer = tokenizer
@@ -34,32 +95,36 @@ class SequenceClassification:
         self._device = device
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Token ids, at most `max_length` with special tokens; longer texts lose their end."""
+        """Texts with special tokens; longer ones lose their end."""
         texts = [example.text for example in examples]
-        encoded = self._tokenizer(texts, truncation=True, max_length=self._max_length)
+        whole = self._tokenizer(texts)["input_ids"]
+        short = self._tokenizer(texts, truncation=True, max_length=self._max_length)["input_ids"]
         labels = np.asarray([example.label for example in examples], dtype=np.int64)
-        return Encoded(tuple(tuple(ids) for ids in encoded["input_ids"]), labels)
-
-    def collate(self, data: Encoded, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Rows padded to the longest: input_ids and attention_mask, shape (rows, length)."""
-        longest = max(len(data.ids[row]) for row in rows)
-        padding = self._tokenizer.pad_token_id or 0
-        ids = torch.full((len(rows), longest), padding, dtype=torch.long)
-        mask = torch.zeros((len(rows), longest), dtype=torch.long)
-        for place, row in enumerate(rows):
-            length = len(data.ids[row])
-            ids[place, :length] = torch.tensor(data.ids[row], dtype=torch.long)
-            mask[place, :length] = 1
-        return {"input_ids": ids.to(self._device), "attention_mask": mask.to(self._device)}
+        cut = sum(len(ids) > self._max_length for ids in whole)
+        return Encoded(tuple(tuple(ids) for ids in short), labels, cut=cut)
 
     def loss(self, model: Any, data: Encoded, rows: Sequence[int]) -> torch.Tensor:
-        """Mean cross-entropy over the rows, in float32."""
-        logits = model(**self.collate(data, rows)).logits
+        logits = model(**self._batch(data, rows)).logits
         labels = torch.as_tensor(data.labels[list(rows)], device=logits.device)
         return torch.nn.functional.cross_entropy(logits.float(), labels)
 
-    def probabilities(self, model: Any, data: Encoded, rows: Sequence[int]) -> NDArray[np.float64]:
-        """Class probabilities, shape (rows, classes)."""
-        logits = model(**self.collate(data, rows)).logits
-        scores: NDArray[np.float64] = torch.softmax(logits.cpu().double(), dim=-1).numpy()
-        return scores
+    def scores(self, model: Any, data: Encoded, rows: Sequence[int]) -> Scores:
+        logits = model(**self._batch(data, rows)).logits
+        probabilities: Scores = torch.softmax(logits.cpu().double(), dim=-1).numpy()
+        return probabilities
+
+    def _batch(self, data: Encoded, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        return padded([data.ids[row] for row in rows], self._tokenizer.pad_token_id, self._device)
+
+
+def padded(
+    sequences: Sequence[Sequence[int]], padding: int | None, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Sequences padded on the right: input_ids and attention_mask, shape (rows, longest)."""
+    longest = max(len(ids) for ids in sequences)
+    ids = torch.full((len(sequences), longest), padding or 0, dtype=torch.long)
+    mask = torch.zeros((len(sequences), longest), dtype=torch.long)
+    for place, sequence in enumerate(sequences):
+        ids[place, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
+        mask[place, : len(sequence)] = 1
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}

@@ -7,9 +7,12 @@ they equal scikit-learn's figures, which a test holds.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
+from coralx.objectives import language
 from coralx.objectives.calibration import BINS, bin_gaps
 from coralx.objectives.predictions import NAMES, figures
 from coralx.objectives.skill import Labels, Probabilities
@@ -34,21 +37,53 @@ def intervals(
     values = figures(probabilities, labels)
     if values["eval_loss"] is None:
         return {name: Interval(None, None, None) for name in NAMES}
+    return _intervals(
+        values,
+        lambda counts: resampled(probabilities, labels, counts),
+        len(labels),
+        seed,
+        resamples,
+    )
+
+
+def language_intervals(
+    scores: language.LanguageScores, seed: int, resamples: int = RESAMPLES
+) -> dict[str, Interval]:
+    """A language model's figures with 95 % percentile intervals; whole examples are drawn."""
+    values = language.figures(scores)
+    if values["eval_loss"] is None:
+        return {name: Interval(None, None, None) for name in values}
+
+    def figures_of(counts: Counts) -> dict[str, NDArray[np.float64]]:
+        loss = (counts @ scores[:, 0]) / (counts @ scores[:, 1])
+        with np.errstate(over="ignore"):
+            return {"eval_loss": loss, "perplexity": np.exp(loss)}
+
+    return _intervals(values, figures_of, len(scores), seed, resamples)
+
+
+def _intervals(
+    values: Mapping[str, float | None],
+    figures_of: Callable[[Counts], Mapping[str, NDArray[np.float64]]],
+    rows: int,
+    seed: int,
+    resamples: int,
+) -> dict[str, Interval]:
+    """Draw resamples in chunks and take each figure's percentiles."""
     rng = generator(seed, "bootstrap")
-    rows = len(labels)
-    drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in NAMES}
+    drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in values}
     left = resamples
     while left:
         size = min(left, max(1, CHUNK // rows))
         counts = rng.multinomial(rows, np.full(rows, 1.0 / rows), size=size).astype(np.float64)
-        for name, column in resampled(probabilities, labels, counts).items():
+        for name, column in figures_of(counts).items():
             drawn[name].append(column)
         left -= size
-    return {name: _interval(values[name], np.concatenate(drawn[name])) for name in NAMES}
+    return {name: _interval(values[name], np.concatenate(drawn[name])) for name in values}
 
 
 def _interval(value: float | None, drawn: NDArray[np.float64]) -> Interval:
-    defined = drawn[~np.isnan(drawn)]
+    defined = drawn[np.isfinite(drawn)]
     if value is None or not len(defined):
         return Interval(value, None, None)
     low, high = np.percentile(defined, [2.5, 97.5])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType
+from peft import LoraConfig, PeftModel
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
@@ -27,7 +27,7 @@ def lora_config(genes: Genes, base: Base) -> LoraConfig:
     everywhere = genes.target_modules == ALL_LINEAR
     return LoraConfig(
         base_model_name_or_path=base.published_name,
-        task_type=TaskType.SEQ_CLS,
+        task_type=base.task_type,
         r=genes.rank,
         lora_alpha=genes.alpha,
         lora_dropout=genes.dropout,

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from peft import TaskType
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
 from transformers.utils import logging as transformers_logging
 
 from coralx.config.inputs import is_local
@@ -19,6 +25,8 @@ from coralx.data import builtin
 from coralx.errors import ConfigError
 from coralx.records import ALL_LINEAR
 from coralx.rng import derive_seed
+from coralx.training.backend import Say
+from coralx.training.gguf import expanded
 
 
 @dataclass(frozen=True)
@@ -26,53 +34,141 @@ class Base:
     """`head` names the modules that came without weights: they are trained and saved whole.
 
     `published_name` is where others find the same base: a hub id, or the local folder.
+    `fused_loss`: the model computes its loss without holding all logits at once. `notes` are
+    remarks for the run's report.
     """
 
     published_name: str
     model: Any
     tokenizer: Any
-    head: tuple[str, ...]
+    task_type: TaskType
+    head: tuple[str, ...] = ()
+    fused_loss: bool = False
+    notes: tuple[str, ...] = ()
 
 
-def load(config: Config, labels: Sequence[str], device: torch.device) -> Base:
-    """The base with one logit a label. Raises ConfigError where it cannot be loaded or adapted."""
+@dataclass(frozen=True)
+class Source:
+    """Where a config's base is read from: a folder or a hub id, and the name it has elsewhere."""
+
+    path: str
+    is_local: bool
+    published_name: str
+    notes: tuple[str, ...] = ()
+
+
+def source_of(config: Config, say: Say) -> Source:
+    """Find the base. Raises ConfigError for a folder that is not there."""
     name = str(config.model.base)
-    entry = None
-    local = Path(name).is_dir()
-    source = name
     if name.startswith("builtin:"):
-        source, entry, local = builtin.model_source(name.removeprefix("builtin:"))
-    elif not local and is_local(name):
+        entry, path = builtin.model(name.removeprefix("builtin:"))
+        if path is None:
+            return Source(entry.hub, False, entry.hub)
+        if path.suffix == ".gguf":
+            path = expanded(path, entry, say)
+        return Source(str(path), True, entry.hub, entry.notes)
+    local = Path(name).is_dir()
+    if not local and is_local(name):
         raise ConfigError("config", [f"model.base: no such folder: {name}"])
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    return Source(name, local, name)
+
+
+def loading_error(config: Config, source: Source, error: Exception) -> Exception:
+    """What to raise where the base cannot be loaded: hub, file and format errors come in many
+    classes."""
+    name = str(config.model.base)
+    if name.startswith("builtin:") and not source.is_local:
+        name = name.removeprefix("builtin:")
+        return builtin.missing(name, builtin.MODELS[name], error)
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return ConfigError(
+        "config",
+        [f"model.base: {name} cannot be loaded for {config.model.task}: {reason[0]}"],
+        "Give a hub id, a folder that save_pretrained wrote, or a builtin: "
+        f"{', '.join(f'builtin:{known}' for known in builtin.MODELS)}.",
+    )
+
+
+def load(
+    config: Config, labels: Sequence[str], device: torch.device, dtype: torch.dtype, say: Say
+) -> Base:
+    """The base by transformers alone: with one logit a label, or as a causal language model.
+
+    Raises ConfigError where it cannot be loaded or adapted.
+    """
+    source = source_of(config, say)
+    quiet()
+    classifies = config.model.task == "sequence-classification"
     torch.manual_seed(derive_seed(config.experiment.seed, "head"))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            source,
-            num_labels=len(labels),
-            dtype=torch.float32,
-            local_files_only=local,
+        tokenizer = AutoTokenizer.from_pretrained(source.path, local_files_only=source.is_local)
+        auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
+        model, info = auto.from_pretrained(
+            source.path,
+            dtype=dtype,
+            local_files_only=source.is_local,
             output_loading_info=True,
+            **({"num_labels": len(labels)} if classifies else {}),
+            **_quantized(config, device, dtype),
         )
-    except Exception as error:  # hub, file and format errors come in many classes
-        if entry is not None and not local:
-            raise builtin.missing(name.removeprefix("builtin:"), entry, error) from None
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(
-            "config",
-            [f"model.base: {name} cannot be loaded for sequence classification: {reason[0]}"],
-            "Give a hub id, a folder that save_pretrained wrote, or builtin:minilm.",
-        ) from None
+    except Exception as error:
+        raise loading_error(config, source, error) from None
+    give_padding(model, tokenizer)
+    head = _modules_without_weights(model, info["missing_keys"])
+    if head and not classifies:
+        raise loading_error(config, source, ValueError(f"it has no weights for {', '.join(head)}"))
+    check(config, model, head)
+    if config.runtime.quantization == "none":  # otherwise it was loaded where it is to be
+        model = model.to(device)
+    return Base(
+        published_name=source.published_name,
+        model=model.requires_grad_(False),
+        tokenizer=tokenizer,
+        task_type=TaskType.SEQ_CLS if classifies else TaskType.CAUSAL_LM,
+        head=head,
+        notes=source.notes,
+    )
+
+
+def checkpoints_gradients(config: Config, device: torch.device) -> bool:
+    """Whether activations are recomputed in the backward pass instead of being held."""
+    wanted = config.runtime.gradient_checkpointing
+    if wanted == "auto":
+        return device.type == "cuda" and config.model.task != "sequence-classification"
+    return wanted
+
+
+def quiet() -> None:
+    """No progress bars and no advice on standard error."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def _quantized(config: Config, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """How bitsandbytes is to store the weights; nothing without quantization."""
+    bits = config.runtime.quantization
+    if bits == "none":
+        return {}
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=bits == "4bit",
+        load_in_8bit=bits == "8bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": quantization, "device_map": {"": device.index or 0}}
+
+
+def give_padding(model: Any, tokenizer: Any) -> None:
+    """Pad with the end of text where the tokenizer has no padding of its own."""
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
-    head = _modules_without_weights(model, info["missing_keys"])
+
+
+def check(config: Config, model: Any, head: Sequence[str]) -> None:
+    """Raise ConfigError where target modules or lengths do not fit the base."""
     _check_targets(config.search_space.target_modules, model, head)
     _check_length(config, model)
-    published = entry.hub if entry else name
-    return Base(published, model.to(device).requires_grad_(False), tokenizer, head)
 
 
 def _modules_without_weights(model: Any, missing: Sequence[str]) -> tuple[str, ...]:
@@ -87,11 +183,14 @@ def _modules_without_weights(model: Any, missing: Sequence[str]) -> tuple[str, .
 
 
 def linear_names(model: Any, head: Sequence[str]) -> list[str]:
-    """Full names of the linear layers that LoRA can adapt."""
+    """Full names of the linear layers that LoRA can adapt: not the head, and not what turns a
+    language model's states into logits."""
+    output = model.get_output_embeddings()
     return [
         name
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear)
+        and module is not output
         and not any(name == part or name.startswith(part + ".") for part in head)
     ]
 

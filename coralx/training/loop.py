@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from coralx.config.schema import Training
-from coralx.data.tasks import Encoded, SequenceClassification
+from coralx.data.tasks import Encoded, Scores, Task
 from coralx.records import Divergence, Horizon, Job, Progress
 from coralx.rng import derive_seed
 from coralx.training.backend import Report
 
 EVAL_ROWS = 64
-"""Rows scored together; the figures do not depend on it."""
+"""Rows scored together at most; the figures do not depend on it."""
 
 REPORT_SECONDS = 0.5
 
@@ -44,10 +44,12 @@ def learning_rate_at(step: int, peak: float, horizon: Horizon, shape: str) -> fl
 
 @dataclass
 class Trace:
-    """Loss and gradient norm (before clipping) of every step trained, and the seconds they took."""
+    """Loss and gradient norm (before clipping) of every step trained, the tokens read, and the
+    seconds it took."""
 
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
+    tokens: int = 0
     seconds: float = 0.0
     divergence: Divergence | None = None
 
@@ -60,7 +62,7 @@ class Trainer:
     model: Any
     parameters: Sequence[torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
-    task: SequenceClassification
+    task: Task
     data: Encoded
     rows_of: Callable[[int], NDArray[np.int64]]
     settings: Training
@@ -92,8 +94,10 @@ class Trainer:
         rate = learning_rate_at(step, genes.learning_rate, job.horizon, self.settings.lr_schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        rows = self.rows_of(step).tolist()
+        trace.tokens += sum(len(self.data.ids[row]) for row in rows)
         with self.autocast():
-            loss = self.task.loss(self.model, self.data, self.rows_of(step).tolist())
+            loss = self.task.loss(self.model, self.data, rows)
         value = loss.item()
         if not math.isfinite(value):
             return Divergence(step + 1, "loss")
@@ -108,16 +112,28 @@ class Trainer:
         return None
 
 
-def predict(model: Any, task: SequenceClassification, data: Encoded) -> NDArray[np.float64]:
-    """Class probabilities of every row of `data`, shape (rows, classes), in full precision."""
+def predict(
+    model: Any, task: Task, data: Encoded, autocast: Callable[[], AbstractContextManager[Any]]
+) -> Scores:
+    """The task's scores of every row of `data`, shape (rows, columns)."""
     by_length = np.argsort(data.lengths, kind="stable")
-    pieces = []
+    batches = _batches(by_length.tolist(), data.lengths, task.eval_tokens)
     model.eval()
-    with torch.no_grad():
-        for start in range(0, len(by_length), EVAL_ROWS):
-            rows = by_length[start : start + EVAL_ROWS].tolist()
-            pieces.append(task.probabilities(model, data, rows))
-    scores = np.concatenate(pieces)
+    with torch.no_grad(), autocast():
+        scores = np.concatenate([task.scores(model, data, rows) for rows in batches])
     ordered = np.empty_like(scores)
     ordered[by_length] = scores
     return ordered
+
+
+def _batches(rows: list[int], lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+    """Rows, shortest first, in batches that hold so many tokens, padding included."""
+    batches: list[list[int]] = []
+    for row in rows:
+        last = batches[-1] if batches else []
+        is_full = len(last) >= EVAL_ROWS or (len(last) + 1) * lengths[row] > most_tokens
+        if not last or is_full:
+            batches.append([row])
+        else:
+            last.append(row)
+    return batches

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from coralx.config.schema import Config
+
 WORTH_IT = 0.9
 """bf16 must take less than this share of fp32's time."""
 
@@ -20,6 +22,29 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def settled_precision(
+    config: Config, recorded: str | None, device: torch.device
+) -> tuple[str, str] | None:
+    """The precision and the reason, where it is known before the base is loaded."""
+    wanted = recorded or config.training.precision
+    if wanted != "auto":
+        return wanted, "as configured or recorded"
+    if device.type == "cuda" and config.model.task != "sequence-classification":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16", "the GPU computes in bf16"
+        return "fp32", "the GPU does not compute in bf16"
+    return None
+
+
+def base_dtype(config: Config, precision: str | None, device: torch.device) -> torch.dtype:
+    """In what the frozen weights are held: language models on a GPU in bf16 where they are trained
+    so, everything else in float32."""
+    is_language_model = config.model.task != "sequence-classification"
+    if device.type == "cuda" and is_language_model and precision == "bf16":
+        return torch.bfloat16
+    return torch.float32
 
 
 def faster_precision(

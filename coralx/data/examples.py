@@ -1,0 +1,27 @@
+"""What a model learns from: one example, whatever the task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a chat; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """A labelled text, or for sft a prompt and its completion, or a chat.
+
+    `label` is the class's index in the order of the config's `labels`; 0 for sft. `messages` are
+    sft's turns; `is_chat` tells turns of a chat from a bare prompt and its completion.
+    """
+
+    text: str
+    label: int = 0
+    messages: tuple[Message, ...] = ()
+    is_chat: bool = False

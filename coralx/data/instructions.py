@@ -1,0 +1,75 @@
+"""Instructions for supervised fine-tuning: prompts with completions, or chats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from coralx.config.schema import Data
+from coralx.data.examples import Example, Message
+from coralx.data.tables import Row, as_text, column_name, problem, read_table
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+def read_instructions(
+    data: Data, splits: Sequence[str], warnings: list[str]
+) -> tuple[dict[str, list[Example]], tuple[str, ...]]:
+    """Examples of each split; there are no classes.
+
+    A table is read as chats where it has `messages_column` and no `prompt_column`. Raises
+    ConfigError where it has neither, or where a chat is malformed.
+    """
+    return {split: _read_split(data, split, warnings) for split in splits}, ()
+
+
+def _read_split(data: Data, split: str, warnings: list[str]) -> list[Example]:
+    name = str(getattr(data, split))
+    where = f"data.{split}: {name}"
+    table = read_table(data, name, split)
+    if not table:
+        raise problem(where, "holds no rows")
+    columns = list(table[0])
+    if data.prompt_column not in columns and data.messages_column in columns:
+        found = [
+            _chat(row[str(data.messages_column)], f"{where}, row {number}")
+            for number, row in enumerate(table, 1)
+        ]
+        wanted = "an answer of the assistant at the end"
+    else:
+        prompt = column_name(data, "prompt_column", columns, name)
+        completion = column_name(data, "completion_column", columns, name)
+        found = [_instruction(data, row, prompt, completion) for row in table]
+        wanted = "a completion"
+    kept = [example for example in found if example is not None]
+    if not kept:
+        raise problem(where, f"none of its {len(table)} rows has {wanted}")
+    if len(kept) < len(table):
+        warnings.append(f"{where}: {len(table) - len(kept)} rows without {wanted} were left out")
+    return kept
+
+
+def _instruction(data: Data, row: Row, prompt: str, completion: str) -> Example | None:
+    asked, answer = as_text(row.get(prompt)), as_text(row.get(completion))
+    if not answer.strip():
+        return None
+    turns = (Message("user", asked), Message("assistant", answer))
+    return Example(asked + answer, messages=turns, is_chat=data.chat)
+
+
+def _chat(turns: Any, where: str) -> Example | None:
+    """The turns up to the assistant's last answer; None without one."""
+    if not isinstance(turns, list) or not all(
+        isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns
+    ):
+        raise problem(where, "messages must be a list of {role, content}, content as text")
+    messages = [Message(str(turn.get("role")), turn["content"]) for turn in turns]
+    unknown = [message.role for message in messages if message.role not in ROLES]
+    if unknown:
+        raise problem(where, f"unknown role {unknown[0]!r}; known: {', '.join(ROLES)}")
+    while messages and messages[-1].role != "assistant":
+        messages.pop()
+    if len(messages) < 2 or not messages[-1].content.strip():
+        return None
+    text = "".join(message.content for message in messages)
+    return Example(text, messages=tuple(messages), is_chat=True)

@@ -1,0 +1,363 @@
+"""Training adapters on a frozen base with torch: what every backend that does so has in common."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel
+
+from coralx.config.schema import Config
+from coralx.config.space import IntChoices
+from coralx.data.causal import InstructionTuning, LabelTokens
+from coralx.data.sources import Examples, load_examples
+from coralx.data.subsets import batch_rows, bucketed_order, subset_size
+from coralx.data.tasks import SequenceClassification, Task
+from coralx.errors import ConfigError
+from coralx.records import (
+    Facts,
+    Genes,
+    Genome,
+    Interval,
+    Job,
+    MeasureJob,
+    Measurement,
+    Metrics,
+    StageResult,
+)
+from coralx.training import adapters
+from coralx.training.backend import Report, Say
+from coralx.training.base import Base
+from coralx.training.loop import Trace, Trainer, predict
+from coralx.training.precision import autocast, base_dtype, faster_precision, settled_precision
+from coralx.training.signals import loss_trend, typical_gradient_norm
+
+TEMPLATE = "default"
+"""The first adapter, which wraps the base; never trained. Genomes are added beside it."""
+
+
+class AdaptingBackend(ABC):
+    """One base model, and beside its template one adapter at a time: that of the job."""
+
+    name: str
+
+    def __init__(self) -> None:
+        self.base_loads = 0
+
+    @abstractmethod
+    def load(
+        self,
+        config: Config,
+        labels: Sequence[str],
+        device: torch.device,
+        dtype: torch.dtype,
+        say: Say,
+    ) -> Base:
+        """The base, its weights on `device` in `dtype`.
+
+        Raises ConfigError where it cannot be loaded or adapted.
+        """
+
+    @abstractmethod
+    def wrap(self, config: Config, base: Base) -> PeftModel:
+        """The base with its template adapter."""
+
+    def notes_on(self, genes: Genes) -> tuple[str, ...]:
+        """What is worth saying about how such a genome is trained here."""
+        return ()
+
+    def devices(self) -> tuple[str, int]:
+        device = _device().type
+        return device, torch.cuda.device_count() if device == "cuda" else 1
+
+    def prepare(self, config: Config, precision: str | None, threads: int, say: Say) -> Facts:
+        torch.set_num_threads(threads)
+        self._config = config
+        self._device = _device()
+        _check_quantization(config, self._device)
+        say(f"reading {config.data.train}")
+        examples = load_examples(config.data, config.experiment.seed, config.model.task)
+        say(f"loading {config.model.base} on {self._device}")
+        settled = settled_precision(config, precision, self._device)
+        dtype = base_dtype(config, settled and settled[0], self._device)
+        self._base = self.load(config, examples.labels, self._device, dtype, say)
+        self.base_loads += 1
+        self._base_parameters = sum(p.numel() for p in self._base.model.parameters())
+        self._is_whole = dtype == torch.float32
+        self._task = _task(config, self._base, examples.labels, self._device)
+        self._encode(examples)
+        self._orders: dict[int, NDArray[np.int64]] = {}
+        self._model = self.wrap(config, self._base)
+        self._precision, reason = settled or self._faster_precision(say)
+        return Facts(
+            backend=self.name,
+            backend_reason="",
+            device=str(self._device),
+            device_count=torch.cuda.device_count() if self._device.type == "cuda" else 1,
+            precision=self._precision,
+            precision_reason=reason,
+            base_parameters=self._base_parameters,
+            rows={name: len(data.ids) for name, data in self._data.items()},
+            fingerprint=self._fingerprint(),
+            warnings=(*self._base.notes, *examples.warnings, *self._losses_of_text()),
+        )
+
+    def _encode(self, examples: Examples) -> None:
+        _check_batches(self._config, len(examples.train))
+        splits = {
+            "train": examples.train,
+            "validation": examples.validation,
+            "test": examples.test,
+        }
+        self._data = {name: self._task.encode(rows) for name, rows in splits.items()}
+        self._train = self._data["train"]
+        _check_batches(self._config, len(self._train.ids))
+
+    def _losses_of_text(self) -> list[str]:
+        """Warnings about rows that `max_length` cut or kept out."""
+        limit = f"model.max_length ({self._config.model.max_length} tokens)"
+        found = []
+        for what, counts in (
+            ("were cut to", {name: data.cut for name, data in self._data.items()}),
+            ("were left out, too long for", {n: d.left_out for n, d in self._data.items()}),
+        ):
+            listed = [
+                f"{count} of {len(self._data[name].ids) + self._data[name].left_out} {name}"
+                for name, count in counts.items()
+                if count
+            ]
+            if listed:
+                found.append(f"{', '.join(listed)} rows {what} {limit}")
+        return found
+
+    def _faster_precision(self, say: Say) -> tuple[str, str]:
+        say("measuring whether bf16 is faster than fp32 here")
+        typical = self._order(self._config.training.batch_size)
+        batches = np.array_split(typical[: 4 * self._config.training.batch_size], 4)
+        return faster_precision(
+            self._model,
+            lambda batch: self._task.loss(self._model, self._train, batch),
+            [batch.tolist() for batch in batches],
+            self._device,
+        )
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """How training runs its forward pass."""
+        return autocast(self._precision, self._device)
+
+    def _scoring(self) -> AbstractContextManager[Any]:
+        """How scoring does: in full precision where the base is held so."""
+        return contextlib.nullcontext() if self._is_whole else self._autocast()
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(str(self._base_parameters).encode())
+        for split in self._data.values():
+            digest.update(repr((split.ids, split.targets) if split.targets else split.ids).encode())
+            digest.update(split.labels.tobytes())
+        return digest.hexdigest()
+
+    # -- training --------------------------------------------------------------------------------
+
+    def train(self, job: Job, report: Report) -> StageResult:
+        began = time.monotonic()
+        genome = job.genome
+        adapters.add(self._model, genome, self._base)
+        try:
+            trainer = self._trainer(job)
+            trace = trainer.run(job, report)
+            trained = time.monotonic()
+            metrics = {} if trace.divergence else self._figures_after(job, trace)
+            evaluated = time.monotonic()
+            if job.checkpoint is not None and trace.divergence is None:
+                state = {
+                    "genome": genome.id,
+                    "stage": job.stage,
+                    "step": job.last_step,
+                    "inherited_steps": job.inherited_steps,
+                    "horizon": {
+                        "total_steps": job.horizon.total_steps,
+                        "warmup_steps": job.horizon.warmup_steps,
+                    },
+                }
+                path = Path(job.checkpoint)
+                adapters.save(path, self._model, adapters.name_of(genome), trainer.optimizer, state)
+        finally:
+            self._drop(adapters.name_of(genome))
+        overhead = time.monotonic() - began - trace.seconds - (evaluated - trained)
+        return self._result(job, trace, metrics, evaluated - trained, overhead)
+
+    def _trainer(self, job: Job) -> Trainer:
+        genes = job.genome.genes
+        source = job.resume_from or job.inherit_from
+        factor = 1.0
+        if source is not None:
+            name = adapters.name_of(job.genome)
+            factor = adapters.load_weights(self._model, name, Path(source))
+        parameters = adapters.trainable(self._model)
+        optimizer = torch.optim.AdamW(
+            parameters.values(), lr=genes.learning_rate, weight_decay=genes.weight_decay
+        )
+        if source is not None and (job.resume_from or job.inherit_optimizer):
+            adapters.load_optimizer(
+                optimizer, parameters, adapters.name_of(job.genome), Path(source), factor
+            )
+        order = self._order(genes.batch_size)
+        subset = subset_size(len(order), job.data_fraction)
+        return Trainer(
+            model=self._model,
+            parameters=list(parameters.values()),
+            optimizer=optimizer,
+            task=self._task,
+            data=self._train,
+            rows_of=lambda step: batch_rows(order, step, genes.batch_size, subset),
+            settings=self._config.training,
+            autocast=self._autocast,
+        )
+
+    def _order(self, batch_size: int) -> NDArray[np.int64]:
+        """The bucketed data order for a batch size, made once."""
+        if batch_size not in self._orders:
+            rows = len(self._train.ids)
+            stages = self._config.hyperband_config.training_stages
+            ends = [subset_size(rows, float(stage.data_percentage / 100)) for stage in stages]
+            seed = self._config.experiment.seed
+            self._orders[batch_size] = bucketed_order(
+                np.arange(rows), self._train.lengths, batch_size, ends, seed
+            )
+        return self._orders[batch_size]
+
+    def _drop(self, adapter: str) -> None:
+        self._model.set_adapter(TEMPLATE)
+        self._model.delete_adapter(adapter)
+
+    def _result(
+        self, job: Job, trace: Trace, metrics: Metrics, eval_seconds: float, overhead: float
+    ) -> StageResult:
+        judged = max(0, job.last_step - max(job.first_step, job.horizon.warmup_steps))
+        return StageResult(
+            genome=job.genome.id,
+            stage=job.stage,
+            first_step=job.first_step,
+            last_step=job.first_step + len(trace.losses),
+            metrics=metrics,
+            judged_steps=judged,
+            loss_trend=None if trace.divergence else loss_trend(_after_warmup(job, trace)),
+            train_seconds=trace.seconds,
+            eval_seconds=eval_seconds,
+            overhead_seconds=max(0.0, overhead),
+            inherited_steps=job.inherited_steps,
+            checkpoint=None if trace.divergence else job.checkpoint,
+            divergence=trace.divergence,
+            trained_tokens=trace.tokens,
+            notes=self.notes_on(job.genome.genes),
+        )
+
+    # -- evaluation ------------------------------------------------------------------------------
+
+    def _figures_after(self, job: Job, trace: Trace) -> dict[str, float | None]:
+        """Every figure of the stage: predictions on validation, adapter, training signals."""
+        data = self._data["validation"].first(job.eval_limit)  # in a stratified order
+        scores = predict(self._model, self._task, data, self._scoring)
+        trend = loss_trend(_after_warmup(job, trace))
+        return {
+            **self._task.figures(scores, data),
+            **self._costs(adapters.name_of(job.genome)),
+            "train_loss": float(np.mean(trace.losses[-50:])) if trace.losses else None,
+            "gradient_norm": typical_gradient_norm(trace.norms),
+            "loss_slope": trend.slope if trend else None,
+        }
+
+    def _costs(self, adapter: str) -> dict[str, float | None]:
+        parameters = sum(p.numel() for p in adapters.trainable(self._model).values())
+        size = adapters.size_in_bytes(self._model, adapter)
+        return {"trainable_parameters": float(parameters), "adapter_bytes": float(size)}
+
+    def measure(self, job: MeasureJob) -> Measurement:
+        if job.genome is None:
+            with self._model.disable_adapter():
+                return self._measured(None, {"trainable_parameters": 0.0, "adapter_bytes": 0.0})
+        adapters.add(self._model, job.genome, self._base)
+        try:
+            adapters.load_weights(
+                self._model, adapters.name_of(job.genome), Path(str(job.checkpoint))
+            )
+            return self._measured(
+                job.genome, self._costs(adapters.name_of(job.genome)), job.validation
+            )
+        finally:
+            self._drop(adapters.name_of(job.genome))
+
+    def _measured(
+        self, genome: Genome | None, costs: Metrics, validation: Metrics | None = None
+    ) -> Measurement:
+        if validation is None:
+            data = self._data["validation"]
+            scores = predict(self._model, self._task, data, self._scoring)
+            validation = {**self._task.figures(scores, data), **costs}
+        data = self._data["test"]
+        scores = predict(self._model, self._task, data, self._scoring)
+        measured = self._task.intervals(scores, data, self._config.experiment.seed)
+        exact = {name: Interval(value, value, value) for name, value in costs.items()}
+        return Measurement(genome.id if genome else None, validation, {**measured, **exact})
+
+
+def _check_batches(config: Config, rows: int) -> None:
+    """Raise ConfigError where a batch would hold a row twice."""
+    gene = config.search_space.batch_size
+    largest = config.training.batch_size
+    if gene is not None:
+        largest = max(gene.choices) if isinstance(gene, IntChoices) else gene.high
+    if rows < largest:
+        key = "training.batch_size" if gene is None else "search_space.batch_size"
+        raise ConfigError(
+            "config",
+            [f"{key}: {largest}, but data.train has only {rows} rows"],
+            "Give more rows, or make the batches smaller.",
+        )
+
+
+def _device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def _task(config: Config, base: Base, labels: Sequence[str], device: torch.device) -> Task:
+    match config.model.task:
+        case "sequence-classification":
+            return SequenceClassification(base.tokenizer, config.model.max_length, device)
+        case "label-tokens":
+            return LabelTokens(base.tokenizer, config, labels, device)
+        case "sft":
+            return InstructionTuning(base.tokenizer, config, device, fused_loss=base.fused_loss)
+
+
+def _check_quantization(config: Config, device: torch.device) -> None:
+    """Raise ConfigError where weights cannot be stored in 4 or 8 bits."""
+    bits, task = config.runtime.quantization, config.model.task
+    if bits == "none":
+        return
+    if device.type != "cuda":
+        reason = f"{bits} needs a CUDA GPU; this worker trains on {device.type}"
+    elif task == "sequence-classification":
+        reason = f"{bits} is for language models; model.task is {task}"
+    else:
+        return
+    raise ConfigError(
+        "config", [f"runtime.quantization: {reason}"], "Set runtime.quantization: none."
+    )
+
+
+def _after_warmup(job: Job, trace: Trace) -> list[float]:
+    return trace.losses[max(0, job.horizon.warmup_steps - job.first_step) :]

@@ -1,0 +1,144 @@
+"""The Unsloth backend: language models on one GPU with fused kernels, or on its own CPU backend.
+
+Unsloth replaces parts of transformers and PEFT for the whole process, so nothing else is trained
+in a worker that runs this. It must be imported before them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from coralx.errors import ConfigError, SetupError
+from coralx.files import cache_folder
+
+_OWN_CACHE = cache_folder() / "unsloth" / os.environ.get("CUDA_VISIBLE_DEVICES", "any")
+os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(_OWN_CACHE))  # else the working folder
+os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # else it asks the network
+
+try:
+    import unsloth  # noqa: F401  isort: skip
+except ImportError as error:
+    raise SetupError(
+        f"Unsloth cannot be imported: {error}",
+        "Install the extra: pip install 'coralx[unsloth]'; without a GPU, `make unsloth`. "
+        "Or train with --backend peft.",
+    ) from None
+
+import torch
+from peft import PeftModel, TaskType
+from transformers import AutoConfig
+from unsloth import FastLanguageModel
+
+from coralx.config.schema import Config
+from coralx.records import Genes
+from coralx.training import base as bases
+from coralx.training.adapting import AdaptingBackend
+from coralx.training.backend import Say
+from coralx.training.base import Base
+
+FUSED_GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj", "down_proj"))
+"""Projections that share one fused kernel: an adapter on a part of a group cannot use it."""
+
+SHORTEST_OFFLOADED = 512
+"""Below this sequence length Unsloth silently takes plain gradient checkpointing."""
+
+
+class UnslothBackend(AdaptingBackend):
+    """Unsloth's FastLanguageModel. `default` wraps all linear layers, so that the fused kernels are
+    installed on all of them; genomes are plain PEFT adapters beside it."""
+
+    name = "unsloth"
+
+    def load(
+        self,
+        config: Config,
+        labels: Sequence[str],
+        device: torch.device,
+        dtype: torch.dtype,
+        say: Say,
+    ) -> Base:
+        if config.model.task == "sequence-classification":
+            raise ConfigError(
+                "config",
+                ["runtime.backend: unsloth trains language models, not sequence-classification"],
+                "Set runtime.backend: peft, or model.task: label-tokens with a causal model.",
+            )
+        source = bases.source_of(config, say)
+        bases.quiet()
+        self._is_fused = device.type == "cuda" and dtype != torch.float32
+        checkpoints = bases.checkpoints_gradients(config, device)
+        self._checkpointing = "unsloth" if checkpoints else False
+        try:
+            self._max_length = _context(source.path, config.model.max_length)
+            model, tokenizer = FastLanguageModel.from_pretrained(
+                model_name=source.path,
+                max_seq_length=self._max_length,
+                dtype=dtype,
+                load_in_4bit=config.runtime.quantization == "4bit",
+                load_in_8bit=config.runtime.quantization == "8bit",
+                use_exact_model_name=True,  # not another upload of the same model
+                use_gradient_checkpointing=self._checkpointing,
+                random_state=config.experiment.seed % 2**32,
+            )
+        except Exception as error:
+            raise bases.loading_error(config, source, error) from None
+        bases.give_padding(model, tokenizer)
+        bases.check(config, model, ())
+        return Base(
+            published_name=source.published_name,
+            model=model.requires_grad_(False),
+            tokenizer=tokenizer,
+            task_type=TaskType.CAUSAL_LM,
+            fused_loss=self._is_fused,
+            notes=(*source.notes, *self._remarks(device)),
+        )
+
+    def _remarks(self, device: torch.device) -> Iterable[str]:
+        if device.type != "cuda":
+            yield "Unsloth runs its CPU backend: transformers and PEFT, without fused kernels"
+        elif not self._is_fused:
+            yield "the base is held in float32: Unsloth's fused kernels are not used"
+
+    def wrap(self, config: Config, base: Base) -> PeftModel:
+        names = bases.linear_names(base.model, ())
+        return FastLanguageModel.get_peft_model(
+            base.model,
+            r=1,
+            lora_alpha=1,
+            lora_dropout=0.0,
+            bias="none",
+            target_modules=sorted({name.rsplit(".", 1)[-1] for name in names}),
+            use_gradient_checkpointing=self._checkpointing,
+            max_seq_length=self._max_length,
+            random_state=config.experiment.seed % 2**32,
+        )
+
+    def notes_on(self, genes: Genes) -> tuple[str, ...]:
+        return unfused(genes) if self._is_fused else ()
+
+
+def _context(path: str, wanted: int) -> int:
+    """The sequence length to state: long enough for offloaded checkpointing, never longer than the
+    base reads, which would change its rotary embedding."""
+    limit = getattr(AutoConfig.from_pretrained(path), "max_position_embeddings", None)
+    enough = max(wanted, SHORTEST_OFFLOADED)
+    return max(wanted, min(enough, limit)) if limit else enough
+
+
+def unfused(genes: Genes) -> tuple[str, ...]:
+    """Which of a genome's settings make Unsloth fall back to PEFT's forward, and where."""
+    if genes.use_dora:
+        return ("DoRA: trained by PEFT's forward, not by Unsloth's fused kernels",)
+    if isinstance(genes.target_modules, str):
+        return ()
+    leaves = {name.rsplit(".", 1)[-1] for name in genes.target_modules}
+    found = []
+    for group in FUSED_GROUPS:
+        missing = [name for name in group if name not in leaves]
+        if 0 < len(missing) < len(group):
+            found.append(
+                f"an adapter on a part of {'+'.join(group)}, without {'+'.join(missing)}: trained "
+                "by PEFT's forward, not by Unsloth's fused kernels"
+            )
+    return tuple(found)
