@@ -253,6 +253,28 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """What decides how much memory training an adapter on a base takes; see `training.memory`.
+
+    `linear`: the layers that LoRA can adapt, each with its full name, inputs and outputs.
+    `head_parameters` are trained whole. `logits_per_token`: how many are held for each token that
+    is read. `activation_bytes`: of one value. `device_bytes`: the device's memory; 0 on a CPU.
+    """
+
+    base_parameters: int
+    base_bytes: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    linear: tuple[tuple[str, int, int], ...]
+    head_parameters: int = 0
+    logits_per_token: int = 0
+    activation_bytes: int = 4
+    checkpointing: bool = False
+    device_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Facts:
     """What only a worker can know: device, base model, and the rows of each split.
 
@@ -269,6 +291,7 @@ class Facts:
     rows: Mapping[str, int]
     fingerprint: str = ""
     warnings: tuple[str, ...] = ()
+    footprint: Footprint | None = None
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Optimizer steps that one pass over the training rows takes; the last may be short."""

@@ -31,7 +31,7 @@ from coralx.run.ledger import FORMAT, Ledger
 from coralx.run.lock import claiming, owning
 from coralx.run.usage import gpus_in_use, machine_use
 from coralx.search.space import own_recipes, space_of
-from coralx.training.backend import choose
+from coralx.training.backend import Choice, choose, require, settled
 
 Drive = Callable[[Engine], None]
 """What is to be done with an engine: search to the end, or train one stage."""
@@ -82,13 +82,15 @@ def start(
     """Make a new run and `drive` its engine; `given` genomes form generation 0 as they are."""
     if name is not None:
         refuse_taken(name)
+    choice = choose(config)
+    config = settled(config, choice.name)
     own_recipes(config, space_of(config))  # raises for a recipe outside the space
     began = time.monotonic()
     with _unstarted(), ExitStack() as stack:
-        executor = stack.enter_context(_executor(config))
+        executor = stack.enter_context(_executor(config, choice))
         session = _Session(stack.enter_context(view or Silent()))
         session.view.begin(config)
-        facts = _started(executor, config, None, session)
+        facts = _started(executor, config, choice, None, session)
         layout = stack.enter_context(
             claiming(name or config.experiment.name, chosen=name is not None)
         )
@@ -132,11 +134,12 @@ def go_on(
         if history.started is None:
             raise DamagedRunError(f"{layout.ledger}: does not begin with its first event")
         write_atomically(layout.config, dump_yaml(config))
-        executor = stack.enter_context(_executor(config))
+        choice = _choice_again(config, history.started.facts)
+        executor = stack.enter_context(_executor(config, choice))
         session = _Session(stack.enter_context(view or Silent()))
         session.view.begin(config)
         settings = _settings_again(config, history.started.settings)
-        facts = _started(executor, config, settings, session)
+        facts = _started(executor, config, choice, settings, session)
         _require_same_facts(facts, history.started.facts, layout)
         seconds = round(time.monotonic() - began, 3)
         session.open(ledger, RunResumed(seconds, executor.settings.workers))
@@ -160,11 +163,16 @@ def _settings_again(config: Config, recorded: Settings) -> Settings:
     return recorded if workers == "auto" else replace(recorded, workers=workers)
 
 
+def _choice_again(config: Config, recorded: Facts) -> Choice:
+    """The recorded backend, whatever `auto` would take today."""
+    require(config, recorded.backend)
+    return Choice(recorded.backend, recorded.backend_reason)
+
+
 @contextmanager
-def _executor(config: Config) -> Iterator[Executor]:
-    """The executor for a config's backend; its workers are gone when the block ends."""
-    name, _ = choose(config.runtime.backend)
-    wanted = config.runtime.executor
+def _executor(config: Config, choice: Choice) -> Iterator[Executor]:
+    """The executor for the chosen backend; its workers are gone when the block ends."""
+    name, wanted = choice.name, config.runtime.executor
     in_process = name == "simulated" if wanted == "auto" else wanted == "in-process"
     executor: Executor = InProcessExecutor(name) if in_process else LocalExecutor(name)
     try:
@@ -174,11 +182,14 @@ def _executor(config: Config) -> Iterator[Executor]:
 
 
 def _started(
-    executor: Executor, config: Config, settings: Settings | None, session: _Session
+    executor: Executor,
+    config: Config,
+    choice: Choice,
+    settings: Settings | None,
+    session: _Session,
 ) -> Facts:
     facts = executor.start(config, settings, session.hear)
-    _, reason = choose(config.runtime.backend)
-    return replace(facts, backend_reason=reason)
+    return replace(facts, backend_reason=choice.reason)
 
 
 @contextmanager

@@ -50,7 +50,11 @@ def command(
         ),
     ] = None,
     backend: Annotated[
-        str | None, typer.Option(help="What trains: auto, peft or simulated. [config: auto]")
+        str | None,
+        typer.Option(
+            help="What trains: unsloth (causal models, fast on GPUs), peft (everything, everywhere)"
+            ", simulated, or auto, which takes what task and machine allow. [config: auto]",
+        ),
     ] = None,
     baseline: Annotated[
         bool,

@@ -10,7 +10,13 @@ from coralx.config import Config, load_config
 from coralx.config.compare import differences
 from coralx.config.modes import Mode, mode_of, resolve_mode
 from coralx.errors import UsageError
+from coralx.run.history import History
 from coralx.run.layout import RunLayout
+from coralx.run.ledger import Ledger
+from coralx.training.backend import settled
+
+FIXED = ("runtime.backend", "runtime.quantization")
+"""What trains on which base: a run that changed it would no longer compare like with like."""
 
 
 def resumed_config(
@@ -38,15 +44,21 @@ def resumed_config(
         baseline = own.runtime.baseline or config.runtime.baseline
         runtime = config.runtime.model_copy(update={"baseline": baseline})
         config = config.model_copy(update={"experiment": name, "runtime": runtime})
+        config = settled(config, _recorded_backend(layout))
     changed = [key for key in differences(own, config) if not _may_differ(key)]
     if changed:
         raise UsageError(
             f"the config differs from that of run {layout.name!r} in {', '.join(changed)}",
-            "Only budget.* and runtime.* may (but for runtime.backend). Go on with the run's own "
-            f"config: coralx evolve --resume {layout.shortest_name}",
+            f"Only budget.* and runtime.* may (but for {', '.join(FIXED)}). Go on with the run's "
+            f"own config: coralx evolve --resume {layout.shortest_name}",
         )
     return config
 
 
 def _may_differ(key: str) -> bool:
-    return key.startswith(("budget.", "runtime.")) and key != "runtime.backend"
+    return key.startswith(("budget.", "runtime.")) and key not in FIXED
+
+
+def _recorded_backend(layout: RunLayout) -> str:
+    started = History(Ledger.read_events(layout.ledger)).started
+    return started.facts.backend if started is not None else ""

@@ -17,6 +17,7 @@ from coralx.config import Config
 from coralx.errors import ConfigError, NoResultError, UsageError
 from coralx.report.terminal import print_report
 from coralx.schedule.stages import finisher_warning, schedule_of
+from coralx.training.backend import REGISTRY
 
 MIN_WIDTH = 120
 """Columns of output that does not go to a terminal, so that tables stay readable in files."""
@@ -49,8 +50,9 @@ def print_json(value: Any) -> None:
 
 def known_backend(name: str | None) -> str | None:
     """Pass a backend's name through; raises UsageError for an unknown one."""
-    if name not in (None, "auto", "peft", "simulated"):
-        raise UsageError(f"no backend named {name!r}", "Known: auto, peft, simulated.")
+    known = ("auto", *REGISTRY)
+    if name is not None and name not in known:
+        raise UsageError(f"no backend named {name!r}", f"Known: {', '.join(known)}.")
     return name
 
 

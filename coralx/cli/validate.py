@@ -10,6 +10,7 @@ from coralx.config.inputs import missing_inputs
 from coralx.config.modes import mode_of
 from coralx.schedule.stages import cohort_sizes, finisher_warning, schedule_of
 from coralx.search.space import own_recipes, space_of
+from coralx.training.backend import refuse_contradiction
 
 
 def command(config_path: ConfigPath, overrides: Overrides = None) -> None:
@@ -21,6 +22,7 @@ def command(config_path: ConfigPath, overrides: Overrides = None) -> None:
     config = load_config(config_path, overrides or ())
     with errors_naming(config_path):
         own_recipes(config, space_of(config))
+        refuse_contradiction(config, config.runtime.backend)
     stages = schedule_of(config.hyperband_config)
     population = config.evolution.population_size
     console = output_console()

@@ -17,7 +17,8 @@ Labels = Annotated[
     tuple[str, ...], BeforeValidator(lambda label: [label] if isinstance(label, str) else label)
 ]
 Positive = Annotated[float, Field(gt=0.0)]
-Column = str | Annotated[int, Field(ge=0)]
+Place = Annotated[int, Field(ge=0)]
+Column = str | Place
 
 
 class Experiment(Section):
@@ -150,17 +151,35 @@ class Runtime(Section):
     `quantization` stores a language model's weights in 4 or 8 bits (bitsandbytes, CUDA).
     `gradient_checkpointing` trades time for memory; auto: for language models on a GPU.
     `executor: in-process` trains in the driver's own process, for debuggers. `baseline` trains the
-    default recipe to the end beside the search, counted apart.
+    default recipe to the end beside the search, counted apart. `devices`: the GPUs to use, by
+    number within the visible ones.
     """
 
-    backend: Literal["auto", "peft", "simulated"] = "auto"
+    backend: Literal["auto", "unsloth", "peft", "simulated"] = "auto"
     executor: Literal["auto", "in-process", "local"] = "auto"
     workers: Literal["auto"] | Count = "auto"
     threads_per_worker: Literal["auto"] | Count = "auto"
+    devices: Literal["auto"] | Annotated[tuple[Place, ...], Field(min_length=1)] = "auto"
     quantization: Literal["none", "4bit", "8bit"] = "none"
     gradient_checkpointing: Literal["auto"] | bool = "auto"
     keep_checkpoints: Literal["needed", "all"] = "needed"
     baseline: bool = False
+
+    @field_validator("devices", mode="after")
+    @classmethod
+    def _are_different_devices(cls, devices: str | tuple[int, ...]) -> str | tuple[int, ...]:
+        if not isinstance(devices, str) and len(set(devices)) < len(devices):
+            raise ValueError("each GPU is listed once; `workers` says how many share them")
+        return devices
+
+    @model_validator(mode="after")
+    def _can_choose_devices(self) -> Runtime:
+        if self.executor == "in-process" and self.devices != "auto":
+            raise ValueError(
+                "`devices` is for worker processes; with `executor: in-process` set "
+                "CUDA_VISIBLE_DEVICES"
+            )
+        return self
 
 
 class Budget(Section):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import os
 import selectors
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
-import psutil
-
 from coralx.config.schema import Config
+from coralx.devices import VARIABLE
 from coralx.errors import WorkerError, error_from
 from coralx.events import WorkerStarted, WorkerStopped
 from coralx.execution.executor import Listener, Outcome, Task, task_name
@@ -30,14 +29,13 @@ from coralx.execution.messages import (
     Train,
     Trained,
 )
+from coralx.execution.placement import cores, late_pins, pins, share_out
 from coralx.execution.process import GOODBYE_SECONDS, WorkerProcess, environment
 from coralx.records import Facts, JobFailed, MeasureJob, Settings
 
 Wanted = TypeVar("Wanted", Hello, Ready)
 
 ATTEMPTS = 3
-MAX_CPU_WORKERS = 4
-BYTES_PER_CPU_WORKER = 2 << 30
 
 
 class LocalExecutor:
@@ -49,7 +47,7 @@ class LocalExecutor:
         self._waiting: deque[Task] = deque()
         self._attempts: dict[tuple[str | None, str], int] = {}
         self._spawned = 0
-        self._device, self._devices = "", 0
+        self._pins: tuple[str, ...] = ()
         self._settings: Settings | None = None
 
     @property
@@ -63,41 +61,30 @@ class LocalExecutor:
     def start(self, config: Config, settings: Settings | None, listener: Listener) -> Facts:
         self._config, self._listener = config, listener
         listener("starting a worker")
-        threads = settings.threads_per_worker if settings else _cores()
+        threads = settings.threads_per_worker if settings else cores()
+        self._pins = pins(config, self._backend)
         first = self._spawn(threads)
         hello = self._await(first, Hello)
-        self._device, self._devices = hello.device, hello.device_count
-        plan = settings or self._share_out(hello.device, hello.device_count)
+        if not hello.device.startswith("cuda") or not self._pins:
+            self._pins = late_pins(config, hello.device, hello.device_count)
+        plan = settings or share_out(config, hello.device, len(self._pins) or hello.device_count)
         first.send(self._prepare(plan.precision or None, plan.threads_per_worker))
         ready = self._await(first, Ready)
         self._settings = Settings(plan.workers, plan.threads_per_worker, ready.facts.precision)
         self._welcome(first, ready)
-        return ready.facts
-
-    def _share_out(self, device: str, count: int) -> Settings:
-        """Workers and threads where the config leaves them to us; precision is still open."""
-        runtime, cores = self._config.runtime, _cores()
-        most = count
-        if device == "cpu":
-            fitting = psutil.virtual_memory().available // BYTES_PER_CPU_WORKER
-            most = min(cores, MAX_CPU_WORKERS, max(1, fitting))
-        useful = max(1, min(most, self._config.evolution.population_size))
-        workers = useful if runtime.workers == "auto" else runtime.workers
-        share = max(1, cores // workers)
-        threads = share if runtime.threads_per_worker == "auto" else runtime.threads_per_worker
-        return Settings(workers, threads, "")
+        if not self._pins:
+            return ready.facts
+        return replace(ready.facts, device_count=len(self._pins))  # a worker sees but its own
 
     def _prepare(self, precision: str | None, threads: int) -> Prepare:
         return Prepare(self._config.model_dump(mode="json"), precision, threads)
 
     def _spawn(self, threads: int) -> WorkerProcess:
-        extra, slot = environment(self._config), 0
-        if self._device.startswith("cuda"):
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-            devices = visible.split(",") if visible else list(map(str, range(self._devices)))
-            taken = {worker.slot for worker in self._workers}
-            slot = next(slot for slot in itertools.count() if slot not in taken)
-            extra["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+        taken = {worker.slot for worker in self._workers}
+        slot = next(slot for slot in itertools.count() if slot not in taken)
+        extra = environment(self._config)
+        if self._pins:
+            extra[VARIABLE] = self._pins[slot % len(self._pins)]
         worker = WorkerProcess(self._spawned, self._backend, threads, slot, extra)
         self._spawned += 1
         self._workers.append(worker)
@@ -245,10 +232,3 @@ def _as_error(reply: Failed) -> Exception:
     if reply.known:
         return error_from(reply.error, reply.message, reply.hint, reply.problems)
     return WorkerError(f"the worker failed: {reply.error}: {reply.message}", reply.traceback)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

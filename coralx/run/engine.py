@@ -36,6 +36,7 @@ from coralx.schedule.stages import Stage, schedule_of
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.pareto import as_minimised, best_first
 from coralx.search.space import own_recipes, space_of
+from coralx.training.memory import tight, too_large
 
 
 def next_stage(config: Config, history: History) -> tuple[int, Stage] | None:
@@ -78,6 +79,7 @@ class Engine:
         self.evolution = config.evolution
         self.stages = schedule_of(config.hyperband_config)
         self.jobs = JobMaker(config, facts, self.stages, self.history, layout)
+        self.footprint = facts.footprint
         if not config.hyperband_config.enable_hyperband:  # the naive baseline never inherits
             self.evolution = config.evolution.model_copy(update={"inherit": "off"})
 
@@ -169,7 +171,9 @@ class Engine:
             short = (
                 f"the search space holds no more configurations: {len(genomes)} of {wanted} genomes"
             )
-            warnings = (short,) if len(genomes) < wanted else ()
+            warnings = tight(self.footprint, genomes, self.config.model.max_length)
+            if len(genomes) < wanted:
+                warnings = (short, *warnings)
             self.ledger.append(GenerationStarted(generation, tuple(genomes), warnings))
         return tuple(genomes)
 
@@ -194,6 +198,7 @@ class Engine:
 
     def _train(self, genomes: Sequence[Genome], stage: Stage, generation: int) -> bool:
         """Train every genome that has no result for the stage yet; False if the budget ends it."""
+        self._refuse_too_large(genomes, stage, generation)
         pending = [genome for genome in genomes if not self._is_done(genome.id, stage)]
         wanted = [self.jobs.train(genome, stage) for genome in pending]
         jobs = self.allowance.affordable(wanted, self.history.trained_steps)
@@ -212,6 +217,13 @@ class Engine:
         if done < len(wanted):
             self.ledger.append(BudgetSpent(self.allowance.limits))
         return done == len(wanted)
+
+    def _refuse_too_large(self, genomes: Sequence[Genome], stage: Stage, generation: int) -> None:
+        """Fail genomes that no worker could hold, rather than have each fail on every attempt."""
+        for genome in genomes:
+            reason = too_large(self.footprint, genome.genes)
+            if reason is not None and not self._is_done(genome.id, stage):
+                self.ledger.append(GenomeFailed(generation, genome.id, stage.name, reason))
 
     def _is_done(self, genome: str, stage: Stage) -> bool:
         if genome in self.history.failures:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
 import psutil
+
+from coralx.packages import installed_version
 
 PACKAGES = (
     "coralx",
@@ -19,18 +20,19 @@ PACKAGES = (
     "scikit-learn",
     "numpy",
     "moocore",
+    "unsloth",
+    "unsloth_zoo",
+    "trl",
+    "bitsandbytes",
+    "triton",
 )
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a result depends on, read without importing."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    listed = {package: installed_version(package) for package in PACKAGES}
+    return found | {package: version for package, version in listed.items() if version}
 
 
 def hardware() -> dict[str, str | int]:

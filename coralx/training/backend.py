@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
 
 from coralx.config.schema import Config
-from coralx.errors import UsageError
+from coralx.config.space import ModuleChoices
+from coralx.devices import visible_gpus
+from coralx.errors import ConfigError, SetupError, UsageError
+from coralx.packages import is_installed, torch_cuda
 from coralx.records import Facts, Job, MeasureJob, Measurement, Progress, StageResult
 
 Report = Callable[[Progress], None]
 Say = Callable[[str], None]
 
 REGISTRY = {
-    "peft": "coralx.training.peft:PeftBackend",
     "unsloth": "coralx.training.unsloth:UnslothBackend",
+    "peft": "coralx.training.peft:PeftBackend",
     "simulated": "coralx.training.simulated:SimulatedBackend",
 }
+WHOLE_GROUPS = ModuleChoices(
+    choices=(
+        ("q_proj", "k_proj", "v_proj", "o_proj"),
+        ("gate_proj", "up_proj", "down_proj"),
+        "all-linear",
+    )
+)
+"""An adapter on part of a group loses Unsloth's fused kernels for all of it."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend that trains, and why it was taken."""
+
+    name: str
+    reason: str
 
 
 class Backend(Protocol):
@@ -46,11 +66,65 @@ class Backend(Protocol):
         ...
 
 
-def choose(wanted: str) -> tuple[str, str]:
-    """The backend for `wanted` (a name, or `auto`) and why it was taken."""
-    if wanted == "auto":
-        return "peft", "PEFT trains on every device"
-    return wanted, "named by the config or the command line"
+def choose(config: Config) -> Choice:
+    """The backend that `runtime.backend` names, or for `auto` the one that suits task and machine.
+
+    Raises as `require` does where the one that is named cannot train the config.
+    """
+    wanted = config.runtime.backend
+    if wanted != "auto":
+        require(config, wanted)
+        return Choice(wanted, "named by the config or the command line")
+    obstacle = _obstacle_to_unsloth(config)
+    if obstacle is not None:
+        return Choice("peft", obstacle)
+    return Choice("unsloth", "a GPU is visible, and Unsloth is faster there")
+
+
+def _obstacle_to_unsloth(config: Config) -> str | None:
+    """The first condition for taking Unsloth unasked that does not hold."""
+    if config.model.task == "sequence-classification":
+        return "sequence classification trains with PEFT"
+    if not visible_gpus():
+        return "no GPU is visible"
+    if torch_cuda() is None:
+        return "torch is a CPU build"
+    if not is_installed("unsloth"):
+        return "unsloth is not installed: pip install 'coralx[unsloth]'"
+    return None
+
+
+def require(config: Config, name: str) -> None:
+    """Raise ConfigError where the backend `name` does not train the config's task, SetupError
+    where its package is missing."""
+    if name != "unsloth":
+        return
+    refuse_contradiction(config, name)
+    if not is_installed("unsloth"):
+        raise SetupError(
+            "the backend unsloth is not installed", "pip install 'coralx[unsloth]', or take peft."
+        )
+
+
+def refuse_contradiction(config: Config, name: str) -> None:
+    """Raise ConfigError where the backend `name` does not train the config's task."""
+    if name == "unsloth" and config.model.task == "sequence-classification":
+        raise ConfigError(
+            "config",
+            [
+                "runtime.backend: unsloth trains causal language models; model.task is "
+                "sequence-classification"
+            ],
+            "Take `backend: peft` (or auto), or classify with `model.task: label-tokens`.",
+        )
+
+
+def settled(config: Config, name: str) -> Config:
+    """The config with those defaults filled in that depend on the backend `name`."""
+    if name != "unsloth" or "target_modules" in config.search_space.model_fields_set:
+        return config
+    space = config.search_space.model_copy(update={"target_modules": WHOLE_GROUPS})
+    return config.model_copy(update={"search_space": space})
 
 
 def create(name: str) -> Backend:

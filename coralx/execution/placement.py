@@ -1,0 +1,83 @@
+"""Which worker gets which GPU, and how many cores."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+
+from coralx.config.schema import Config
+from coralx.devices import VARIABLE, Gpu, visible_gpus
+from coralx.errors import ConfigError
+from coralx.records import Settings
+
+MAX_CPU_WORKERS = 4
+BYTES_PER_CPU_WORKER = 2 << 30
+
+
+def pins(config: Config, backend: str) -> tuple[str, ...]:
+    """What each worker's CUDA_VISIBLE_DEVICES shall say: one entry a GPU in use.
+
+    Empty where nothing trains, or where the driver names no GPU. Raises ConfigError for a number
+    in `runtime.devices` that none of the visible GPUs has.
+    """
+    if backend == "simulated":
+        return ()
+    gpus = visible_gpus()
+    names = [gpu.uuid for gpu in gpus]
+    return _taken(config, names, [_described(gpu) for gpu in gpus]) if gpus else ()
+
+
+def late_pins(config: Config, device: str, count: int) -> tuple[str, ...]:
+    """The same where only the first worker saw the devices: `count` GPUs by ROCm.
+
+    Raises ConfigError where `runtime.devices` names GPUs and there is none to train on.
+    """
+    if not device.startswith("cuda"):
+        return _taken(config, [], [])
+    visible = os.environ.get(VARIABLE)
+    names = visible.split(",") if visible else [str(number) for number in range(count)]
+    return _taken(config, names, names)
+
+
+def _taken(config: Config, names: list[str], described: list[str]) -> tuple[str, ...]:
+    """Those of the visible GPUs that `runtime.devices` asks for."""
+    wanted = config.runtime.devices
+    if wanted == "auto":
+        return tuple(names)
+    if missing := [str(number) for number in wanted if number >= len(names)]:
+        shown = ", ".join(f"{place} ({text})" for place, text in enumerate(described))
+        raise ConfigError(
+            "config",
+            [
+                f"runtime.devices: no GPU {', '.join(missing)}; "
+                + (f"visible are {shown}" if names else "none is visible to torch")
+            ],
+            "Numbers count from 0 within what CUDA_VISIBLE_DEVICES leaves visible; `auto` takes "
+            "all. `coralx doctor` shows what is there.",
+        )
+    return tuple(names[number] for number in wanted)
+
+
+def _described(gpu: Gpu) -> str:
+    return f"{gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB"
+
+
+def share_out(config: Config, device: str, gpus: int) -> Settings:
+    """Workers and threads where the config leaves them to us; precision is still open."""
+    runtime, most = config.runtime, gpus
+    if device == "cpu":
+        fitting = psutil.virtual_memory().available // BYTES_PER_CPU_WORKER
+        most = min(cores(), MAX_CPU_WORKERS, max(1, fitting))
+    useful = max(1, min(most, config.evolution.population_size))
+    workers = useful if runtime.workers == "auto" else runtime.workers
+    share = max(1, cores() // workers)
+    threads = share if runtime.threads_per_worker == "auto" else runtime.threads_per_worker
+    return Settings(workers, threads, "")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
