@@ -37,6 +37,7 @@ from coralx.records import (
 from coralx.training import adapters
 from coralx.training.backend import Report, Say
 from coralx.training.base import Base
+from coralx.training.footprint import footprint_of
 from coralx.training.loop import Trace, Trainer, predict
 from coralx.training.precision import autocast, base_dtype, faster_precision, settled_precision
 from coralx.training.signals import loss_trend, typical_gradient_norm
@@ -96,6 +97,14 @@ class AdaptingBackend(ABC):
         self._task = _task(config, self._base, examples.labels, self._device)
         self._encode(examples)
         self._orders: dict[int, NDArray[np.int64]] = {}
+        footprint = footprint_of(
+            config,
+            self._base.model,
+            self._base.head,
+            self._device,
+            precision=settled[0] if settled else "fp32",
+            fused_loss=self._base.fused_loss,
+        )
         self._model = self.wrap(config, self._base)
         self._precision, reason = settled or self._faster_precision(say)
         return Facts(
@@ -108,6 +117,7 @@ class AdaptingBackend(ABC):
             base_parameters=self._base_parameters,
             rows={name: len(data.ids) for name, data in self._data.items()},
             fingerprint=self._fingerprint(),
+            footprint=footprint,
             warnings=(*self._base.notes, *examples.warnings, *self._losses_of_text()),
         )
 

@@ -36,9 +36,7 @@ from coralx.training import base as bases
 from coralx.training.adapting import AdaptingBackend
 from coralx.training.backend import Say
 from coralx.training.base import Base
-
-FUSED_GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj", "down_proj"))
-"""Projections that share one fused kernel: an adapter on a part of a group cannot use it."""
+from coralx.training.fused import unfused
 
 SHORTEST_OFFLOADED = 512
 """Below this sequence length Unsloth silently takes plain gradient checkpointing."""
@@ -124,21 +122,3 @@ def _context(path: str, wanted: int) -> int:
     limit = getattr(AutoConfig.from_pretrained(path), "max_position_embeddings", None)
     enough = max(wanted, SHORTEST_OFFLOADED)
     return max(wanted, min(enough, limit)) if limit else enough
-
-
-def unfused(genes: Genes) -> tuple[str, ...]:
-    """Which of a genome's settings make Unsloth fall back to PEFT's forward, and where."""
-    if genes.use_dora:
-        return ("DoRA: trained by PEFT's forward, not by Unsloth's fused kernels",)
-    if isinstance(genes.target_modules, str):
-        return ()
-    leaves = {name.rsplit(".", 1)[-1] for name in genes.target_modules}
-    found = []
-    for group in FUSED_GROUPS:
-        missing = [name for name in group if name not in leaves]
-        if 0 < len(missing) < len(group):
-            found.append(
-                f"an adapter on a part of {'+'.join(group)}, without {'+'.join(missing)}: trained "
-                "by PEFT's forward, not by Unsloth's fused kernels"
-            )
-    return tuple(found)
