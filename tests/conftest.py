@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 import os
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backend",
+        default="peft",
+        help="Run the backend contract over this backend; unsloth needs a process of its own.",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Unsloth must be imported before transformers and PEFT, which other fixtures import."""
+    if config.getoption("--backend") == "unsloth" and find_spec("unsloth"):
+        import coralx.training.unsloth  # noqa: F401
+
 
 WORDS = (
     "the a is was very not of to and it this film road coffee team train phone good bad great "
@@ -113,3 +131,56 @@ def tiny_search(tiny_base: Path, reviews: Path) -> dict[str, Any]:
         "training": {"batch_size": 8, "precision": "fp32"},
         "runtime": {"workers": 2, "threads_per_worker": 1},
     }
+
+
+@pytest.fixture(scope="session")
+def specimen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny Llama, labelled texts, the same as instructions, and as chats."""
+    from coralx.training.specimen import write_model, write_texts
+
+    folder = tmp_path_factory.mktemp("specimen")
+    write_model(folder / "model")
+    write_texts(folder / "texts.jsonl")
+    rows = [json.loads(line) for line in (folder / "texts.jsonl").read_text().splitlines()]
+    instructions = [
+        {"prompt": f"Text : {row['text']} Label :", "completion": f" {row['label']} ."}
+        for row in rows
+    ]
+    chats = [
+        {
+            "messages": [
+                {"role": "user", "content": row["text"]},
+                {"role": "assistant", "content": row["label"]},
+            ]
+        }
+        for row in rows
+    ]
+    for name, listed in (("instructions", instructions), ("chats", chats)):
+        text = "\n".join(map(json.dumps, listed))
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def causal_config(tiny_search: dict[str, Any], specimen: Path) -> Callable[[str], dict[str, Any]]:
+    """A config for one of the tasks of language models, as quick as `tiny_config`."""
+
+    def config_for(task: str) -> dict[str, Any]:
+        config = copy.deepcopy(tiny_search)
+        config["model"] = {"base": str(specimen / "model"), "task": task, "max_length": 48}
+        config["data"] = {"validation_fraction": 0.2, "test_fraction": 0.2}
+        if task == "sft":
+            config["data"]["train"] = str(specimen / "instructions.jsonl")
+            config["objectives"] = [{"metric": "eval_loss"}, {"metric": "trainable_parameters"}]
+        else:
+            config["data"] |= {
+                "train": str(specimen / "texts.jsonl"),
+                "labels": ["negative", "positive"],
+                "prompt": "Text : {text}\nLabel :",
+            }
+        config["search_space"]["target_modules"] = {
+            "choices": [["q_proj", "k_proj", "v_proj", "o_proj"], "all-linear"]
+        }
+        return config
+
+    return config_for

@@ -14,7 +14,12 @@ from coralx.config.section import Count, Exact, MetricName, Section
 
 Rule = Annotated[str, BeforeValidator(check_rule)]
 
-SANITY_RULES = ("gradient_norm > 5.0", "loss_slope > 0")
+SANITY_RULES: dict[Task, tuple[str, ...]] = {
+    "sequence-classification": ("gradient_norm > 5.0", "loss_slope > 0"),
+    # A few tokens' loss through a whole language model: healthy norms lie around 5 (SmolLM2).
+    "label-tokens": ("gradient_norm > 50.0", "loss_slope > 0"),
+    "sft": ("gradient_norm > 50.0", "loss_slope > 0"),
+}
 QUALITY_RULES: dict[Task, tuple[str, ...]] = {
     "sequence-classification": ("auroc < 0.55",),
     "label-tokens": ("auroc < 0.55",),
@@ -63,7 +68,7 @@ def with_defaults(stages: Sequence[TrainingStage], task: Task) -> tuple[Training
     filled = []
     for place, stage in enumerate(stages):
         last = place == len(stages) - 1
-        rules = () if last else SANITY_RULES if place == 0 else QUALITY_RULES[task]
+        rules = () if last else SANITY_RULES[task] if place == 0 else QUALITY_RULES[task]
         update: dict[str, Any] = {}
         if stage.stop_when is None:
             update["stop_when"] = rules

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from coralx.config.schema import Config
 from coralx.errors import SetupError, UsageError
 
 QUICKSTART = "pip install 'coralx[quickstart]'"
@@ -66,46 +66,26 @@ def missing(name: str, builtin: Builtin, error: Exception) -> SetupError:
     )
 
 
-def _lookup(name: str, known: dict[str, Builtin], what: str) -> Builtin:
+def find(name: str, known: dict[str, Builtin], what: str) -> tuple[Builtin, Path | None]:
+    """The entry of `builtin:<name>`, and where its package's files lie: None if not installed.
+
+    Raises UsageError for a name that is not known.
+    """
     if name not in known:
         names = ", ".join(f"builtin:{known_name}" for known_name in known)
         raise UsageError(f"there is no {what} builtin:{name}", f"Known: {names}.")
-    return known[name]
+    return known[name], _packaged(known[name])
 
 
-def model(name: str) -> tuple[Builtin, Path | None]:
-    """The entry of the model `builtin:<name>`, and where its package's files lie: nowhere if it is
-    not installed."""
-    builtin = _lookup(name, MODELS, "model")
-    return builtin, _packaged(builtin)
+def needs_no_hub(config: Config) -> bool:
+    """Whether base and data all lie on this machine."""
+    data = config.data
+    tables = [name for name in (data.train, data.validation, data.test) if name is not None]
+    base = config.model.base
+    is_base_here = base is not None and (_is_packaged(base, MODELS) or Path(base).is_dir())
+    return is_base_here and all(_is_packaged(t, TABLES) or Path(t).is_file() for t in tables)
 
 
-def table(name: str) -> list[dict[str, str]]:
-    """Rows of `builtin:<name>`. `tweets`: columns text and sentiment, positive against negative.
-
-    Texts that occur more than once are kept once, or not at all where their labels disagree.
-    """
-    builtin = _lookup(name, TABLES, "data set")
-    path = _packaged(builtin)
-    rows = _read_package(path) if path else _read_hub(name, builtin)
-    labels: dict[str, str | None] = {}
-    for text, label in rows:
-        text = text.strip()
-        if label in ("negative", "positive") and text:
-            labels[text] = label if labels.get(text, label) == label else None
-    return [{"text": t, "sentiment": label} for t, label in labels.items() if label is not None]
-
-
-def _read_package(path: Path) -> list[tuple[str, str]]:
-    with path.open(encoding="latin-1", newline="") as file:
-        return [(row["text"], row["sentiment"]) for row in csv.DictReader(file)]
-
-
-def _read_hub(name: str, builtin: Builtin) -> list[tuple[str, str]]:
-    from datasets import load_dataset
-
-    try:
-        loaded = load_dataset(builtin.hub, split="train")
-    except Exception as error:  # the hub's client raises errors of many libraries
-        raise missing(name, builtin, error) from None
-    return list(zip(loaded["text"], loaded["label_text"], strict=True))
+def _is_packaged(name: str, known: dict[str, Builtin]) -> bool:
+    entry = known.get(name.removeprefix("builtin:")) if name.startswith("builtin:") else None
+    return entry is not None and _packaged(entry) is not None

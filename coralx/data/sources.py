@@ -52,9 +52,9 @@ def load_examples(data: Data, seed: int, task: Task = "sequence-classification")
             strata = [example.label for example in splits[name]]
             rows = stratified_order(strata, generator(seed, f"{name}-order"))
             splits[name] = [splits[name][row] for row in rows]
+    _require_all_classes("data.train", train, names)
     if not train:
         raise problem("data.train", f"its {len(order)} rows are too few for three splits")
-    _require_all_classes("data.train", train, names)
     for name in ("validation", "test"):
         _require_all_classes(f"data.{name}", splits[name], names)
     warnings += _duplicates({**splits, "train": train})

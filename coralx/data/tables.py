@@ -15,7 +15,7 @@ from datasets.exceptions import DatasetGenerationError
 from coralx.config.inputs import FORMATS, is_local
 from coralx.config.schema import Data
 from coralx.config.suggest import did_you_mean
-from coralx.data import builtin
+from coralx.data import tweets
 from coralx.errors import ConfigError
 
 Row = dict[str, Any]
@@ -32,7 +32,7 @@ def read_table(data: Data, name: str, split: str) -> list[Row]:
     Raises ConfigError where it cannot be read.
     """
     if name.startswith("builtin:"):
-        return list(builtin.table(name.removeprefix("builtin:")))
+        return list(tweets.table(name.removeprefix("builtin:")))
     where, path = f"data.{split}: {name}", Path(name)
     kind = FORMATS.get(path.suffix.lower())
     if path.is_file() and kind is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from coralx.config.schema import Config
 from coralx.execution.messages import Inspect, Inspected
 from coralx.execution.placement import cores
-from coralx.execution.process import WorkerProcess, await_reply
+from coralx.execution.process import WorkerProcess, await_reply, environment
 from coralx.records import Footprint
 
 
@@ -15,7 +15,8 @@ def inspect(config: Config) -> Footprint:
     Raises ConfigError where the base cannot be found or described, or has not the modules that the
     search space names.
     """
-    worker = WorkerProcess(0, "simulated", cores(), 0, {})  # the backend that imports nothing
+    lightest = "simulated"  # the backend that imports nothing
+    worker = WorkerProcess(0, lightest, cores(), 0, environment(config))
     try:
         worker.send(Inspect(config.model_dump(mode="json")))
         return await_reply(worker, Inspected, lambda text: None).footprint  # noqa: ARG005

@@ -28,7 +28,7 @@ from coralx.execution.messages import (
     Trained,
 )
 from coralx.execution.placement import cores, late_pins, pins, share_out
-from coralx.execution.process import GOODBYE_SECONDS, WorkerProcess, await_reply
+from coralx.execution.process import GOODBYE_SECONDS, WorkerProcess, await_reply, environment
 from coralx.records import Facts, JobFailed, MeasureJob, Settings
 
 ATTEMPTS = 3
@@ -78,7 +78,9 @@ class LocalExecutor:
     def _spawn(self, threads: int) -> WorkerProcess:
         taken = {worker.slot for worker in self._workers}
         slot = next(slot for slot in itertools.count() if slot not in taken)
-        extra = {VARIABLE: self._pins[slot % len(self._pins)]} if self._pins else {}
+        extra = environment(self._config)
+        if self._pins:
+            extra[VARIABLE] = self._pins[slot % len(self._pins)]
         worker = WorkerProcess(self._spawned, self._backend, threads, slot, extra)
         self._spawned += 1
         self._workers.append(worker)

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
+from coralx.config.schema import Config
+from coralx.data.builtin import needs_no_hub
 from coralx.errors import WorkerError, error_from
 from coralx.execution.executor import Task
 from coralx.execution.messages import (
@@ -33,6 +35,12 @@ _QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "PYTHONWARNINGS": "ignore",
 }
+
+
+def environment(config: Config) -> dict[str, str]:
+    """What a worker for such a config needs in its environment: where everything lies on this
+    machine, no library is to ask the network."""
+    return {"HF_HUB_OFFLINE": "1"} if needs_no_hub(config) else {}
 
 
 class WorkerProcess:

@@ -71,6 +71,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             {"genome": failure.genome, "stage": failure.stage, "reason": failure.reason}
             for failure in history.failures.values()
         ],
+        "notes": _notes(history),
         "warnings": _warnings(entries),
         "workers": _workers(entries),
     }
@@ -172,6 +173,17 @@ def _stopped(history: History) -> list[dict[str, Any]]:
         for verdict in decision.verdicts
         if isinstance(verdict, Stop)
     ]
+
+
+def _notes(history: History) -> list[dict[str, Any]]:
+    """What was remarked on how genomes were trained, one entry a remark, with its genomes."""
+    found: dict[str, list[str]] = {}
+    for (genome, _), result in history.results.items():
+        for note in result.notes:
+            genomes = found.setdefault(note, [])
+            if genome not in genomes:
+                genomes.append(genome)
+    return [{"note": note, "genomes": genomes} for note, genomes in found.items()]
 
 
 def _warnings(entries: Sequence[Entry]) -> list[str]:

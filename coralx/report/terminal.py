@@ -81,6 +81,10 @@ def _parts(report: Mapping[str, Any], *, wide: bool) -> list[RenderableType]:
         parts.append(
             Text(f"Not judged by stop rules, for fewer than 8 steps after warm-up: {listed}")
         )
+    for remark in report["notes"]:
+        genomes = remark["genomes"]
+        listed = ", ".join(genomes[:6]) + (" ..." if len(genomes) > 6 else "")
+        parts.append(Text(f"note: {remark['note']} ({len(genomes)}: {listed})"))
     parts += [Text(f"warning: {warning}", style="yellow") for warning in report["warnings"]]
     return parts
 

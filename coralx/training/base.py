@@ -61,7 +61,7 @@ def source_of(config: Config, say: Say) -> Source:
     """Find the base. Raises ConfigError for a folder that is not there."""
     name = str(config.model.base)
     if name.startswith("builtin:"):
-        entry, path = builtin.model(name.removeprefix("builtin:"))
+        entry, path = builtin.find(name.removeprefix("builtin:"), builtin.MODELS, "model")
         if path is None:
             return Source(entry.hub, False, entry.hub)
         if path.suffix == ".gguf":
