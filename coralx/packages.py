@@ -1,11 +1,24 @@
-"""Which packages are installed, found out without importing them."""
+"""Which packages are installed, found out without importing them, and whether CoralX was tested
+with their versions."""
 
 from __future__ import annotations
 
 import re
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
+
+from packaging.requirements import Requirement
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A package outside its bounds; `found` is None where it is missing."""
+
+    package: str
+    found: str | None
+    bounds: str
 
 
 def installed_version(package: str) -> str | None:
@@ -35,3 +48,22 @@ def torch_cuda() -> str | None:
         return None
     found = re.search(r"^cuda(?:\s*:[^=]*)?\s*=\s*['\"]([^'\"]+)['\"]", text, re.MULTILINE)
     return found.group(1) if found else None
+
+
+def out_of_bounds() -> tuple[Mismatch, ...]:
+    """Packages whose versions lie outside what CoralX asks for; of the extra `unsloth` only those
+    that are installed. Nothing where CoralX itself is not installed as a package."""
+    try:
+        asked = [Requirement(line) for line in requires("coralx") or ()]
+    except PackageNotFoundError:
+        return ()
+    found = []
+    for requirement in asked:
+        installed, marker = installed_version(requirement.name), requirement.marker
+        is_needed = marker is None or marker.evaluate({"extra": ""})
+        is_used = installed and marker is not None and marker.evaluate({"extra": "unsloth"})
+        if not is_needed and not is_used:
+            continue
+        if installed is None or not requirement.specifier.contains(installed, prereleases=True):
+            found.append(Mismatch(requirement.name, installed, str(requirement.specifier)))
+    return tuple(found)

@@ -474,7 +474,10 @@ def test_mode_overrules_a_schedule_that_is_switched_off() -> None:
     assert mode_of(resolve_mode(off, "hyperband", None)) == "hyperband"
 
 
-@pytest.mark.parametrize(("mode", "backend"), [("simulation", "peft"), ("hyperband", "simulated")])
+@pytest.mark.parametrize(
+    ("mode", "backend"),
+    [("simulation", "peft"), ("simulation", "unsloth"), ("hyperband", "simulated")],
+)
 def test_contradicting_flags_are_refused(mode: Mode, backend: str) -> None:
     with pytest.raises(UsageError, match="contradicts") as caught:
         resolve_mode(make_config(**REAL), mode, backend)

@@ -352,6 +352,7 @@ def test_the_driver_loads_no_training_library(place: Path) -> None:
         "'--help'",
         "'report', 'tiny'",
         "'validate', 'tiny.yaml'",
+        "'doctor'",
         "'evolve', '--help'",
     ):
         subprocess.run(

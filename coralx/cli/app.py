@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from coralx import __version__
-from coralx.cli import evolve, report, simulate, stage, validate
+from coralx.cli import doctor, evolve, report, simulate, stage, validate
 
 app = typer.Typer(
     name="coralx",
@@ -46,3 +46,4 @@ app.command("stage")(stage.command)
 app.command("simulate")(simulate.command)
 app.command("report")(report.command)
 app.command("validate")(validate.command)
+app.command("doctor")(doctor.command)

@@ -8,11 +8,10 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from coralx.config.schema import Config
 from coralx.devices import VARIABLE
-from coralx.errors import WorkerError, error_from
+from coralx.errors import WorkerError
 from coralx.events import WorkerStarted, WorkerStopped
 from coralx.execution.executor import Listener, Outcome, Task, task_name
 from coralx.execution.messages import (
@@ -21,7 +20,6 @@ from coralx.execution.messages import (
     Hello,
     Measure,
     Measured,
-    Note,
     Prepare,
     Ready,
     Reply,
@@ -30,10 +28,8 @@ from coralx.execution.messages import (
     Trained,
 )
 from coralx.execution.placement import cores, late_pins, pins, share_out
-from coralx.execution.process import GOODBYE_SECONDS, WorkerProcess, environment
+from coralx.execution.process import GOODBYE_SECONDS, WorkerProcess, await_reply, environment
 from coralx.records import Facts, JobFailed, MeasureJob, Settings
-
-Wanted = TypeVar("Wanted", Hello, Ready)
 
 ATTEMPTS = 3
 
@@ -64,12 +60,12 @@ class LocalExecutor:
         threads = settings.threads_per_worker if settings else cores()
         self._pins = pins(config, self._backend)
         first = self._spawn(threads)
-        hello = self._await(first, Hello)
+        hello = await_reply(first, Hello, listener)
         if not hello.device.startswith("cuda") or not self._pins:
             self._pins = late_pins(config, hello.device, hello.device_count)
         plan = settings or share_out(config, hello.device, len(self._pins) or hello.device_count)
         first.send(self._prepare(plan.precision or None, plan.threads_per_worker))
-        ready = self._await(first, Ready)
+        ready = await_reply(first, Ready, listener)
         self._settings = Settings(plan.workers, plan.threads_per_worker, ready.facts.precision)
         self._welcome(first, ready)
         if not self._pins:
@@ -89,25 +85,6 @@ class LocalExecutor:
         self._spawned += 1
         self._workers.append(worker)
         return worker
-
-    def _await(self, worker: WorkerProcess, wanted: type[Wanted]) -> Wanted:
-        """The next reply of the `wanted` kind; raises what the worker reports instead."""
-        while True:
-            for reply in worker.receive():
-                if isinstance(reply, wanted):
-                    return reply
-                match reply:
-                    case Note(text=text):
-                        self._listener(text)
-                    case Failed():
-                        raise _as_error(reply)
-                    case None:
-                        raise WorkerError(
-                            f"the first worker {worker.exit_reason()} before it was ready",
-                            worker.end_of_log(),
-                        )
-                    case _:
-                        pass
 
     def _welcome(self, worker: WorkerProcess, ready: Ready) -> None:
         worker.ready = True
@@ -226,9 +203,3 @@ class LocalExecutor:
                         self._listener(WorkerStopped(worker.number, reply.base_loads, reply.jobs))
                     if reply is None or isinstance(reply, Goodbye):
                         return
-
-
-def _as_error(reply: Failed) -> Exception:
-    if reply.known:
-        return error_from(reply.error, reply.message, reply.hint, reply.problems)
-    return WorkerError(f"the worker failed: {reply.error}: {reply.message}", reply.traceback)

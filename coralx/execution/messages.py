@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from coralx.records import Facts, Job, MeasureJob, Measurement, Progress, StageResult
+from coralx.records import Facts, Footprint, Job, MeasureJob, Measurement, Progress, StageResult
 
 # -- to the worker -------------------------------------------------------------------------------
 
@@ -39,13 +39,21 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Inspect:
+    """Tell the sizes of a config's base without loading it. No Prepare is needed before."""
+
+    config: dict[str, Any]
+    kind: Literal["inspect"] = "inspect"
+
+
+@dataclass(frozen=True)
 class Shutdown:
     """No more orders."""
 
     kind: Literal["shutdown"] = "shutdown"
 
 
-Order = Prepare | Train | Measure | Shutdown
+Order = Prepare | Train | Measure | Inspect | Shutdown
 
 # -- from the worker -----------------------------------------------------------------------------
 
@@ -102,6 +110,14 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Inspected:
+    """The base was described."""
+
+    footprint: Footprint
+    kind: Literal["inspected"] = "inspected"
+
+
+@dataclass(frozen=True)
 class Failed:
     """An exception, by the name of its class; `known` are CoralX's own errors."""
 
@@ -123,7 +139,7 @@ class Goodbye:
     kind: Literal["goodbye"] = "goodbye"
 
 
-Reply = Hello | Ready | Note | Step | Trained | Measured | Failed | Goodbye
+Reply = Hello | Ready | Note | Step | Trained | Measured | Inspected | Failed | Goodbye
 
 _ORDERS: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="kind")])
 _REPLIES: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])

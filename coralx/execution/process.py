@@ -7,12 +7,24 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 from coralx.config.schema import Config
 from coralx.data.builtin import needs_no_hub
+from coralx.errors import WorkerError, error_from
 from coralx.execution.executor import Task
-from coralx.execution.messages import Order, Reply, Shutdown, decode_reply, encode
+from coralx.execution.messages import (
+    Failed,
+    Note,
+    Order,
+    Reply,
+    Shutdown,
+    decode_reply,
+    encode,
+)
+
+Wanted = TypeVar("Wanted", bound=Reply)
 
 GOODBYE_SECONDS = 5.0
 LOG_LINES = 15
@@ -104,3 +116,29 @@ class WorkerProcess:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
         self._log.close()
+
+
+def await_reply(worker: WorkerProcess, wanted: type[Wanted], say: Callable[[str], None]) -> Wanted:
+    """The next reply of the `wanted` kind; raises what the worker reports instead."""
+    while True:
+        for reply in worker.receive():
+            if isinstance(reply, wanted):
+                return reply
+            match reply:
+                case Note(text=text):
+                    say(text)
+                case Failed():
+                    raise _as_error(reply)
+                case None:
+                    raise WorkerError(
+                        f"the first worker {worker.exit_reason()} before it was ready",
+                        worker.end_of_log(),
+                    )
+                case _:
+                    pass
+
+
+def _as_error(reply: Failed) -> Exception:
+    if reply.known:
+        return error_from(reply.error, reply.message, reply.hint, reply.problems)
+    return WorkerError(f"the worker failed: {reply.error}: {reply.message}", reply.traceback)

@@ -21,6 +21,8 @@ from coralx.execution.messages import (
     Failed,
     Goodbye,
     Hello,
+    Inspect,
+    Inspected,
     Measure,
     Measured,
     Note,
@@ -80,6 +82,10 @@ class Worker:
             case Measure(job=measure_job):
                 self._jobs += 1
                 self.send(Measured(backend.measure(measure_job)))
+            case Inspect():
+                from coralx.training.footprint import inspect  # what no other order needs
+
+                self.send(Inspected(inspect(parse_config(order.config, "config"))))
             case _:
                 raise TypeError(f"unexpected order {order!r}")
 

@@ -62,12 +62,13 @@ def footprint_of(
     )
 
 
-def inspect(config: Config, device: torch.device) -> Footprint:
-    """The footprint that the config's base would have on a `device` of that type, from its own
-    description alone; the device's memory is left open.
+def inspect(config: Config, device: torch.device | None = None) -> Footprint:
+    """The footprint that the config's base would have on a `device` of that type (a GPU if torch
+    sees one), from its own description alone; the device's memory is left open.
 
     Raises ConfigError where the base cannot be found or described.
     """
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     source = bases.source_of(config, lambda text: None)  # noqa: ARG005  nobody to tell
     bases.quiet()
     precision = config.training.precision

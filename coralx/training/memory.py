@@ -111,4 +111,4 @@ def tight(
 
 def gib(size: int) -> str:
     """Bytes as people read them."""
-    return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / (1 << 20):.1f} MiB"
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.1f} MiB"

@@ -1,0 +1,73 @@
+"""`coralx doctor`: what can this machine do?"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from coralx.check import BACKENDS, Checked, check_backends, require_gpu, specimen_config
+from coralx.cli.shared import Overrides, errors_naming, output_console, print_json
+from coralx.config import Config, load_config
+from coralx.diagnosis import diagnose
+from coralx.execution.executor import Signal
+from coralx.report.doctor import diagnosis_json, print_check, print_diagnosis
+
+
+def command(
+    config_path: Annotated[
+        Path | None,
+        typer.Argument(metavar="CONFIG", help="Also say what this YAML config would need."),
+    ] = None,
+    gpu_check: Annotated[
+        bool,
+        typer.Option(
+            "--gpu-check",
+            help="Train two small genomes for a few steps on the GPU, with Unsloth and with PEFT, "
+            "and compare losses and speed: of CONFIG's model and data, else of a small random "
+            "model that is made for it. Takes a few minutes.",
+        ),
+    ] = False,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Say what this machine can do: cores, memory, GPUs, packages, and which backend trains.
+
+    With CONFIG also: how large its base is, what the smallest and the largest genome of its search
+    space need in memory and whether that fits, how many adapters fit beside one base, and what a
+    run needs on disk. Only the base's description is read, no weights are loaded.
+
+    Problems are listed with the way out. Exit codes: 0 diagnosed, however weak the machine; 2 a
+    config that cannot be used; 4 --gpu-check without a GPU that torch can use.
+    """
+    if gpu_check:
+        require_gpu()
+    console = output_console()
+    config = load_config(config_path, overrides or ()) if config_path else None
+    with errors_naming(config_path or Path("config")):
+        diagnosis = diagnose(config)
+        if not as_json:
+            print_diagnosis(diagnosis, console)
+        checked = _checked(config, console, quiet=as_json) if gpu_check else None
+    if as_json:
+        found: dict[str, Any] = diagnosis_json(diagnosis)
+        if checked is not None:
+            found["gpu_check"] = [asdict(backend) for backend in checked]
+        print_json(found)
+    elif checked is not None:
+        print_check(checked, console)
+
+
+def _checked(config: Config | None, console: Console, *, quiet: bool) -> list[Checked]:
+    def hear(signal: Signal) -> None:
+        if isinstance(signal, str) and not quiet:
+            console.print(f"  {signal}", style="dim", soft_wrap=True, highlight=False)
+
+    if config is not None:
+        return check_backends(config, BACKENDS, hear)
+    with tempfile.TemporaryDirectory(prefix="coralx-") as folder:
+        return check_backends(specimen_config(Path(folder), large=True), BACKENDS, hear)

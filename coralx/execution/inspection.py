@@ -1,0 +1,24 @@
+"""What a config's base needs of memory: asked of a worker that loads nothing else."""
+
+from __future__ import annotations
+
+from coralx.config.schema import Config
+from coralx.execution.messages import Inspect, Inspected
+from coralx.execution.placement import cores
+from coralx.execution.process import WorkerProcess, await_reply, environment
+from coralx.records import Footprint
+
+
+def inspect(config: Config) -> Footprint:
+    """The footprint of the config's base on this machine's kind of device.
+
+    Raises ConfigError where the base cannot be found or described, or has not the modules that the
+    search space names.
+    """
+    lightest = "simulated"  # the backend that imports nothing
+    worker = WorkerProcess(0, lightest, cores(), 0, environment(config))
+    try:
+        worker.send(Inspect(config.model_dump(mode="json")))
+        return await_reply(worker, Inspected, lambda text: None).footprint  # noqa: ARG005
+    finally:
+        worker.kill()
