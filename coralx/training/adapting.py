@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,16 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from peft import PeftModel
 
 from coralx.config.schema import Config
-from coralx.config.space import IntChoices
-from coralx.data.causal import InstructionTuning, LabelTokens
-from coralx.data.sources import Examples, load_examples
-from coralx.data.subsets import batch_rows, bucketed_order, subset_size
-from coralx.data.tasks import SequenceClassification, Task
-from coralx.errors import ConfigError
+from coralx.data.sources import load_examples
+from coralx.data.subsets import batch_rows, subset_size
 from coralx.records import (
     Facts,
     Genes,
@@ -36,9 +30,10 @@ from coralx.records import (
 )
 from coralx.training import adapters
 from coralx.training.backend import Report, Say
-from coralx.training.base import Base
+from coralx.training.base import Base, check_quantization
 from coralx.training.footprint import footprint_of
 from coralx.training.loop import Trace, Trainer, predict
+from coralx.training.material import Material, task_of
 from coralx.training.precision import autocast, base_dtype, faster_precision, settled_precision
 from coralx.training.signals import loss_trend, typical_gradient_norm
 
@@ -84,7 +79,7 @@ class AdaptingBackend(ABC):
         torch.set_num_threads(threads)
         self._config = config
         self._device = _device()
-        _check_quantization(config, self._device)
+        check_quantization(config, self._device)
         say(f"reading {config.data.train}")
         examples = load_examples(config.data, config.experiment.seed, config.model.task)
         say(f"loading {config.model.base} on {self._device}")
@@ -94,9 +89,8 @@ class AdaptingBackend(ABC):
         self.base_loads += 1
         self._base_parameters = sum(p.numel() for p in self._base.model.parameters())
         self._is_whole = dtype == torch.float32
-        self._task = _task(config, self._base, examples.labels, self._device)
-        self._encode(examples)
-        self._orders: dict[int, NDArray[np.int64]] = {}
+        self._task = task_of(config, self._base, examples.labels, self._device)
+        self._material = Material(config, examples, self._task)
         footprint = footprint_of(
             config,
             self._base.model,
@@ -115,47 +109,19 @@ class AdaptingBackend(ABC):
             precision=self._precision,
             precision_reason=reason,
             base_parameters=self._base_parameters,
-            rows={name: len(data.ids) for name, data in self._data.items()},
-            fingerprint=self._fingerprint(),
+            rows=self._material.rows,
+            fingerprint=f"{self._base_parameters}-{self._material.fingerprint()}",
             footprint=footprint,
-            warnings=(*self._base.notes, *examples.warnings, *self._losses_of_text()),
+            warnings=(*self._base.notes, *examples.warnings, *self._material.losses_of_text()),
         )
-
-    def _encode(self, examples: Examples) -> None:
-        _check_batches(self._config, len(examples.train))
-        splits = {
-            "train": examples.train,
-            "validation": examples.validation,
-            "test": examples.test,
-        }
-        self._data = {name: self._task.encode(rows) for name, rows in splits.items()}
-        self._train = self._data["train"]
-        _check_batches(self._config, len(self._train.ids))
-
-    def _losses_of_text(self) -> list[str]:
-        """Warnings about rows that `max_length` cut or kept out."""
-        limit = f"model.max_length ({self._config.model.max_length} tokens)"
-        found = []
-        for what, counts in (
-            ("were cut to", {name: data.cut for name, data in self._data.items()}),
-            ("were left out, too long for", {n: d.left_out for n, d in self._data.items()}),
-        ):
-            listed = [
-                f"{count} of {len(self._data[name].ids) + self._data[name].left_out} {name}"
-                for name, count in counts.items()
-                if count
-            ]
-            if listed:
-                found.append(f"{', '.join(listed)} rows {what} {limit}")
-        return found
 
     def _faster_precision(self, say: Say) -> tuple[str, str]:
         say("measuring whether bf16 is faster than fp32 here")
-        typical = self._order(self._config.training.batch_size)
+        typical = self._material.order(self._config.training.batch_size)
         batches = np.array_split(typical[: 4 * self._config.training.batch_size], 4)
         return faster_precision(
             self._model,
-            lambda batch: self._task.loss(self._model, self._train, batch),
+            lambda batch: self._task.loss(self._model, self._material.train, batch),
             [batch.tolist() for batch in batches],
             self._device,
         )
@@ -167,13 +133,6 @@ class AdaptingBackend(ABC):
     def _scoring(self) -> AbstractContextManager[Any]:
         """How scoring does: in full precision where the base is held so."""
         return contextlib.nullcontext() if self._is_whole else self._autocast()
-
-    def _fingerprint(self) -> str:
-        digest = hashlib.sha256(str(self._base_parameters).encode())
-        for split in self._data.values():
-            digest.update(repr((split.ids, split.targets) if split.targets else split.ids).encode())
-            digest.update(split.labels.tobytes())
-        return digest.hexdigest()
 
     # -- training --------------------------------------------------------------------------------
 
@@ -220,30 +179,18 @@ class AdaptingBackend(ABC):
             adapters.load_optimizer(
                 optimizer, parameters, adapters.name_of(job.genome), Path(source), factor
             )
-        order = self._order(genes.batch_size)
+        order = self._material.order(genes.batch_size)
         subset = subset_size(len(order), job.data_fraction)
         return Trainer(
             model=self._model,
             parameters=list(parameters.values()),
             optimizer=optimizer,
             task=self._task,
-            data=self._train,
+            data=self._material.train,
             rows_of=lambda step: batch_rows(order, step, genes.batch_size, subset),
             settings=self._config.training,
             autocast=self._autocast,
         )
-
-    def _order(self, batch_size: int) -> NDArray[np.int64]:
-        """The bucketed data order for a batch size, made once."""
-        if batch_size not in self._orders:
-            rows = len(self._train.ids)
-            stages = self._config.hyperband_config.training_stages
-            ends = [subset_size(rows, float(stage.data_percentage / 100)) for stage in stages]
-            seed = self._config.experiment.seed
-            self._orders[batch_size] = bucketed_order(
-                np.arange(rows), self._train.lengths, batch_size, ends, seed
-            )
-        return self._orders[batch_size]
 
     def _drop(self, adapter: str) -> None:
         self._model.set_adapter(TEMPLATE)
@@ -275,7 +222,7 @@ class AdaptingBackend(ABC):
 
     def _figures_after(self, job: Job, trace: Trace) -> dict[str, float | None]:
         """Every figure of the stage: predictions on validation, adapter, training signals."""
-        data = self._data["validation"].first(job.eval_limit)  # in a stratified order
+        data = self._material.splits["validation"].first(job.eval_limit)  # in a stratified order
         scores = predict(self._model, self._task, data, self._scoring)
         trend = loss_trend(_after_warmup(job, trace))
         return {
@@ -310,29 +257,14 @@ class AdaptingBackend(ABC):
         self, genome: Genome | None, costs: Metrics, validation: Metrics | None = None
     ) -> Measurement:
         if validation is None:
-            data = self._data["validation"]
+            data = self._material.splits["validation"]
             scores = predict(self._model, self._task, data, self._scoring)
             validation = {**self._task.figures(scores, data), **costs}
-        data = self._data["test"]
+        data = self._material.splits["test"]
         scores = predict(self._model, self._task, data, self._scoring)
         measured = self._task.intervals(scores, data, self._config.experiment.seed)
         exact = {name: Interval(value, value, value) for name, value in costs.items()}
         return Measurement(genome.id if genome else None, validation, {**measured, **exact})
-
-
-def _check_batches(config: Config, rows: int) -> None:
-    """Raise ConfigError where a batch would hold a row twice."""
-    gene = config.search_space.batch_size
-    largest = config.training.batch_size
-    if gene is not None:
-        largest = max(gene.choices) if isinstance(gene, IntChoices) else gene.high
-    if rows < largest:
-        key = "training.batch_size" if gene is None else "search_space.batch_size"
-        raise ConfigError(
-            "config",
-            [f"{key}: {largest}, but data.train has only {rows} rows"],
-            "Give more rows, or make the batches smaller.",
-        )
 
 
 def _device() -> torch.device:
@@ -341,32 +273,6 @@ def _device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
-
-
-def _task(config: Config, base: Base, labels: Sequence[str], device: torch.device) -> Task:
-    match config.model.task:
-        case "sequence-classification":
-            return SequenceClassification(base.tokenizer, config.model.max_length, device)
-        case "label-tokens":
-            return LabelTokens(base.tokenizer, config, labels, device)
-        case "sft":
-            return InstructionTuning(base.tokenizer, config, device, fused_loss=base.fused_loss)
-
-
-def _check_quantization(config: Config, device: torch.device) -> None:
-    """Raise ConfigError where weights cannot be stored in 4 or 8 bits."""
-    bits, task = config.runtime.quantization, config.model.task
-    if bits == "none":
-        return
-    if device.type != "cuda":
-        reason = f"{bits} needs a CUDA GPU; this worker trains on {device.type}"
-    elif task == "sequence-classification":
-        reason = f"{bits} is for language models; model.task is {task}"
-    else:
-        return
-    raise ConfigError(
-        "config", [f"runtime.quantization: {reason}"], "Set runtime.quantization: none."
-    )
 
 
 def _after_warmup(job: Job, trace: Trace) -> list[float]:

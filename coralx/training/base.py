@@ -144,6 +144,22 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
+def check_quantization(config: Config, device: torch.device) -> None:
+    """Raise ConfigError where weights cannot be stored in 4 or 8 bits."""
+    bits, task = config.runtime.quantization, config.model.task
+    if bits == "none":
+        return
+    if device.type != "cuda":
+        reason = f"{bits} needs a CUDA GPU; this worker trains on {device.type}"
+    elif task == "sequence-classification":
+        reason = f"{bits} is for language models; model.task is {task}"
+    else:
+        return
+    raise ConfigError(
+        "config", [f"runtime.quantization: {reason}"], "Set runtime.quantization: none."
+    )
+
+
 def _quantized(config: Config, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """How bitsandbytes is to store the weights; nothing without quantization."""
     bits = config.runtime.quantization
