@@ -16,6 +16,7 @@ from coralx.files import write_folder
 from coralx.records import ALL_LINEAR, Genes, Genome
 from coralx.rng import derive_seed
 from coralx.training.base import Base
+from coralx.training.rank import Transfer, scaling, transfer
 
 ADAPTER = "adapter_model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -56,19 +57,23 @@ def trainable(model: PeftModel) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def load_weights(model: PeftModel, adapter: str, checkpoint: Path) -> float:
-    """Put a checkpoint's weights into the adapter of that name, its function unchanged.
+def load_weights(model: PeftModel, adapter: str, checkpoint: Path) -> None:
+    """Put a checkpoint's weights into the adapter of that name, which is of the same shape."""
+    set_peft_model_state_dict(model, load_file(checkpoint / ADAPTER), adapter_name=adapter)
 
-    Where the two scale BA differently (another alpha at the same rank), B takes up the difference;
-    returns the factor by which it was multiplied.
-    """
-    weights = load_file(checkpoint / ADAPTER)
+
+def inherit_weights(model: PeftModel, adapter: str, checkpoint: Path) -> Transfer:
+    """Put another genome's weights into the fresh adapter of that name, whatever their ranks,
+    scalings and modules; its function is the parent's, as far as the transfer's error says."""
     saved = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
-    factor = float(saved["lora_alpha"] / model.peft_config[adapter].lora_alpha)
-    if factor != 1.0:
-        weights = {n: t * factor if ".lora_B." in n else t for n, t in weights.items()}
-    set_peft_model_state_dict(model, weights, adapter_name=adapter)
-    return factor
+    found = transfer(
+        load_file(checkpoint / ADAPTER),
+        scaling(saved),
+        _weights(model, adapter),
+        scaling(model.peft_config[adapter].to_dict()),
+    )
+    set_peft_model_state_dict(model, found.weights, adapter_name=adapter)
+    return found
 
 
 def load_optimizer(
@@ -80,21 +85,42 @@ def load_optimizer(
 ) -> None:
     """Put a checkpoint's optimizer state into `optimizer`, parameter by parameter.
 
-    `factor` is what B was multiplied by: its gradients shrink by as much.
+    `factor` is what B was multiplied by: its gradients shrink by as much. Moments of a parameter
+    that grew are zero where it is new; one that shrank has another basis, and starts without.
     """
     saved = load_file(checkpoint / OPTIMIZER)
     for name, parameter in parameters.items():
         prefix = _neutral(name, adapter) + "|"
         state = {
-            key.removeprefix(prefix): _placed(key, tensor, parameter) * _shrunk(key, factor)
+            key.removeprefix(prefix): _placed(key, tensor, parameter) * _damped(key, factor)
             for key, tensor in saved.items()
             if key.startswith(prefix)
         }
-        if state:
-            optimizer.state[parameter] = state
+        if state and _fits(state, parameter):
+            optimizer.state[parameter] = {
+                key: _padded(tensor, parameter) for key, tensor in state.items()
+            }
 
 
-def _shrunk(key: str, factor: float) -> float:
+def _fits(state: Mapping[str, torch.Tensor], parameter: torch.nn.Parameter) -> bool:
+    """Whether no moment is larger than its parameter."""
+    return all(
+        had <= has
+        for tensor in state.values()
+        for had, has in zip(tensor.shape, parameter.shape, strict=False)
+    )
+
+
+def _padded(tensor: torch.Tensor, parameter: torch.nn.Parameter) -> torch.Tensor:
+    """A moment with zeros behind it, up to its parameter's shape; a step count as it is."""
+    if tensor.ndim != parameter.ndim or tensor.shape == parameter.shape:
+        return tensor
+    whole = tensor.new_zeros(parameter.shape)
+    whole[tuple(slice(size) for size in tensor.shape)] = tensor
+    return whole
+
+
+def _damped(key: str, factor: float) -> float:
     """What to multiply a moment by when B was multiplied by `factor`."""
     power = {"exp_avg": 1, "exp_avg_sq": 2}.get(key.rsplit("|", 1)[-1], 0)
     return float(factor**-power) if ".lora_B." in key else 1.0

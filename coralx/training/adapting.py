@@ -166,19 +166,20 @@ class AdaptingBackend(ABC):
 
     def _trainer(self, job: Job) -> Trainer:
         genes = job.genome.genes
-        source = job.resume_from or job.inherit_from
-        factor = 1.0
-        if source is not None:
-            name = adapters.name_of(job.genome)
-            factor = adapters.load_weights(self._model, name, Path(source))
+        name = adapters.name_of(job.genome)
+        transfer = None
+        if job.resume_from is not None:
+            adapters.load_weights(self._model, name, Path(job.resume_from))
+        elif job.inherit_from is not None:
+            transfer = adapters.inherit_weights(self._model, name, Path(job.inherit_from))
         parameters = adapters.trainable(self._model)
         optimizer = torch.optim.AdamW(
             parameters.values(), lr=genes.learning_rate, weight_decay=genes.weight_decay
         )
-        if source is not None and (job.resume_from or job.inherit_optimizer):
-            adapters.load_optimizer(
-                optimizer, parameters, adapters.name_of(job.genome), Path(source), factor
-            )
+        source = job.resume_from or (job.inherit_from if job.inherit_optimizer else None)
+        if source is not None:
+            factor = transfer.factor if transfer else 1.0
+            adapters.load_optimizer(optimizer, parameters, name, Path(source), factor)
         order = self._material.order(genes.batch_size)
         subset = subset_size(len(order), job.data_fraction)
         return Trainer(

@@ -1,0 +1,115 @@
+"""A LoRA update taken over by an adapter of another rank, scaling or set of modules.
+
+An adapter adds s B A to a frozen matrix, with A of shape (rank, in), B of shape (out, rank), and
+s = alpha / rank (Hu et al. 2021) or alpha / sqrt(rank) (rsLoRA, Kalajdzievski 2023).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Weights = Mapping[str, torch.Tensor]
+
+A, B = ".lora_A.weight", ".lora_B.weight"
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Weights as the child holds them. `factor` is what B was multiplied by where rank stayed or
+    grew. `error` is the Frobenius norm of what the update lost, by truncation and with modules
+    that the child does not adapt, over that of the whole update (0: nothing)."""
+
+    weights: dict[str, torch.Tensor]
+    factor: float
+    error: float
+    resized: bool
+    dropped: tuple[str, ...]
+    added: tuple[str, ...]
+
+
+def scaling(config: Mapping[str, Any]) -> float:
+    """The factor s of an adapter_config.json."""
+    alpha, rank = float(config["lora_alpha"]), int(config["r"])
+    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+
+
+def transfer(
+    parent: Weights, parent_scaling: float, child: Weights, child_scaling: float
+) -> Transfer:
+    """Put a parent's update into a child's freshly made weights, the function unchanged if it can.
+
+    Grown, A keeps the child's new rows and B gets columns of zeros. Shrunk, B A is replaced by its
+    best approximation of the lower rank, the truncated SVD (Eckart and Young 1936). Modules that
+    the parent lacks stay as they are in the child, with zero output.
+    """
+    factor = parent_scaling / child_scaling
+    weights = dict(child)
+    kept = lost = 0.0
+    resized = False
+    for name in parent:
+        if not name.endswith(A):
+            if name in child and not name.endswith(B):
+                weights[name] = parent[name]
+            continue
+        stem = name.removesuffix(A)
+        down, up = parent[name], parent[stem + B]
+        if name not in child:
+            lost += squared_norm(up, down)
+            continue
+        rank = len(child[name])
+        if rank >= len(down):
+            weights[name], weights[stem + B] = grown(down, up * factor, child[name])
+            kept += squared_norm(up, down)
+        else:
+            weights[name], weights[stem + B], discarded = shrunk(down, up * factor, rank)
+            lost += discarded / factor**2
+            kept += squared_norm(up, down) - discarded / factor**2
+        resized = resized or rank != len(down)
+    stems = {name.removesuffix(A) for name in child if name.endswith(A)}
+    parents = {name.removesuffix(A) for name in parent if name.endswith(A)}
+    whole = kept + lost
+    return Transfer(
+        weights=weights,
+        factor=factor,
+        error=math.sqrt(lost / whole) if whole > 0 else 0.0,
+        resized=resized,
+        dropped=tuple(sorted(parents - stems)),
+        added=tuple(sorted(stems - parents)),
+    )
+
+
+def grown(
+    down: torch.Tensor, up: torch.Tensor, fresh: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A and B at the rank of `fresh`, whose further rows A takes; B's further columns are zero."""
+    rank, more = len(down), len(fresh) - len(down)
+    padding = up.new_zeros(len(up), more)
+    return torch.cat([down, fresh[rank:].to(down)]), torch.cat([up, padding], dim=1)
+
+
+def shrunk(
+    down: torch.Tensor, up: torch.Tensor, rank: int
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """A and B of a lower `rank` with the best approximation of B A, and the squared Frobenius norm
+    of what is lost: the sum of the squares of the discarded singular values.
+
+    B A is never formed: its SVD follows from those of two thin QR factorisations.
+    """
+    left, upper = torch.linalg.qr(up.double())
+    right, lower = torch.linalg.qr(down.double().T)
+    u, values, v = torch.linalg.svd(upper @ lower.T)
+    root = values[:rank].sqrt()
+    small_up = (left @ u[:, :rank]) * root
+    small_down = (root[:, None] * v[:rank]) @ right.T
+    lost = float(values[rank:].square().sum())
+    return small_down.to(down.dtype), small_up.to(up.dtype), lost
+
+
+def squared_norm(up: torch.Tensor, down: torch.Tensor) -> float:
+    """The squared Frobenius norm of B A, without forming it: trace((B^T B) (A A^T))."""
+    return float(((up.double().T @ up.double()) * (down.double() @ down.double().T)).sum())
