@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 
 from coralx.config.schema import Config
 from coralx.data.examples import Example, Message
@@ -25,11 +26,11 @@ class CausalText:
     def __init__(self, tokenizer: Any, device: torch.device) -> None:
         self._tokenizer = tokenizer
         self._device = device
-        first = tokenizer("a")["input_ids"][:1]
-        has_bos = tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id]
-        self.beginning: Ids = (tokenizer.bos_token_id,) if has_bos else ()
+        self.beginning = self._beginning()
+        separators = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id, 0)
+        self.separator: Ids = (next(id_ for id_ in separators if id_ is not None),)
         # SentencePiece vocabularies put a space before whatever they tokenise first.
-        self._anchor = "\n" if tokenizer.tokenize("a")[:1] == ["▁a"] else ""
+        self._anchor = "\n" if tokenizer.tokenize("a")[0].startswith("▁") else ""
 
     def ids(self, text: str) -> Ids:
         """Tokens of a text that opens a sequence, without special tokens."""
@@ -50,10 +51,31 @@ class CausalText:
                 "Set data.chat: false and write the prompt out, or take an instruct model.",
             )
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        text: str = self._tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=answer_follows
-        )
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=answer_follows
+            )
+        except TemplateError as error:
+            roles = ", ".join(message.role for message in messages) or "nobody"
+            raise problem(
+                "data", f"the base's chat template refuses a chat of {roles}: {error}"
+            ) from None
         return text
+
+    def gap_before_answers(self) -> str:
+        """The white space that the chat template puts between a generation prompt and an answer."""
+        asked, answer = [Message("user", "1")], "2"
+        before = self.chat(asked, answer_follows=True)
+        whole = self.chat([*asked, Message("assistant", answer)], answer_follows=False)
+        follows = whole.removeprefix(before)
+        gap = follows[: len(follows) - len(follows.lstrip())]
+        return gap if follows.startswith(gap + answer) else ""
+
+    def _beginning(self) -> Ids:
+        """Special tokens that the tokenizer puts before a text."""
+        whole, plain = tuple(self._tokenizer("a")["input_ids"]), self.ids("a")
+        places = range(len(whole) - len(plain) + 1)
+        return whole[: next(n for n in places if whole[n : n + len(plain)] == plain)]
 
     def logits(
         self, model: Any, sequences: Sequence[Ids], places: Sequence[Sequence[int]]
@@ -99,7 +121,10 @@ class LabelTokens(Classification):
         self._chat = config.data.chat
         self._template = config.data.prompt if self._chat else config.data.prompt.rstrip(" ")
         self._max_length = config.model.max_length
-        gap = "" if self._chat or self._template[-1:].isspace() else " "
+        if self._chat:
+            gap = self._text.gap_before_answers()
+        else:
+            gap = "" if self._template[-1:].isspace() else " "
         self._words = tuple(self._text.following(gap + label) for label in labels)
         self._require_distinct_words(labels)
         self._prefixes = _longest_prefixes(self._words)
@@ -143,7 +168,8 @@ class LabelTokens(Classification):
         filled = self._template.replace("{text}", text)
         if self._chat:
             return self._text.ids(self._text.chat([Message("user", filled)], answer_follows=True))
-        return self._text.beginning + self._text.ids(filled)
+        # The first label token needs something before it, even if the prompt has no token.
+        return self._text.beginning + self._text.ids(filled) or self._text.separator
 
     def _shortened(self, text: str, room: int) -> Ids:
         """The prompt with the longest beginning of `text` that fits, by bisection."""
@@ -158,7 +184,7 @@ class LabelTokens(Classification):
             )
         while low <= high:
             middle = (low + high) // 2
-            tried = self._prompt(text[:middle])
+            tried = self._prompt(text[:middle].rstrip())
             if len(tried) <= room:
                 best, low = tried, middle + 1
             else:
