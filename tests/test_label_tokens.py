@@ -198,7 +198,7 @@ def test_the_loss_is_the_score_of_the_own_label_before_they_are_compared(
 LONG = "a great film and the slow, awful coffee of a very good team; positive! negative: fine " * 3
 
 
-@pytest.mark.parametrize("max_length", [24, 25, 26, 31, 48])
+@pytest.mark.parametrize("max_length", [24, 25, 31, 35, 41, 67])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_prompt_too_long_loses_text_never_the_label(
     languages: dict[str, Language], kind: str, max_length: int
@@ -214,7 +214,9 @@ def test_a_prompt_too_long_loses_text_never_the_label(
     beginnings = [LONG[:place].rstrip() for place in range(len(LONG))]
     possible = [plain_ids(language, text, "good")[0] for text in beginnings]
     fitting = [ids for ids in possible if len(ids) + longest <= max_length]
-    assert list(cut) == fitting[-1], "the longest beginning that fits"
+    kept = beginnings[len(possible) - 1 - possible[::-1].index(list(cut))]
+    longest_text = beginnings[len(possible) - 1 - possible[::-1].index(fitting[-1])]
+    assert len(longest_text.split()) - len(kept.split()) <= (0 if kind == "words" else 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -172,7 +172,8 @@ class LabelTokens(Classification):
         return self._text.beginning + self._text.ids(filled) or self._text.separator
 
     def _shortened(self, text: str, room: int) -> Ids:
-        """The prompt with the longest beginning of `text` that fits, by bisection."""
+        """The prompt with the longest beginning of `text` that fits, to within a word: bisection
+        overlooks that a word's beginning may take more tokens than the word."""
         low, high = 0, len(text) - 1
         best = self._prompt("")
         if len(best) > room:
@@ -241,22 +242,25 @@ class InstructionTuning:
         self._max_length = config.model.max_length
         self._device = device
         self._fused_loss = fused_loss
+        end = tokenizer.eos_token_id
+        self._end: Ids = () if end is None else (end,)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Prompt and completion, cut at the end; rows whose prompt leaves no room for a token of
         the completion are left out. Raises ConfigError if none is left."""
         rows, targets, cut = [], [], 0
         for example in examples:
-            ids: Ids = () if example.is_chat else self._text.beginning
-            places: list[int] = []
+            opening: Ids = () if example.is_chat else self._text.beginning
+            ids, places = opening, list[int]()
             for text, is_answer in self._pieces(example):
-                piece = self._text.following(text) if ids else self._text.ids(text)
+                is_first = len(ids) == len(opening)
+                piece = self._text.ids(text) if is_first else self._text.following(text)
                 if is_answer:
                     places += range(len(ids), len(ids) + len(piece))
                 ids += piece
-            if not example.is_chat and self._tokenizer.eos_token_id is not None:
-                places.append(len(ids))
-                ids += (self._tokenizer.eos_token_id,)
+            if not example.is_chat and ids[-1:] != self._end:
+                places += range(len(ids), len(ids) + len(self._end))
+                ids += self._end
             kept = tuple(place for place in places if 0 < place < self._max_length)
             if kept:
                 cut += len(ids) > self._max_length
@@ -318,16 +322,17 @@ class InstructionTuning:
         whole = self._text.chat(messages, answer_follows=False)
         spans = []
         for place, message in enumerate(messages):
-            if message.role == "assistant":
+            if message.role == "assistant" and place > 0:
                 before = self._text.chat(messages[:place], answer_follows=True)
                 after = self._text.chat(messages[: place + 1], answer_follows=False)
                 if whole.startswith(before) and whole.startswith(after):
-                    spans.append((len(before), len(after.rstrip())))
+                    spans.append((len(before), max(len(before), len(after.rstrip()))))
         if not spans:
             before = self._text.chat(messages[:-1], answer_follows=True)
-            return [(before, False), (messages[-1].content + self._tokenizer.eos_token, True)]
-        pieces, end = [], 0
+            end = self._tokenizer.eos_token or ""
+            return [(before, False), (messages[-1].content + end, True)]
+        pieces, done = [], 0
         for start, stop in spans:
-            pieces += [(whole[end:start], False), (whole[start:stop], True)]
-            end = stop
+            pieces += [(whole[done:start], False), (whole[start:stop], True)]
+            done = stop
         return pieces
