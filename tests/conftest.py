@@ -199,8 +199,10 @@ class Language:
 def languages(specimen: Path) -> dict[str, Language]:
     """`words`: whole words, <s> in front, rotary positions; `pieces`: a space before every text as
     SentencePiece has it; `bytes`: byte-level BPE, no <s>, no padding, learned positions."""
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    torch.set_num_threads(1)  # for models as small as these, more threads take longer
     words = Language(
         AutoTokenizer.from_pretrained(specimen / "model", local_files_only=True),
         AutoModelForCausalLM.from_pretrained(specimen / "model", local_files_only=True).eval(),
