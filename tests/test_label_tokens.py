@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from factories import make_config, plain_log_probabilities
 
 torch = pytest.importorskip("torch")
 
+from coralx.config import parse_config  # noqa: E402
 from coralx.config.schema import Data  # noqa: E402
 from coralx.data.causal import LabelTokens  # noqa: E402
 from coralx.data.examples import Example  # noqa: E402
@@ -514,3 +515,25 @@ def test_figures_are_those_of_the_probabilities(languages: dict[str, Language]) 
     assert found["eval_loss"] == pytest.approx(-np.log(own).mean())
     assert found["accuracy"] == pytest.approx((scores.argmax(axis=1) == data.labels).mean())
     assert found.keys() == task.intervals(scores, data, seed=0).keys()
+
+
+def test_prompts_that_were_cut_are_counted_in_the_facts_of_a_run(
+    causal_config: Callable[[str], dict[str, Any]],
+) -> None:
+    from coralx.training.backend import create
+
+    config = causal_config("label-tokens")
+    config["model"]["max_length"] = 12
+    facts = create("peft").prepare(parse_config(config, "test"), "fp32", 1, lambda _: None)
+    texts = [
+        json.loads(line)["text"] for line in Path(config["data"]["train"]).read_text().splitlines()
+    ]
+    too_long = sum(len(text.split()) > 12 - 1 - len("<s> Text : Label :".split()) for text in texts)
+    (warning,) = [text for text in facts.warnings if "were cut to" in text]
+    counts, said = warning.rsplit(" rows were cut to ", 1)
+    assert said == "model.max_length (12 tokens)"
+    assert 0 < too_long < len(texts)
+    assert sum(int(part.split()[0]) for part in counts.split(", ")) == too_long
+    assert [part.split(" of ")[1] for part in counts.split(", ")] == [
+        f"{rows} {name}" for name, rows in facts.rows.items()
+    ]

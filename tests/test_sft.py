@@ -7,7 +7,7 @@ import copy
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from factories import make_config, plain_log_probabilities
 
 torch = pytest.importorskip("torch")
 
+from coralx.config import parse_config  # noqa: E402
 from coralx.config.schema import Data  # noqa: E402
 from coralx.data.causal import InstructionTuning  # noqa: E402
 from coralx.data.examples import Example, Message  # noqa: E402
@@ -509,3 +510,23 @@ def test_rows_that_stand_in_two_splits_are_counted(tmp_path: Path) -> None:
     found = [w for w in examples.warnings if "validation texts stand in the train split" in w]
     repeated = {f"p{n}" for n in range(3)} & {e.messages[0].content for e in examples.train}
     assert found[0].startswith(f"{len(repeated)} of 4")
+
+
+def test_rows_cut_and_left_out_are_counted_in_the_facts_of_a_run(
+    causal_config: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    from coralx.training.backend import create
+
+    rows = [{"prompt": "good " * n, "completion": " bad slow"} for n in range(1, 101)]
+    config = causal_config("sft")
+    config["model"]["max_length"] = 92
+    config["data"]["train"] = str(written(tmp_path / "t.jsonl", rows))
+    facts = create("peft").prepare(parse_config(config, "test"), "fp32", 1, lambda _: None)
+
+    def counted(words: str) -> int:
+        (warning,) = [text for text in facts.warnings if words in text]
+        return sum(int(part.split()[0]) for part in warning.split(" rows ")[0].split(", "))
+
+    assert counted("were left out, too long for model.max_length (92 tokens)") == 10
+    assert counted("were cut to model.max_length (92 tokens)") == 2
+    assert sum(facts.rows.values()) == 90

@@ -30,7 +30,7 @@ class CausalText:
         separators = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id, 0)
         self.separator: Ids = (next(id_ for id_ in separators if id_ is not None),)
         # SentencePiece vocabularies put a space before whatever they tokenise first.
-        self._anchor = "\n" if tokenizer.tokenize("a")[0].startswith("▁") else ""
+        self._anchor = "\n" if "".join(tokenizer.tokenize("a")).startswith("▁") else ""
 
     def ids(self, text: str) -> Ids:
         """Tokens of a text that opens a sequence, without special tokens."""
@@ -74,8 +74,8 @@ class CausalText:
     def _beginning(self) -> Ids:
         """Special tokens that the tokenizer puts before a text."""
         whole, plain = tuple(self._tokenizer("a")["input_ids"]), self.ids("a")
-        places = range(len(whole) - len(plain) + 1)
-        return whole[: next(n for n in places if whole[n : n + len(plain)] == plain)]
+        starts = (n for n in range(len(whole)) if whole[n : n + len(plain)] == plain)
+        return whole[: next(starts, 0)]
 
     def logits(
         self, model: Any, sequences: Sequence[Ids], places: Sequence[Sequence[int]]
