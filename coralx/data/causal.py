@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 
 from coralx.config.schema import Config
 from coralx.data.examples import Example, Message
@@ -25,11 +26,11 @@ class CausalText:
     def __init__(self, tokenizer: Any, device: torch.device) -> None:
         self._tokenizer = tokenizer
         self._device = device
-        first = tokenizer("a")["input_ids"][:1]
-        has_bos = tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id]
-        self.beginning: Ids = (tokenizer.bos_token_id,) if has_bos else ()
+        self.beginning = self._beginning()
+        separators = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id, 0)
+        self.separator: Ids = (next(id_ for id_ in separators if id_ is not None),)
         # SentencePiece vocabularies put a space before whatever they tokenise first.
-        self._anchor = "\n" if tokenizer.tokenize("a")[:1] == ["▁a"] else ""
+        self._anchor = "\n" if "".join(tokenizer.tokenize("a")).startswith("▁") else ""
 
     def ids(self, text: str) -> Ids:
         """Tokens of a text that opens a sequence, without special tokens."""
@@ -50,10 +51,31 @@ class CausalText:
                 "Set data.chat: false and write the prompt out, or take an instruct model.",
             )
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        text: str = self._tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=answer_follows
-        )
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=answer_follows
+            )
+        except TemplateError as error:
+            roles = ", ".join(message.role for message in messages) or "nobody"
+            raise problem(
+                "data", f"the base's chat template refuses a chat of {roles}: {error}"
+            ) from None
         return text
+
+    def gap_before_answers(self) -> str:
+        """The white space that the chat template puts between a generation prompt and an answer."""
+        asked, answer = [Message("user", "1")], "2"
+        before = self.chat(asked, answer_follows=True)
+        whole = self.chat([*asked, Message("assistant", answer)], answer_follows=False)
+        follows = whole.removeprefix(before)
+        gap = follows[: len(follows) - len(follows.lstrip())]
+        return gap if follows.startswith(gap + answer) else ""
+
+    def _beginning(self) -> Ids:
+        """Special tokens that the tokenizer puts before a text."""
+        whole, plain = tuple(self._tokenizer("a")["input_ids"]), self.ids("a")
+        starts = (n for n in range(len(whole)) if whole[n : n + len(plain)] == plain)
+        return whole[: next(starts, 0)]
 
     def logits(
         self, model: Any, sequences: Sequence[Ids], places: Sequence[Sequence[int]]
@@ -99,7 +121,10 @@ class LabelTokens(Classification):
         self._chat = config.data.chat
         self._template = config.data.prompt if self._chat else config.data.prompt.rstrip(" ")
         self._max_length = config.model.max_length
-        gap = "" if self._chat or self._template[-1:].isspace() else " "
+        if self._chat:
+            gap = self._text.gap_before_answers()
+        else:
+            gap = "" if self._template[-1:].isspace() else " "
         self._words = tuple(self._text.following(gap + label) for label in labels)
         self._require_distinct_words(labels)
         self._prefixes = _longest_prefixes(self._words)
@@ -143,10 +168,12 @@ class LabelTokens(Classification):
         filled = self._template.replace("{text}", text)
         if self._chat:
             return self._text.ids(self._text.chat([Message("user", filled)], answer_follows=True))
-        return self._text.beginning + self._text.ids(filled)
+        # The first label token needs something before it, even if the prompt has no token.
+        return self._text.beginning + self._text.ids(filled) or self._text.separator
 
     def _shortened(self, text: str, room: int) -> Ids:
-        """The prompt with the longest beginning of `text` that fits, by bisection."""
+        """The prompt with the longest beginning of `text` that fits, to within a word: bisection
+        overlooks that a word's beginning may take more tokens than the word."""
         low, high = 0, len(text) - 1
         best = self._prompt("")
         if len(best) > room:
@@ -158,7 +185,7 @@ class LabelTokens(Classification):
             )
         while low <= high:
             middle = (low + high) // 2
-            tried = self._prompt(text[:middle])
+            tried = self._prompt(text[:middle].rstrip())
             if len(tried) <= room:
                 best, low = tried, middle + 1
             else:
@@ -215,22 +242,25 @@ class InstructionTuning:
         self._max_length = config.model.max_length
         self._device = device
         self._fused_loss = fused_loss
+        end = tokenizer.eos_token_id
+        self._end: Ids = () if end is None else (end,)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Prompt and completion, cut at the end; rows whose prompt leaves no room for a token of
         the completion are left out. Raises ConfigError if none is left."""
         rows, targets, cut = [], [], 0
         for example in examples:
-            ids: Ids = () if example.is_chat else self._text.beginning
-            places: list[int] = []
+            opening: Ids = () if example.is_chat else self._text.beginning
+            ids, places = opening, list[int]()
             for text, is_answer in self._pieces(example):
-                piece = self._text.following(text) if ids else self._text.ids(text)
+                is_first = len(ids) == len(opening)
+                piece = self._text.ids(text) if is_first else self._text.following(text)
                 if is_answer:
                     places += range(len(ids), len(ids) + len(piece))
                 ids += piece
-            if not example.is_chat and self._tokenizer.eos_token_id is not None:
-                places.append(len(ids))
-                ids += (self._tokenizer.eos_token_id,)
+            if not example.is_chat and ids[-1:] != self._end:
+                places += range(len(ids), len(ids) + len(self._end))
+                ids += self._end
             kept = tuple(place for place in places if 0 < place < self._max_length)
             if kept:
                 cut += len(ids) > self._max_length
@@ -292,16 +322,17 @@ class InstructionTuning:
         whole = self._text.chat(messages, answer_follows=False)
         spans = []
         for place, message in enumerate(messages):
-            if message.role == "assistant":
+            if message.role == "assistant" and place > 0:
                 before = self._text.chat(messages[:place], answer_follows=True)
                 after = self._text.chat(messages[: place + 1], answer_follows=False)
                 if whole.startswith(before) and whole.startswith(after):
-                    spans.append((len(before), len(after.rstrip())))
+                    spans.append((len(before), max(len(before), len(after.rstrip()))))
         if not spans:
             before = self._text.chat(messages[:-1], answer_follows=True)
-            return [(before, False), (messages[-1].content + self._tokenizer.eos_token, True)]
-        pieces, end = [], 0
+            end = self._tokenizer.eos_token or ""
+            return [(before, False), (messages[-1].content + end, True)]
+        pieces, done = [], 0
         for start, stop in spans:
-            pieces += [(whole[end:start], False), (whole[start:stop], True)]
-            end = stop
+            pieces += [(whole[done:start], False), (whole[start:stop], True)]
+            done = stop
         return pieces

@@ -39,7 +39,10 @@ def _read_split(data: Data, split: str, warnings: list[str]) -> list[Example]:
     else:
         prompt = column_name(data, "prompt_column", columns, name)
         completion = column_name(data, "completion_column", columns, name)
-        found = [_instruction(data, row, prompt, completion) for row in table]
+        found = [
+            _instruction(data, row, prompt, completion, f"{where}, row {number}")
+            for number, row in enumerate(table, 1)
+        ]
         wanted = "a completion"
     kept = [example for example in found if example is not None]
     if not kept:
@@ -49,7 +52,16 @@ def _read_split(data: Data, split: str, warnings: list[str]) -> list[Example]:
     return kept
 
 
-def _instruction(data: Data, row: Row, prompt: str, completion: str) -> Example | None:
+def _instruction(data: Data, row: Row, prompt: str, completion: str, where: str) -> Example | None:
+    """None without a completion."""
+    for column in (prompt, completion):
+        if isinstance(row.get(column), list | dict):
+            raise problem(
+                where,
+                f"column {column!r} must hold text",
+                f"A chat belongs into one list of turns: data.messages_column "
+                f"({data.messages_column!r}).",
+            )
     asked, answer = as_text(row.get(prompt)), as_text(row.get(completion))
     if not answer.strip():
         return None
