@@ -65,7 +65,7 @@ class Data(Section):
     chat: bool = False
     prompt_column: Column = "prompt"
     completion_column: Column = "completion"
-    messages_column: Column = "messages"
+    messages_column: str = "messages"
     labels: tuple[str, ...] | dict[str, Labels] | None = None
     limit: Count | None = None
     steps_per_epoch: Count | None = None
