@@ -409,7 +409,6 @@ def test_a_prompt_may_hold_other_braces() -> None:
         ("text: 0, label: 1", True),
         ("text: 0, completion_column: 1", False),
         ("prompt_column: 0", False),
-        ("messages_column: 0", False),
     ],
 )
 def test_without_a_header_columns_are_numbers(columns: str, is_sound: bool) -> None:

@@ -19,8 +19,8 @@ torch = pytest.importorskip("torch")
 
 from coralx.config import parse_config  # noqa: E402
 from coralx.config.schema import Data  # noqa: E402
-from coralx.data.label_tokens import LabelTokens  # noqa: E402
 from coralx.data.examples import Example  # noqa: E402
+from coralx.data.label_tokens import LabelTokens  # noqa: E402
 from coralx.data.sources import load_examples  # noqa: E402
 from coralx.errors import ConfigError  # noqa: E402
 from coralx.training.loop import EVAL_ROWS, _batches, predict  # noqa: E402

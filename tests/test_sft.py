@@ -20,8 +20,8 @@ torch = pytest.importorskip("torch")
 
 from coralx.config import parse_config  # noqa: E402
 from coralx.config.schema import Data  # noqa: E402
-from coralx.data.instruction_tuning import InstructionTuning  # noqa: E402
 from coralx.data.examples import Example, Message  # noqa: E402
+from coralx.data.instruction_tuning import InstructionTuning  # noqa: E402
 from coralx.data.sources import Examples, load_examples  # noqa: E402
 from coralx.data.tasks import Encoded  # noqa: E402
 from coralx.errors import ConfigError  # noqa: E402
