@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coralx.config import Config, parse_config
@@ -117,3 +117,13 @@ def make_facts(rows: int = 800) -> Facts:
         base_parameters=0,
         rows={"train": rows, "validation": 0, "test": 0},
     )
+
+
+def plain_log_probabilities(model: Any, before: Sequence[int], after: Sequence[int]) -> Any:
+    """Log-probability of each token of `after`, given what stands before it: transformers alone,
+    one row, no padding; a float64 tensor with gradient."""
+    import torch
+
+    logits = model(input_ids=torch.tensor([[*before, *after]])).logits[0].double()
+    logs = torch.log_softmax(logits, dim=-1)[len(before) - 1 : -1]
+    return logs.gather(1, torch.tensor(list(after))[:, None])[:, 0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -66,7 +65,7 @@ class Data(Section):
     chat: bool = False
     prompt_column: Column = "prompt"
     completion_column: Column = "completion"
-    messages_column: Column = "messages"
+    messages_column: str = "messages"
     labels: tuple[str, ...] | dict[str, Labels] | None = None
     limit: Count | None = None
     steps_per_epoch: Count | None = None
@@ -204,7 +203,7 @@ class Config(Section):
     evolution: Evolution = Evolution()
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = Field(
         default_factory=lambda data: tuple(
-            Objective(metric=metric) for metric in default_objectives(_task_of(data))
+            Objective(metric=metric) for metric in default_objectives(data["model"].task)
         )
     )
     hyperband_config: HyperbandConfig = HyperbandConfig()
@@ -221,7 +220,8 @@ class Config(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"{twice[0]!r} is listed twice")
-        offered_metrics(_task_of(info.data), names)
+        if "model" in info.data:  # else it was refused, and its task is not known
+            offered_metrics(info.data["model"].task, names)
         return objectives
 
     @field_validator("hyperband_config", mode="after")
@@ -230,7 +230,9 @@ class Config(Section):
         cls, hyperband: HyperbandConfig, info: ValidationInfo
     ) -> HyperbandConfig:
         """Stop rules and `eval_limit` written out; every metric is one that the task offers."""
-        task = _task_of(info.data)
+        if "model" not in info.data:
+            return hyperband
+        task = info.data["model"].task
         stages = with_defaults(hyperband.training_stages, task)
         for stage in stages:
             try:
@@ -238,12 +240,6 @@ class Config(Section):
             except ValueError as error:
                 raise ValueError(f"stage {stage.name!r}: {error}") from None
         return hyperband.model_copy(update={"training_stages": stages})
-
-
-def _task_of(data: Mapping[str, Any]) -> Task:
-    """The task among the sections that are checked already; the default where it is wrong."""
-    model = data.get("model")
-    return model.task if isinstance(model, Model) else Model().task
 
 
 def _metrics_of(stage: TrainingStage) -> list[str]:

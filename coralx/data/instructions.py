@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from coralx.config.schema import Data
+from coralx.config.suggest import did_you_mean
 from coralx.data.examples import Example, Message
 from coralx.data.tables import Row, as_text, column_name, problem, read_table
 
@@ -32,14 +33,25 @@ def _read_split(data: Data, split: str, warnings: list[str]) -> list[Example]:
     columns = list(table[0])
     if data.prompt_column not in columns and data.messages_column in columns:
         found = [
-            _chat(row[str(data.messages_column)], f"{where}, row {number}")
+            _chat(row[data.messages_column], f"{where}, row {number}")
             for number, row in enumerate(table, 1)
         ]
         wanted = "an answer of the assistant at the end"
+    elif isinstance(data.prompt_column, str) and data.prompt_column not in columns:
+        raise problem(
+            "data.prompt_column",
+            f"no column {data.prompt_column!r}{did_you_mean(data.prompt_column, columns)} in "
+            f"{name}, and no {data.messages_column!r}; it has {', '.join(map(repr, columns))}",
+            "Name its columns: data.prompt_column and data.completion_column, or "
+            "data.messages_column.",
+        )
     else:
         prompt = column_name(data, "prompt_column", columns, name)
         completion = column_name(data, "completion_column", columns, name)
-        found = [_instruction(data, row, prompt, completion) for row in table]
+        found = [
+            _instruction(data, row, prompt, completion, f"{where}, row {number}")
+            for number, row in enumerate(table, 1)
+        ]
         wanted = "a completion"
     kept = [example for example in found if example is not None]
     if not kept:
@@ -49,12 +61,21 @@ def _read_split(data: Data, split: str, warnings: list[str]) -> list[Example]:
     return kept
 
 
-def _instruction(data: Data, row: Row, prompt: str, completion: str) -> Example | None:
+def _instruction(data: Data, row: Row, prompt: str, completion: str, where: str) -> Example | None:
+    """None without a completion."""
+    for column in (prompt, completion):
+        if isinstance(row.get(column), list | dict):
+            raise problem(
+                where,
+                f"column {column!r} must hold text",
+                f"A chat belongs into one list of turns: data.messages_column "
+                f"({data.messages_column!r}).",
+            )
     asked, answer = as_text(row.get(prompt)), as_text(row.get(completion))
     if not answer.strip():
         return None
     turns = (Message("user", asked), Message("assistant", answer))
-    return Example(asked + answer, messages=turns, is_chat=data.chat)
+    return Example(f"{asked}\n{answer}", messages=turns, is_chat=data.chat)
 
 
 def _chat(turns: Any, where: str) -> Example | None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from coralx.config.schema import Config
 from coralx.config.space import IntChoices
-from coralx.data.causal import InstructionTuning, LabelTokens
+from coralx.data.instruction_tuning import InstructionTuning
+from coralx.data.label_tokens import LabelTokens
 from coralx.data.sources import Examples
 from coralx.data.subsets import bucketed_order, subset_size
 from coralx.data.tasks import Encoded, SequenceClassification, Task

@@ -1,0 +1,132 @@
+"""Classification by a causal language model: which label word follows the prompt?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from coralx.config.schema import Config
+from coralx.data.causal import CausalText, Ids
+from coralx.data.examples import Example, Message
+from coralx.data.tables import problem
+from coralx.data.tasks import Classification, Encoded, Scores
+
+
+class LabelTokens(Classification):
+    """Which label word follows the prompt. The score of a class is the mean log-probability of its
+    word's tokens; probabilities are the softmax of the scores. Only label tokens are trained on."""
+
+    eval_tokens = 1 << 12
+
+    def __init__(
+        self, tokenizer: Any, config: Config, labels: Sequence[str], device: torch.device
+    ) -> None:
+        self._text = CausalText(tokenizer, device)
+        self._chat = config.data.chat
+        self._template = config.data.prompt if self._chat else config.data.prompt.rstrip(" ")
+        self._max_length = config.model.max_length
+        if self._chat:
+            gap = self._text.gap_before_answers()
+        else:
+            gap = "" if self._template[-1:].isspace() else " "
+        self._words = tuple(self._text.following(gap + label) for label in labels)
+        self._require_distinct_words(labels)
+        self._prefixes = _longest_prefixes(self._words)
+
+    def encode(self, examples: Sequence[Example]) -> Encoded:
+        """Prompts that leave room for the longest label. A longer one loses the end of its text."""
+        room = self._max_length - max(map(len, self._words))
+        rows, cut = [], 0
+        for example in examples:
+            ids = self._prompt(example.text)
+            if len(ids) > room:
+                ids, cut = self._shortened(example.text, room), cut + 1
+            rows.append(ids)
+        labels = np.asarray([example.label for example in examples], dtype=np.int64)
+        return Encoded(tuple(rows), labels, cut=cut)
+
+    def loss(self, model: Any, data: Encoded, rows: Sequence[int]) -> torch.Tensor:
+        """Mean negative log-likelihood of the label's tokens, each row counting as much."""
+        words = [self._words[data.labels[row]] for row in rows]
+        sequences = [data.ids[row] + word for row, word in zip(rows, words, strict=True)]
+        places = [range(len(data.ids[row]), len(s)) for row, s in zip(rows, sequences, strict=True)]
+        logs = self._text.log_probabilities(model, sequences, places)
+        shares = [1.0 / (len(word) * len(words)) for word in words for _ in word]
+        return -(logs * torch.tensor(shares, device=logs.device)).sum()
+
+    def scores(self, model: Any, data: Encoded, rows: Sequence[int]) -> Scores:
+        sums = np.zeros((len(rows), len(self._words)))
+        for prefix, wanted in self._prefixes.items():
+            prompts = [data.ids[row] for row in rows]
+            places = [range(len(ids), len(ids) + len(prefix) + 1) for ids in prompts]
+            logits = self._text.logits(model, [ids + prefix for ids in prompts], places)
+            logs = torch.log_softmax(logits, dim=-1).view(len(rows), len(prefix) + 1, -1)
+            for word, place in wanted:
+                token = self._words[word][place]
+                sums[:, word] += logs[:, place, token].cpu().double().numpy()
+        means = torch.from_numpy(sums / [len(word) for word in self._words])
+        probabilities: Scores = torch.softmax(means, dim=-1).numpy()
+        return probabilities
+
+    def _prompt(self, text: str) -> Ids:
+        filled = self._template.replace("{text}", text)
+        if self._chat:
+            return self._text.ids(self._text.chat([Message("user", filled)], answer_follows=True))
+        # The first label token needs something before it, even if the prompt has no token.
+        return self._text.beginning + self._text.ids(filled) or self._text.separator
+
+    def _shortened(self, text: str, room: int) -> Ids:
+        """The prompt with the longest beginning of `text` that fits, to within a word: bisection
+        overlooks that a word's beginning may take more tokens than the word."""
+        low, high = 0, len(text) - 1
+        best = self._prompt("")
+        if len(best) > room:
+            raise problem(
+                "model.max_length",
+                f"{self._max_length}, but the prompt alone takes {len(best)} tokens and the "
+                f"longest label {self._max_length - room}",
+                "Give a longer max_length or a shorter data.prompt.",
+            )
+        while low <= high:
+            middle = (low + high) // 2
+            tried = self._prompt(text[:middle].rstrip())
+            if len(tried) <= room:
+                best, low = tried, middle + 1
+            else:
+                high = middle - 1
+        return best
+
+    def _require_distinct_words(self, labels: Sequence[str]) -> None:
+        seen: dict[Ids, str] = {}
+        for label, word in zip(labels, self._words, strict=True):
+            if not word or word in seen:
+                what = f"the same tokens as {seen[word]!r}" if word else "no tokens"
+                raise problem(
+                    "data.labels",
+                    f"to the base's tokenizer, the label {label!r} is {what}",
+                    "Name the classes by words that differ: labels: {positive: [1], ...}",
+                )
+            seen[word] = label
+
+
+def _longest_prefixes(words: Sequence[Ids]) -> dict[Ids, list[tuple[int, int]]]:
+    """What to put behind a prompt so that every token of every word is predicted once.
+
+    Keys are words without their last token, none the beginning of another; values the (word,
+    token place) pairs that each of them predicts. Words of one token need a single empty one.
+    """
+    prefixes = {word[:-1] for word in words}
+    longest = [
+        prefix
+        for prefix in sorted(prefixes)
+        if not any(other != prefix and other[: len(prefix)] == prefix for other in prefixes)
+    ]
+    found: dict[Ids, list[tuple[int, int]]] = {prefix: [] for prefix in longest}
+    for number, word in enumerate(words):
+        for place in range(len(word)):
+            home = next(prefix for prefix in longest if prefix[:place] == word[:place])
+            found[home].append((number, place))
+    return found
