@@ -125,12 +125,29 @@ class Divergence:
 
 
 @dataclass(frozen=True)
+class Inheritance:
+    """How the weights that a newborn started from carry its parent's function.
+
+    `error` is the share of the parent's update that was lost, by truncation and with modules that
+    the child does not adapt: a ratio of Frobenius norms, 0 where the function is unchanged.
+    `dropped` and `added` are the kinds of modules that only the parent or only the child adapts;
+    the child's own start at zero output.
+    """
+
+    parent_rank: int
+    error: float
+    dropped: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class StageResult:
     """What one job brought: figures on the validation split, training signals and costs.
 
     `judged_steps` counts the stage's steps after warm-up. `checkpoint` is None after a divergence.
     `inherited_steps` counts the lineage's steps before this genome's birth; `trained_tokens` those
     that the model read while training (0: not counted). `notes` are remarks on how it was trained.
+    `inheritance` stands in the first stage of a genome that started from another's weights.
     """
 
     genome: str
@@ -148,6 +165,7 @@ class StageResult:
     divergence: Divergence | None = None
     trained_tokens: int = 0
     notes: tuple[str, ...] = ()
+    inheritance: Inheritance | None = None
 
     @property
     def seconds(self) -> float:

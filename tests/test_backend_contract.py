@@ -21,7 +21,15 @@ torch = pytest.importorskip("torch")
 
 from coralx.config import parse_config  # noqa: E402
 from coralx.files import verify_folder  # noqa: E402
-from coralx.records import Genes, Genome, Horizon, Job, MeasureJob, Progress  # noqa: E402
+from coralx.records import (  # noqa: E402
+    Genes,
+    Genome,
+    Horizon,
+    Inheritance,
+    Job,
+    MeasureJob,
+    Progress,
+)
 from coralx.training.backend import Backend, create  # noqa: E402
 
 TASKS = {
@@ -356,3 +364,61 @@ def test_quantized_weights_need_a_gpu(backend_name: str, config: dict[str, Any])
         pytest.skip("there is a GPU")
     config["runtime"]["quantization"] = "4bit"
     assert "runtime.quantization: 4bit needs a CUDA GPU" in refusal(backend_name, config)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rank": 16},
+        {"rank": 16, "alpha_ratio": 2.0},
+        {"rank": 8, "use_rslora": True},
+        {"use_rslora": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_a_child_of_greater_rank_or_other_scaling_starts_from_the_same_function(
+    backend: Backend, tmp_path: Path, changes: dict[str, Any], use_dora: bool
+) -> None:
+    genes = replace(GENES, use_dora=use_dora)
+    parent = Genome("g00-00-aaaa", 0, genes)
+    before = backend.train(job(parent, tmp_path / "parent", 0, 10), ignore)
+    child = Genome("g01-00-cccc", 1, replace(genes, learning_rate=1e-30, **changes))
+    after = backend.train(
+        job(
+            child,
+            tmp_path / "child",
+            0,
+            1,
+            inherit_from=str(tmp_path / "parent/to-10"),
+            inherit_optimizer=True,
+        ),
+        ignore,
+    )
+    assert after.metrics["eval_loss"] == pytest.approx(before.metrics["eval_loss"], rel=1e-5)
+    assert after.inheritance == Inheritance(parent_rank=4, error=0.0)
+
+
+def test_a_child_of_lower_rank_or_fewer_modules_records_what_it_lost(
+    backend: Backend, task: str, tmp_path: Path
+) -> None:
+    parent = Genome("g00-00-aaaa", 0, GENES)
+    backend.train(job(parent, tmp_path / "parent", 0, 10), ignore)
+    genes = replace(GENES, rank=2, target_modules=(PART[task],))
+    result = backend.train(
+        job(
+            Genome("g01-00-cccc", 1, genes),
+            tmp_path / "child",
+            0,
+            2,
+            inherit_from=str(tmp_path / "parent/to-10"),
+            inherit_optimizer=True,
+        ),
+        ignore,
+    )
+    carried = result.inheritance
+    assert carried is not None
+    assert 0.0 < carried.error < 1.0
+    assert PART[task] not in carried.dropped
+    assert len(carried.dropped) >= 3
+    assert carried.added == ()

@@ -107,7 +107,7 @@ class Data(Section):
 
 class Evolution(Section):
     """`seed_genomes`: recipes of your own that open generation 0. `inherit`: what a child takes
-    from its better parent where rank and modules agree."""
+    from its better parent; ranks and modules are adjusted."""
 
     population_size: Annotated[int, Field(ge=2)] = 8
     generations: Count = 2

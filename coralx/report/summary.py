@@ -120,6 +120,7 @@ def _member(history: History, genome_id: str, layout: RunLayout | None) -> dict[
         "generation": genome.generation,
         "parents": list(genome.parents),
         "inherits": genome.inherits,
+        "inheritance": _inheritance(history, genome_id),
         "genes": genes_of(genome),
         "stage": stage,
         "validation": dict(result.metrics) if result else {},
@@ -130,6 +131,14 @@ def _member(history: History, genome_id: str, layout: RunLayout | None) -> dict[
         "lineage_steps": history.lineage_steps(genome_id),
         "adapter": _adapter(layout, genome_id, stage),
     }
+
+
+def _inheritance(history: History, genome: str) -> dict[str, Any] | None:
+    """What became of the parent's function when the genome took its weights over."""
+    found = [
+        r.inheritance for (g, _), r in history.results.items() if g == genome and r.inheritance
+    ]
+    return asdict(found[0]) if found else None
 
 
 def _interval(figure: Interval) -> dict[str, float | None]:

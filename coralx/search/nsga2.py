@@ -77,7 +77,7 @@ def offspring(
 
     Parents win binary tournaments, in which the earlier place in `population` decides. `donors`
     are the ids whose weights a child may take: it inherits from its better parent if that is one
-    of them and rank, modules and variant agree. `seen` are the genes of every genome so far: none
+    of them and both are DoRA or neither is. `seen` are the genes of every genome so far: none
     is trained twice. Fewer than the population's size are returned where the space has no more.
     """
     wanted: list[Genes] = []
@@ -110,9 +110,9 @@ def _tournament(population: Sequence[Genome], rng: np.random.Generator) -> int:
 
 
 def _donor(genes: Genes, parent: Genome, donors: Collection[str]) -> str | None:
-    """The parent's id if it may give its weights and they have the child's shape."""
-    shape = ("rank", "target_modules", "use_dora", "use_rslora")
-    fits = all(getattr(genes, name) == getattr(parent.genes, name) for name in shape)
+    """The parent's id if it may give its weights: rank, scaling and modules are adjusted, but a
+    magnitude of DoRA has no counterpart in plain LoRA."""
+    fits = genes.use_dora == parent.genes.use_dora
     return parent.id if fits and parent.id in donors else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from coralx.files import write_folder
-from coralx.records import ALL_LINEAR, Genes, Genome
+from coralx.records import ALL_LINEAR, Genes, Genome, Inheritance
 from coralx.rng import derive_seed
 from coralx.training.base import Base
-from coralx.training.rank import Transfer, scaling, transfer
+from coralx.training.rank import scaling, transfer
 
 ADAPTER = "adapter_model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -62,9 +62,9 @@ def load_weights(model: PeftModel, adapter: str, checkpoint: Path) -> None:
     set_peft_model_state_dict(model, load_file(checkpoint / ADAPTER), adapter_name=adapter)
 
 
-def inherit_weights(model: PeftModel, adapter: str, checkpoint: Path) -> Transfer:
+def inherit_weights(model: PeftModel, adapter: str, checkpoint: Path) -> tuple[Inheritance, float]:
     """Put another genome's weights into the fresh adapter of that name, whatever their ranks,
-    scalings and modules; its function is the parent's, as far as the transfer's error says."""
+    scalings and modules. Returns what became of the function, and what B was multiplied by."""
     saved = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
     found = transfer(
         load_file(checkpoint / ADAPTER),
@@ -73,7 +73,18 @@ def inherit_weights(model: PeftModel, adapter: str, checkpoint: Path) -> Transfe
         scaling(model.peft_config[adapter].to_dict()),
     )
     set_peft_model_state_dict(model, found.weights, adapter_name=adapter)
-    return found
+    carried = Inheritance(
+        parent_rank=int(saved["r"]),
+        error=found.error,
+        dropped=_kinds(found.dropped),
+        added=_kinds(found.added),
+    )
+    return carried, found.factor
+
+
+def _kinds(stems: Sequence[str]) -> tuple[str, ...]:
+    """The last parts of module names, each once."""
+    return tuple(sorted({stem.rsplit(".", 1)[-1] for stem in stems}))
 
 
 def load_optimizer(

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from coralx.records import (
     Facts,
     Genes,
     Genome,
+    Inheritance,
     Interval,
     Job,
     MeasureJob,
@@ -141,7 +143,8 @@ class AdaptingBackend(ABC):
         genome = job.genome
         adapters.add(self._model, genome, self._base)
         try:
-            trainer = self._trainer(job)
+            inheritance, factor = self._take_over(job)
+            trainer = self._trainer(job, factor)
             trace = trainer.run(job, report)
             trained = time.monotonic()
             metrics = {} if trace.divergence else self._figures_after(job, trace)
@@ -162,23 +165,28 @@ class AdaptingBackend(ABC):
         finally:
             self._drop(adapters.name_of(genome))
         overhead = time.monotonic() - began - trace.seconds - (evaluated - trained)
-        return self._result(job, trace, metrics, evaluated - trained, overhead)
+        result = self._result(job, trace, metrics, evaluated - trained, overhead)
+        return replace(result, inheritance=inheritance)
 
-    def _trainer(self, job: Job) -> Trainer:
-        genes = job.genome.genes
+    def _take_over(self, job: Job) -> tuple[Inheritance | None, float]:
+        """Load the weights that the job starts from; what became of a parent's, and what B was
+        multiplied by."""
         name = adapters.name_of(job.genome)
-        transfer = None
         if job.resume_from is not None:
             adapters.load_weights(self._model, name, Path(job.resume_from))
         elif job.inherit_from is not None:
-            transfer = adapters.inherit_weights(self._model, name, Path(job.inherit_from))
+            return adapters.inherit_weights(self._model, name, Path(job.inherit_from))
+        return None, 1.0
+
+    def _trainer(self, job: Job, factor: float) -> Trainer:
+        genes = job.genome.genes
         parameters = adapters.trainable(self._model)
         optimizer = torch.optim.AdamW(
             parameters.values(), lr=genes.learning_rate, weight_decay=genes.weight_decay
         )
         source = job.resume_from or (job.inherit_from if job.inherit_optimizer else None)
         if source is not None:
-            factor = transfer.factor if transfer else 1.0
+            name = adapters.name_of(job.genome)
             adapters.load_optimizer(optimizer, parameters, name, Path(source), factor)
         order = self._material.order(genes.batch_size)
         subset = subset_size(len(order), job.data_fraction)

@@ -22,12 +22,12 @@ A, B = ".lora_A.weight", ".lora_B.weight"
 class Transfer:
     """Weights as the child holds them. `factor` is what B was multiplied by where rank stayed or
     grew. `error` is the Frobenius norm of what the update lost, by truncation and with modules
-    that the child does not adapt, over that of the whole update (0: nothing)."""
+    that the child does not adapt, over that of the whole update (0: nothing). `dropped` and `added`
+    are the stems of modules that only one of the two adapts."""
 
     weights: dict[str, torch.Tensor]
     factor: float
     error: float
-    resized: bool
     dropped: tuple[str, ...]
     added: tuple[str, ...]
 
@@ -50,7 +50,6 @@ def transfer(
     factor = parent_scaling / child_scaling
     weights = dict(child)
     kept = lost = 0.0
-    resized = False
     for name in parent:
         if not name.endswith(A):
             if name in child and not name.endswith(B):
@@ -69,7 +68,6 @@ def transfer(
             weights[name], weights[stem + B], discarded = shrunk(down, up * factor, rank)
             lost += discarded / factor**2
             kept += squared_norm(up, down) - discarded / factor**2
-        resized = resized or rank != len(down)
     stems = {name.removesuffix(A) for name in child if name.endswith(A)}
     parents = {name.removesuffix(A) for name in parent if name.endswith(A)}
     whole = kept + lost
@@ -77,7 +75,6 @@ def transfer(
         weights=weights,
         factor=factor,
         error=math.sqrt(lost / whole) if whole > 0 else 0.0,
-        resized=resized,
         dropped=tuple(sorted(parents - stems)),
         added=tuple(sorted(stems - parents)),
     )
