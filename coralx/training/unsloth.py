@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from coralx.errors import ConfigError, SetupError
+from coralx.errors import SetupError
 from coralx.files import cache_folder
+from coralx.packages import INSTALL_UNSLOTH
 
 _OWN_CACHE = cache_folder() / "unsloth" / os.environ.get("CUDA_VISIBLE_DEVICES", "any")
 os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(_OWN_CACHE))  # else the working folder
@@ -21,8 +22,7 @@ try:
 except ImportError as error:
     raise SetupError(
         f"Unsloth cannot be imported: {error}",
-        "Install the extra: pip install 'coralx[unsloth]'; without a GPU, `make unsloth`. "
-        "Or train with --backend peft.",
+        f"{INSTALL_UNSLOTH}; or train with --backend peft.",
     ) from None
 
 import torch
@@ -34,7 +34,7 @@ from coralx.config.schema import Config
 from coralx.records import Genes
 from coralx.training import base as bases
 from coralx.training.adapting import AdaptingBackend
-from coralx.training.backend import Say
+from coralx.training.backend import Say, refuse_contradiction
 from coralx.training.base import Base
 from coralx.training.fused import unfused
 
@@ -56,12 +56,7 @@ class UnslothBackend(AdaptingBackend):
         dtype: torch.dtype,
         say: Say,
     ) -> Base:
-        if config.model.task == "sequence-classification":
-            raise ConfigError(
-                "config",
-                ["runtime.backend: unsloth trains language models, not sequence-classification"],
-                "Set runtime.backend: peft, or model.task: label-tokens with a causal model.",
-            )
+        refuse_contradiction(config, self.name)
         source = bases.source_of(config, say)
         bases.quiet()
         self._is_fused = device.type == "cuda" and dtype != torch.float32
