@@ -70,6 +70,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def runs(seen: dict[str, Any], backend: str, name: str) -> dict[str, Any]:
+    if name == "granite":
+        return seen[backend][name]
     return seen[backend]["genomes" if name in FUSED else "tuned"][name]
 
 
@@ -91,7 +93,7 @@ def test_genomes_that_fall_back_are_remarked_on_and_no_others(
     assert UNFUSED.get(name, "") in "".join(notes)
 
 
-@pytest.mark.parametrize("name", [*FUSED, *TUNED])
+@pytest.mark.parametrize("name", [*FUSED, *TUNED, "granite"])
 def test_losses_and_gradients_are_those_of_peft(seen: dict[str, Any], name: str) -> None:
     ours, theirs = (runs(seen, backend, name) for backend in ("unsloth", "peft"))
     assert len(ours["losses"]) == STEPS
@@ -132,6 +134,14 @@ def test_checkpointing_is_unsloths_own(seen: dict[str, Any]) -> None:
     used = seen["unsloth"]["checkpoint"]
     assert used["sft with dropout"] == "CheckpointFunction"
     assert used["sft with dropout, checkpointed"] == "UnslothCheckpointFunction"
+
+
+def test_a_model_without_fused_kernels_is_remarked_on_as_a_whole(seen: dict[str, Any]) -> None:
+    granite = seen["unsloth"]["granite"]
+    assert granite["calls"] == {}
+    assert granite["notes"] == []
+    (remark,) = granite["remarks"]
+    assert "no fused kernels for granite models" in remark
 
 
 def test_every_adapter_has_the_same_tensors_on_both(seen: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ and BACKEND.json with what was seen. One process for each backend: Unsloth chang
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -35,6 +36,7 @@ os.environ |= {
 
 import torch  # noqa: E402
 import torch.utils.checkpoint  # noqa: E402
+from torch.utils._device import _device_constructors  # noqa: E402
 
 STEPS = 4
 GIB = 1 << 30
@@ -78,6 +80,7 @@ def stay_on_cpu() -> None:
 
         return made
 
+    _device_constructors()  # remembers the originals, for `with torch.device(...)`
     for name in ("empty", "zeros", "ones", "full", "tensor", "arange"):
         setattr(torch, name, on_cpu(getattr(torch, name)))
     for name in ("custom_fwd", "custom_bwd"):  # backward runs under forward's autocast
@@ -181,7 +184,20 @@ GENOMES = {
 }
 
 
-def config_for(task: str, **runtime: Any) -> Any:
+def write_granite(like: Path, folder: Path) -> None:
+    """A Granite, which Unsloth has no fused kernels for, with the tokenizer of another model."""
+    from transformers import AutoTokenizer, GraniteConfig, GraniteForCausalLM
+
+    given = json.loads((like / "config.json").read_text())
+    names = inspect.signature(GraniteConfig).parameters.keys() & given.keys()
+    AutoTokenizer.from_pretrained(like).save_pretrained(folder)
+    torch.manual_seed(0)
+    GraniteForCausalLM(GraniteConfig(**{name: given[name] for name in names})).save_pretrained(
+        folder
+    )
+
+
+def config_for(task: str, model: str = "model", **runtime: Any) -> Any:
     stages = [
         {"name": f"S{n}", "epoch_budget": 1, "data_percentage": 100, "survival_rate": 0.5}
         for n in range(2)
@@ -197,7 +213,7 @@ def config_for(task: str, **runtime: Any) -> Any:
         }
     raw = {
         "experiment": {"name": "path", "seed": 7},
-        "model": {"base": str(FOLDER / "model"), "task": task, "max_length": 24},
+        "model": {"base": str(FOLDER / model), "task": task, "max_length": 24},
         "data": data,
         "search_space": {"target_modules": {"choices": ["all-linear"]}},
         "evolution": {"population_size": 4, "generations": 2},
@@ -247,10 +263,10 @@ def watch_training() -> None:
     loop.Trainer.run = watched
 
 
-def prepared(config: Any) -> Any:
+def prepared(config: Any) -> tuple[Any, tuple[str, ...]]:
+    """A backend that can train, and what it remarked on."""
     backend = create(BACKEND)
-    backend.prepare(config, None, 1, lambda said: None)  # noqa: ARG005
-    return backend
+    return backend, backend.prepare(config, None, 1, lambda said: None).warnings  # noqa: ARG005
 
 
 def trained(backend: Any, name: str, genes: Genes) -> dict[str, Any]:
@@ -289,6 +305,7 @@ def main() -> None:
         described = json.loads((FOLDER / "model" / "config.json").read_text())
         described["max_position_embeddings"] = 512  # below that, Unsloth offloads no activations
         (FOLDER / "model" / "config.json").write_text(json.dumps(described))
+        write_granite(FOLDER / "model", FOLDER / "granite")
         write_texts(FOLDER / "texts.jsonl")
         rows = [json.loads(line) for line in (FOLDER / "texts.jsonl").read_text().splitlines()[:24]]
         (FOLDER / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -301,7 +318,7 @@ def main() -> None:
     if BACKEND == "unsloth":
         count_calls()
     seen: dict[str, Any] = {}
-    backend = prepared(config_for("label-tokens", gradient_checkpointing=False))
+    backend, _ = prepared(config_for("label-tokens", gradient_checkpointing=False))
     if BACKEND == "unsloth":
         seen["kernels"] = kernels_in(backend)
     seen["untuned"] = backend.measure(MeasureJob(None, None)).validation
@@ -322,9 +339,11 @@ def main() -> None:
     ):
         if ONLY and name not in ONLY:
             continue
-        tuning = prepared(config_for("sft", gradient_checkpointing=recomputes))
+        tuning, _ = prepared(config_for("sft", gradient_checkpointing=recomputes))
         seen["checkpoint"][name] = torch.utils.checkpoint.CheckpointFunction.__name__
         seen["tuned"][name] = trained(tuning, name, replace(WHOLE, dropout=dropout))
+    other, remarks = prepared(config_for("label-tokens", "granite", gradient_checkpointing=False))
+    seen["granite"] = {**trained(other, "granite", GENOMES["q+v"]), "remarks": remarks}
     (FOLDER / f"{BACKEND}.json").write_text(json.dumps(seen, indent=1))
 
 
