@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from coralx.errors import SetupError
 from coralx.files import cache_folder
@@ -59,7 +60,7 @@ class UnslothBackend(AdaptingBackend):
         refuse_contradiction(config, self.name)
         source = bases.source_of(config, say)
         bases.quiet()
-        self._is_fused = device.type == "cuda" and dtype != torch.float32
+        on_gpu = device.type == "cuda" and dtype != torch.float32
         checkpoints = bases.checkpoints_gradients(config, device)
         self._checkpointing = "unsloth" if checkpoints else False
         try:
@@ -76,6 +77,7 @@ class UnslothBackend(AdaptingBackend):
             )
         except Exception as error:
             raise bases.loading_error(config, source, error) from None
+        self._is_fused = on_gpu and not _is_generic()
         bases.give_padding(model, tokenizer)
         bases.check(config, model, ())
         return Base(
@@ -83,15 +85,21 @@ class UnslothBackend(AdaptingBackend):
             model=model.requires_grad_(False),
             tokenizer=tokenizer,
             task_type=TaskType.CAUSAL_LM,
-            fused_loss=self._is_fused,
-            notes=(*source.notes, *self._remarks(device)),
+            fused_loss=on_gpu,
+            notes=(*source.notes, *self._remarks(config, model, device, dtype)),
         )
 
-    def _remarks(self, device: torch.device) -> Iterable[str]:
+    def _remarks(
+        self, config: Config, model: Any, device: torch.device, dtype: torch.dtype
+    ) -> Iterable[str]:
         if device.type != "cuda":
             yield "Unsloth runs its CPU backend: transformers and PEFT, without fused kernels"
-        elif not self._is_fused:
+        elif dtype == torch.float32:
             yield "the base is held in float32: Unsloth's fused kernels are not used"
+        elif not self._is_fused:
+            is_8bit = config.runtime.quantization == "8bit"
+            what = "weights in 8 bits" if is_8bit else f"{model.config.model_type} models"
+            yield f"Unsloth has no fused kernels for {what}: PEFT's forward is used"
 
     def wrap(self, config: Config, base: Base) -> PeftModel:
         names = bases.linear_names(base.model, ())
@@ -109,6 +117,12 @@ class UnslothBackend(AdaptingBackend):
 
     def notes_on(self, genes: Genes) -> tuple[str, ...]:
         return unfused(genes) if self._is_fused else ()
+
+
+def _is_generic() -> bool:
+    """Whether the model just loaded is one that Unsloth has no fused LoRA kernels for: held in 8
+    bits, or of an architecture without a path of its own."""
+    return os.environ.get("UNSLOTH_USE_NEW_MODEL") == "1"
 
 
 def _context(path: str, wanted: int) -> int:
