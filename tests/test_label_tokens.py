@@ -547,6 +547,7 @@ def test_an_encoder_is_no_language_model() -> None:
     from coralx.training.base import require_causal
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes["initializer_range"] = 0.2
     encoder = BertForMaskedLM(BertConfig(vocab_size=40, intermediate_size=64, **sizes))
     config = make_config(model={"task": "label-tokens", "base": "some/encoder"})
     with pytest.raises(ConfigError, match="some/encoder is no causal language model"):

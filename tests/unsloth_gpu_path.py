@@ -140,7 +140,7 @@ def believe_in_gpu() -> None:
 
     ours.UnslothBackend.load = load_as_on_gpu
     ours.FastLanguageModel.from_pretrained = lambda **kwargs: from_pretrained(
-        device_map={"": "cpu"}, **kwargs
+        **{**kwargs, "device_map": {"": "cpu"}}
     )
 
     def build_rope(self: Any, index: int) -> None:  # the original asks for torch.device(index)

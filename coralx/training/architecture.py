@@ -8,9 +8,7 @@ from pathlib import Path
 from coralx.config.schema import Config
 from coralx.data import builtin
 
-FUSED = frozenset(
-    {"cohere", "gemma", "gemma2", "granite", "llama", "mistral", "qwen2", "qwen3", "qwen3_moe"}
-)
+FUSED = frozenset({"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3"})
 """Model types whose q, k, v and gate, up, down Unsloth trains by fused kernels (its release
 2026.10.9)."""
 

@@ -173,6 +173,7 @@ def _quantized(config: Config, device: torch.device, dtype: torch.dtype) -> dict
         load_in_4bit=bits == "4bit",
         load_in_8bit=bits == "8bit",
         bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
     return {"quantization_config": quantization, "device_map": {"": device.index or 0}}

@@ -19,9 +19,9 @@ from coralx.records import Footprint
 from coralx.training import base as bases
 from coralx.training.precision import base_dtype
 
-QUANTIZED_BYTES = {"4bit": 0.5 + 4 / 64, "8bit": 1.01}
-"""Of one weight as bitsandbytes stores it: 4 bits and an fp32 scale for each block of 64 (Dettmers
-et al. 2023, without double quantisation), or a byte and a scale for each row."""
+QUANTIZED_BYTES = {"4bit": 0.5 + 0.127 / 8, "8bit": 1.01}
+"""Of one weight as bitsandbytes stores it: 4 bits and 0.127 bits of doubly quantised scales
+(Dettmers et al. 2023, section 3), or a byte and a scale for each row."""
 
 WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "hidden_dim")
 """What configs of transformers call the width inside the MLP."""

@@ -17,6 +17,9 @@ from coralx.packages import INSTALL_UNSLOTH
 _OWN_CACHE = cache_folder() / "unsloth" / os.environ.get("CUDA_VISIBLE_DEVICES", "any")
 os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(_OWN_CACHE))  # else the working folder
 os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # else it asks the network
+# Compiled layers are compiled anew for each adapter and then fall back, with other roundings and
+# other draws of dropout: a resumed stage would not equal one that was never cut.
+os.environ.setdefault("UNSLOTH_BLOCK_COMPILE", "0")
 
 try:
     import unsloth  # noqa: F401  isort: skip
@@ -37,7 +40,7 @@ from coralx.training import base as bases
 from coralx.training.adapting import AdaptingBackend
 from coralx.training.backend import Say, refuse_contradiction
 from coralx.training.base import Base
-from coralx.training.fused import unfused
+from coralx.training.fused import FUSED_GROUPS, unfused
 
 SHORTEST_OFFLOADED = 512
 """Below this sequence length Unsloth silently takes plain gradient checkpointing."""
@@ -72,6 +75,7 @@ class UnslothBackend(AdaptingBackend):
                 load_in_4bit=config.runtime.quantization == "4bit",
                 load_in_8bit=config.runtime.quantization == "8bit",
                 use_exact_model_name=True,  # not another upload of the same model
+                device_map={"": device.index or 0} if device.type == "cuda" else None,
                 use_gradient_checkpointing=self._checkpointing,
                 random_state=config.experiment.seed % 2**32,
             )
@@ -100,6 +104,10 @@ class UnslothBackend(AdaptingBackend):
             is_8bit = config.runtime.quantization == "8bit"
             what = "weights in 8 bits" if is_8bit else f"{model.config.model_type} models"
             yield f"Unsloth has no fused kernels for {what}: PEFT's forward is used"
+        else:
+            for group in FUSED_GROUPS:
+                if any(_has_bias(model, name) for name in group):
+                    yield f"{'+'.join(group)} have biases: PEFT's forward is used there"
 
     def wrap(self, config: Config, base: Base) -> PeftModel:
         names = bases.linear_names(base.model, ())
@@ -123,6 +131,12 @@ def _is_generic() -> bool:
     """Whether the model just loaded is one that Unsloth has no fused LoRA kernels for: held in 8
     bits, or of an architecture without a path of its own."""
     return os.environ.get("UNSLOTH_USE_NEW_MODEL") == "1"
+
+
+def _has_bias(model: Any, leaf: str) -> bool:
+    """Whether the model's projections of that name add a bias, which no fused kernel does."""
+    found = (module for name, module in model.named_modules() if name.endswith(f".{leaf}"))
+    return getattr(next(found, None), "bias", None) is not None
 
 
 def _context(path: str, wanted: int) -> int:
