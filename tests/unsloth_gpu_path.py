@@ -136,7 +136,7 @@ def believe_in_gpu() -> None:
     load, from_pretrained = ours.UnslothBackend.load, ours.FastLanguageModel.from_pretrained
 
     def load_as_on_gpu(self: Any, config: Any, labels: Any, _: Any, *rest: Any) -> Any:
-        return load(self, config, labels, SimpleNamespace(type="cuda"), *rest)
+        return load(self, config, labels, SimpleNamespace(type="cuda", index=0), *rest)
 
     ours.UnslothBackend.load = load_as_on_gpu
     ours.FastLanguageModel.from_pretrained = lambda **kwargs: from_pretrained(
