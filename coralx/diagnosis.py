@@ -12,17 +12,23 @@ import psutil
 
 from coralx.config import Config
 from coralx.config.inputs import missing_inputs
+from coralx.config.metrics import EVERY_TASK
 from coralx.devices import VARIABLE, Gpu, driver_version, visible_gpus
-from coralx.errors import SetupError
+from coralx.errors import ConfigError, SetupError
 from coralx.execution.inspection import inspect
 from coralx.execution.placement import cores, pins
-from coralx.packages import Mismatch, installed_version, is_installed, out_of_bounds, torch_cuda
+from coralx.packages import (
+    INSTALL_UNSLOTH,
+    Mismatch,
+    installed_version,
+    is_installed,
+    out_of_bounds,
+    torch_cuda,
+)
 from coralx.requirements import Requirements, requirements_of
 from coralx.run.environment import hardware
 from coralx.training.backend import Choice, choose, settled
 from coralx.training.memory import gib
-
-TASKS = ("sequence-classification", "label-tokens", "sft")
 
 
 @dataclass(frozen=True)
@@ -70,13 +76,12 @@ class Diagnosis:
 def diagnose(config: Config | None = None) -> Diagnosis:
     """Look at the machine, and with a config at what it needs.
 
-    Raises ConfigError where the base cannot be found or described, where backend and task
-    contradict each other, or where the config names GPUs that are not here.
+    Raises ConfigError where backend and task contradict each other.
     """
     machine = examine()
     problems = list(_problems(machine))
     if config is None:
-        backends = {task: choose(_of_task(task)) for task in TASKS}
+        backends = {str(task): choose(_of_task(task)) for task in EVERY_TASK}
         return Diagnosis(machine, backends, None, tuple(problems))
     try:
         choice = choose(config)
@@ -85,7 +90,10 @@ def diagnose(config: Config | None = None) -> Diagnosis:
         choice = Choice(config.runtime.backend, "named by the config, but not installed")
     requirements = None
     if config.model.base is not None and choice.name != "simulated":
-        requirements = _required(settled(config, choice.name), choice.name, machine)
+        try:
+            requirements = _required(settled(config, choice.name), choice.name, machine)
+        except ConfigError as error:
+            problems += [Problem(problem, error.hint) for problem in error.problems]
     problems += _problems_with(config, requirements, machine)
     return Diagnosis(machine, {config.model.task: choice}, requirements, tuple(problems))
 
@@ -143,7 +151,7 @@ def _problems(machine: Machine) -> Iterator[Problem]:
     if machine.has_usable_gpu and machine.unsloth is None:
         yield Problem(
             "unsloth is not installed: language models train with PEFT, more slowly",
-            "pip install 'coralx[unsloth]'",
+            INSTALL_UNSLOTH,
         )
     if machine.driver and not machine.gpus and machine.visible_devices is not None:
         yield Problem(

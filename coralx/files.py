@@ -12,14 +12,22 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-from coralx.errors import DamagedRunError
+from coralx.errors import DamagedRunError, SetupError
 
 MANIFEST = "manifest.json"
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be made again; the folder is there."""
-    return user_cache_path("coralx", ensure_exists=True)
+    """Where things are kept that can be made again. Raises SetupError where it cannot be made."""
+    folder = user_cache_path("coralx")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(
+            f"the cache folder {folder} cannot be made: {error.strerror}",
+            "Make it writable, or name another by the environment variable XDG_CACHE_HOME.",
+        ) from None
+    return folder
 
 
 def canonical_json(value: Any) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+INSTALL_UNSLOTH = "Install it: pip install 'coralx[unsloth]' (in a clone: make unsloth)"
+
 
 @dataclass(frozen=True)
 class Mismatch:

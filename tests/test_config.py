@@ -397,9 +397,27 @@ def test_a_prompt_holds_the_text_once(prompt: str) -> None:
     assert problem.startswith("data.prompt: must hold {text} once")
 
 
+@pytest.mark.parametrize(
+    ("task", "key", "value"),
+    [
+        ("sequence-classification", "chat", True),
+        ("sequence-classification", "prompt", "{text} ?"),
+        ("sft", "prompt", "{text} ?"),
+        ("sft", "labels", ["no", "yes"]),
+    ],
+)
+def test_keys_that_a_task_would_ignore_are_refused(task: str, key: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as error:
+        make_config(model={"task": task}, data={key: value})
+    (problem,) = error.value.problems
+    assert problem.startswith(f"data: `{key}` is for ")
+    assert f"model.task is {task}" in problem
+
+
 def test_a_prompt_may_hold_other_braces() -> None:
     prompt = 'Answer in JSON: {"text": "{text}"} {label} {{}}\n'
-    assert make_config(data={"prompt": prompt}).data.prompt == prompt
+    config = make_config(model={"task": "label-tokens"}, data={"prompt": prompt})
+    assert config.data.prompt == prompt
 
 
 @pytest.mark.parametrize(
@@ -427,8 +445,8 @@ def test_the_resolved_config_of_every_task_reads_back_equal(task: str, tmp_path:
         model={"task": task, "base": "x/y", "max_length": 99},
         data={
             "train": "x/z",
-            "prompt": "  Q: {text}\n\nA:\t ",
-            "chat": True,
+            **({"prompt": "  Q: {text}\n\nA:\t "} if task == "label-tokens" else {}),
+            "chat": task != "sequence-classification",
             "prompt_column": "007",
             "completion_column": 3,
             "messages_column": "null",

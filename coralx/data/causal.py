@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,11 +22,21 @@ class CausalText:
     def __init__(self, tokenizer: Any, device: torch.device) -> None:
         self._tokenizer = tokenizer
         self._device = device
+        added = tokenizer.added_tokens_decoder.values()
+        self._special = {*tokenizer.all_special_tokens, *(t.content for t in added if t.special)}
         self.beginning = self._beginning()
         separators = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id, 0)
         self.separator: Ids = (next(id_ for id_ in separators if id_ is not None),)
         # SentencePiece vocabularies put a space before whatever they tokenise first.
         self._anchor = "\n" if "".join(tokenizer.tokenize("a")).startswith("▁") else ""
+
+    def plain(self, text: str) -> str:
+        """A text of the data's without the tokenizer's special tokens, which would end its turn or
+        open another's."""
+        while any(special in text for special in self._special):
+            for special in self._special:
+                text = text.replace(special, "")
+        return text
 
     def ids(self, text: str) -> Ids:
         """Tokens of a text that opens a sequence, without special tokens."""
@@ -46,7 +57,7 @@ class CausalText:
                 "Set data.chat: false and write the prompt out (sft: in columns of prompts and "
                 "completions), or take an instruct model.",
             )
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+        turns = [{"role": turn.role, "content": self.plain(turn.content)} for turn in messages]
         try:
             text: str = self._tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=answer_follows
@@ -74,22 +85,32 @@ class CausalText:
         return whole[: next(starts, 0)]
 
     def logits(
-        self, model: Any, sequences: Sequence[Ids], places: Sequence[Sequence[int]]
+        self,
+        model: Any,
+        sequences: Sequence[Ids],
+        places: Sequence[Sequence[int]],
+        *,
+        exact: bool = False,
     ) -> torch.Tensor:
         """Float32 logits of the tokens at `places` of each sequence, given what stands before
         them; shape (places in all, vocabulary), row by row. A place may lie just past the end.
 
         Rows are padded on the right, where a causal model never looks, and only the positions
-        that are needed go through the language-model head.
+        that are needed go through the language-model head. That of a 16-bit base rounds logits to
+        eight bits, which makes ties; `exact` computes them anew in float32, without gradient.
         """
         batch = padded(sequences, self._tokenizer.pad_token_id, self._device)
         first = min(min(row) for row in places) - 1
         keep = batch["input_ids"].shape[1] - first
-        out = model(**batch, use_cache=False, logits_to_keep=keep).logits
+        with _watched(model.get_output_embeddings()) as states:
+            out = model(**batch, use_cache=False, logits_to_keep=keep).logits
         rows = [row for row, wanted in enumerate(places) for _ in wanted]
-        columns = [place - 1 - first for wanted in places for place in wanted]
-        selected: torch.Tensor = out[rows, columns].float()
-        return selected
+        left_out = batch["input_ids"].shape[1] - out.shape[1]  # none, where a model keeps them all
+        columns = [place - 1 - left_out for wanted in places for place in wanted]
+        selected: torch.Tensor = out[rows, columns]
+        if exact and selected.dtype != torch.float32 and _is_plain_head(model, states, out):
+            return _full_logits(model.get_output_embeddings().weight, states[0][rows, columns])
+        return selected.float()
 
     def log_probabilities(
         self, model: Any, sequences: Sequence[Ids], places: Sequence[Sequence[int]]
@@ -102,3 +123,44 @@ class CausalText:
         return -torch.nn.functional.cross_entropy(
             logits, torch.tensor(own, device=logits.device), reduction="none"
         )
+
+
+HEAD_ROWS = 1 << 14
+"""Rows of a head's weight that are held in float32 at once."""
+
+TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+"""What configs call that which some models do to logits behind their head."""
+
+
+@contextmanager
+def _watched(head: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Collects what goes into a language-model head."""
+    states: list[torch.Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0].detach()))
+    try:
+        yield states
+    finally:
+        hook.remove()
+
+
+def _is_plain_head(model: Any, states: Sequence[torch.Tensor], out: torch.Tensor) -> bool:
+    """Whether logits are the head's weight times its one input, and nothing else."""
+    head, config = model.get_output_embeddings(), model.config.get_text_config()
+    return (
+        isinstance(head, torch.nn.Linear)
+        and head.bias is None
+        and head.weight.is_floating_point()
+        and len(states) == 1
+        and states[0].shape[:2] == out.shape[:2]
+        and not any(getattr(config, name, None) for name in TRANSFORMS)
+    )
+
+
+def _full_logits(weight: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+    """Logits in float32, shape (states, vocabulary), of states of shape (states, width)."""
+    with torch.autocast(weight.device.type, enabled=False):
+        parts = [
+            states.float() @ weight[start : start + HEAD_ROWS].detach().float().T
+            for start in range(0, len(weight), HEAD_ROWS)
+        ]
+    return torch.cat(parts, dim=1)

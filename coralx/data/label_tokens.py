@@ -41,9 +41,10 @@ class LabelTokens(Classification):
         room = self._max_length - max(map(len, self._words))
         rows, cut = [], 0
         for example in examples:
-            ids = self._prompt(example.text)
+            text = self._text.plain(example.text)
+            ids = self._prompt(text)
             if len(ids) > room:
-                ids, cut = self._shortened(example.text, room), cut + 1
+                ids, cut = self._shortened(text, room), cut + 1
             rows.append(ids)
         labels = np.asarray([example.label for example in examples], dtype=np.int64)
         return Encoded(tuple(rows), labels, cut=cut)
@@ -62,7 +63,8 @@ class LabelTokens(Classification):
         for prefix, wanted in self._prefixes.items():
             prompts = [data.ids[row] for row in rows]
             places = [range(len(ids), len(ids) + len(prefix) + 1) for ids in prompts]
-            logits = self._text.logits(model, [ids + prefix for ids in prompts], places)
+            sequences = [ids + prefix for ids in prompts]
+            logits = self._text.logits(model, sequences, places, exact=True)
             logs = torch.log_softmax(logits, dim=-1).view(len(rows), len(prefix) + 1, -1)
             for word, place in wanted:
                 token = self._words[word][place]

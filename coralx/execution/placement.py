@@ -6,6 +6,7 @@ import os
 
 import psutil
 
+from coralx.config.metrics import CAUSAL
 from coralx.config.schema import Config
 from coralx.devices import VARIABLE, Gpu, visible_gpus
 from coralx.errors import ConfigError
@@ -13,6 +14,8 @@ from coralx.records import Settings
 
 MAX_CPU_WORKERS = 4
 BYTES_PER_CPU_WORKER = 2 << 30
+BYTES_PER_CPU_LANGUAGE_MODEL = 4 << 30
+"""A small one: 135 M parameters take 3.2 GB in training."""
 
 
 def pins(config: Config, backend: str) -> tuple[str, ...]:
@@ -67,7 +70,9 @@ def share_out(config: Config, device: str, gpus: int) -> Settings:
     """Workers and threads where the config leaves them to us; precision is still open."""
     runtime, most = config.runtime, gpus
     if device == "cpu":
-        fitting = psutil.virtual_memory().available // BYTES_PER_CPU_WORKER
+        causal = config.model.task in CAUSAL
+        each = BYTES_PER_CPU_LANGUAGE_MODEL if causal else BYTES_PER_CPU_WORKER
+        fitting = psutil.virtual_memory().available // each
         most = min(cores(), MAX_CPU_WORKERS, max(1, fitting))
     useful = max(1, min(most, config.evolution.population_size))
     workers = useful if runtime.workers == "auto" else runtime.workers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 
+from coralx.config.metrics import CAUSAL
 from coralx.config.schema import Config
 from coralx.data.sources import load_examples
 from coralx.data.subsets import batch_rows, subset_size
@@ -32,7 +32,7 @@ from coralx.records import (
 )
 from coralx.training import adapters
 from coralx.training.backend import Report, Say
-from coralx.training.base import Base, check_quantization
+from coralx.training.base import Base, check_quantization, require_causal
 from coralx.training.footprint import footprint_of
 from coralx.training.loop import Trace, Trainer, predict
 from coralx.training.material import Material, task_of
@@ -89,7 +89,6 @@ class AdaptingBackend(ABC):
         dtype = base_dtype(config, settled and settled[0], self._device)
         self._base = self.load(config, examples.labels, self._device, dtype, say)
         self.base_loads += 1
-        self._base_parameters = sum(p.numel() for p in self._base.model.parameters())
         self._is_whole = dtype == torch.float32
         self._task = task_of(config, self._base, examples.labels, self._device)
         self._material = Material(config, examples, self._task)
@@ -102,6 +101,9 @@ class AdaptingBackend(ABC):
             fused_loss=self._base.fused_loss,
         )
         self._model = self.wrap(config, self._base)
+        if config.model.task in CAUSAL:
+            with self._scoring():
+                require_causal(config, self._model, len(self._base.tokenizer))
         self._precision, reason = settled or self._faster_precision(say)
         return Facts(
             backend=self.name,
@@ -110,9 +112,9 @@ class AdaptingBackend(ABC):
             device_count=torch.cuda.device_count() if self._device.type == "cuda" else 1,
             precision=self._precision,
             precision_reason=reason,
-            base_parameters=self._base_parameters,
+            base_parameters=footprint.base_parameters,
             rows=self._material.rows,
-            fingerprint=f"{self._base_parameters}-{self._material.fingerprint()}",
+            fingerprint=f"{footprint.base_parameters}-{self._material.fingerprint()}",
             footprint=footprint,
             warnings=(*self._base.notes, *examples.warnings, *self._material.losses_of_text()),
         )
@@ -133,8 +135,8 @@ class AdaptingBackend(ABC):
         return autocast(self._precision, self._device)
 
     def _scoring(self) -> AbstractContextManager[Any]:
-        """How scoring does: in full precision where the base is held so."""
-        return contextlib.nullcontext() if self._is_whole else self._autocast()
+        """How scoring does: in full precision where the base is held so, else in bf16."""
+        return autocast("fp32" if self._is_whole else "bf16", self._device)
 
     # -- training --------------------------------------------------------------------------------
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
 
+from coralx.config.metrics import CAUSAL
 from coralx.config.schema import Config
 from coralx.config.space import ModuleChoices
+from coralx.data import builtin
 from coralx.devices import visible_gpus
 from coralx.errors import ConfigError, SetupError, UsageError
-from coralx.packages import is_installed, torch_cuda
+from coralx.packages import INSTALL_UNSLOTH, is_installed, torch_cuda
 from coralx.records import Facts, Job, MeasureJob, Measurement, Progress, StageResult
+from coralx.training.architecture import FUSED, model_type
 
 Report = Callable[[Progress], None]
 Say = Callable[[str], None]
@@ -75,6 +78,7 @@ def choose(config: Config) -> Choice:
     if wanted != "auto":
         require(config, wanted)
         return Choice(wanted, "named by the config or the command line")
+    refuse_contradiction(config, wanted)
     obstacle = _obstacle_to_unsloth(config)
     if obstacle is not None:
         return Choice("peft", obstacle)
@@ -90,24 +94,38 @@ def _obstacle_to_unsloth(config: Config) -> str | None:
     if torch_cuda() is None:
         return "torch is a CPU build"
     if not is_installed("unsloth"):
-        return "unsloth is not installed: pip install 'coralx[unsloth]'"
+        return f"unsloth is not installed. {INSTALL_UNSLOTH}"
+    kind = model_type(config)
+    if kind is not None and kind not in FUSED:
+        return f"Unsloth has no fused kernels for models of type {kind}"
     return None
 
 
 def require(config: Config, name: str) -> None:
     """Raise ConfigError where the backend `name` does not train the config's task, SetupError
     where its package is missing."""
-    if name != "unsloth":
-        return
     refuse_contradiction(config, name)
-    if not is_installed("unsloth"):
+    if name == "unsloth" and not is_installed("unsloth"):
         raise SetupError(
-            "the backend unsloth is not installed", "pip install 'coralx[unsloth]', or take peft."
+            "the backend unsloth is not installed", f"{INSTALL_UNSLOTH}; or take peft."
         )
 
 
 def refuse_contradiction(config: Config, name: str) -> None:
-    """Raise ConfigError where the backend `name` does not train the config's task."""
+    """Raise ConfigError where the backend `name` does not train the config's task, and UsageError
+    for a builtin that does not exist."""
+    base = str(config.model.base)
+    if base.startswith("builtin:"):
+        builtin.find(base.removeprefix("builtin:"), builtin.MODELS, "model")
+    if config.runtime.quantization != "none" and config.model.task not in CAUSAL:
+        raise ConfigError(
+            "config",
+            [
+                f"runtime.quantization: {config.runtime.quantization} is for language models; "
+                f"model.task is {config.model.task}"
+            ],
+            "Set runtime.quantization: none.",
+        )
     if name == "unsloth" and config.model.task == "sequence-classification":
         raise ConfigError(
             "config",
@@ -122,6 +140,8 @@ def refuse_contradiction(config: Config, name: str) -> None:
 def settled(config: Config, name: str) -> Config:
     """The config with those defaults filled in that depend on the backend `name`."""
     if name != "unsloth" or "target_modules" in config.search_space.model_fields_set:
+        return config
+    if model_type(config) not in (None, *FUSED):
         return config
     space = config.search_space.model_copy(update={"target_modules": WHOLE_GROUPS})
     return config.model_copy(update={"search_space": space})

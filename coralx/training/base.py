@@ -15,6 +15,7 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
 )
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from coralx.config.inputs import is_local
@@ -27,6 +28,9 @@ from coralx.records import ALL_LINEAR
 from coralx.rng import derive_seed
 from coralx.training.backend import Say
 from coralx.training.gguf import expanded
+
+LINEAR = (torch.nn.Linear, Conv1D)
+"""What PEFT can adapt: GPT-2's linear layers are of transformers' own kind."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,16 @@ def loading_error(config: Config, source: Source, error: Exception) -> Exception
         name = name.removeprefix("builtin:")
         return builtin.missing(name, builtin.MODELS[name], error)
     reason = str(error).strip().splitlines() or [type(error).__name__]
+    hint = (
+        "Give a hub id, a folder that save_pretrained wrote, or a builtin: "
+        f"{', '.join(f'builtin:{known}' for known in builtin.MODELS)}."
+    )
+    if not source.is_local and any(sign in reason[0].lower() for sign in ("connect", "offline")):
+        hint = "The hub cannot be reached: check the network, or give a folder on this machine."
     return ConfigError(
         "config",
         [f"model.base: {name} cannot be loaded for {config.model.task}: {reason[0]}"],
-        "Give a hub id, a folder that save_pretrained wrote, or a builtin: "
-        f"{', '.join(f'builtin:{known}' for known in builtin.MODELS)}.",
+        hint,
     )
 
 
@@ -146,18 +155,13 @@ def quiet() -> None:
 
 def check_quantization(config: Config, device: torch.device) -> None:
     """Raise ConfigError where weights cannot be stored in 4 or 8 bits."""
-    bits, task = config.runtime.quantization, config.model.task
-    if bits == "none":
-        return
-    if device.type != "cuda":
-        reason = f"{bits} needs a CUDA GPU; this worker trains on {device.type}"
-    elif task == "sequence-classification":
-        reason = f"{bits} is for language models; model.task is {task}"
-    else:
-        return
-    raise ConfigError(
-        "config", [f"runtime.quantization: {reason}"], "Set runtime.quantization: none."
-    )
+    bits = config.runtime.quantization
+    if bits != "none" and device.type != "cuda":
+        raise ConfigError(
+            "config",
+            [f"runtime.quantization: {bits} needs a CUDA GPU; this worker trains on {device.type}"],
+            "Set runtime.quantization: none.",
+        )
 
 
 def _quantized(config: Config, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -169,6 +173,7 @@ def _quantized(config: Config, device: torch.device, dtype: torch.dtype) -> dict
         load_in_4bit=bits == "4bit",
         load_in_8bit=bits == "8bit",
         bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
     return {"quantization_config": quantization, "device_map": {"": device.index or 0}}
@@ -185,6 +190,26 @@ def check(config: Config, model: Any, head: Sequence[str]) -> None:
     """Raise ConfigError where target modules or lengths do not fit the base."""
     _check_targets(config.search_space.target_modules, model, head)
     _check_length(config, model)
+
+
+def require_causal(config: Config, model: Any, vocabulary: int) -> None:
+    """Raise ConfigError where the base reads what it is to predict, as an encoder does: then the
+    logits of a text's beginning change with its end."""
+    tokens = torch.arange(8, device=model.device) % vocabulary
+    other = tokens.clone()
+    other[-1] = (other[-1] + vocabulary // 2) % vocabulary
+    model.eval()
+    with torch.no_grad():
+        logits = model(input_ids=torch.stack([tokens, other])).logits[:, :-1].float()
+    if (logits[0] - logits[1]).abs().max() > 0.02 * logits.std():
+        raise ConfigError(
+            "config",
+            [
+                f"model.base: {config.model.base} is no causal language model: it looks at tokens "
+                "that are still to come"
+            ],
+            "Take a decoder, or model.task: sequence-classification.",
+        )
 
 
 def _modules_without_weights(model: Any, missing: Sequence[str]) -> tuple[str, ...]:
@@ -205,7 +230,7 @@ def linear_names(model: Any, head: Sequence[str]) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
+        if isinstance(module, LINEAR)
         and module is not output
         and not any(name == part or name.startswith(part + ".") for part in head)
     ]
@@ -213,6 +238,8 @@ def linear_names(model: Any, head: Sequence[str]) -> list[str]:
 
 def _check_targets(choices: ModuleChoices, model: Any, head: Sequence[str]) -> None:
     linear = linear_names(model, head)
+    if not linear:
+        raise ConfigError("config", ["model.base: it has no linear layer that LoRA could adapt"])
     leaves = list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in linear))
     problems = [
         f"search_space.target_modules.choices.{place}: the base has no linear module "

@@ -12,15 +12,16 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.pytorch_utils import Conv1D
 
 from coralx.config.schema import Config
 from coralx.records import Footprint
 from coralx.training import base as bases
 from coralx.training.precision import base_dtype
 
-QUANTIZED_BYTES = {"4bit": 0.5 + 4 / 64, "8bit": 1.01}
-"""Of one weight as bitsandbytes stores it: 4 bits and an fp32 scale for each block of 64 (Dettmers
-et al. 2023, without double quantisation), or a byte and a scale for each row."""
+QUANTIZED_BYTES = {"4bit": 0.5 + 0.127 / 8, "8bit": 1.01}
+"""Of one weight as bitsandbytes stores it: 4 bits and 0.127 bits of doubly quantised scales
+(Dettmers et al. 2023, section 3), or a byte and a scale for each row."""
 
 WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "hidden_dim")
 """What configs of transformers call the width inside the MLP."""
@@ -50,10 +51,7 @@ def footprint_of(
         hidden_size=hidden,
         intermediate_size=_inner_width(described, hidden),
         layers=int(getattr(described, "num_hidden_layers", 0)),
-        linear=tuple(
-            (name, int(modules[name].in_features), int(modules[name].out_features))
-            for name in bases.linear_names(model, head)
-        ),
+        linear=tuple((name, *_features(modules[name])) for name in bases.linear_names(model, head)),
         head_parameters=sum(p.numel() for name in head for p in modules[name].parameters()),
         logits_per_token=int(described.vocab_size) if keeps_logits else 0,
         activation_bytes=2 if precision == "bf16" else 4,
@@ -114,6 +112,13 @@ def _quantized_bytes(config: Config, found: Footprint, dtype: torch.dtype) -> in
         return found.base_bytes
     stored = sum(inputs * outputs for _, inputs, outputs in found.linear)
     return round(found.base_bytes + stored * (QUANTIZED_BYTES[bits] - dtype.itemsize))
+
+
+def _features(layer: Any) -> tuple[int, int]:
+    """Inputs and outputs of a linear layer; GPT-2's kind stores its weight the other way round."""
+    if isinstance(layer, Conv1D):
+        return int(layer.nx), int(layer.nf)
+    return int(layer.in_features), int(layer.out_features)
 
 
 def _inner_width(described: Any, hidden: int) -> int:

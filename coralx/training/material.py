@@ -39,7 +39,6 @@ class Material:
 
     def __init__(self, config: Config, examples: Examples, task: Task) -> None:
         self._config = config
-        _check_batches(config, len(examples.train))
         self.splits: Mapping[str, Encoded] = {
             "train": task.encode(examples.train),
             "validation": task.encode(examples.validation),

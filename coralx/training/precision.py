@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from coralx.config.schema import Config
+from coralx.errors import ConfigError
 
 WORTH_IT = 0.9
 """bf16 must take less than this share of fp32's time."""
@@ -27,15 +28,28 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 def settled_precision(
     config: Config, recorded: str | None, device: torch.device
 ) -> tuple[str, str] | None:
-    """The precision and the reason, where it is known before the base is loaded."""
+    """The precision and the reason, where it is known before the base is loaded.
+
+    Raises ConfigError for one that the device has not.
+    """
     wanted = recorded or config.training.precision
+    if wanted == "bf16" and device.type == "cuda" and not _computes_bf16():
+        raise ConfigError(
+            "config",
+            ["training.precision: bf16, which this GPU does not compute in"],
+            "Set training.precision: fp32, or auto.",
+        )
     if wanted != "auto":
         return wanted, "as configured or recorded"
     if device.type == "cuda" and config.model.task != "sequence-classification":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        if _computes_bf16():
             return "bf16", "the GPU computes in bf16"
         return "fp32", "the GPU does not compute in bf16"
     return None
+
+
+def _computes_bf16() -> bool:
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def base_dtype(config: Config, precision: str | None, device: torch.device) -> torch.dtype:

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from coralx.errors import ConfigError, SetupError
+from coralx.errors import SetupError
 from coralx.files import cache_folder
+from coralx.packages import INSTALL_UNSLOTH
 
 _OWN_CACHE = cache_folder() / "unsloth" / os.environ.get("CUDA_VISIBLE_DEVICES", "any")
 os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(_OWN_CACHE))  # else the working folder
 os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # else it asks the network
+# Compiled layers are compiled anew for each adapter and then fall back, with other roundings and
+# other draws of dropout: a resumed stage would not equal one that was never cut.
+os.environ.setdefault("UNSLOTH_BLOCK_COMPILE", "0")
 
 try:
     import unsloth  # noqa: F401  isort: skip
 except ImportError as error:
     raise SetupError(
         f"Unsloth cannot be imported: {error}",
-        "Install the extra: pip install 'coralx[unsloth]'; without a GPU, `make unsloth`. "
-        "Or train with --backend peft.",
+        f"{INSTALL_UNSLOTH}; or train with --backend peft.",
     ) from None
 
 import torch
@@ -34,9 +38,9 @@ from coralx.config.schema import Config
 from coralx.records import Genes
 from coralx.training import base as bases
 from coralx.training.adapting import AdaptingBackend
-from coralx.training.backend import Say
+from coralx.training.backend import Say, refuse_contradiction
 from coralx.training.base import Base
-from coralx.training.fused import unfused
+from coralx.training.fused import FUSED_GROUPS, unfused
 
 SHORTEST_OFFLOADED = 512
 """Below this sequence length Unsloth silently takes plain gradient checkpointing."""
@@ -56,15 +60,10 @@ class UnslothBackend(AdaptingBackend):
         dtype: torch.dtype,
         say: Say,
     ) -> Base:
-        if config.model.task == "sequence-classification":
-            raise ConfigError(
-                "config",
-                ["runtime.backend: unsloth trains language models, not sequence-classification"],
-                "Set runtime.backend: peft, or model.task: label-tokens with a causal model.",
-            )
+        refuse_contradiction(config, self.name)
         source = bases.source_of(config, say)
         bases.quiet()
-        self._is_fused = device.type == "cuda" and dtype != torch.float32
+        on_gpu = device.type == "cuda" and dtype != torch.float32
         checkpoints = bases.checkpoints_gradients(config, device)
         self._checkpointing = "unsloth" if checkpoints else False
         try:
@@ -76,11 +75,13 @@ class UnslothBackend(AdaptingBackend):
                 load_in_4bit=config.runtime.quantization == "4bit",
                 load_in_8bit=config.runtime.quantization == "8bit",
                 use_exact_model_name=True,  # not another upload of the same model
+                device_map={"": device.index or 0} if device.type == "cuda" else None,
                 use_gradient_checkpointing=self._checkpointing,
                 random_state=config.experiment.seed % 2**32,
             )
         except Exception as error:
             raise bases.loading_error(config, source, error) from None
+        self._is_fused = on_gpu and not _is_generic()
         bases.give_padding(model, tokenizer)
         bases.check(config, model, ())
         return Base(
@@ -88,15 +89,25 @@ class UnslothBackend(AdaptingBackend):
             model=model.requires_grad_(False),
             tokenizer=tokenizer,
             task_type=TaskType.CAUSAL_LM,
-            fused_loss=self._is_fused,
-            notes=(*source.notes, *self._remarks(device)),
+            fused_loss=on_gpu,
+            notes=(*source.notes, *self._remarks(config, model, device, dtype)),
         )
 
-    def _remarks(self, device: torch.device) -> Iterable[str]:
+    def _remarks(
+        self, config: Config, model: Any, device: torch.device, dtype: torch.dtype
+    ) -> Iterable[str]:
         if device.type != "cuda":
             yield "Unsloth runs its CPU backend: transformers and PEFT, without fused kernels"
-        elif not self._is_fused:
+        elif dtype == torch.float32:
             yield "the base is held in float32: Unsloth's fused kernels are not used"
+        elif not self._is_fused:
+            is_8bit = config.runtime.quantization == "8bit"
+            what = "weights in 8 bits" if is_8bit else f"{model.config.model_type} models"
+            yield f"Unsloth has no fused kernels for {what}: PEFT's forward is used"
+        else:
+            for group in FUSED_GROUPS:
+                if any(_has_bias(model, name) for name in group):
+                    yield f"{'+'.join(group)} have biases: PEFT's forward is used there"
 
     def wrap(self, config: Config, base: Base) -> PeftModel:
         names = bases.linear_names(base.model, ())
@@ -114,6 +125,18 @@ class UnslothBackend(AdaptingBackend):
 
     def notes_on(self, genes: Genes) -> tuple[str, ...]:
         return unfused(genes) if self._is_fused else ()
+
+
+def _is_generic() -> bool:
+    """Whether the model just loaded is one that Unsloth has no fused LoRA kernels for: held in 8
+    bits, or of an architecture without a path of its own."""
+    return os.environ.get("UNSLOTH_USE_NEW_MODEL") == "1"
+
+
+def _has_bias(model: Any, leaf: str) -> bool:
+    """Whether the model's projections of that name add a bias, which no fused kernel does."""
+    found = (module for name, module in model.named_modules() if name.endswith(f".{leaf}"))
+    return getattr(next(found, None), "bias", None) is not None
 
 
 def _context(path: str, wanted: int) -> int:

@@ -1,0 +1,34 @@
+"""Which kind of model a config's base is, from its description alone; nothing heavy is imported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from coralx.config.schema import Config
+from coralx.data import builtin
+
+FUSED = frozenset({"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3"})
+"""Model types whose q, k, v and gate, up, down Unsloth trains by fused kernels (its release
+2026.10.9)."""
+
+
+def model_type(config: Config) -> str | None:
+    """The base's `model_type`, such as llama; None where its description cannot be read."""
+    name = str(config.model.base)
+    if name.startswith("builtin:"):
+        entry = builtin.MODELS.get(name.removeprefix("builtin:"))
+        return entry.model_type if entry else None
+    try:
+        folder = Path(name)
+        path = folder / "config.json" if folder.is_dir() else _from_hub(name)
+        found = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    except Exception:  # the hub's client raises errors of many libraries; loading will tell
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import hf_hub_download  # a third of a second, for hub ids alone
+
+    return Path(hf_hub_download(name, "config.json", etag_timeout=5))
