@@ -13,6 +13,7 @@ from coralx.errors import DamagedRunError
 from coralx.events import GenerationStarted, RunStarted, StageDecided, WorkerStarted, WorkerStopped
 from coralx.records import Genome, Interval, Stop
 from coralx.report.efficiency import efficiency_of
+from coralx.run.convergence import has_stalled, indicators
 from coralx.run.finale import default_finisher, front_of, non_dominated
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
@@ -60,6 +61,10 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "provisional": [
             _member(history, genome, layout) for genome in _provisional(config, history, stages)
         ],
+        "convergence": [
+            asdict(figures) for figures in indicators(config, history, stages[-1].name)
+        ],
+        "stalled": has_stalled(config, history, stages[-1].name),
         "efficiency": efficiency_of(history, stages, use),
         "stopped": _stopped(history),
         "not_judged": [

@@ -69,6 +69,7 @@ def _parts(report: Mapping[str, Any], *, wide: bool) -> list[RenderableType]:
             f"{member['genome']} ({member['stage']})" for member in report["provisional"][:6]
         )
         parts.append(Text(f"Provisional (before the last stage, non-dominated there): {names}"))
+    parts += [Text(line) for line in _convergence_lines(report)]
     parts += [Text(""), _efficiency_table(report["efficiency"])]
     parts += [Text(line) for line in _efficiency_lines(report["efficiency"])]
     if report["stopped"] or report["failed"]:
@@ -159,6 +160,19 @@ def _with_interval(measured: Mapping[str, float | None] | None) -> str:
     if low is None or high is None or low == high:
         return figure(value)
     return f"{figure(value)} [dim]{low:.3f}-{high:.3f}[/]"
+
+
+def _convergence_lines(report: Mapping[str, Any]) -> list[str]:
+    """The front's hypervolume and the population's diversity, generation by generation."""
+    rows = report["convergence"]
+    if len(rows) < 2:
+        return []
+    volumes = " ".join("-" if r["hypervolume"] is None else f"{r['hypervolume']:.3f}" for r in rows)
+    spread = " ".join(f"{row['diversity']:.2f}" for row in rows)
+    lines = [f"Hypervolume by generation: {volumes}; diversity of the population: {spread}"]
+    if report["stalled"]:
+        lines.append("Neither had moved for evolution.patience generations, so the search ended.")
+    return lines
 
 
 def _efficiency_table(efficiency: Mapping[str, Any]) -> Table:

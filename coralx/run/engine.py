@@ -25,6 +25,7 @@ from coralx.files import verify_folder
 from coralx.records import Facts, Genome, JobFailed, Promote, StageResult
 from coralx.run.allowance import Allowance
 from coralx.run.checkpoints import is_intact, prune
+from coralx.run.convergence import has_stalled
 from coralx.run.finale import default_finisher, front_of, measure, train_baseline, wants_baseline
 from coralx.run.history import BASELINE, History
 from coralx.run.jobs import JobMaker
@@ -40,9 +41,13 @@ from coralx.training.memory import tight, too_large
 
 
 def next_stage(config: Config, history: History) -> tuple[int, Stage] | None:
-    """The generation and stage that are to be trained next; None when all are decided."""
+    """The generation and stage that are to be trained next; None when all are decided, or when the
+    search has stalled."""
     stages = schedule_of(config.hyperband_config)
     for generation in range(config.evolution.generations):
+        is_new = generation not in history.generations
+        if is_new and has_stalled(config, history, stages[-1].name):
+            return None
         for stage in stages:
             if (generation, stage.name) not in history.decisions:
                 return generation, stage
