@@ -136,6 +136,34 @@ def test_children_inherit_where_shapes_agree_and_say_so(run: Path, report: dict[
         assert (member["lineage_steps"] > member["own_steps"]) == (member["genome"] in heirs)
 
 
+def test_resized_children_inherit_from_any_better_parent_and_record_what_was_lost(
+    place: Path,
+) -> None:
+    coralx(
+        place, "evolve", "tiny.yaml", "--name", "resized", "--quiet",
+        "--set", "evolution.resize_adapters=true", "--set", "runtime.executor=in-process",
+    )  # fmt: skip
+    ledger = Ledger.read(place / "runs/resized/ledger.jsonl")
+    started = [entry.event for entry in ledger if isinstance(entry.event, GenerationStarted)]
+    genomes = {genome.id: genome for event in started for genome in event.genomes}
+    carried = {
+        entry.event.result.genome: entry.event.result.inheritance
+        for entry in ledger
+        if isinstance(entry.event, StageCompleted) and entry.event.result.inheritance is not None
+    }
+    heirs = [genome for genome in started[1].genomes if genome.inherits is not None]
+    assert set(carried) == {genome.id for genome in heirs}
+    resized = 0
+    for genome in heirs:
+        parent = genomes[str(genome.inherits)].genes
+        found = carried[genome.id]
+        assert found.parent_rank == parent.rank
+        shrinks = genome.genes.rank < parent.rank or found.dropped
+        assert (found.error > 0) == bool(shrinks)
+        resized += genome.genes.rank != parent.rank or bool(found.dropped or found.added)
+    assert resized > 0
+
+
 def test_an_adapter_scores_in_plain_peft_what_the_report_states(
     run: Path, report: dict[str, Any], tiny_base: Path, tmp_path: Path
 ) -> None:

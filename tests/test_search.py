@@ -485,18 +485,23 @@ def test_parents_are_of_the_population_the_better_first() -> None:
     assert firsts.count(0) > firsts.count(1) > firsts.count(4)
 
 
-def test_child_inherits_only_from_its_better_parent_of_the_same_variant_that_may_donate() -> None:
+@pytest.mark.parametrize("resize", [False, True])
+def test_child_inherits_only_from_a_better_parent_that_fits_and_may_donate(resize: bool) -> None:
     population = founders(MIXED, 6, seed=2)
     by_id = {genome.id: genome for genome in population}
     donors = [genome.id for genome in population[::2]]
     seen = [genome.genes for genome in population]
-    chosen = evolution(population_size=80, mutation_probability=0.1)
+    chosen = evolution(population_size=80, mutation_probability=0.1, resize_adapters=resize)
     children = offspring(population, seen, donors, MIXED, chosen, 1, seed=2)
+
+    def shape(genes: Genes) -> tuple[Any, ...]:
+        whole = (genes.rank, genes.target_modules, genes.use_rslora)
+        return (genes.use_dora,) if resize else (*whole, genes.use_dora)
 
     kinds = set()
     for child in children:
         better = by_id[child.parents[0]]
-        fits, may = child.genes.use_dora == better.genes.use_dora, better.id in donors
+        fits, may = shape(child.genes) == shape(better.genes), better.id in donors
         kinds.add((fits, may))
         assert child.inherits == (better.id if fits and may else None)
     assert kinds == {(True, True), (True, False), (False, True), (False, False)}

@@ -77,7 +77,8 @@ def offspring(
 
     Parents win binary tournaments, in which the earlier place in `population` decides. `donors`
     are the ids whose weights a child may take: it inherits from its better parent if that is one
-    of them and both are DoRA or neither is. `seen` are the genes of every genome so far: none
+    of them and rank, modules and variant agree; with `resize_adapters`, DoRA or not alone must.
+    `seen` are the genes of every genome so far: none
     is trained twice. Fewer than the population's size are returned where the space has no more.
     """
     wanted: list[Genes] = []
@@ -98,7 +99,7 @@ def offspring(
             generation=generation,
             genes=genes,
             parents=tuple(parent.id for parent in pairs[index]),
-            inherits=_donor(genes, pairs[index][0], donors),
+            inherits=_donor(genes, pairs[index][0], donors, resize=evolution.resize_adapters),
         )
         for index, genes in enumerate(unique)
         if genes is not None
@@ -109,10 +110,11 @@ def _tournament(population: Sequence[Genome], rng: np.random.Generator) -> int:
     return int(min(rng.integers(len(population), size=2)))
 
 
-def _donor(genes: Genes, parent: Genome, donors: Collection[str]) -> str | None:
-    """The parent's id if it may give its weights: rank, scaling and modules are adjusted, but a
-    magnitude of DoRA has no counterpart in plain LoRA."""
-    fits = genes.use_dora == parent.genes.use_dora
+def _donor(genes: Genes, parent: Genome, donors: Collection[str], *, resize: bool) -> str | None:
+    """The parent's id if it may give its weights and they fit: as they are, or resized. DoRA's
+    magnitudes have no counterpart in plain LoRA, so they never fit there."""
+    shape = ("use_dora",) if resize else ("rank", "target_modules", "use_dora", "use_rslora")
+    fits = all(getattr(genes, name) == getattr(parent.genes, name) for name in shape)
     return parent.id if fits and parent.id in donors else None
 
 
