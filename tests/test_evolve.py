@@ -137,13 +137,14 @@ def test_children_inherit_where_shapes_agree_and_say_so(run: Path, report: dict[
 
 
 def test_resized_children_inherit_from_any_better_parent_and_record_what_was_lost(
-    place: Path,
+    tmp_path: Path, tiny_search: dict[str, Any]
 ) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_search))
     coralx(
-        place, "evolve", "tiny.yaml", "--name", "resized", "--quiet",
+        tmp_path, "evolve", "tiny.yaml", "--quiet",
         "--set", "evolution.resize_adapters=true", "--set", "runtime.executor=in-process",
     )  # fmt: skip
-    ledger = Ledger.read(place / "runs/resized/ledger.jsonl")
+    ledger = Ledger.read(tmp_path / "runs/tiny/ledger.jsonl")
     started = [entry.event for entry in ledger if isinstance(entry.event, GenerationStarted)]
     genomes = {genome.id: genome for event in started for genome in event.genomes}
     carried = {
