@@ -14,8 +14,9 @@ from coralx.devices import visible_gpus
 from coralx.errors import SetupError, WorkerError
 from coralx.execution.executor import Listener
 from coralx.execution.local import LocalExecutor
+from coralx.facts import Settings
 from coralx.packages import torch_cuda
-from coralx.records import Genes, Genome, Horizon, Job, JobFailed, Settings, StageResult
+from coralx.records import Genes, Genome, Horizon, Job, JobFailed, StageResult
 from coralx.training.backend import require, settled
 
 BACKENDS = ("peft", "unsloth")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from coralx.records import Facts, Genome, Measurement, Settings, StageResult, Verdict
+from coralx.facts import Facts, Settings
+from coralx.records import Genome, Measurement, StageResult, Verdict
 
 
 @dataclass(frozen=True)

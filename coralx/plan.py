@@ -10,7 +10,7 @@ from coralx.config.modes import Mode, resolve_mode
 from coralx.events import RunStarted
 from coralx.execution.executor import Signal
 from coralx.execution.inprocess import InProcessExecutor
-from coralx.records import Facts
+from coralx.facts import Facts
 from coralx.report.efficiency import efficiency_of
 from coralx.run.engine import Engine
 from coralx.run.ledger import FORMAT, Ledger

@@ -8,7 +8,8 @@ from itertools import product
 from typing import Any, Literal
 
 from coralx.config import Config
-from coralx.records import Footprint, Genes
+from coralx.facts import Footprint
+from coralx.records import Genes
 from coralx.schedule.stages import cohort_sizes, schedule_of
 from coralx.search.space import Continuous, Gene, Integer, Space, space_of
 from coralx.training.memory import adapter_parameters, least_bytes, likely_bytes

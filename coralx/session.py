@@ -16,8 +16,9 @@ from coralx.events import Event, RunCompleted, RunResumed, RunStarted, WorkerSta
 from coralx.execution.executor import Executor, Signal
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.execution.local import LocalExecutor
+from coralx.facts import Facts, Settings
 from coralx.files import write_atomically
-from coralx.records import Facts, Genome, Settings
+from coralx.records import Genome
 from coralx.report.live import Silent, View
 from coralx.report.summary import pareto_csv, summarise
 from coralx.run.allowance import Allowance

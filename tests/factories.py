@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coralx.config import Config, parse_config
-from coralx.records import Divergence, Facts, Genes, Genome, Metrics, StageResult, Trend
+from coralx.facts import Facts
+from coralx.records import Divergence, Genes, Genome, Metrics, StageResult, Trend
 from coralx.schedule.stages import Stage, stages_of
 from coralx.search.space import Space, space_of
 

@@ -17,7 +17,7 @@ from coralx.errors import ConfigError
 from coralx.execution import local
 from coralx.execution.local import LocalExecutor
 from coralx.execution.messages import Hello, Order, Prepare, Ready, Reply
-from coralx.records import Facts
+from coralx.facts import Facts
 
 
 def test_without_a_driver_no_gpu_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,8 @@ from coralx.check import Checked, Trained, check_backends, largest_difference, s
 from coralx.cli import main
 from coralx.diagnosis import Problem, diagnose
 from coralx.errors import ConfigError, SetupError
+from coralx.facts import Footprint
 from coralx.packages import Mismatch, out_of_bounds
-from coralx.records import Footprint
 from coralx.report.doctor import print_check
 from coralx.requirements import Requirements, requirements_of
 from coralx.training import backend

@@ -35,6 +35,7 @@ from coralx.events import (
     WorkerStarted,
     WorkerStopped,
 )
+from coralx.facts import Settings
 from coralx.files import MANIFEST, canonical_json, verify_folder, write_atomically, write_folder
 from coralx.records import (
     Cut,
@@ -46,7 +47,6 @@ from coralx.records import (
     Interval,
     Measurement,
     Promote,
-    Settings,
     StageResult,
     Stop,
     Trend,

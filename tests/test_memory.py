@@ -13,7 +13,8 @@ from coralx.config import Config
 from coralx.errors import ConfigError
 from coralx.events import GenerationStarted, GenomeFailed, StageCompleted
 from coralx.execution.inprocess import InProcessExecutor
-from coralx.records import ALL_LINEAR, Facts, Footprint, Genes, Genome, from_json, to_json
+from coralx.facts import Facts, Footprint
+from coralx.records import ALL_LINEAR, Genes, Genome, from_json, to_json
 from coralx.run.engine import Engine
 from coralx.run.ledger import Ledger
 from coralx.training.memory import (

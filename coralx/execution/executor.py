@@ -7,16 +7,8 @@ from typing import Protocol
 
 from coralx.config.schema import Config
 from coralx.events import WorkerStarted, WorkerStopped
-from coralx.records import (
-    Facts,
-    Job,
-    JobFailed,
-    MeasureJob,
-    Measurement,
-    Progress,
-    Settings,
-    StageResult,
-)
+from coralx.facts import Facts, Settings
+from coralx.records import Job, JobFailed, MeasureJob, Measurement, Progress, StageResult
 
 Task = Job | MeasureJob
 Outcome = StageResult | Measurement | JobFailed

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from coralx.config.schema import Config
 from coralx.events import WorkerStarted, WorkerStopped
 from coralx.execution.executor import Listener, Outcome, Task
-from coralx.records import Facts, MeasureJob, Settings
+from coralx.facts import Facts, Settings
+from coralx.records import MeasureJob
 from coralx.training.backend import Backend, create
 
 

@@ -6,7 +6,7 @@ from coralx.config.schema import Config
 from coralx.execution.messages import Inspect, Inspected
 from coralx.execution.placement import cores
 from coralx.execution.process import WorkerProcess, await_reply, environment
-from coralx.records import Footprint
+from coralx.facts import Footprint
 
 
 def inspect(config: Config) -> Footprint:

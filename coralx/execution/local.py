@@ -29,7 +29,8 @@ from coralx.execution.messages import (
 )
 from coralx.execution.placement import cores, late_pins, pins, share_out
 from coralx.execution.process import GOODBYE_SECONDS, WorkerProcess, await_reply, environment
-from coralx.records import Facts, JobFailed, MeasureJob, Settings
+from coralx.facts import Facts, Settings
+from coralx.records import JobFailed, MeasureJob
 
 ATTEMPTS = 3
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from coralx.records import Facts, Footprint, Job, MeasureJob, Measurement, Progress, StageResult
+from coralx.facts import Facts, Footprint
+from coralx.records import Job, MeasureJob, Measurement, Progress, StageResult
 
 # -- to the worker -------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from coralx.config.metrics import CAUSAL
 from coralx.config.schema import Config
 from coralx.devices import VARIABLE, Gpu, visible_gpus
 from coralx.errors import ConfigError
-from coralx.records import Settings
+from coralx.facts import Settings
 
 MAX_CPU_WORKERS = 4
 BYTES_PER_CPU_WORKER = 2 << 30

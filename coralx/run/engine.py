@@ -21,8 +21,9 @@ from coralx.events import (
     StageDecided,
 )
 from coralx.execution.executor import Executor
+from coralx.facts import Facts
 from coralx.files import verify_folder
-from coralx.records import Facts, Genome, JobFailed, Promote, StageResult
+from coralx.records import Genome, JobFailed, Promote, StageResult
 from coralx.run.allowance import Allowance
 from coralx.run.checkpoints import is_intact, prune
 from coralx.run.convergence import has_stalled

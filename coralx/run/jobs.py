@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from coralx.config import Config
-from coralx.records import Facts, Genome, Horizon, Job, MeasureJob, Metrics
+from coralx.facts import Facts
+from coralx.records import Genome, Horizon, Job, MeasureJob, Metrics
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
 from coralx.schedule.stages import Stage, horizon_of

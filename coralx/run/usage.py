@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coralx.events import RunResumed, RunStarted
-from coralx.records import Facts
+from coralx.facts import Facts
 from coralx.run.ledger import Entry
 
 

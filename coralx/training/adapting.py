@@ -18,8 +18,8 @@ from coralx.config.metrics import CAUSAL
 from coralx.config.schema import Config
 from coralx.data.sources import load_examples
 from coralx.data.subsets import batch_rows, subset_size
+from coralx.facts import Facts
 from coralx.records import (
-    Facts,
     Genes,
     Genome,
     Inheritance,

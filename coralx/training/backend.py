@@ -13,8 +13,9 @@ from coralx.config.space import ModuleChoices
 from coralx.data import builtin
 from coralx.devices import visible_gpus
 from coralx.errors import ConfigError, SetupError, UsageError
+from coralx.facts import Facts
 from coralx.packages import INSTALL_UNSLOTH, is_installed, torch_cuda
-from coralx.records import Facts, Job, MeasureJob, Measurement, Progress, StageResult
+from coralx.records import Job, MeasureJob, Measurement, Progress, StageResult
 from coralx.training.architecture import FUSED, model_type
 
 Report = Callable[[Progress], None]

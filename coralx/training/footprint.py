@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.pytorch_utils import Conv1D
 
 from coralx.config.schema import Config
-from coralx.records import Footprint
+from coralx.facts import Footprint
 from coralx.training import base as bases
 from coralx.training.precision import base_dtype
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coralx.records import ALL_LINEAR, Footprint, Genes, Genome
+from coralx.facts import Footprint
+from coralx.records import ALL_LINEAR, Genes, Genome
 
 BYTES_PER_TRAINED = 16
 """Weight, gradient and Adam's two moments, each in fp32."""

@@ -14,11 +14,11 @@ from pathlib import Path
 from random import Random
 
 from coralx.config.schema import Config
+from coralx.facts import Facts
 from coralx.files import write_folder
 from coralx.records import (
     ALL_LINEAR,
     Divergence,
-    Facts,
     Genes,
     Interval,
     Job,

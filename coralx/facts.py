@@ -1,0 +1,62 @@
+"""What a run finds out at its start, about machine, base model and data, and what it settles on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run measures for itself at its start; recorded, and reused on resume."""
+
+    workers: int
+    threads_per_worker: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What decides how much memory training an adapter on a base takes; see `training.memory`.
+
+    `linear`: the layers that LoRA can adapt, each with its full name, inputs and outputs.
+    `head_parameters` are trained whole. `logits_per_token`: how many are held for each token that
+    is read. `activation_bytes`: of one value. `device_bytes`: the device's memory; 0 on a CPU.
+    """
+
+    base_parameters: int
+    base_bytes: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    linear: tuple[tuple[str, int, int], ...]
+    head_parameters: int = 0
+    logits_per_token: int = 0
+    activation_bytes: int = 4
+    checkpointing: bool = False
+    device_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What only a worker can know: device, base model, and the rows of each split.
+
+    `fingerprint` changes with the encoded examples, their order and the size of the base.
+    """
+
+    backend: str
+    backend_reason: str
+    device: str
+    device_count: int
+    precision: str
+    precision_reason: str
+    base_parameters: int
+    rows: Mapping[str, int]
+    fingerprint: str = ""
+    warnings: tuple[str, ...] = ()
+    footprint: Footprint | None = None
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Optimizer steps that one pass over the training rows takes; the last may be short."""
+        return math.ceil(self.rows["train"] / batch_size)
