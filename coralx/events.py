@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coralx.facts import Facts, Settings
-from coralx.records import Genome, Measurement, StageResult, Verdict
+from coralx.records import Genome, Measurement, StageResult
+from coralx.verdicts import Verdict
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The nouns that cross a boundary: genomes, jobs, results, verdicts, facts.
+"""The nouns that cross a boundary: genomes, jobs, results.
 
 Plain frozen dataclasses; `to_json` and `from_json` take them through ledger and worker messages.
 """
@@ -203,58 +203,6 @@ class Progress:
     last_step: int
     loss: float
     seconds_per_step: float
-
-
-# -- verdicts ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Promote:
-    """Goes on to the next stage."""
-
-    genome: str
-    kind: Literal["promote"] = "promote"
-
-
-@dataclass(frozen=True)
-class Finish:
-    """Completed the last stage."""
-
-    genome: str
-    kind: Literal["finish"] = "finish"
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Sound, but not among those that the stage's survival rate lets pass."""
-
-    genome: str
-    place: int
-    quota: int
-    kind: Literal["cut"] = "cut"
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Taken out by a stop rule (or by a loss that is no number) at `step`."""
-
-    genome: str
-    rule: str
-    value: float | None
-    step: int
-    kind: Literal["stop"] = "stop"
-
-
-@dataclass(frozen=True)
-class Fail:
-    """Its worker failed, on every attempt."""
-
-    genome: str
-    reason: str
-    kind: Literal["fail"] = "fail"
-
-
-Verdict = Promote | Finish | Cut | Stop | Fail
 
 
 # -- through JSON and back ------------------------------------------------------------------------

@@ -38,17 +38,12 @@ from coralx.events import (
 from coralx.facts import Settings
 from coralx.files import MANIFEST, canonical_json, verify_folder, write_atomically, write_folder
 from coralx.records import (
-    Cut,
     Divergence,
-    Fail,
-    Finish,
     Genes,
     Genome,
     Interval,
     Measurement,
-    Promote,
     StageResult,
-    Stop,
     Trend,
     from_json,
     to_json,
@@ -57,6 +52,7 @@ from coralx.run.checkpoints import hand_over, is_intact, prune
 from coralx.run.layout import RunLayout, find_run
 from coralx.run.ledger import Ledger
 from coralx.run.lock import claiming, owning
+from coralx.verdicts import Cut, Fail, Finish, Promote, Stop
 
 EVENTS: tuple[Event, ...] = (
     RunStarted(

@@ -28,11 +28,12 @@ from coralx.events import (
     WorkerStopped,
 )
 from coralx.files import verify_folder
-from coralx.records import Finish, Genome, Job, Promote, StageResult, Stop
+from coralx.records import Genome, Job, StageResult
 from coralx.report.live import Silent
 from coralx.run.layout import RunLayout, find_run
 from coralx.run.ledger import Ledger
 from coralx.training.simulated import SimulatedBackend
+from coralx.verdicts import Finish, Promote, Stop
 
 REPORT_KEYS = """
     run mode seed backend device versions generations population_size wall_seconds objectives

@@ -8,10 +8,11 @@ from fractions import Fraction
 from statistics import fmean
 from typing import Any
 
-from coralx.records import Finish, Promote, StageResult, Stop
+from coralx.records import StageResult
 from coralx.run.history import History
 from coralx.run.usage import MachineUse
 from coralx.schedule.stages import Stage
+from coralx.verdicts import Finish, Promote, Stop
 
 
 def efficiency_of(

@@ -29,11 +29,12 @@ from coralx.events import (
     WorkerStarted,
 )
 from coralx.execution.executor import Signal
-from coralx.records import Progress, Stop
+from coralx.records import Progress
 from coralx.report.opening import opening_lines
 from coralx.report.progress import Standings, describe, tally
 from coralx.report.terminal import duration, figure, modules
 from coralx.run.history import BASELINE
+from coralx.verdicts import Stop
 
 PLAIN_SECONDS = 10.0
 """Between two plain lines about a job that is under way."""

@@ -14,9 +14,10 @@ from coralx.events import (
     StageCompleted,
     StageDecided,
 )
-from coralx.records import Cut, Fail, Finish, Genome, Progress, Promote, Stop, Verdict
+from coralx.records import Genome, Progress
 from coralx.run.history import History
 from coralx.schedule.stages import Stage, cohort_sizes, schedule_of
+from coralx.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict
 
 
 class Standings:

@@ -11,7 +11,7 @@ from typing import Any
 from coralx.config import Config
 from coralx.errors import DamagedRunError
 from coralx.events import GenerationStarted, RunStarted, StageDecided, WorkerStarted, WorkerStopped
-from coralx.records import Genome, Interval, Stop
+from coralx.records import Genome, Interval
 from coralx.report.efficiency import efficiency_of
 from coralx.run.convergence import has_stalled, indicators
 from coralx.run.finale import default_finisher, front_of, non_dominated
@@ -20,6 +20,7 @@ from coralx.run.layout import RunLayout
 from coralx.run.ledger import Entry
 from coralx.run.usage import machine_use
 from coralx.schedule.stages import Stage, schedule_of
+from coralx.verdicts import Stop
 
 
 def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from coralx.events import (
 from coralx.execution.executor import Executor
 from coralx.facts import Facts
 from coralx.files import verify_folder
-from coralx.records import Genome, JobFailed, Promote, StageResult
+from coralx.records import Genome, JobFailed, StageResult
 from coralx.run.allowance import Allowance
 from coralx.run.checkpoints import is_intact, prune
 from coralx.run.convergence import has_stalled
@@ -39,6 +39,7 @@ from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.pareto import as_minimised, best_first
 from coralx.search.space import own_recipes, space_of
 from coralx.training.memory import tight, too_large
+from coralx.verdicts import Promote
 
 
 def next_stage(config: Config, history: History) -> tuple[int, Stage] | None:

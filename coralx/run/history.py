@@ -17,7 +17,8 @@ from coralx.events import (
     StageCompleted,
     StageDecided,
 )
-from coralx.records import Genome, Measurement, StageResult, Stop
+from coralx.records import Genome, Measurement, StageResult
+from coralx.verdicts import Stop
 
 BASELINE = "_baseline"
 """The id of the default recipe when it is trained beside the search; no genome's can be like it."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from coralx.records import Cut, Fail, Finish, Promote, StageResult, Stop, Verdict
+from coralx.records import StageResult
 from coralx.schedule.rules import Breach
 from coralx.schedule.stages import Stage
+from coralx.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict
 
 
 def decide(
