@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coralx.facts import Facts, Settings
-from coralx.records import Genome, Measurement, StageResult
+from coralx.records import Genome, Measurement, StageBudget, StageResult
 from coralx.verdicts import Verdict
 
 
@@ -46,11 +46,14 @@ class WorkerStarted:
 
 @dataclass(frozen=True)
 class GenerationStarted:
-    """The genomes of a generation are fixed."""
+    """The genomes of a generation are fixed, and where budgets adapt, what each stage gets in it
+    by the parents' `diversity` (1: that of the founders)."""
 
     generation: int
     genomes: tuple[Genome, ...]
     warnings: tuple[str, ...] = ()
+    budgets: tuple[StageBudget, ...] = ()
+    diversity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,17 @@ class GenomeFailed:
 
 @dataclass(frozen=True)
 class StageDecided:
-    """Who goes on from a stage, and why the others do not."""
+    """Who goes on from a stage, and why the others do not; `newborn` go on in place of others.
+
+    Under asynchronous promotion one stage has several of these, each with further verdicts.
+    """
 
     generation: int
     stage: str
     verdicts: tuple[Verdict, ...]
     not_judged: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    newborn: tuple[Genome, ...] = ()
 
 
 @dataclass(frozen=True)

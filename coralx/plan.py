@@ -14,7 +14,8 @@ from coralx.facts import Facts
 from coralx.report.efficiency import efficiency_of
 from coralx.run.engine import Engine
 from coralx.run.ledger import FORMAT, Ledger
-from coralx.schedule.stages import Plan, plan_of, stages_of
+from coralx.schedule.cost import Plan, plan_of
+from coralx.schedule.stages import stages_of
 
 
 def plan_for(config: Config) -> Plan:
@@ -29,6 +30,7 @@ def plan_for(config: Config) -> Plan:
         config.evolution.population_size,
         config.evolution.generations,
         facts.steps_per_epoch(config.training.batch_size),
+        config.hyperband_config.brackets,
     )
 
 
@@ -102,7 +104,7 @@ def _play(config: Config, mode: Mode) -> Strategy:
     ledger.append(_started(facts, executor))
     engine = Engine(resolved, facts, executor, ledger, None)
     front = engine.search()
-    efficiency = efficiency_of(engine.history, engine.stages)
+    efficiency = efficiency_of(engine.history, engine.timetable)
     first = config.objectives[0].metric
     last = engine.stages[-1].name
     return Strategy(

@@ -44,13 +44,33 @@ GENE_NAMES: tuple[str, ...] = tuple(f.name for f in fields(Genes))
 
 @dataclass(frozen=True)
 class Genome:
-    """Genes with an identity and a history. `inherits`: the parent whose weights it starts from."""
+    """Genes with an identity and a history.
+
+    `inherits`: the parent whose weights it starts from, its own steps counted from 0. `continues`:
+    the genome that it is a copy of, with other hyperparameters, taking its training up where it
+    enters. `enters`: the place of the first stage that it trains in. `bracket`: the one it belongs
+    to.
+    """
 
     id: str
     generation: int
     genes: Genes
     parents: tuple[str, ...] = ()
     inherits: str | None = None
+    continues: str | None = None
+    enters: int = 0
+    bracket: int = 0
+
+
+@dataclass(frozen=True)
+class StageBudget:
+    """What a stage gets in one generation where budgets adapt: its `share` of the generation's
+    steps, and what follows from it. Fractions are written exactly, as in "7/20"."""
+
+    stage: str
+    share: float
+    epoch_budget: str
+    survival_rate: str
 
 
 @dataclass(frozen=True)
@@ -65,7 +85,8 @@ class Horizon:
 class Job:
     """Train one genome from step `first_step` up to `last_step`, evaluate, write `checkpoint`.
 
-    `resume_from` continues the genome's own previous stage; `inherit_from` warm-starts a newborn
+    `resume_from` continues the genome's own previous stage, or that of the genome it is a copy of;
+    `inherit_from` warm-starts a newborn
     from another genome's checkpoint, whose lineage has trained `inherited_steps` before. Paths are
     absolute; without a `checkpoint` path none is written. `data_fraction` is the share of the
     fixed data order that the stage may see; `eval_limit` caps the validation rows (None: all).

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from coralx.config import Config
 from coralx.facts import Footprint
 from coralx.records import Genes
-from coralx.schedule.stages import cohort_sizes, schedule_of
+from coralx.schedule.brackets import brackets_of, cohort_sizes
+from coralx.schedule.stages import schedule_of
 from coralx.search.space import Continuous, Gene, Integer, Space, space_of
 from coralx.training.memory import adapter_parameters, least_bytes, likely_bytes
 
@@ -103,5 +104,6 @@ def _kept(config: Config) -> int:
     population = config.evolution.population_size
     if config.runtime.keep_checkpoints == "needed":
         return 2 * population  # parents and newborns
-    sizes = cohort_sizes(schedule_of(config.hyperband_config), population)
+    schedule = config.hyperband_config
+    sizes = cohort_sizes(schedule_of(schedule), population, brackets_of(schedule))
     return sum(sizes) * config.evolution.generations

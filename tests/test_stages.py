@@ -10,15 +10,9 @@ from factories import STAGE_NAMES, make_config, make_stages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coralx.schedule.stages import (
-    Stage,
-    cohort_sizes,
-    finisher_warning,
-    horizon_of,
-    plan_of,
-    schedule_of,
-    stages_of,
-)
+from coralx.schedule.brackets import cohort_sizes
+from coralx.schedule.cost import finisher_warning, plan_of
+from coralx.schedule.stages import Stage, horizon_of, schedule_of, stages_of
 
 PUBLISHED = stages_of(make_config().hyperband_config.training_stages)
 hundredths = st.integers(1, 100).map(lambda n: n / 100)

@@ -16,7 +16,9 @@ from coralx.api import Outcome
 from coralx.config import Config
 from coralx.errors import ConfigError, NoResultError, UsageError
 from coralx.report.terminal import print_report
-from coralx.schedule.stages import finisher_warning, schedule_of
+from coralx.schedule.brackets import brackets_of
+from coralx.schedule.cost import finisher_warning
+from coralx.schedule.stages import schedule_of
 from coralx.training.backend import REGISTRY
 
 MIN_WIDTH = 120
@@ -58,8 +60,8 @@ def known_backend(name: str | None) -> str | None:
 
 def warn_of_few_finishers(config: Config, console: Console, *, quiet: bool) -> None:
     """Say it before anything is paid if the front is going to be meagre."""
-    stages = schedule_of(config.hyperband_config)
-    warning = finisher_warning(stages, config.evolution.population_size)
+    schedule, population = config.hyperband_config, config.evolution.population_size
+    warning = finisher_warning(schedule_of(schedule), population, brackets_of(schedule))
     if warning and not quiet:
         console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
 

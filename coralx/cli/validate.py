@@ -8,7 +8,9 @@ from coralx.cli.shared import ConfigPath, Overrides, errors_naming, output_conso
 from coralx.config import load_config
 from coralx.config.inputs import missing_inputs
 from coralx.config.modes import mode_of
-from coralx.schedule.stages import cohort_sizes, finisher_warning, schedule_of
+from coralx.schedule.brackets import brackets_of, cohort_sizes
+from coralx.schedule.cost import finisher_warning
+from coralx.schedule.stages import schedule_of
 from coralx.search.space import own_recipes, space_of
 from coralx.training.backend import refuse_contradiction
 
@@ -25,17 +27,18 @@ def command(config_path: ConfigPath, overrides: Overrides = None) -> None:
         refuse_contradiction(config, config.runtime.backend)
     stages = schedule_of(config.hyperband_config)
     population = config.evolution.population_size
+    brackets = brackets_of(config.hyperband_config)
     console = output_console()
     sizes = ", ".join(
         f"{stage.name} {size}"
-        for stage, size in zip(stages, cohort_sizes(stages, population), strict=True)
+        for stage, size in zip(stages, cohort_sizes(stages, population, brackets), strict=True)
     )
     console.print(f"{config_path}: sound ({mode_of(config)})", soft_wrap=True, highlight=False)
     console.print(f"genomes a generation: {sizes}", soft_wrap=True, highlight=False)
     if config.model.base is None or config.data.train is None:
         console.print("It names no model or no data: it can be simulated, not trained.")
     warnings = missing_inputs(config)
-    if (few := finisher_warning(stages, population)) is not None:
+    if (few := finisher_warning(stages, population, brackets)) is not None:
         warnings.append(few)
     for warning in warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)

@@ -115,14 +115,17 @@ class Data(Section):
 class Evolution(Section):
     """`seed_genomes`: recipes of your own that open generation 0. `inherit`: what a child takes
     from its better parent where rank and modules agree; with `resize_adapters` also where they do
-    not, grown by zero output or shrunk by truncated SVD. `patience`: generations without a move
-    of hypervolume or diversity after which the search ends."""
+    not, grown by zero output or shrunk by truncated SVD. `pbt_quantile`: the share of a stage's
+    survivors, the poorest, that give way to copies of the best with other hyperparameters
+    (population-based training). `patience`: generations without a move of hypervolume or diversity
+    after which the search ends."""
 
     population_size: Annotated[int, Field(ge=2)] = 8
     generations: Count = 2
     patience: Count | None = None
     inherit: Literal["off", "adapter", "adapter+optimizer"] = "adapter"
     resize_adapters: bool = False
+    pbt_quantile: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
     seed_genomes: tuple[SeedGenome, ...] = ()
     crossover_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
     mutation_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -79,9 +79,19 @@ def with_defaults(stages: Sequence[TrainingStage], task: Task) -> tuple[Training
 
 
 class HyperbandConfig(Section):
-    """The schedule; without `enable_hyperband` everyone trains to the end."""
+    """The schedule; without `enable_hyperband` everyone trains to the end.
+
+    `brackets` of successive halving share a generation: each begins one stage later than the one
+    before, so that its genomes are spared the earlier cuts. `promotion: asynchronous` promotes as
+    soon as a genome is among the best that the stage has seen so far, so that no worker waits.
+    `adaptive_budgets` moves what later generations spend from early to late stages as the
+    population converges.
+    """
 
     enable_hyperband: bool = True
+    brackets: Count = 1
+    promotion: Literal["synchronous", "asynchronous"] = "synchronous"
+    adaptive_budgets: bool = False
     training_stages: Annotated[tuple[TrainingStage, ...], Field(min_length=1)] = Field(
         default_factory=_published_stages
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from coralx.config.schema import Config
@@ -35,9 +35,11 @@ class Executor(Protocol):
         """What was chosen at the start."""
         ...
 
-    def run(self, tasks: Sequence[Task], deadline: float | None = None) -> Iterator[Outcome]:
+    def run(self, tasks: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
         """Outcomes of all `tasks` in the order of their completion.
 
+        A task is taken when a worker is free for it; None means that there is none until a further
+        outcome has been seen.
         At the `deadline` (of the monotonic clock) it ends: what is not done by then is dropped (in
         this very process a task under way is finished first).
         """

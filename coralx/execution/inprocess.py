@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from coralx.config.schema import Config
 from coralx.events import WorkerStarted, WorkerStopped
@@ -43,12 +43,14 @@ class InProcessExecutor:
         listener(WorkerStarted(0, os.getpid(), facts.device, loads, load_seconds))
         return facts
 
-    def run(self, tasks: Sequence[Task], deadline: float | None = None) -> Iterator[Outcome]:
+    def run(self, tasks: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
         if self._backend is None or self._listener is None:
             raise RuntimeError("the executor has not been started")
         for task in tasks:
             if deadline is not None and time.monotonic() >= deadline:
                 return
+            if task is None:
+                raise RuntimeError("no task is left, and none is under way that could bring one")
             self._jobs += 1
             if isinstance(task, MeasureJob):
                 yield self._backend.measure(task)

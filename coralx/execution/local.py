@@ -6,7 +6,7 @@ import itertools
 import selectors
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from coralx.config.schema import Config
@@ -97,11 +97,9 @@ class LocalExecutor:
 
     # -- work ------------------------------------------------------------------------------------
 
-    def run(self, tasks: Sequence[Task], deadline: float | None = None) -> Iterator[Outcome]:
-        self._waiting.extend(tasks)
-        for task in tasks:
-            self._attempts[task_name(task)] = 0
-        open_tasks = len(tasks)
+    def run(self, tasks: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
+        source = iter(tasks)
+        open_tasks = self._take(source, 0)
         while open_tasks:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
@@ -113,7 +111,19 @@ class LocalExecutor:
                 for outcome in self._handle(worker, reply):
                     open_tasks -= 1
                     yield outcome
+                    open_tasks = self._take(source, open_tasks)
                 self._assign()
+
+    def _take(self, source: Iterator[Task | None], open_tasks: int) -> int:
+        """Take tasks until every worker has one; how many are open then."""
+        while open_tasks < self.settings.workers:
+            task = next(source, None)
+            if task is None:
+                break
+            self._attempts[task_name(task)] = 0
+            self._waiting.append(task)
+            open_tasks += 1
+        return open_tasks
 
     def _staff(self, open_tasks: int) -> None:
         """Start workers up to what the settings and the open tasks ask for."""

@@ -10,13 +10,14 @@ from typing import Any
 
 from coralx.records import StageResult
 from coralx.run.history import History
+from coralx.run.timetable import Timetable
 from coralx.run.usage import MachineUse
 from coralx.schedule.stages import Stage
 from coralx.verdicts import Finish, Promote, Stop
 
 
 def efficiency_of(
-    history: History, stages: Sequence[Stage], use: MachineUse | None = None
+    history: History, timetable: Timetable, use: MachineUse | None = None
 ) -> dict[str, Any]:
     """The `efficiency` part of the report; times in seconds, greater ratios are better.
 
@@ -32,21 +33,24 @@ def efficiency_of(
     epochs = (
         {g: started.facts.steps_per_epoch(b) for g, b in batch_sizes.items()} if started else {}
     )
+    stages = timetable.stages
     by_stage = {stage.name: _results_of(history, stage) for stage in stages}
     trained = {r.genome for results in by_stage.values() for r in results}
     rows = {}
-    for place, stage in enumerate(stages):
-        previous = stages[place - 1] if place else None
-        rows[stage.name] = _stage_row(history, stage, previous, by_stage[stage.name], epochs)
+    restart_steps = Fraction(0)
+    for stage in stages:
+        results = by_stage[stage.name]
+        rows[stage.name] = _stage_row(history, stage, results)
+        added, total = _planned(history, timetable, stage.place, results, epochs)
+        rows[stage.name]["planned_steps"] = added
+        restart_steps += total
     actual_seconds = sum(r.seconds for results in by_stage.values() for r in results)
-    naive_seconds = _naive_seconds(by_stage, stages, epochs)
-    lengths = Counter(epochs[genome] for genome in trained)
-    naive_steps = sum((n * stages[-1].planned_steps(e) for e, n in lengths.items()), Fraction(0))
-    actual_steps = sum((row["planned_steps"] for row in rows.values()), Fraction(0))
-    restart_steps = sum(
-        (stage.planned_steps(epochs[r.genome]) for stage in stages for r in by_stage[stage.name]),
-        Fraction(0),
+    naive_seconds = _naive_seconds(history, by_stage, timetable, epochs)
+    lengths = Counter((history.genomes[genome].generation, epochs[genome]) for genome in trained)
+    naive_steps = sum(
+        (n * timetable.of(g)[-1].planned_steps(e) for (g, e), n in lengths.items()), Fraction(0)
     )
+    actual_steps = sum((row["planned_steps"] for row in rows.values()), Fraction(0))
     for row in rows.values():
         row["planned_steps"] = float(row["planned_steps"])
     return {
@@ -83,29 +87,40 @@ def _results_of(history: History, stage: Stage) -> list[StageResult]:
     return [result for (_, name), result in history.results.items() if name == stage.name]
 
 
-def _stage_row(
+def _planned(
     history: History,
-    stage: Stage,
-    previous: Stage | None,
+    timetable: Timetable,
+    place: int,
     results: Sequence[StageResult],
     epochs: Mapping[str, int],
-) -> dict[str, Any]:
+) -> tuple[Fraction, Fraction]:
+    """Planned steps of a stage's results: what they add to the stage before, and from scratch."""
+    added = total = Fraction(0)
+    alike = Counter(
+        (history.genomes[r.genome].generation, epochs[r.genome], r.first_step > 0) for r in results
+    )
+    for (generation, length, continues), count in alike.items():
+        stages = timetable.of(generation)
+        steps = stages[place].planned_steps(length)
+        before = stages[place - 1].planned_steps(length) if continues else Fraction(0)
+        added += count * (steps - before)
+        total += count * steps
+    return added, total
+
+
+def _stage_row(history: History, stage: Stage, results: Sequence[StageResult]) -> dict[str, Any]:
     verdicts = [
         verdict
         for decision in history.decisions.values()
         if decision.stage == stage.name
         for verdict in decision.verdicts
     ]
-    planned = Fraction(0)
-    for length, genomes in Counter(epochs[result.genome] for result in results).items():
-        before = previous.planned_steps(length) if previous else 0
-        planned += genomes * (stage.planned_steps(length) - before)
     seconds = sum(result.seconds for result in results)
     return {
         "genomes_trained": len(results),
         "genomes_stopped": sum(isinstance(verdict, Stop) for verdict in verdicts),
         "genomes_promoted": sum(isinstance(verdict, Promote | Finish) for verdict in verdicts),
-        "planned_steps": planned,
+        "planned_steps": Fraction(0),
         "trained_steps": sum(result.steps for result in results),
         "total_time": round(seconds, 3),
         "avg_time": round(seconds / len(results), 3) if results else None,
@@ -115,8 +130,9 @@ def _stage_row(
 
 
 def _naive_seconds(
+    history: History,
     by_stage: Mapping[str, Sequence[StageResult]],
-    stages: Sequence[Stage],
+    timetable: Timetable,
     epochs: Mapping[str, int],
 ) -> float:
     """Seconds that training every genome through all stages would have taken."""
@@ -130,9 +146,12 @@ def _naive_seconds(
     for result in (r for results in by_stage.values() for r in results):
         seconds[result.genome] = seconds.get(result.genome, 0.0) + result.train_seconds
         steps[result.genome] = steps.get(result.genome, 0) + result.steps
-    budgets = {length: stages[-1].trained_steps(length) for length in set(epochs.values())}
+    budgets: dict[tuple[int, int], int] = {}
     total = 0.0
     for genome, spent in seconds.items():
         pace = spent / steps[genome] if steps[genome] else 0.0
-        total += pace * budgets[epochs[genome]] + beside_training
+        key = history.genomes[genome].generation, epochs[genome]
+        if key not in budgets:
+            budgets[key] = timetable.of(key[0])[-1].trained_steps(key[1])
+        total += pace * budgets[key] + beside_training
     return total

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from coralx.config import Config
 from coralx.events import RunStarted
-from coralx.schedule.stages import plan_of, schedule_of
+from coralx.schedule.brackets import brackets_of
+from coralx.schedule.cost import plan_of
+from coralx.schedule.stages import schedule_of
 
 
 def opening_lines(config: Config, event: RunStarted) -> list[str]:
@@ -31,7 +33,11 @@ def _plan_lines(config: Config, event: RunStarted) -> list[str]:
     population = config.evolution.population_size
     steps = event.facts.steps_per_epoch(config.training.batch_size)
     plan = plan_of(
-        schedule_of(config.hyperband_config), population, config.evolution.generations, steps
+        schedule_of(config.hyperband_config),
+        population,
+        config.evolution.generations,
+        steps,
+        brackets_of(config.hyperband_config),
     )
     stages = ", ".join(
         f"{stage.name} {stage.genomes} x {float(stage.steps_per_genome):,.6g}"

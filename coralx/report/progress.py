@@ -16,8 +16,9 @@ from coralx.events import (
 )
 from coralx.records import Genome, Progress
 from coralx.run.history import History
-from coralx.schedule.stages import Stage, cohort_sizes, schedule_of
-from coralx.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict
+from coralx.schedule.brackets import brackets_of, entries
+from coralx.schedule.stages import Stage, schedule_of
+from coralx.verdicts import Cut, Fail, Finish, Promote, Replace, Stop, Verdict
 
 
 class Standings:
@@ -60,6 +61,8 @@ class Standings:
             self.state[verdict.genome] = describe(verdict, event.stage)
             if isinstance(verdict, Promote):
                 self.state[verdict.genome] = f"promoted, queued for {following.name}"
+        self.genomes += event.newborn
+        self.state.update({genome.id: f"queued for {following.name}" for genome in event.newborn})
         self.stage = following
 
     def on_progress(self, progress: Progress) -> None:
@@ -71,9 +74,8 @@ class Standings:
 
     @property
     def is_searched(self) -> bool:
-        """Whether the last generation's last stage is decided; what remains is to measure."""
-        last = (self.config.evolution.generations - 1, self.stages[-1].name)
-        return last in self.history.decisions
+        """Whether the last generation is completed; what remains is to measure."""
+        return self.config.evolution.generations - 1 in self.history.populations
 
     @property
     def elapsed(self) -> float:
@@ -90,7 +92,7 @@ class Standings:
         pace = sum(result.train_seconds for result in results) / steps_done
         beside = sum(r.eval_seconds + r.overhead_seconds for r in results) / len(results)
         steps, jobs = self._planned()
-        live = sum(p.step - self.history.own_steps(p.genome) for p in self._live.values())
+        live = sum(p.step - self.history.step_of(p.genome) for p in self._live.values())
         left = pace * max(0, steps - steps_done - live) + beside * max(0, jobs - len(results))
         return left / started.settings.workers
 
@@ -100,19 +102,20 @@ class Standings:
         steps_per_epoch = (
             started.facts.steps_per_epoch(self.config.training.batch_size) if started else 0
         )
-        sizes = cohort_sizes(self.stages, self.config.evolution.population_size)
+        brackets = brackets_of(self.config.hyperband_config)
+        cohorts = entries(self.stages, self.config.evolution.population_size, brackets)
         steps = jobs = 0
         for generation in range(self.config.evolution.generations):
-            entered: int | None = None
-            for stage, planned in zip(self.stages, sizes, strict=True):
-                count = planned if entered is None else min(planned, entered)
+            promoted: int | None = None
+            for stage, (begun, going_on) in zip(self.stages, cohorts, strict=True):
+                continued = going_on if promoted is None else min(going_on, promoted)
                 before = self.stages[stage.place - 1].trained_steps(steps_per_epoch)
                 total = stage.trained_steps(steps_per_epoch)
-                steps += count * (total - (before if stage.place else 0))
-                jobs += count
+                steps += begun * total + continued * (total - before)
+                jobs += begun + continued
                 decision = self.history.decisions.get((generation, stage.name))
                 if decision is not None:
-                    entered = sum(isinstance(v, Promote) for v in decision.verdicts)
+                    promoted = sum(isinstance(v, Promote | Replace) for v in decision.verdicts)
         return steps, jobs
 
     def best(self) -> tuple[str, float] | None:
@@ -142,6 +145,8 @@ def describe(verdict: Verdict, stage: str) -> str:
     match verdict:
         case Promote():
             return "promoted"
+        case Replace(by=by):
+            return f"replaced by {by}, a mutated copy of a better genome"
         case Finish():
             return "finished"
         case Cut(place=place, quota=quota):
@@ -155,6 +160,13 @@ def describe(verdict: Verdict, stage: str) -> str:
 
 def tally(verdicts: Sequence[Verdict]) -> str:
     """How many of each verdict, in words."""
-    names = {Promote: "promoted", Finish: "finished", Cut: "cut", Stop: "stopped", Fail: "failed"}
+    names = {
+        Promote: "promoted",
+        Replace: "replaced",
+        Finish: "finished",
+        Cut: "cut",
+        Stop: "stopped",
+        Fail: "failed",
+    }
     counts = {word: sum(isinstance(v, cls) for v in verdicts) for cls, word in names.items()}
     return ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "none entered"

@@ -18,8 +18,9 @@ from coralx.run.finale import default_finisher, front_of, non_dominated
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Entry
+from coralx.run.timetable import Timetable
 from coralx.run.usage import machine_use
-from coralx.schedule.stages import Stage, schedule_of
+from coralx.schedule.stages import Stage
 from coralx.verdicts import Stop
 
 
@@ -33,7 +34,8 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
     started = history.started
     if started is None:
         raise DamagedRunError("the ledger does not begin with its first event")
-    stages = schedule_of(config.hyperband_config)
+    timetable = Timetable(config, history)
+    stages = timetable.stages
     use = machine_use(entries)
     members = _front(config, history, stages[-1].name)
     return {
@@ -66,7 +68,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             asdict(figures) for figures in indicators(config, history, stages[-1].name)
         ],
         "stalled": has_stalled(config, history, stages[-1].name),
-        "efficiency": efficiency_of(history, stages, use),
+        "efficiency": efficiency_of(history, timetable, use),
         "stopped": _stopped(history),
         "not_judged": [
             {"stage": decision.stage, "generation": decision.generation, "genome": genome}

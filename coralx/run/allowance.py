@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,11 @@ class Allowance:
     spent_gpu_seconds: float = 0.0
     since: float = 0.0
     gpus: int = 0
+
+    def affords(self, job: Job, spent_steps: int) -> bool:
+        """Whether time and `max_steps` still allow the job."""
+        is_late = self.deadline is not None and time.monotonic() >= self.deadline
+        return not is_late and self.affordable([job], spent_steps) == [job]
 
     def affordable(self, jobs: Sequence[Job], spent_steps: int) -> list[Job]:
         """The first of `jobs`, as many as `max_steps` still allows."""

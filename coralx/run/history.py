@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from coralx.events import (
     BaselineTrained,
@@ -17,7 +18,7 @@ from coralx.events import (
     StageCompleted,
     StageDecided,
 )
-from coralx.records import Genome, Measurement, StageResult
+from coralx.records import Genome, Measurement, StageBudget, StageResult
 from coralx.verdicts import Stop
 
 BASELINE = "_baseline"
@@ -35,11 +36,13 @@ class History:
         self.results: dict[tuple[str, str], StageResult] = {}
         self.failures: dict[str, GenomeFailed] = {}
         self.decisions: dict[tuple[int, str], StageDecided] = {}
+        self.budgets: dict[int, tuple[StageBudget, ...]] = {}
         self.populations: dict[int, tuple[str, ...]] = {}
         self.baseline: dict[str, StageResult] = {}
         self.budget_spent: str | None = None
         self.is_test_reused = False
         self.measurements: dict[str | None, Measurement] = {}
+        self._born_at: dict[str, int] = {}
         self._steps: dict[str, int] = {}
         self._trained_steps = 0
         self._last: dict[str, StageResult] = {}
@@ -54,10 +57,12 @@ class History:
                 self.started = event
             case GenerationStarted():
                 self.generations[event.generation] = event.genomes
+                self.budgets[event.generation] = event.budgets
                 self.genomes.update({genome.id: genome for genome in event.genomes})
             case StageCompleted(result=result):
                 self.results[result.genome, result.stage] = result
-                self._steps[result.genome] = result.last_step
+                first = self._born_at.setdefault(result.genome, result.first_step)
+                self._steps[result.genome] = result.last_step - first
                 self._trained_steps += result.steps
                 if result.divergence is None:
                     self._last[result.genome] = result
@@ -70,10 +75,7 @@ class History:
             case GenomeFailed():
                 self.failures[event.genome] = event
             case StageDecided():
-                self.decisions[event.generation, event.stage] = event
-                for verdict in event.verdicts:
-                    if isinstance(verdict, Stop):
-                        self._stopped.add(verdict.genome)
+                self._decide(event)
             case GenerationCompleted():
                 self.populations[event.generation] = event.population
             case FrontMeasured(measurement=measurement):
@@ -82,6 +84,18 @@ class History:
                 self.completed = event
             case _:
                 pass  # workers' comings and goings change no decision
+
+    def _decide(self, event: StageDecided) -> None:
+        """Take verdicts into account, beside those that the stage has had before."""
+        key = event.generation, event.stage
+        before = self.decisions.get(key)
+        self.decisions[key] = event if before is None else _joined(before, event)
+        if event.newborn:
+            self.generations[event.generation] += event.newborn
+            self.genomes.update({genome.id: genome for genome in event.newborn})
+        for verdict in event.verdicts:
+            if isinstance(verdict, Stop):
+                self._stopped.add(verdict.genome)
 
     def last_result(self, genome: str) -> StageResult | None:
         """The genome's furthest stage that ended with finite numbers."""
@@ -100,10 +114,16 @@ class History:
         """Optimizer steps that the search has trained."""
         return self._trained_steps
 
-    def lineage_steps(self, genome: str) -> int:
-        """Own steps and those that its inherited weights had seen before."""
-        result = self._last.get(genome)
-        return (result.inherited_steps if result else 0) + self.own_steps(genome)
+    def step_of(self, genome: str) -> int:
+        """Where its training stands: own steps, and those of the genome that it continues."""
+        return self._born_at.get(genome, 0) + self.own_steps(genome)
+
+    def lineage_steps(self, genome: str, stage: str | None = None) -> int:
+        """Own steps and those that its inherited weights had seen before, by the end of `stage`
+        (its last one)."""
+        result = self.results[genome, stage] if stage is not None else self._last.get(genome)
+        own = result.last_step - self._born_at[genome] if result else 0
+        return (result.inherited_steps if result else 0) + own
 
     def finished(self, last_stage: str) -> list[str]:
         """Ids of genomes that completed `last_stage` and were not taken out, in order of birth."""
@@ -114,3 +134,13 @@ class History:
             and result.stage == last_stage
             and not self.is_taken_out(genome)
         ]
+
+
+def _joined(before: StageDecided, after: StageDecided) -> StageDecided:
+    return replace(
+        after,
+        verdicts=before.verdicts + after.verdicts,
+        not_judged=before.not_judged + after.not_judged,
+        warnings=before.warnings + after.warnings,
+        newborn=before.newborn + after.newborn,
+    )

@@ -7,6 +7,7 @@ from coralx.facts import Facts
 from coralx.records import Genome, Horizon, Job, MeasureJob, Metrics
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
+from coralx.run.timetable import Timetable
 from coralx.schedule.stages import Stage, horizon_of
 
 
@@ -17,31 +18,47 @@ class JobMaker:
         self,
         config: Config,
         facts: Facts,
-        stages: tuple[Stage, ...],
+        timetable: Timetable,
         history: History,
         layout: RunLayout | None,
     ) -> None:
         self._with_optimizer = config.evolution.inherit == "adapter+optimizer"
         self._facts = facts
-        self.stages = stages
+        self.timetable = timetable
+        self.stages = timetable.stages
         self._history = history
         self._layout = layout
-        self._budget_of: dict[tuple[int, float], tuple[tuple[int, ...], Horizon]] = {}
+        self._budget_of: dict[tuple[int, int, float], tuple[tuple[int, ...], Horizon]] = {}
 
     def train(self, genome: Genome, stage: Stage) -> Job:
-        """Take `genome` from its previous stage's end through `stage`."""
+        """Take `genome` from its previous stage's end through `stage`.
+
+        A genome that begins with a stage is trained up to its budget from its birth, or, as the
+        copy of another, from where that one stood at the end of the stage before.
+        """
         budgets, horizon = self._budgets(genome)
-        previous = self.stages[stage.place - 1] if stage.place else None
         resume_from = inherit_from = None
-        if previous is not None:
-            resume_from = self._checkpoint(genome.id, previous.name)
+        first_step = inherited = 0
+        if stage.place > genome.enters:
+            resume_from = self._checkpoint(genome.id, self.stages[stage.place - 1].name)
+        elif genome.continues is not None:
+            resume_from = self._checkpoint(genome.continues, self.stages[stage.place - 1].name)
         elif genome.inherits is not None:
             inherit_from = self._checkpoint(genome.inherits, self._last_stage(genome.inherits))
-        inherited = self._history.lineage_steps(genome.inherits) if genome.inherits else 0
+        if stage.place > genome.enters or genome.continues is not None:
+            first_step = budgets[stage.place - 1]
+        before = self._history.last_result(genome.id)
+        if before is not None:
+            inherited = before.inherited_steps
+        elif genome.inherits is not None:
+            inherited = self._history.lineage_steps(genome.inherits)
+        elif genome.continues is not None:
+            copied = self.stages[genome.enters - 1].name
+            inherited = self._history.lineage_steps(genome.continues, copied)
         return Job(
             genome=genome,
             stage=stage.name,
-            first_step=budgets[previous.place] if previous else 0,
+            first_step=first_step,
             last_step=budgets[stage.place],
             horizon=horizon,
             data_fraction=float(stage.data_fraction),
@@ -62,11 +79,13 @@ class JobMaker:
 
     def _budgets(self, genome: Genome) -> tuple[tuple[int, ...], Horizon]:
         """The genome's total steps at each stage's end, and its learning-rate horizon."""
-        key = (genome.genes.batch_size, genome.genes.warmup_ratio)
+        key = (genome.generation, genome.genes.batch_size, genome.genes.warmup_ratio)
         if key not in self._budget_of:
-            steps = self._facts.steps_per_epoch(key[0])
-            budgets = tuple(stage.trained_steps(steps) for stage in self.stages)
-            self._budget_of[key] = budgets, horizon_of(self.stages, steps, key[1])
+            stages = self.timetable.of(genome.generation)
+            steps = self._facts.steps_per_epoch(genome.genes.batch_size)
+            budgets = tuple(stage.trained_steps(steps) for stage in stages)
+            horizon = horizon_of(stages, steps, genome.genes.warmup_ratio)
+            self._budget_of[key] = budgets, horizon
         return self._budget_of[key]
 
     def _last_stage(self, genome: str) -> str:

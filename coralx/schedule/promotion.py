@@ -1,8 +1,10 @@
-"""Successive halving: who goes on from a stage (Jamieson and Talwalkar 2016, algorithm 1)."""
+"""Who goes on from a stage: successive halving (Jamieson and Talwalkar 2016, algorithm 1), and its
+asynchronous form."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 
 from coralx.records import StageResult
 from coralx.schedule.rules import Breach
@@ -39,3 +41,15 @@ def decide(
             verdicts.append(Stop(result.genome, rule=breach.rule, value=breach.value, step=step))
     verdicts += [Fail(genome, failed[genome]) for genome in sorted(failed)]
     return tuple(verdicts)
+
+
+def promotable(
+    stage: Stage, best_first: Sequence[str], completed: int, promoted: Collection[str]
+) -> list[str]:
+    """Who may go on at this moment under asynchronous promotion (ASHA: Li et al. 2020, algorithm
+    2): the best floor(survival rate x `completed`) so far, but those who were `promoted` before.
+
+    `best_first` orders the genomes that no rule took out; `completed` counts all who went through.
+    """
+    quota = math.floor(stage.survival_rate * completed)
+    return [genome for genome in best_first[:quota] if genome not in promoted]

@@ -35,6 +35,11 @@ def rule_text(rule: ParsedRule) -> str:
     return f"{rule.metric} {rule.comparison} {rule.threshold!r}"
 
 
+def judgeable(rules: Sequence[ParsedRule], result: StageResult) -> bool:
+    """Whether a result has steps enough for its stage's rules."""
+    return not rules or result.judged_steps >= MIN_JUDGED_STEPS
+
+
 def judge(rules: Sequence[ParsedRule], results: Sequence[StageResult]) -> Judgement:
     """Apply a stage's rules to its results, in the order in which they are listed.
 
@@ -61,8 +66,8 @@ def judge(rules: Sequence[ParsedRule], results: Sequence[StageResult]) -> Judgem
             breaches.setdefault(
                 result.genome, Breach(rule_text(rule), result.metrics.get(rule.metric))
             )
-    too_short = [result.genome for result in sound if result.judged_steps < MIN_JUDGED_STEPS]
-    return Judgement(breaches, tuple(too_short) if rules else (), tuple(warnings))
+    too_short = [result.genome for result in sound if not judgeable(rules, result)]
+    return Judgement(breaches, tuple(too_short), tuple(warnings))
 
 
 def _is_quality_floor(rule: ParsedRule) -> bool:

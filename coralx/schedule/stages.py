@@ -1,8 +1,7 @@
-"""Stages, their budgets, and what a schedule costs: pure arithmetic in exact fractions.
+"""Stages and their budgets: pure arithmetic in exact fractions.
 
 A stage's budget is the genome's *total* at its end: `epoch_budget` passes over the first
-`data_percentage` of the data. Two accountings follow. *Restart*: every stage from scratch.
-*Continue*: a stage resumes the previous checkpoint and trains the difference only.
+`data_percentage` of the data.
 """
 
 from __future__ import annotations
@@ -71,14 +70,6 @@ def schedule_of(configured: HyperbandConfig) -> tuple[Stage, ...]:
     return tuple(replace(stage, survival_rate=Fraction(1), stop_when=()) for stage in stages)
 
 
-def cohort_sizes(stages: Sequence[Stage], population: int) -> tuple[int, ...]:
-    """How many genomes enter each stage if no stop rule takes one out."""
-    sizes = [population]
-    for stage in stages[:-1]:
-        sizes.append(stage.quota(sizes[-1]))
-    return tuple(sizes)
-
-
 def horizon_of(stages: Sequence[Stage], steps_per_epoch: int, warmup_ratio: float) -> Horizon:
     """The learning-rate schedule's span: the whole planned training, fixed at birth.
 
@@ -88,77 +79,3 @@ def horizon_of(stages: Sequence[Stage], steps_per_epoch: int, warmup_ratio: floa
     total = stages[-1].trained_steps(steps_per_epoch)
     shakeout = stages[min(1, len(stages) - 1)].trained_steps(steps_per_epoch)
     return Horizon(total, min(math.ceil(warmup_ratio * total), shakeout // 5))
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """One generation's plan for one stage. Steps are sums over its genomes."""
-
-    name: str
-    genomes: int
-    steps_per_genome: Fraction
-    restart_steps: Fraction
-    continue_steps: Fraction
-    data_fraction: Fraction
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one generation costs, in optimizer steps, if no stop rule takes a genome out."""
-
-    population_size: int
-    generations: int
-    steps_per_epoch: int
-    naive_steps: Fraction
-    stages: tuple[StagePlan, ...]
-
-    @property
-    def restart_steps(self) -> Fraction:
-        return sum((stage.restart_steps for stage in self.stages), Fraction(0))
-
-    @property
-    def continue_steps(self) -> Fraction:
-        return sum((stage.continue_steps for stage in self.stages), Fraction(0))
-
-    @property
-    def restart_speedup(self) -> Fraction:
-        return self.naive_steps / self.restart_steps
-
-    @property
-    def continue_speedup(self) -> Fraction:
-        return self.naive_steps / self.continue_steps
-
-
-def plan_of(
-    stages: Sequence[Stage], population_size: int, generations: int, steps_per_epoch: int
-) -> Plan:
-    """Cost of one generation under both accountings, against training every genome to the end."""
-    rows = []
-    before = Fraction(0)
-    for stage, genomes in zip(stages, cohort_sizes(stages, population_size), strict=True):
-        steps = stage.planned_steps(steps_per_epoch)
-        rows.append(
-            StagePlan(
-                name=stage.name,
-                genomes=genomes,
-                steps_per_genome=steps,
-                restart_steps=genomes * steps,
-                continue_steps=genomes * (steps - before),
-                data_fraction=stage.data_fraction,
-            )
-        )
-        before = steps
-    naive = population_size * stages[-1].planned_steps(steps_per_epoch)
-    return Plan(population_size, generations, steps_per_epoch, naive, tuple(rows))
-
-
-def finisher_warning(stages: Sequence[Stage], population_size: int) -> str | None:
-    """Why a front may be meagre: fewer than three genomes a generation enter the last stage."""
-    finishers = cohort_sizes(stages, population_size)[-1]
-    if finishers >= 3:
-        return None
-    return (
-        f"only {finishers} of {population_size} genomes a generation would enter the last stage "
-        f"({stages[-1].name}): too few for a front of trade-offs. Raise the survival rates or "
-        "evolution.population_size."
-    )

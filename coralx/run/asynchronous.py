@@ -1,0 +1,228 @@
+"""Asynchronous promotion: no worker waits for the others (ASHA, Li et al. 2020).
+
+A genome goes on as soon as it is among the best that its stage has seen so far, over all
+generations; and when a worker would be idle, the next generation is bred from what is known by
+then. What was decided depends on the order in which jobs were completed; the ledger records it, and
+a resumed run goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from coralx.config import Config
+from coralx.events import StageDecided
+from coralx.records import Genome, Job, StageResult
+from coralx.run.convergence import has_stalled
+from coralx.run.decisions import promotion_order
+from coralx.run.history import History
+from coralx.run.jobs import JobMaker
+from coralx.run.ledger import Ledger
+from coralx.run.population import Population
+from coralx.run.timetable import Timetable
+from coralx.schedule.promotion import promotable
+from coralx.schedule.rules import judge, judgeable
+from coralx.schedule.stages import Stage
+from coralx.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict
+
+
+class AsynchronousSearch:
+    """Answers what a free worker is to train next; records every decision on the way there.
+
+    `refuses` tells whether a genome cannot be trained at all; then it has recorded why.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        history: History,
+        timetable: Timetable,
+        jobs: JobMaker,
+        population: Population,
+        refuses: Callable[[Genome, Stage], bool],
+    ) -> None:
+        self.config = config
+        self._refuses = refuses
+        self.is_closed = False
+        self._is_exhausted = False
+        self._ledger = ledger
+        self._history = history
+        self._timetable = timetable
+        self._stages = timetable.stages
+        self._jobs = jobs
+        self._population = population
+        self._under_way: dict[str, Job] = {}
+        self._verdicts: dict[tuple[str, str], Verdict] = {
+            (verdict.genome, decision.stage): verdict
+            for decision in history.decisions.values()
+            for verdict in decision.verdicts
+        }
+
+    def jobs(self, is_affordable: Callable[[Job, int], bool]) -> Iterator[Job | None]:
+        """Jobs for as long as there are any; None while all that is left waits for an outcome.
+
+        Ends early where the budget does not afford the next one: `is_affordable` is given the job
+        and the steps of all that are under way.
+        """
+        while (job := self._next()) is not None or self._under_way:
+            if job is None:
+                yield None
+                continue
+            steps = sum(other.last_step - other.first_step for other in self._under_way.values())
+            if not is_affordable(job, steps):
+                return
+            self._under_way[job.genome.id] = job
+            yield job
+
+    @property
+    def sources(self) -> set[str]:
+        """Checkpoints that jobs under way start from."""
+        starts = {job.resume_from or job.inherit_from for job in self._under_way.values()}
+        return {start for start in starts if start is not None}
+
+    def done(self, genome: str) -> None:
+        """The genome's job has brought its outcome, and the ledger holds it."""
+        self._under_way.pop(genome, None)
+
+    # -- who trains what next ----------------------------------------------------------------------
+
+    def _next(self) -> Job | None:
+        """The job that a free worker gets: a promotion from the highest stage that has one, else
+        a genome that has not begun, else one of a new generation."""
+        while True:
+            self._stop_and_finish()
+            for genome, stage in self._waiting():
+                if genome.id not in self._under_way and not self._refuses(genome, stage):
+                    return self._jobs.train(genome, stage)
+            if self._promote() or self._breed():
+                continue
+            if self._under_way:
+                return None
+            if not self._promote_one():
+                self._close()
+                return None
+
+    def _waiting(self) -> Iterator[tuple[Genome, Stage]]:
+        """Genomes and the stage that they may enter and have no result for; furthest stage first,
+        there in the order of birth."""
+        for place in reversed(range(len(self._stages))):
+            for genome in self._history.genomes.values():
+                if genome.id in self._history.failures:
+                    continue
+                stage = self._timetable.of(genome.generation)[place]
+                if (genome.id, stage.name) not in self._history.results and (
+                    genome.enters == place
+                    or (genome.enters < place and self._is_promoted(genome.id, place - 1))
+                ):
+                    yield genome, stage
+
+    def _breed(self) -> bool:
+        """Begin the next generation, if there is to be one."""
+        history = self._history
+        newest = max(history.generations, default=-1)
+        if newest + 1 >= self.config.evolution.generations or self._is_exhausted:
+            return False
+        if newest >= 0 and newest not in history.populations:
+            self._population.survive(newest, self._known())
+        if has_stalled(self.config, history, self._timetable.last):
+            return False
+        self._is_exhausted = not self._population.of(newest + 1)
+        return not self._is_exhausted
+
+    def _known(self) -> list[str]:
+        return [g for g in self._history.genomes if self._history.last_result(g) is not None]
+
+    # -- who goes on -------------------------------------------------------------------------------
+
+    def _rung(self, place: int, bracket: int) -> list[StageResult]:
+        """Results of a stage in one bracket, of all generations, in the order of birth."""
+        name = self._stages[place].name
+        return [
+            self._history.results[genome.id, name]
+            for genome in self._history.genomes.values()
+            if genome.bracket == bracket and (genome.id, name) in self._history.results
+        ]
+
+    def _rungs(self) -> Iterator[tuple[Stage, list[StageResult]]]:
+        """Every stage's results by bracket, the furthest stage first."""
+        brackets = sorted({genome.bracket for genome in self._history.genomes.values()})
+        for stage in reversed(self._stages):
+            for bracket in brackets:
+                results = self._rung(stage.place, bracket)
+                if results:
+                    yield stage, results
+
+    def _stop_and_finish(self) -> None:
+        """Take out whom a stop rule ends, and let those finish that completed the last stage."""
+        for stage, results in self._rungs():
+            judgement = judge(stage.stop_when, results)
+            for result in results:
+                name = result.genome
+                if (name, stage.name) in self._verdicts:
+                    continue
+                if name in judgement.breaches:
+                    breach = judgement.breaches[name]
+                    step = result.divergence.step if result.divergence else result.last_step
+                    self._record(stage, Stop(name, breach.rule, breach.value, step))
+                elif stage.is_last:
+                    self._record(stage, Finish(name))
+
+    def _promote(self) -> bool:
+        """Record one promotion that is due, the furthest stage's first."""
+        for stage, results in self._rungs():
+            if stage.is_last:
+                continue
+            promoted = {r.genome for r in results if self._is_promoted(r.genome, stage.place)}
+            due = promotable(stage, self._order(stage, results), len(results), promoted)
+            if due:
+                self._record(stage, Promote(due[0]))
+                return True
+        return False
+
+    def _promote_one(self) -> bool:
+        """At the very end, where a stage was too small to let anyone pass: its best one goes on."""
+        for stage, results in self._rungs():
+            if stage.is_last:
+                continue
+            order = self._order(stage, results)
+            if order and not any(self._is_promoted(r.genome, stage.place) for r in results):
+                self._record(stage, Promote(order[0]))
+                return True
+        return False
+
+    def _order(self, stage: Stage, results: Sequence[StageResult]) -> list[str]:
+        """The genomes of a rung that no rule took out, best first."""
+        sound = [r for r in results if not self._history.is_taken_out(r.genome)]
+        return promotion_order(self.config, stage, sound)
+
+    def _is_promoted(self, genome: str, place: int) -> bool:
+        return isinstance(self._verdicts.get((genome, self._stages[place].name)), Promote)
+
+    def _record(self, stage: Stage, verdict: Verdict) -> None:
+        self._verdicts[verdict.genome, stage.name] = verdict
+        generation = self._history.genomes[verdict.genome].generation
+        result = self._history.results.get((verdict.genome, stage.name))
+        is_judged = (
+            result is None or isinstance(verdict, Stop) or judgeable(stage.stop_when, result)
+        )
+        not_judged = () if is_judged else (verdict.genome,)
+        self._ledger.append(StageDecided(generation, stage.name, (verdict,), not_judged))
+
+    def _close(self) -> None:
+        """Nothing goes on any more: a verdict for whoever has none, and the last survivors."""
+        for stage, results in reversed(list(self._rungs())):
+            order = self._order(stage, results)
+            quota = sum(self._is_promoted(r.genome, stage.place) for r in results)
+            for place, genome in enumerate(order):
+                if (genome, stage.name) not in self._verdicts:
+                    self._record(stage, Cut(genome, place=place + 1, quota=quota))
+        for failure in self._history.failures.values():
+            if failure.genome in self._history.genomes:
+                stage = next(s for s in self._stages if s.name == failure.stage)
+                if (failure.genome, stage.name) not in self._verdicts:
+                    self._record(stage, Fail(failure.genome, failure.reason))
+        newest = max(self._history.generations)
+        if newest not in self._history.populations:
+            self._population.survive(newest, self._known())
+        self.is_closed = True

@@ -1,0 +1,85 @@
+"""What a stage decides: stop rules, then promotion, and who gives way to a copy of a better one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coralx.config import Config
+from coralx.config.metrics import CATALOGUE
+from coralx.config.schema import Objective
+from coralx.events import StageDecided
+from coralx.records import Genome, StageResult
+from coralx.run.history import History
+from coralx.schedule.promotion import decide
+from coralx.schedule.rules import judge
+from coralx.schedule.stages import Stage
+from coralx.search.pareto import as_minimised, best_first
+from coralx.search.pbt import exploit
+from coralx.search.space import space_of
+from coralx.verdicts import Promote, Replace, Verdict
+
+
+def promotion_order(config: Config, stage: Stage, results: Sequence[StageResult]) -> list[str]:
+    """Best first: by `promote_by` where the stage names a metric, else by the objectives."""
+    objectives = config.objectives
+    if stage.promote_by is not None:
+        direction = CATALOGUE[stage.promote_by].direction
+        objectives = (Objective(metric=stage.promote_by, direction=direction),)
+    points = as_minimised([result.metrics for result in results], objectives)
+    return best_first([r.genome for r in results], points, keep_first_objective=True)
+
+
+def decide_stage(
+    config: Config, history: History, stage: Stage, generation: int, entered: Sequence[Genome]
+) -> StageDecided:
+    """A verdict for every genome that entered; each bracket is judged by itself."""
+    verdicts: list[Verdict] = []
+    not_judged: list[str] = []
+    warnings: list[str] = []
+    for bracket in sorted({genome.bracket for genome in entered}):
+        members = [genome.id for genome in entered if genome.bracket == bracket]
+        failed = {g: history.failures[g].reason for g in members if g in history.failures}
+        results = [history.results[g, stage.name] for g in members if g not in failed]
+        judgement = judge(stage.stop_when, results)
+        sound = [result for result in results if result.genome not in judgement.breaches]
+        order = promotion_order(config, stage, sound)
+        verdicts += decide(stage, results, order, judgement.breaches, failed)
+        not_judged += judgement.not_judged
+        warnings += judgement.warnings
+    copies = _copies(config, history, stage, generation, verdicts)
+    return StageDecided(
+        generation,
+        stage.name,
+        tuple(
+            Replace(v.genome, by=copies[v.genome].id) if v.genome in copies else v for v in verdicts
+        ),
+        tuple(not_judged),
+        tuple(dict.fromkeys(warnings)),
+        newborn=tuple(copies.values()),
+    )
+
+
+def _copies(
+    config: Config,
+    history: History,
+    stage: Stage,
+    generation: int,
+    verdicts: Sequence[Verdict],
+) -> dict[str, Genome]:
+    """Mutated copies of the best that go on in place of the poorest, by whom they replace."""
+    quantile = config.evolution.pbt_quantile
+    if not (quantile and config.hyperband_config.enable_hyperband) or stage.is_last:
+        return {}
+    promoted = [history.genomes[v.genome] for v in verdicts if isinstance(v, Promote)]
+    copies: dict[str, Genome] = {}
+    for bracket in sorted({genome.bracket for genome in promoted}):
+        copies |= exploit(
+            [genome for genome in promoted if genome.bracket == bracket],
+            [genome.genes for genome in (*history.genomes.values(), *copies.values())],
+            space_of(config),
+            quantile=quantile,
+            place=stage.place + 1,
+            index=len(history.generations[generation]) + len(copies),
+            seed=config.experiment.seed,
+        )
+    return copies

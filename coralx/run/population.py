@@ -1,0 +1,139 @@
+"""Who is born, who survives, and whose weights are worth inheriting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from coralx.config import Config
+from coralx.events import GenerationCompleted, GenerationStarted
+from coralx.facts import Facts
+from coralx.records import Genome, StageBudget
+from coralx.rng import generator
+from coralx.run.history import History
+from coralx.run.ledger import Ledger
+from coralx.run.timetable import Timetable
+from coralx.schedule.adaptive import adapted
+from coralx.schedule.brackets import bracket_sizes, brackets_of
+from coralx.search.indicators import diversity
+from coralx.search.nsga2 import Standing, founders, offspring, survival_order
+from coralx.search.space import own_recipes, space_of
+from coralx.training.memory import tight
+
+
+class Population:
+    """Generations as the ledger records them; what it does not hold yet is founded or bred.
+
+    `given` genomes form generation 0 as they are; otherwise it is founded from the search space.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        facts: Facts,
+        ledger: Ledger,
+        history: History,
+        timetable: Timetable,
+        given: Sequence[Genome] = (),
+    ) -> None:
+        self.config = config
+        self.space = space_of(config)
+        self._evolution = config.evolution
+        if not config.hyperband_config.enable_hyperband:  # the naive baseline never inherits
+            self._evolution = config.evolution.model_copy(update={"inherit": "off"})
+        self._footprint = facts.footprint
+        self._ledger = ledger
+        self._history = history
+        self._timetable = timetable
+        self._given = tuple(given)
+
+    def of(self, generation: int) -> tuple[Genome, ...]:
+        """The genomes of a generation; none where the space holds no further one."""
+        if generation in self._history.generations:
+            return self._history.generations[generation]
+        genomes = self._in_brackets(self._born(generation), generation)
+        if genomes:
+            wanted = len(self._given) or self._evolution.population_size
+            short = (
+                f"the search space holds no more configurations: {len(genomes)} of {wanted} genomes"
+            )
+            warnings = tight(self._footprint, genomes, self.config.model.max_length)
+            if len(genomes) < wanted:
+                warnings = (short, *warnings)
+            budgets, spread = self._budgets(generation, len(genomes))
+            event = GenerationStarted(generation, tuple(genomes), warnings, budgets, spread)
+            self._ledger.append(event)
+        return tuple(genomes)
+
+    def _born(self, generation: int) -> list[Genome]:
+        seed = self.config.experiment.seed
+        if generation == 0 and self._given:
+            return list(self._given)
+        if generation == 0:
+            own = own_recipes(self.config, self.space)
+            return founders(self.space, self._evolution.population_size, seed, own)
+        parents = self._history.populations[generation - 1]
+        return offspring(
+            population=[self._history.genomes[genome] for genome in parents],
+            seen=[genome.genes for genome in self._history.genomes.values()],
+            donors=self._donors(parents),
+            space=self.space,
+            evolution=self._evolution,
+            generation=generation,
+            seed=seed,
+        )
+
+    def _in_brackets(self, genomes: Sequence[Genome], generation: int) -> list[Genome]:
+        """Deal the genomes out to the brackets by lot."""
+        brackets = brackets_of(self.config.hyperband_config)
+        if brackets == 1 or not genomes:
+            return list(genomes)
+        sizes = bracket_sizes(self._timetable.stages, brackets, len(genomes))
+        rng = generator(self.config.experiment.seed, "brackets", generation)
+        lots = rng.permutation([k for k, size in enumerate(sizes) for _ in range(size)])
+        return [
+            replace(genome, bracket=int(lot), enters=int(lot))
+            for genome, lot in zip(genomes, lots, strict=True)
+        ]
+
+    def _budgets(
+        self, generation: int, genomes: int
+    ) -> tuple[tuple[StageBudget, ...], float | None]:
+        """What each stage gets, and the parents' diversity relative to the founders'."""
+        schedule = self.config.hyperband_config
+        if generation == 0 or not (schedule.adaptive_budgets and schedule.enable_hyperband):
+            return (), None
+        first = [genome.genes for genome in self._history.generations[0]]
+        parents = self._history.populations[generation - 1]
+        now = diversity(self.space, [self._history.genomes[genome].genes for genome in parents])
+        relative = now / max(diversity(self.space, first), 1e-12)
+        return adapted(self._timetable.stages, genomes, relative), relative
+
+    def _donors(self, genomes: Sequence[str]) -> list[str]:
+        """Those that have weights which never ran into numbers that are not finite."""
+        if self._evolution.inherit == "off":
+            return []
+        results = self._history.results.values()
+        diverged = {result.genome for result in results if result.divergence is not None}
+        return [
+            genome
+            for genome in genomes
+            if genome not in diverged and self._history.last_result(genome) is not None
+        ]
+
+    def survive(self, generation: int, pool: Sequence[str]) -> None:
+        """Record the parents of the next generation: the best of `pool`."""
+        standings = [self._standing(genome) for genome in pool]
+        order = survival_order(standings, self.config.objectives)
+        survivors = tuple(order[: self._evolution.population_size])
+        self._ledger.append(GenerationCompleted(generation, survivors))
+
+    def _standing(self, genome: str) -> Standing:
+        result = self._history.last_result(genome)
+        places = {stage.name: stage.place for stage in self._timetable.stages}
+        return Standing(
+            genome=genome,
+            place=places[result.stage] if result else -1,
+            metrics=result.metrics if result else {},
+            taken_out=self._history.is_taken_out(genome),
+        )
