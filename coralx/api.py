@@ -55,6 +55,7 @@ def train_stage(
     naming the next stage if it is another one; otherwise as `resume` does.
     """
     own = config or run_config(layout)
+    _require_synchronous(own)
     _require_next(layout.name, own, History(Ledger.read_events(layout.ledger)), stage)
 
     def drive(engine: Engine) -> None:
@@ -65,7 +66,9 @@ def train_stage(
 
 
 def start_stage(config: Config, name: str | None = None, view: View | None = None) -> Outcome:
-    """Start a new run and train its first stage. Raises as `evolve` does."""
+    """Start a new run and train its first stage. Raises as `evolve` does, and UsageError for
+    asynchronous promotion."""
+    _require_synchronous(config)
     return start(config, _one_stage, name=name, view=view)
 
 
@@ -74,6 +77,16 @@ def train_population(
 ) -> Outcome:
     """Run one generation of `genomes`, as they are, in a new run. Raises as `evolve` does."""
     return start(config, Engine.run, given=genomes, view=view)
+
+
+def _require_synchronous(config: Config) -> None:
+    """Raise UsageError where stages do not follow one another."""
+    if config.hyperband_config.promotion == "asynchronous":
+        raise UsageError(
+            "under `hyperband_config.promotion: asynchronous` stages overlap, so none can be "
+            "trained by itself",
+            "Run coralx evolve, or say synchronous.",
+        )
 
 
 def _require_next(run: str, config: Config, history: History, stage: str) -> None:

@@ -268,6 +268,26 @@ class Config(Section):
                 raise ValueError(f"stage {stage.name!r}: {error}") from None
         return hyperband.model_copy(update={"training_stages": stages})
 
+    @model_validator(mode="after")
+    def _schedules_agree(self) -> Config:
+        """Ways of scheduling that exclude each other are refused."""
+        schedule, evolution = self.hyperband_config, self.evolution
+        problems = []
+        if schedule.brackets > evolution.population_size:
+            problems.append(
+                f"`hyperband_config.brackets` is {schedule.brackets}, but "
+                f"`evolution.population_size` is {evolution.population_size}: each bracket needs "
+                "a genome"
+            )
+        if schedule.promotion == "asynchronous" and evolution.pbt_quantile:
+            problems.append(
+                "`evolution.pbt_quantile` replaces genomes at a stage's end, which "
+                "`hyperband_config.promotion: asynchronous` does not have: leave out one of the two"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
 
 def _metrics_of(stage: TrainingStage) -> list[str]:
     """Every metric that a stage names."""

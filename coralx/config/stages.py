@@ -97,6 +97,22 @@ class HyperbandConfig(Section):
     )
 
     @model_validator(mode="after")
+    def _brackets_agree(self) -> HyperbandConfig:
+        if self.brackets > len(self.training_stages):
+            raise ValueError(
+                f"`brackets` is {self.brackets}, but there are {len(self.training_stages)} stages: "
+                "each bracket begins one stage later than the one before"
+            )
+        if self.adaptive_budgets and self.brackets > 1:
+            raise ValueError("`adaptive_budgets` is for one bracket; `brackets` must be 1")
+        if self.adaptive_budgets and self.promotion == "asynchronous":
+            raise ValueError(
+                "`adaptive_budgets` is for synchronous promotion: asynchronous stages compare "
+                "genomes of all generations, which must have had equal budgets"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _budgets_never_fall(self) -> HyperbandConfig:
         names = [stage.name for stage in self.training_stages]
         twice = sorted({name for name in names if names.count(name) > 1})

@@ -8,6 +8,7 @@ a resumed run goes on from there.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from coralx.config import Config
@@ -58,6 +59,33 @@ class AsynchronousSearch:
             for decision in history.decisions.values()
             for verdict in decision.verdicts
         }
+        self._ready: tuple[deque[Genome], ...] = tuple(deque() for _ in self._stages)
+        self._rungs: dict[tuple[int, int], list[StageResult]] = {}
+        self._news: set[tuple[int, int]] = set()
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """Stand where the history ends: who is ready for which stage, and what the rungs hold."""
+        places = {stage.name: stage.place for stage in self._stages}
+        for genome in self._history.genomes.values():
+            self._enter(genome, genome.enters)
+        for (genome_id, stage), verdict in self._verdicts.items():
+            if isinstance(verdict, Promote):
+                self._enter(self._history.genomes[genome_id], places[stage] + 1)
+        for genome_id, stage in self._history.results:
+            self._file(genome_id, self._stages[places[stage]])
+
+    def _enter(self, genome: Genome, place: int) -> None:
+        """The genome may train the stage, unless it has or has failed."""
+        done = (genome.id, self._stages[place].name) in self._history.results
+        if not done and genome.id not in self._history.failures:
+            self._ready[place].append(genome)
+
+    def _file(self, genome: str, stage: Stage) -> None:
+        """A result joins its rung: a stage of one bracket, over all generations."""
+        rung = stage.place, self._history.genomes[genome].bracket
+        self._rungs.setdefault(rung, []).append(self._history.results[genome, stage.name])
+        self._news.add(rung)
 
     def jobs(self, is_affordable: Callable[[Job, int], bool]) -> Iterator[Job | None]:
         """Jobs for as long as there are any; None while all that is left waits for an outcome.
@@ -83,7 +111,10 @@ class AsynchronousSearch:
 
     def done(self, genome: str) -> None:
         """The genome's job has brought its outcome, and the ledger holds it."""
-        self._under_way.pop(genome, None)
+        job = self._under_way.pop(genome)
+        stage = next(stage for stage in self._stages if stage.name == job.stage)
+        if (genome, stage.name) in self._history.results:
+            self._file(genome, stage)
 
     # -- who trains what next ----------------------------------------------------------------------
 
@@ -92,9 +123,11 @@ class AsynchronousSearch:
         a genome that has not begun, else one of a new generation."""
         while True:
             self._stop_and_finish()
-            for genome, stage in self._waiting():
-                if genome.id not in self._under_way and not self._refuses(genome, stage):
-                    return self._jobs.train(genome, stage)
+            for stage in reversed(self._stages):
+                while self._ready[stage.place]:
+                    genome = self._ready[stage.place].popleft()
+                    if not self._refuses(genome, stage):
+                        return self._jobs.train(genome, stage)
             if self._promote() or self._breed():
                 continue
             if self._under_way:
@@ -103,20 +136,6 @@ class AsynchronousSearch:
                 self._close()
                 return None
 
-    def _waiting(self) -> Iterator[tuple[Genome, Stage]]:
-        """Genomes and the stage that they may enter and have no result for; furthest stage first,
-        there in the order of birth."""
-        for place in reversed(range(len(self._stages))):
-            for genome in self._history.genomes.values():
-                if genome.id in self._history.failures:
-                    continue
-                stage = self._timetable.of(genome.generation)[place]
-                if (genome.id, stage.name) not in self._history.results and (
-                    genome.enters == place
-                    or (genome.enters < place and self._is_promoted(genome.id, place - 1))
-                ):
-                    yield genome, stage
-
     def _breed(self) -> bool:
         """Begin the next generation, if there is to be one."""
         history = self._history
@@ -124,38 +143,27 @@ class AsynchronousSearch:
         if newest + 1 >= self.config.evolution.generations or self._is_exhausted:
             return False
         if newest >= 0 and newest not in history.populations:
-            self._population.survive(newest, self._known())
+            self._population.survive(newest, history.known())
         if has_stalled(self.config, history, self._timetable.last):
             return False
-        self._is_exhausted = not self._population.of(newest + 1)
+        newborn = self._population.of(newest + 1)
+        for genome in newborn:
+            self._enter(genome, genome.enters)
+        self._is_exhausted = not newborn
         return not self._is_exhausted
-
-    def _known(self) -> list[str]:
-        return [g for g in self._history.genomes if self._history.last_result(g) is not None]
 
     # -- who goes on -------------------------------------------------------------------------------
 
-    def _rung(self, place: int, bracket: int) -> list[StageResult]:
-        """Results of a stage in one bracket, of all generations, in the order of birth."""
-        name = self._stages[place].name
-        return [
-            self._history.results[genome.id, name]
-            for genome in self._history.genomes.values()
-            if genome.bracket == bracket and (genome.id, name) in self._history.results
-        ]
-
-    def _rungs(self) -> Iterator[tuple[Stage, list[StageResult]]]:
-        """Every stage's results by bracket, the furthest stage first."""
-        brackets = sorted({genome.bracket for genome in self._history.genomes.values()})
-        for stage in reversed(self._stages):
-            for bracket in brackets:
-                results = self._rung(stage.place, bracket)
-                if results:
-                    yield stage, results
+    def _by_stage(self, *, news: bool = False) -> Iterator[tuple[Stage, list[StageResult]]]:
+        """Every rung's results, the furthest stage first; with `news` of those only in which
+        something may be due."""
+        for rung in sorted(self._rungs, key=lambda rung: (-rung[0], rung[1])):
+            if not news or rung in self._news:
+                yield self._stages[rung[0]], self._rungs[rung]
 
     def _stop_and_finish(self) -> None:
         """Take out whom a stop rule ends, and let those finish that completed the last stage."""
-        for stage, results in self._rungs():
+        for stage, results in self._by_stage(news=True):
             judgement = judge(stage.stop_when, results)
             for result in results:
                 name = result.genome
@@ -169,25 +177,28 @@ class AsynchronousSearch:
                     self._record(stage, Finish(name))
 
     def _promote(self) -> bool:
-        """Record one promotion that is due, the furthest stage's first."""
-        for stage, results in self._rungs():
+        """Record the promotions that are due, the furthest stage's first."""
+        for stage, results in self._by_stage(news=True):
             if stage.is_last:
                 continue
-            promoted = {r.genome for r in results if self._is_promoted(r.genome, stage.place)}
-            due = promotable(stage, self._order(stage, results), len(results), promoted)
-            if due:
-                self._record(stage, Promote(due[0]))
-                return True
-        return False
+            promoted = {r.genome for r in results if self._is_promoted(r.genome, stage)}
+            for genome in promotable(stage, self._order(stage, results), len(results), promoted):
+                self._let_pass(genome, stage)
+        self._news.clear()
+        return any(self._ready)
+
+    def _let_pass(self, genome: str, stage: Stage) -> None:
+        self._record(stage, Promote(genome))
+        self._enter(self._history.genomes[genome], stage.place + 1)
 
     def _promote_one(self) -> bool:
         """At the very end, where a stage was too small to let anyone pass: its best one goes on."""
-        for stage, results in self._rungs():
+        for stage, results in self._by_stage():
             if stage.is_last:
                 continue
             order = self._order(stage, results)
-            if order and not any(self._is_promoted(r.genome, stage.place) for r in results):
-                self._record(stage, Promote(order[0]))
+            if order and not any(self._is_promoted(r.genome, stage) for r in results):
+                self._let_pass(order[0], stage)
                 return True
         return False
 
@@ -196,8 +207,8 @@ class AsynchronousSearch:
         sound = [r for r in results if not self._history.is_taken_out(r.genome)]
         return promotion_order(self.config, stage, sound)
 
-    def _is_promoted(self, genome: str, place: int) -> bool:
-        return isinstance(self._verdicts.get((genome, self._stages[place].name)), Promote)
+    def _is_promoted(self, genome: str, stage: Stage) -> bool:
+        return isinstance(self._verdicts.get((genome, stage.name)), Promote)
 
     def _record(self, stage: Stage, verdict: Verdict) -> None:
         self._verdicts[verdict.genome, stage.name] = verdict
@@ -211,9 +222,9 @@ class AsynchronousSearch:
 
     def _close(self) -> None:
         """Nothing goes on any more: a verdict for whoever has none, and the last survivors."""
-        for stage, results in reversed(list(self._rungs())):
+        for stage, results in reversed(list(self._by_stage())):
             order = self._order(stage, results)
-            quota = sum(self._is_promoted(r.genome, stage.place) for r in results)
+            quota = sum(self._is_promoted(r.genome, stage) for r in results)
             for place, genome in enumerate(order):
                 if (genome, stage.name) not in self._verdicts:
                     self._record(stage, Cut(genome, place=place + 1, quota=quota))
@@ -224,5 +235,5 @@ class AsynchronousSearch:
                     self._record(stage, Fail(failure.genome, failure.reason))
         newest = max(self._history.generations)
         if newest not in self._history.populations:
-            self._population.survive(newest, self._known())
+            self._population.survive(newest, self._history.known())
         self.is_closed = True

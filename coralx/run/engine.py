@@ -257,7 +257,10 @@ class Engine:
         """Genomes that may still train, or be a parent."""
         history = self.history
         if self.is_asynchronous and not self.is_exhausted:
-            return {genome for genome in history.genomes if not history.is_taken_out(genome)}
+            unborn = [g for g in history.genomes.values() if history.last_result(g.id) is None]
+            going_on = {genome for genome in history.genomes if not history.is_taken_out(genome)}
+            parents = {genome.inherits for genome in unborn if genome.inherits}
+            return going_on | parents | set(self.population.best(history.known()))
         generation = max(history.generations)
         if generation in history.populations:
             return set(history.populations[generation])

@@ -101,6 +101,10 @@ class History:
         """The genome's furthest stage that ended with finite numbers."""
         return self._last.get(genome)
 
+    def known(self) -> list[str]:
+        """Genomes that have completed a stage, in order of birth."""
+        return [genome for genome in self.genomes if genome in self._last]
+
     def is_taken_out(self, genome: str) -> bool:
         """Whether a stop rule or a failing worker ended the genome."""
         return genome in self._stopped or genome in self.failures

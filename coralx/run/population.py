@@ -123,10 +123,13 @@ class Population:
 
     def survive(self, generation: int, pool: Sequence[str]) -> None:
         """Record the parents of the next generation: the best of `pool`."""
+        self._ledger.append(GenerationCompleted(generation, self.best(pool)))
+
+    def best(self, pool: Sequence[str]) -> tuple[str, ...]:
+        """As many of `pool` as the population holds, best first."""
         standings = [self._standing(genome) for genome in pool]
         order = survival_order(standings, self.config.objectives)
-        survivors = tuple(order[: self._evolution.population_size])
-        self._ledger.append(GenerationCompleted(generation, survivors))
+        return tuple(order[: self._evolution.population_size])
 
     def _standing(self, genome: str) -> Standing:
         result = self._history.last_result(genome)
