@@ -19,6 +19,16 @@ A, B = ".lora_A.weight", ".lora_B.weight"
 
 
 @dataclass(frozen=True)
+class Update:
+    """A saved adapter: its weights, the factor s that goes with them, and the rank that its
+    configuration names."""
+
+    weights: Weights
+    scaling: float
+    rank: int
+
+
+@dataclass(frozen=True)
 class Transfer:
     """Weights as the child holds them. `factor` is what B was multiplied by where rank stayed or
     grew. `error` is the Frobenius norm of what the update lost, by truncation and with modules
@@ -65,7 +75,8 @@ def transfer(
             weights[name], weights[stem + B] = grown(down, up * factor, child[name])
             kept += squared_norm(up, down)
         else:
-            weights[name], weights[stem + B], discarded = shrunk(down, up * factor, rank)
+            small_down, small_up, discarded = shrunk(down, up * factor, rank)
+            weights[name], weights[stem + B] = grown(small_down, small_up, child[name])
             lost += discarded / factor**2
             kept += squared_norm(up, down) - discarded / factor**2
     stems = {name.removesuffix(A) for name in child if name.endswith(A)}
@@ -93,13 +104,14 @@ def shrunk(
     down: torch.Tensor, up: torch.Tensor, rank: int
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """A and B of a lower `rank` with the best approximation of B A, and the squared Frobenius norm
-    of what is lost: the sum of the squares of the discarded singular values.
+    of what is lost: the sum of the squares of the discarded singular values. Where B A has no more
+    rows or columns than `rank`, as many as it has.
 
     B A is never formed: its SVD follows from those of two thin QR factorisations.
     """
     left, upper = torch.linalg.qr(up.double())
     right, lower = torch.linalg.qr(down.double().T)
-    u, values, v = torch.linalg.svd(upper @ lower.T)
+    u, values, v = torch.linalg.svd(upper @ lower.T, full_matrices=False)
     root = values[:rank].sqrt()
     small_up = (left @ u[:, :rank]) * root
     small_down = (root[:, None] * v[:rank]) @ right.T
