@@ -19,6 +19,14 @@ ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
 
 @dataclass(frozen=True)
+class Shape:
+    """The rank of an adapter and its alpha."""
+
+    rank: int
+    alpha: float
+
+
+@dataclass(frozen=True)
 class Genes:
     """One LoRA configuration; alpha is a ratio to the rank, so that resizing keeps the scaling."""
 
@@ -38,15 +46,30 @@ class Genes:
         """LoRA alpha: ratio times rank."""
         return self.alpha_ratio * self.rank
 
+    @property
+    def shape(self) -> Shape:
+        """Rank and alpha of the finished adapter."""
+        return Shape(self.rank, self.alpha)
+
 
 GENE_NAMES: tuple[str, ...] = tuple(f.name for f in fields(Genes))
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Two parents' checkpoints made one: `mask` takes each module from either of them, `merge` adds
+    a share of both updates. `other` is the parent beside the one that the genome inherits from."""
+
+    kind: Literal["mask", "merge"]
+    other: str
 
 
 @dataclass(frozen=True)
 class Genome:
     """Genes with an identity and a history.
 
-    `inherits`: the parent whose weights it starts from, its own steps counted from 0. `continues`:
+    `inherits`: the parent whose weights it starts from, its own steps counted from 0; with a
+    `blend` only where those of both its parents together are no better. `continues`:
     the genome that it is a copy of, with other hyperparameters, taking its training up where it
     enters. `enters`: the place of the first stage that it trains in. `bracket`: the one it belongs
     to.
@@ -57,6 +80,7 @@ class Genome:
     genes: Genes
     parents: tuple[str, ...] = ()
     inherits: str | None = None
+    blend: Blend | None = None
     continues: str | None = None
     enters: int = 0
     bracket: int = 0
@@ -87,9 +111,12 @@ class Job:
 
     `resume_from` continues the genome's own previous stage, or that of the genome it is a copy of;
     `inherit_from` warm-starts a newborn
-    from another genome's checkpoint, whose lineage has trained `inherited_steps` before. Paths are
-    absolute; without a `checkpoint` path none is written. `data_fraction` is the share of the
-    fixed data order that the stage may see; `eval_limit` caps the validation rows (None: all).
+    from another genome's checkpoint, whose lineage has trained `inherited_steps` before. With
+    `blend_from`, the checkpoint of its other parent, it may start from both, whose lineages have
+    trained `blended_steps`. Paths are absolute; without a `checkpoint` path none is written.
+    `data_fraction` is the share of the fixed data order that the stage may see; `eval_limit` caps
+    the validation rows (None: all). `shape` is the adapter's in this stage (None: the genes' own),
+    from which it may still grow.
     """
 
     genome: Genome
@@ -104,6 +131,20 @@ class Job:
     inherit_from: str | None = None
     inherit_optimizer: bool = False
     inherited_steps: int = 0
+    blend_from: str | None = None
+    blended_steps: int = 0
+    shape: Shape | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The checkpoints that it starts from."""
+        paths = (self.resume_from, self.inherit_from, self.blend_from)
+        return tuple(path for path in paths if path is not None)
+
+    @property
+    def trained_shape(self) -> Shape:
+        """Rank and alpha that the stage trains."""
+        return self.shape or self.genome.genes.shape
 
 
 @dataclass(frozen=True)
@@ -145,19 +186,36 @@ class Divergence:
 
 
 @dataclass(frozen=True)
+class BlendTrial:
+    """A blend scored before any training, against the better parent's weights alone.
+
+    `share` is the better parent's: of the modules in a mask, its weight in a merge. The losses are
+    those of the stage's validation sample; the blend is `kept` where its own is lower.
+    """
+
+    kind: Literal["mask", "merge"]
+    other: str
+    share: float
+    parent_loss: float | None
+    blend_loss: float | None
+    kept: bool
+
+
+@dataclass(frozen=True)
 class Inheritance:
     """How the weights that a newborn started from carry its parent's function.
 
     `error` is the share of the parent's update that was lost, by truncation and with modules that
     the child does not adapt: a ratio of Frobenius norms, 0 where the function is unchanged.
     `dropped` and `added` are the kinds of modules that only the parent or only the child adapts;
-    the child's own start at zero output.
+    the child's own start at zero output. With a `blend` that was kept, it stands for the parent.
     """
 
     parent_rank: int
     error: float
     dropped: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
+    blend: BlendTrial | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +225,9 @@ class StageResult:
     `judged_steps` counts the stage's steps after warm-up. `checkpoint` is None after a divergence.
     `inherited_steps` counts the lineage's steps before this genome's birth; `trained_tokens` those
     that the model read while training (0: not counted). `notes` are remarks on how it was trained.
-    `inheritance` stands in the first stage of a genome that started from another's weights.
+    `inheritance` stands in the first stage of a genome that started from another's weights. `rank`
+    is the one that the stage trained (None: not recorded); all figures that depend on the adapter's
+    size are those of its final rank.
     """
 
     genome: str
@@ -186,6 +246,7 @@ class StageResult:
     trained_tokens: int = 0
     notes: tuple[str, ...] = ()
     inheritance: Inheritance | None = None
+    rank: int | None = None
 
     @property
     def seconds(self) -> float:

@@ -22,6 +22,7 @@ torch = pytest.importorskip("torch")
 from coralx.config import parse_config  # noqa: E402
 from coralx.files import verify_folder  # noqa: E402
 from coralx.records import (  # noqa: E402
+    Blend,
     Genes,
     Genome,
     Horizon,
@@ -29,6 +30,8 @@ from coralx.records import (  # noqa: E402
     Job,
     MeasureJob,
     Progress,
+    Shape,
+    StageResult,
 )
 from coralx.training.backend import Backend, create  # noqa: E402
 
@@ -400,3 +403,204 @@ def test_a_child_of_lower_rank_or_fewer_modules_records_what_it_lost(
     assert PART[task] not in carried.dropped
     assert len(carried.dropped) >= 3
     assert carried.added == ()
+
+
+# -- ranks that grow -------------------------------------------------------------------------------
+
+
+def logits(task: str, base: str, adapter: Path) -> torch.Tensor:
+    """Of two rows of token ids, by transformers and PEFT alone."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    torch.manual_seed(0)
+    if task == "sequence-classification":
+        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(base)
+    rows = torch.arange(4, 36).reshape(2, 16)
+    with torch.no_grad():
+        found: torch.Tensor = PeftModel.from_pretrained(model, str(adapter)).eval()(rows).logits
+    return found
+
+
+@pytest.mark.parametrize("early", [Shape(4, 4.0), Shape(4, 8.0)], ids=["by-stage", "published"])
+@pytest.mark.parametrize("changes", [{}, {"use_rslora": True}, {"use_dora": True}], ids=str)
+def test_a_stage_at_a_greater_rank_goes_on_from_the_same_function(
+    backend: Backend,
+    task: str,
+    config: dict[str, Any],
+    tmp_path: Path,
+    early: Shape,
+    changes: dict[str, bool],
+) -> None:
+    from safetensors.torch import load_file
+
+    genes = replace(GENES, rank=8, **changes)
+    id_ = "g00-00-aaaa"
+    small = backend.train(job(Genome(id_, 0, genes), tmp_path, 0, 10, shape=early), ignore)
+    still = Genome(id_, 0, replace(genes, learning_rate=1e-30))
+    grown = backend.train(
+        job(still, tmp_path, 10, 11, resume_from=str(tmp_path / "to-10"), shape=genes.shape),
+        ignore,
+    )
+    assert (small.rank, grown.rank) == (4, 8)
+    assert grown.inheritance is None
+    for name in (
+        "trainable_parameters",
+        "adapter_bytes",
+    ):  # of the finished adapter, from the first
+        assert small.metrics[name] == grown.metrics[name]
+    assert grown.metrics["eval_loss"] == pytest.approx(small.metrics["eval_loss"], rel=1e-5)
+    folders = tmp_path / "to-10", tmp_path / "to-11"
+    before, after = (logits(task, config["model"]["base"], folder) for folder in folders)
+    assert float((after - before).abs().max()) <= 1e-5 * float(before.abs().max())
+
+    factor = _scaling(early, genes) / _scaling(genes.shape, genes)
+    moments = [load_file(folder / "optimizer.safetensors") for folder in folders]
+    rows = columns = 0
+    for name, old in moments[0].items():
+        new = moments[1][name]
+        if name.endswith("|step"):
+            assert (float(old), float(new)) == (10, 11)
+        elif ".lora_A." in name:
+            assert new.shape[0] == 2 * old.shape[0]
+            assert not new[4:].any()  # where B is zero, A has no gradient yet
+            rows += 1
+        elif ".lora_B." in name and name.endswith("|exp_avg_sq"):
+            carried = 0.999 * old / factor**2
+            assert (new[:, :4] >= carried * (1 - 1e-5)).all()
+            assert (new[:, :4] <= carried + 1e-3).all()
+            columns += bool(new[:, 4:].any())
+    assert rows > 0
+    assert columns > 0
+
+
+def _scaling(shape: Shape, genes: Genes) -> float:
+    return shape.alpha / shape.rank ** (0.5 if genes.use_rslora else 1.0)
+
+
+def test_a_shape_like_the_genes_own_changes_no_byte(backend: Backend, tmp_path: Path) -> None:
+    genome = Genome("g00-00-aaaa", 0, GENES)
+    for name, shape in (("named", GENES.shape), ("unnamed", None)):
+        folder = tmp_path / name
+        backend.train(job(genome, folder, 0, 4, shape=shape), ignore)
+        backend.train(
+            job(genome, folder, 4, 8, resume_from=str(folder / "to-4"), shape=shape), ignore
+        )
+    assert adapter_bytes(tmp_path / "named/to-8") == adapter_bytes(tmp_path / "unnamed/to-8")
+
+
+# -- checkpoint crossover --------------------------------------------------------------------------
+
+
+def scaled(checkpoint: str | None, folder: Path, times: float) -> str:
+    """A copy whose update is so many times as large; a negative one does harm."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(str(checkpoint), folder)
+    path = folder / "adapter_model.safetensors"
+    weights = {k: times * v if ".lora_B." in k else v for k, v in load_file(path).items()}
+    save_file(weights, path, metadata={"format": "pt"})
+    return str(folder)
+
+
+def parents(backend: Backend, task: str, tmp_path: Path) -> tuple[StageResult, StageResult]:
+    """Two of different rank, scaling and modules."""
+    genes = GENES, replace(GENES, rank=8, alpha_ratio=2.0, target_modules=(PART[task],))
+    names = "g00-00-aaaa", "g00-01-bbbb"
+    return tuple(  # type: ignore[return-value]
+        backend.train(job(Genome(name, 0, own), tmp_path / name, 0, 40), ignore)
+        for name, own in zip(names, genes, strict=True)
+    )
+
+
+def newborn(
+    backend: Backend,
+    folder: Path,
+    kind: str | None,
+    better: str,
+    other: str,
+    rate: float = 1e-30,
+    **changes: Any,
+) -> StageResult:
+    blend = Blend(kind, "g00-01-bbbb") if kind else None  # type: ignore[arg-type]
+    genes = replace(GENES, rank=6, learning_rate=rate)
+    child = Genome("g01-00-cccc", 1, genes, inherits="g00-00-aaaa", blend=blend)
+    steps = {"inherited_steps": 10, "blended_steps": 20}
+    given = {"inherit_from": better, "blend_from": other if kind else None, **steps, **changes}
+    return backend.train(job(child, folder, 0, 1, **given), ignore)
+
+
+@pytest.mark.parametrize("kind", ["mask", "merge"])
+def test_a_blended_child_starts_at_the_lower_loss_of_blend_and_better_parent(
+    backend: Backend, task: str, tmp_path: Path, kind: str
+) -> None:
+    better, other = parents(backend, task, tmp_path)
+    child = newborn(backend, tmp_path, kind, str(better.checkpoint), str(other.checkpoint))
+    assert child.inheritance is not None
+    trial = child.inheritance.blend
+    assert trial is not None
+    assert (trial.kind, trial.other) == (kind, "g00-01-bbbb")
+    assert 0.0 <= trial.share <= 1.0
+    assert trial.parent_loss == pytest.approx(better.metrics["eval_loss"], rel=1e-5)
+    assert trial.blend_loss != pytest.approx(trial.parent_loss, rel=1e-6)
+    assert trial.kept == (trial.blend_loss < trial.parent_loss)
+    lower = min(trial.parent_loss, trial.blend_loss)
+    assert child.metrics["eval_loss"] == pytest.approx(lower, rel=1e-5)
+    assert child.inherited_steps == (20 if trial.kept else 10)
+    state = json.loads((tmp_path / "to-1/trainer_state.json").read_text())
+    assert state["inherited_steps"] == child.inherited_steps
+
+
+@pytest.mark.parametrize("kind", ["mask", "merge"])
+def test_a_harmful_blend_is_dropped_as_if_it_had_never_been(
+    backend: Backend, task: str, tmp_path: Path, kind: str
+) -> None:
+    better, other = parents(backend, task, tmp_path)
+    harmful = scaled(other.checkpoint, tmp_path / "harmful", -20)
+    given = {"rate": 1e-2, "inherit_optimizer": True}
+    paths = str(better.checkpoint), harmful
+    blended = newborn(backend, tmp_path / "blended", kind, *paths, **given)
+    plain = newborn(backend, tmp_path / "plain", None, *paths, **given)
+    assert blended.inheritance is not None
+    assert blended.inheritance.blend is not None
+    assert not blended.inheritance.blend.kept
+    assert blended.inheritance.blend.blend_loss > blended.inheritance.blend.parent_loss
+    assert replace(blended.inheritance, blend=None) == plain.inheritance
+    assert blended.inherited_steps == 10
+    assert adapter_bytes(tmp_path / "blended/to-1") == adapter_bytes(tmp_path / "plain/to-1")
+
+
+def test_a_blend_that_is_kept_counts_both_lineages_and_has_a_new_optimizer(
+    backend: Backend, tmp_path: Path
+) -> None:
+    parent = backend.train(job(Genome("g00-00-aaaa", 0, GENES), tmp_path / "p", 0, 80), ignore)
+    harmful = scaled(parent.checkpoint, tmp_path / "harmful", -4)
+    strong = scaled(parent.checkpoint, tmp_path / "strong", 8)
+    for name, with_optimizer in (("with", True), ("without", False)):
+        child = newborn(
+            backend,
+            tmp_path / name,
+            "merge",
+            harmful,
+            strong,  # so that 0.57 x -4 + 0.43 x 8 is nearly the parent itself
+            rate=1e-2,
+            inherit_optimizer=with_optimizer,
+        )
+        assert child.inheritance is not None
+        assert child.inheritance.blend is not None
+        assert child.inheritance.blend.kept
+        assert child.inherited_steps == 20
+        assert child.inheritance.error < 1e-6  # the sum is of rank 4, and fits into 6
+    assert adapter_bytes(tmp_path / "with/to-1") == adapter_bytes(tmp_path / "without/to-1")
+
+
+def test_a_blend_that_is_no_better_is_dropped(backend: Backend, tmp_path: Path) -> None:
+    parent = backend.train(job(Genome("g00-00-aaaa", 0, GENES), tmp_path / "p", 0, 10), ignore)
+    child = newborn(backend, tmp_path, "mask", str(parent.checkpoint), str(parent.checkpoint))
+    assert child.inheritance is not None
+    trial = child.inheritance.blend
+    assert trial is not None
+    assert trial.blend_loss == trial.parent_loss
+    assert not trial.kept

@@ -13,6 +13,7 @@ from coralx.config.rules import check_rule
 from coralx.config.section import Count, Exact, MetricName, Section
 
 Rule = Annotated[str, BeforeValidator(check_rule)]
+RankGrowth = Literal["off", "by-stage", "published"]
 
 SANITY_RULES: dict[Task, tuple[str, ...]] = {
     "sequence-classification": ("gradient_norm > 5.0", "loss_slope > 0"),
@@ -32,7 +33,8 @@ EARLY_EVAL_LIMIT = 512
 class TrainingStage(Section):
     """One rung. `eval_limit` rows of validation are scored, 512 where it is unset.
 
-    The last stage is always scored on the whole split: its `eval_limit` is refused.
+    The last stage is always scored on the whole split: its `eval_limit` is refused. On entering the
+    stage a genome's rank grows `rank_multiplier` times, up to its gene (`rank_growth: by-stage`).
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -43,6 +45,7 @@ class TrainingStage(Section):
     proxy_metrics: tuple[MetricName, ...] = ()
     promote_by: MetricName | None = None
     eval_limit: Count | None = None
+    rank_multiplier: Count = 1
 
 
 def _published_stages() -> tuple[TrainingStage, ...]:
@@ -79,19 +82,22 @@ def with_defaults(stages: Sequence[TrainingStage], task: Task) -> tuple[Training
 
 
 class HyperbandConfig(Section):
-    """The schedule; without `enable_hyperband` everyone trains to the end.
+    """The schedule; without `enable_hyperband` everyone trains to the end, at one rank.
 
     `brackets` of successive halving share a generation: each begins one stage later than the one
     before, so that its genomes are spared the earlier cuts. `promotion: asynchronous` promotes as
     soon as a genome is among the best that the stage has seen so far, so that no worker waits.
     `adaptive_budgets` moves what later generations spend from early to late stages as the
-    population converges.
+    population converges. `rank_growth`: genomes start below their rank and grow with the stages,
+    their function unchanged; `by-stage` as the stages' `rank_multiplier` say, `published`: on
+    entering the third stage a rank under 16 doubles and alpha stays.
     """
 
     enable_hyperband: bool = True
     brackets: Count = 1
     promotion: Literal["synchronous", "asynchronous"] = "synchronous"
     adaptive_budgets: bool = False
+    rank_growth: RankGrowth = "off"
     training_stages: Annotated[tuple[TrainingStage, ...], Field(min_length=1)] = Field(
         default_factory=_published_stages
     )
@@ -132,5 +138,31 @@ class HyperbandConfig(Section):
             raise ValueError(
                 f"the last stage ({self.training_stages[-1].name!r}) is scored on the whole "
                 "validation split; remove its eval_limit"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rank_grows_one_way(self) -> HyperbandConfig:
+        first, *later = self.training_stages
+        growing = [stage.name for stage in later if stage.rank_multiplier > 1]
+        if first.rank_multiplier > 1:
+            raise ValueError(
+                f"the first stage ({first.name!r}) begins at the starting rank, so its "
+                "rank_multiplier must be 1"
+            )
+        if growing and self.rank_growth != "by-stage":
+            raise ValueError(
+                f"stage {growing[0]!r} has a rank_multiplier, but rank_growth is "
+                f"{self.rank_growth}; set `rank_growth: by-stage`, or remove the multiplier"
+            )
+        if self.rank_growth == "by-stage" and not growing:
+            raise ValueError(
+                "rank_growth is by-stage, but no stage has a rank_multiplier above 1: nothing "
+                "would grow"
+            )
+        if self.rank_growth == "published" and len(self.training_stages) < 3:
+            raise ValueError(
+                "rank_growth is published, which grows on entering the third stage, but there are "
+                f"only {len(self.training_stages)}"
             )
         return self

@@ -13,6 +13,7 @@ from coralx.errors import DamagedRunError
 from coralx.events import GenerationStarted, RunStarted, StageDecided, WorkerStarted, WorkerStopped
 from coralx.records import Genome, Interval
 from coralx.report.efficiency import efficiency_of
+from coralx.report.origins import blends_of, growth_of
 from coralx.run.convergence import has_stalled, indicators
 from coralx.run.finale import default_finisher, front_of, non_dominated
 from coralx.run.history import History
@@ -69,6 +70,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         ],
         "stalled": has_stalled(config, history, stages[-1].name),
         "efficiency": efficiency_of(history, timetable, use),
+        "blends": blends_of(history),
         "stopped": _stopped(history),
         "not_judged": [
             {"stage": decision.stage, "generation": decision.generation, "genome": genome}
@@ -129,6 +131,7 @@ def _member(history: History, genome_id: str, layout: RunLayout | None) -> dict[
         "parents": list(genome.parents),
         "inherits": genome.inherits,
         "inheritance": _inheritance(history, genome_id),
+        "growth": growth_of(history, genome_id),
         "genes": genes_of(genome),
         "stage": stage,
         "validation": dict(result.metrics) if result else {},

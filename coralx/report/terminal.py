@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from coralx.report.origins import origin_lines
+
 WIDE = 110
 """Columns from which on the front is a table; below it is printed member by member."""
 
@@ -69,7 +71,7 @@ def _parts(report: Mapping[str, Any], *, wide: bool) -> list[RenderableType]:
             f"{member['genome']} ({member['stage']})" for member in report["provisional"][:6]
         )
         parts.append(Text(f"Provisional (before the last stage, non-dominated there): {names}"))
-    parts += [Text(line) for line in _convergence_lines(report)]
+    parts += [Text(line) for line in (*_convergence_lines(report), *origin_lines(report))]
     parts += [Text(""), _efficiency_table(report["efficiency"])]
     parts += [Text(line) for line in _efficiency_lines(report["efficiency"])]
     if report["stopped"] or report["failed"]:

@@ -106,8 +106,7 @@ class AsynchronousSearch:
     @property
     def sources(self) -> set[str]:
         """Checkpoints that jobs under way start from."""
-        starts = {job.resume_from or job.inherit_from for job in self._under_way.values()}
-        return {start for start in starts if start is not None}
+        return {source for job in self._under_way.values() for source in job.sources}
 
     def done(self, genome: str) -> None:
         """The genome's job has brought its outcome, and the ledger holds it."""

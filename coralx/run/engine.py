@@ -220,8 +220,8 @@ class Engine:
 
     def _verify_sources(self, jobs: Sequence[Job]) -> None:
         """Raise DamagedRunError for a checkpoint that a job starts from and that is not whole."""
-        for source in {job.resume_from or job.inherit_from for job in jobs} - {None}:
-            verify_folder(Path(str(source)))
+        for source in {source for job in jobs for source in job.sources}:
+            verify_folder(Path(source))
 
     def _is_too_large(self, genome: Genome, stage: Stage) -> bool:
         """Fail a genome that no worker could hold, rather than have it fail on every attempt."""

@@ -47,6 +47,7 @@ class History:
         self._trained_steps = 0
         self._last: dict[str, StageResult] = {}
         self._stopped: set[str] = set()
+        self._blended: dict[str, str] = {}
         for event in events:
             self.apply(event)
 
@@ -66,6 +67,9 @@ class History:
                 self._trained_steps += result.steps
                 if result.divergence is None:
                     self._last[result.genome] = result
+                trial = result.inheritance.blend if result.inheritance else None
+                if trial is not None and trial.kept:
+                    self._blended[result.genome] = trial.other
                 self.budget_spent = None
                 self.is_test_reused = self.is_test_reused or any(self.measurements)
             case BaselineTrained(result=result):
@@ -128,6 +132,29 @@ class History:
         result = self.results[genome, stage] if stage is not None else self._last.get(genome)
         own = result.last_step - self._born_at[genome] if result else 0
         return (result.inherited_steps if result else 0) + own
+
+    def joint_steps(self, *genomes: str) -> int:
+        """Steps that a blend of the genomes' weights has seen; those of a common ancestor count
+        once."""
+        steps: dict[str, int] = {}
+        waiting = [(name, self._kept_steps(name)) for name in genomes]
+        while waiting:
+            name, own = waiting.pop()
+            if steps.get(name, -1) >= own:
+                continue
+            steps[name] = own
+            genome = self.genomes[name]
+            parents = (genome.inherits, self._blended.get(name))
+            waiting += [(parent, self._kept_steps(parent)) for parent in parents if parent]
+            if genome.continues is not None:
+                copied = self._born_at[name] - self._born_at[genome.continues]
+                waiting.append((genome.continues, copied))
+        return sum(steps.values())
+
+    def _kept_steps(self, genome: str) -> int:
+        """Own steps by the last checkpoint."""
+        result = self._last.get(genome)
+        return self.lineage_steps(genome) - (result.inherited_steps if result else 0)
 
     def finished(self, last_stage: str) -> list[str]:
         """Ids of genomes that completed `last_stage` and were not taken out, in order of birth."""

@@ -8,6 +8,7 @@ from coralx.records import Genome, Horizon, Job, MeasureJob, Metrics
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
 from coralx.run.timetable import Timetable
+from coralx.schedule.growth import growth_of, shape_at
 from coralx.schedule.stages import Stage, horizon_of
 
 
@@ -23,6 +24,7 @@ class JobMaker:
         layout: RunLayout | None,
     ) -> None:
         self._with_optimizer = config.evolution.inherit == "adapter+optimizer"
+        self._growth = growth_of(config.hyperband_config)
         self._facts = facts
         self.timetable = timetable
         self.stages = timetable.stages
@@ -37,14 +39,17 @@ class JobMaker:
         copy of another, from where that one stood at the end of the stage before.
         """
         budgets, horizon = self._budgets(genome)
-        resume_from = inherit_from = None
-        first_step = inherited = 0
+        resume_from = inherit_from = blend_from = None
+        first_step = inherited = blended = 0
         if stage.place > genome.enters:
             resume_from = self._checkpoint(genome.id, self.stages[stage.place - 1].name)
         elif genome.continues is not None:
             resume_from = self._checkpoint(genome.continues, self.stages[stage.place - 1].name)
         elif genome.inherits is not None:
-            inherit_from = self._checkpoint(genome.inherits, self._last_stage(genome.inherits))
+            inherit_from = self._last_checkpoint(genome.inherits)
+            if genome.blend is not None:
+                blend_from = self._last_checkpoint(genome.blend.other)
+                blended = self._history.joint_steps(genome.inherits, genome.blend.other)
         if stage.place > genome.enters or genome.continues is not None:
             first_step = budgets[stage.place - 1]
         before = self._history.last_result(genome.id)
@@ -67,6 +72,9 @@ class JobMaker:
             inherit_from=inherit_from,
             inherit_optimizer=self._with_optimizer,
             inherited_steps=inherited,
+            blend_from=blend_from,
+            blended_steps=blended,
+            shape=shape_at(genome.genes, self._growth, stage.place),
             checkpoint=self._checkpoint(genome.id, stage.name),
         )
 
@@ -88,11 +96,11 @@ class JobMaker:
             self._budget_of[key] = budgets, horizon
         return self._budget_of[key]
 
-    def _last_stage(self, genome: str) -> str:
+    def _last_checkpoint(self, genome: str) -> str | None:
         result = self._history.last_result(genome)
         if result is None:
             raise LookupError(f"{genome} has completed no stage")
-        return result.stage
+        return self._checkpoint(genome, result.stage)
 
     def _checkpoint(self, genome: str, stage: str) -> str | None:
         return str(self._layout.checkpoint(genome, stage)) if self._layout else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,25 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from coralx.files import write_folder
-from coralx.records import ALL_LINEAR, Genes, Genome, Inheritance
+from coralx.records import ALL_LINEAR, Genes, Genome, Shape
 from coralx.rng import derive_seed
 from coralx.training.base import Base
-from coralx.training.rank import scaling, transfer
+from coralx.training.rank import Update, Weights, scaling
 
 ADAPTER = "adapter_model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "trainer_state.json"
 
 
-def lora_config(genes: Genes, base: Base) -> LoraConfig:
-    """PEFT's description of a genome; the base's head is trained whole and saved."""
+def lora_config(genes: Genes, shape: Shape, base: Base) -> LoraConfig:
+    """PEFT's description of a genome at some rank and alpha; the base's head is trained whole and
+    saved."""
     everywhere = genes.target_modules == ALL_LINEAR
     return LoraConfig(
         base_model_name_or_path=base.published_name,
         task_type=base.task_type,
-        r=genes.rank,
-        lora_alpha=genes.alpha,
+        r=shape.rank,
+        lora_alpha=shape.alpha,
         lora_dropout=genes.dropout,
         target_modules=ALL_LINEAR if everywhere else list(genes.target_modules),
         modules_to_save=list(base.head) or None,
@@ -44,11 +46,11 @@ def name_of(genome: Genome) -> str:
     return f"genome-{genome.id}".replace(".", "_")
 
 
-def add(model: PeftModel, genome: Genome, base: Base) -> None:
-    """A fresh adapter for `genome`, made active. Its weights depend on the genome's id alone; its
-    head starts as the base's, which the run's seed fixes."""
+def add(model: PeftModel, genome: Genome, shape: Shape, base: Base) -> None:
+    """A fresh adapter for `genome`, made active. Its weights depend on the genome's id and rank
+    alone; its head starts as the base's, which the run's seed fixes."""
     torch.manual_seed(derive_seed(genome.id, "adapter"))
-    model.add_adapter(name_of(genome), lora_config(genome.genes, base))
+    model.add_adapter(name_of(genome), lora_config(genome.genes, shape, base))
     model.set_adapter(name_of(genome))
 
 
@@ -57,34 +59,28 @@ def trainable(model: PeftModel) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def load_weights(model: PeftModel, adapter: str, checkpoint: Path) -> None:
-    """Put a checkpoint's weights into the adapter of that name, which is of the same shape."""
-    set_peft_model_state_dict(model, load_file(checkpoint / ADAPTER), adapter_name=adapter)
-
-
-def inherit_weights(model: PeftModel, adapter: str, checkpoint: Path) -> tuple[Inheritance, float]:
-    """Put another genome's weights into the fresh adapter of that name, whatever their ranks,
-    scalings and modules. Returns what became of the function, and what B was multiplied by."""
+def read(checkpoint: Path) -> Update:
+    """The update that a checkpoint holds, on the CPU."""
     saved = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
-    found = transfer(
-        load_file(checkpoint / ADAPTER),
-        scaling(saved),
-        _weights(model, adapter),
-        scaling(model.peft_config[adapter].to_dict()),
-    )
-    set_peft_model_state_dict(model, found.weights, adapter_name=adapter)
-    carried = Inheritance(
-        parent_rank=int(saved["r"]),
-        error=found.error,
-        dropped=_kinds(found.dropped),
-        added=_kinds(found.added),
-    )
-    return carried, found.factor
+    return Update(load_file(checkpoint / ADAPTER), scaling(saved), int(saved["r"]))
 
 
-def _kinds(stems: Sequence[str]) -> tuple[str, ...]:
-    """The last parts of module names, each once."""
-    return tuple(sorted({stem.rsplit(".", 1)[-1] for stem in stems}))
+def put(model: PeftModel, adapter: str, weights: Weights) -> None:
+    """Put weights into the adapter of that name, which is of the same shape."""
+    set_peft_model_state_dict(model, dict(weights), adapter_name=adapter)
+
+
+def weights(model: PeftModel, adapter: str) -> dict[str, torch.Tensor]:
+    """A copy of the adapter's weights on the CPU, by the names under which they are saved."""
+    state = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+    return {
+        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()
+    }
+
+
+def scaling_of(model: PeftModel, adapter: str) -> float:
+    """The factor s of the adapter of that name."""
+    return scaling(model.peft_config[adapter].to_dict())
 
 
 def load_optimizer(
@@ -158,7 +154,7 @@ def save(
     }
 
     def fill(folder: Path) -> None:
-        save_file(_weights(model, adapter), folder / ADAPTER, metadata={"format": "pt"})
+        save_file(weights(model, adapter), folder / ADAPTER, metadata={"format": "pt"})
         (folder / "adapter_config.json").write_text(_config_json(model, adapter), encoding="utf-8")
         save_file(moments, folder / OPTIMIZER)
         text = json.dumps(state, indent=2, sort_keys=True, allow_nan=False) + "\n"
@@ -167,15 +163,20 @@ def save(
     write_folder(checkpoint, fill)
 
 
-def size_in_bytes(model: PeftModel, adapter: str) -> int:
-    """Bytes of the adapter's tensors as saved."""
-    weights = _weights(model, adapter)
-    return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+def costs(model: PeftModel, adapter: str, growth: Fraction) -> dict[str, float | None]:
+    """`trainable_parameters` of the adapter of that name, which is active, and `adapter_bytes` as
+    saved: those that it will have once its rank has grown `growth` times."""
+    saved = weights(model, adapter)
+    sizes = {name: _grown_size(name, tensor, growth) for name, tensor in saved.items()}
+    size = sum(sizes[name] * tensor.element_size() for name, tensor in saved.items())
+    trained = sum(_grown_size(name, p, growth) for name, p in trainable(model).items())
+    return {"trainable_parameters": float(trained), "adapter_bytes": float(size)}
 
 
-def _weights(model: PeftModel, adapter: str) -> dict[str, torch.Tensor]:
-    state = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+def _grown_size(name: str, tensor: torch.Tensor, growth: Fraction) -> int:
+    """Elements of A or B are in proportion to the rank, those of heads and magnitudes are not."""
+    has_rank = ".lora_A." in name or ".lora_B." in name
+    return int(tensor.numel() * growth) if has_rank else tensor.numel()
 
 
 def _config_json(model: PeftModel, adapter: str) -> str:

@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from coralx.config.metrics import CAUSAL
 from coralx.config.schema import Config
 from coralx.data.sources import load_examples
 from coralx.data.subsets import batch_rows, subset_size
+from coralx.data.tasks import Figures
 from coralx.facts import Facts
 from coralx.records import (
     Genes,
     Genome,
-    Inheritance,
     Interval,
     Job,
     MeasureJob,
@@ -38,6 +38,7 @@ from coralx.training.loop import Trace, Trainer, predict
 from coralx.training.material import Material, task_of
 from coralx.training.precision import autocast, base_dtype, faster_precision, settled_precision
 from coralx.training.signals import loss_trend, typical_gradient_norm
+from coralx.training.starting import Start, begin
 
 TEMPLATE = "default"
 """The first adapter, which wraps the base; never trained. Genomes are added beside it."""
@@ -143,10 +144,11 @@ class AdaptingBackend(ABC):
     def train(self, job: Job, report: Report) -> StageResult:
         began = time.monotonic()
         genome = job.genome
-        adapters.add(self._model, genome, self._base)
+        adapters.add(self._model, genome, job.trained_shape, self._base)
         try:
-            inheritance, factor = self._take_over(job)
-            trainer = self._trainer(job, factor)
+            seed = self._config.experiment.seed
+            start = begin(self._model, job, seed, lambda: self._validated(job)["eval_loss"])
+            trainer = self._trainer(job, start)
             trace = trainer.run(job, report)
             trained = time.monotonic()
             metrics = {} if trace.divergence else self._figures_after(job, trace)
@@ -156,7 +158,7 @@ class AdaptingBackend(ABC):
                     "genome": genome.id,
                     "stage": job.stage,
                     "step": job.last_step,
-                    "inherited_steps": job.inherited_steps,
+                    "inherited_steps": start.inherited_steps,
                     "horizon": {
                         "total_steps": job.horizon.total_steps,
                         "warmup_steps": job.horizon.warmup_steps,
@@ -166,30 +168,19 @@ class AdaptingBackend(ABC):
                 adapters.save(path, self._model, adapters.name_of(genome), trainer.optimizer, state)
         finally:
             self._drop(adapters.name_of(genome))
-        overhead = time.monotonic() - began - trace.seconds - (evaluated - trained)
-        result = self._result(job, trace, metrics, evaluated - trained, overhead)
-        return replace(result, inheritance=inheritance)
+        evaluation = start.eval_seconds + evaluated - trained
+        overhead = time.monotonic() - began - trace.seconds - evaluation
+        return self._result(job, start, trace, metrics, evaluation, overhead)
 
-    def _take_over(self, job: Job) -> tuple[Inheritance | None, float]:
-        """Load the weights that the job starts from; what became of a parent's, and what B was
-        multiplied by."""
-        name = adapters.name_of(job.genome)
-        if job.resume_from is not None:
-            adapters.load_weights(self._model, name, Path(job.resume_from))
-        elif job.inherit_from is not None:
-            return adapters.inherit_weights(self._model, name, Path(job.inherit_from))
-        return None, 1.0
-
-    def _trainer(self, job: Job, factor: float) -> Trainer:
+    def _trainer(self, job: Job, start: Start) -> Trainer:
         genes = job.genome.genes
         parameters = adapters.trainable(self._model)
         optimizer = torch.optim.AdamW(
             parameters.values(), lr=genes.learning_rate, weight_decay=genes.weight_decay
         )
-        source = job.resume_from or (job.inherit_from if job.inherit_optimizer else None)
-        if source is not None:
+        if start.moments is not None:
             name = adapters.name_of(job.genome)
-            adapters.load_optimizer(optimizer, parameters, name, Path(source), factor)
+            adapters.load_optimizer(optimizer, parameters, name, start.moments, start.factor)
         order = self._material.order(genes.batch_size)
         subset = subset_size(len(order), job.data_fraction)
         return Trainer(
@@ -208,7 +199,13 @@ class AdaptingBackend(ABC):
         self._model.delete_adapter(adapter)
 
     def _result(
-        self, job: Job, trace: Trace, metrics: Metrics, eval_seconds: float, overhead: float
+        self,
+        job: Job,
+        start: Start,
+        trace: Trace,
+        metrics: Metrics,
+        eval_seconds: float,
+        overhead: float,
     ) -> StageResult:
         judged = max(0, job.last_step - max(job.first_step, job.horizon.warmup_steps))
         return StageResult(
@@ -222,47 +219,51 @@ class AdaptingBackend(ABC):
             train_seconds=trace.seconds,
             eval_seconds=eval_seconds,
             overhead_seconds=max(0.0, overhead),
-            inherited_steps=job.inherited_steps,
+            inherited_steps=start.inherited_steps,
             checkpoint=None if trace.divergence else job.checkpoint,
             divergence=trace.divergence,
             trained_tokens=trace.tokens,
             notes=self.notes_on(job.genome.genes),
+            inheritance=start.inheritance,
+            rank=job.trained_shape.rank,
         )
 
     # -- evaluation ------------------------------------------------------------------------------
 
     def _figures_after(self, job: Job, trace: Trace) -> dict[str, float | None]:
         """Every figure of the stage: predictions on validation, adapter, training signals."""
-        data = self._material.splits["validation"].first(job.eval_limit)  # in a stratified order
-        scores = predict(self._model, self._task, data, self._scoring)
         trend = loss_trend(_after_warmup(job, trace))
         return {
-            **self._task.figures(scores, data),
-            **self._costs(adapters.name_of(job.genome)),
+            **self._validated(job),
+            **self._costs(job.genome, job.trained_shape.rank),
             "train_loss": float(np.mean(trace.losses[-50:])) if trace.losses else None,
             "gradient_norm": typical_gradient_norm(trace.norms),
             "loss_slope": trend.slope if trend else None,
         }
 
-    def _costs(self, adapter: str) -> dict[str, float | None]:
-        parameters = sum(p.numel() for p in adapters.trainable(self._model).values())
-        size = adapters.size_in_bytes(self._model, adapter)
-        return {"trainable_parameters": float(parameters), "adapter_bytes": float(size)}
+    def _validated(self, job: Job) -> Figures:
+        """The figures of the stage's validation sample, by the adapter as it stands."""
+        data = self._material.splits["validation"].first(job.eval_limit)  # in a stratified order
+        return self._task.figures(predict(self._model, self._task, data, self._scoring), data)
+
+    def _costs(self, genome: Genome, rank: int) -> dict[str, float | None]:
+        """What the genome's finished adapter costs, whatever its rank is now: that is what its
+        skill is weighed against, in early stages too."""
+        growth = Fraction(genome.genes.rank, rank)
+        return adapters.costs(self._model, adapters.name_of(genome), growth)
 
     def measure(self, job: MeasureJob) -> Measurement:
         if job.genome is None:
             with self._model.disable_adapter():
                 return self._measured(None, {"trainable_parameters": 0.0, "adapter_bytes": 0.0})
-        adapters.add(self._model, job.genome, self._base)
+        name, genes = adapters.name_of(job.genome), job.genome.genes
+        adapters.add(self._model, job.genome, genes.shape, self._base)
         try:
-            adapters.load_weights(
-                self._model, adapters.name_of(job.genome), Path(str(job.checkpoint))
-            )
-            return self._measured(
-                job.genome, self._costs(adapters.name_of(job.genome)), job.validation
-            )
+            adapters.put(self._model, name, adapters.read(Path(str(job.checkpoint))).weights)
+            costs = self._costs(job.genome, genes.rank)
+            return self._measured(job.genome, costs, job.validation)
         finally:
-            self._drop(adapters.name_of(job.genome))
+            self._drop(name)
 
     def _measured(
         self, genome: Genome | None, costs: Metrics, validation: Metrics | None = None

@@ -98,7 +98,8 @@ class SimulatedBackend:
         curve = curve_of(genes)
         steps = job.last_step - job.first_step
         judged = max(0, job.last_step - max(job.first_step, job.horizon.warmup_steps))
-        seconds = steps * SECONDS_PER_STEP * (1 + genes.rank / 64)
+        rank = job.trained_shape.rank
+        seconds = steps * SECONDS_PER_STEP * (1 + rank / 64)
         rng = Random(derive_seed(self._seed, "simulated", job.genome.id, job.stage))  # noqa: S311
         diverged = curve.explodes and judged > 0
         metrics: dict[str, float | None] = {}
@@ -133,6 +134,7 @@ class SimulatedBackend:
             inherited_steps=job.inherited_steps,
             checkpoint=None if diverged else job.checkpoint,
             divergence=Divergence(step, "loss") if diverged else None,
+            rank=rank,
         )
 
     def measure(self, job: MeasureJob) -> Measurement:
