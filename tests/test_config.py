@@ -264,6 +264,21 @@ def test_values_that_make_no_sense_are_refused(text: str, path: str, says: str) 
     assert says in problem
 
 
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        (
+            "{inherit: off, checkpoint_crossover: {merge: 0.5}}",
+            "but `inherit` is off; set `inherit",
+        ),
+        ("{checkpoint_crossover: {mask: 0.6, merge: 0.5}}", "together they are at most 1"),
+        ("{checkpoint_crossover: {mask: -0.1}}", "evolution.checkpoint_crossover.mask: "),
+    ],
+)
+def test_checkpoints_that_cannot_be_crossed_are_refused(section: str, says: str) -> None:
+    assert says in only_problem_in(f"evolution: {section}")
+
+
 def test_two_stages_cannot_share_a_name() -> None:
     row = "name: A, epoch_budget: 1, data_percentage: 100, survival_rate: 1"
     assert "share the name 'A'" in only_problem_in(schedule(row, row))

@@ -24,6 +24,8 @@ from coralx.events import (
     WorkerStarted,
     WorkerStopped,
 )
+from coralx.records import Genome, StageResult
+from coralx.run.history import History
 from coralx.run.ledger import Ledger
 
 PLAIN_PEFT = Path(__file__).with_name("plain_peft.py")
@@ -163,6 +165,91 @@ def test_resized_children_inherit_from_any_better_parent_and_record_what_was_los
         assert (found.error > 0) == bool(shrinks)
         resized += genome.genes.rank != parent.rank or bool(found.dropped or found.added)
     assert resized > 0
+
+
+@pytest.fixture(scope="module")
+def crossing(tmp_path_factory: pytest.TempPathFactory, tiny_search: dict[str, Any]) -> Path:
+    """A run in which every child of two parents tries both their checkpoints, ranks grow, and only
+    needed checkpoints stay."""
+    folder = tmp_path_factory.mktemp("crossing")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_search))
+    output = coralx(
+        folder, "evolve", "tiny.yaml", "--set", "evolution.checkpoint_crossover.merge=1.0",
+        "--set", "hyperband_config.rank_growth=published", "--set", "evolution.generations=3",
+        "--set", "runtime.executor=in-process",
+    )  # fmt: skip
+    (folder / "output.txt").write_text(output)
+    return folder / "runs" / "tiny"
+
+
+def results(run: Path) -> list[StageResult]:
+    return [e.result for e in Ledger(run / "ledger.jsonl") if isinstance(e, StageCompleted)]
+
+
+def genomes_of(run: Path) -> dict[str, Genome]:
+    events = [e for e in Ledger(run / "ledger.jsonl") if isinstance(e, GenerationStarted)]
+    return {genome.id: genome for event in events for genome in event.genomes}
+
+
+def test_children_of_two_parents_start_from_both_where_that_is_better(crossing: Path) -> None:
+    history = History(Ledger(crossing / "ledger.jsonl"))
+    genomes = genomes_of(crossing)
+    tried = kept = longer = 0
+    for result in results(crossing):
+        genome = genomes[result.genome]
+        if result.stage != "S0_sanity":
+            before = history.results[genome.id, "S0_sanity"]
+            assert (result.inheritance, result.inherited_steps) == (None, before.inherited_steps)
+            continue
+        trial = result.inheritance.blend if result.inheritance else None
+        assert (trial is not None) == (genome.blend is not None) == (len(genome.parents) == 2)
+        if trial is None:
+            continue
+        tried += 1
+        assert genome.parents == (genome.inherits, trial.other)
+        assert trial.kept == (trial.blend_loss < trial.parent_loss)
+        alone = history.lineage_steps(str(genome.inherits))
+        both = history.joint_steps(*genome.parents)
+        assert alone <= both  # the other parent may be an ancestor of the better one
+        longer += alone < both
+        assert result.inherited_steps == (both if trial.kept else alone)
+        kept += trial.kept
+    assert tried >= 3
+    assert longer > 0
+    report = json.loads((crossing / "report.json").read_text())
+    assert (len(report["blends"]), sum(b["kept"] for b in report["blends"])) == (tried, kept)
+    output = (crossing.parents[1] / "output.txt").read_text()
+    assert f"Checkpoint crossover, kept for a lower loss: merge {kept} of {tried}" in output
+
+
+def test_checkpoints_that_no_one_needs_any_more_are_gone_all_the_same(crossing: Path) -> None:
+    """The run verified both parents' before each child began; those of the dead were dropped."""
+    history = History(Ledger(crossing / "ledger.jsonl"))
+    left = {path.parent.name for path in crossing.glob("checkpoints/*/*")}
+    report = json.loads((crossing / "report.json").read_text())
+    front = {member["genome"] for member in report["front"]}
+    assert left <= set(history.populations[2]) | front
+    assert front <= left
+    assert len(left) < len(history.genomes)
+
+
+def test_ranks_grow_to_the_genes_on_entering_the_third_stage(crossing: Path) -> None:
+    genomes = genomes_of(crossing)
+    for result in results(crossing):
+        early = result.stage in ("S0_sanity", "S1_shakeout")
+        assert result.rank == genomes[result.genome].genes.rank // (2 if early else 1)
+    report = json.loads((crossing / "report.json").read_text())
+    for member in report["front"]:
+        rank = member["genes"]["rank"]
+        assert member["growth"] == [{"stage": "S2_serious", "before": rank // 2, "rank": rank}]
+        config = json.loads((crossing / member["adapter"] / "adapter_config.json").read_text())
+        assert (config["r"], config["lora_alpha"]) == (rank, member["genes"]["alpha"])
+        sizes = {member["validation"]["trainable_parameters"]} | {
+            r.metrics["trainable_parameters"]
+            for r in results(crossing)
+            if r.genome == member["genome"]
+        }
+        assert len(sizes) == 1  # of the finished adapter, from the first stage on
 
 
 def test_an_adapter_scores_in_plain_peft_what_the_report_states(

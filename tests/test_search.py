@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -505,6 +506,69 @@ def test_child_inherits_only_from_a_better_parent_that_fits_and_may_donate(resiz
         kinds.add((fits, may))
         assert child.inherits == (better.id if fits and may else None)
     assert kinds == {(True, True), (True, False), (False, True), (False, False)}
+
+
+def crossed(count: int = 200, *, donors: Sequence[str] | None = None, **chances: float) -> Any:
+    """Parents by id and many of their children, any two of whose checkpoints may be crossed."""
+    population = founders(MIXED, 6, seed=2)
+    may = [genome.id for genome in population] if donors is None else donors
+    chosen = evolution(population_size=count, checkpoint_crossover=chances)
+    seen = [genome.genes for genome in population]
+    children = offspring(population, seen, may, MIXED, chosen, 1, seed=2)
+    return {genome.id: genome for genome in population}, children
+
+
+def test_checkpoint_crossover_leaves_every_other_draw_as_it_was() -> None:
+    _, plain = crossed()
+    _, blended = crossed(mask=0.5, merge=0.5)
+    assert all(child.blend is None for child in plain)
+    bred = [(child.id, child.genes, child.parents) for child in plain]
+    assert bred == [(child.id, child.genes, child.parents) for child in blended]
+    unblended = [child for child in blended if child.blend is None]
+    assert {child.id: child for child in unblended}.items() <= {c.id: c for c in plain}.items()
+
+
+def test_blended_children_have_two_parents_with_weights_whatever_their_shapes() -> None:
+    by_id, children = crossed(mask=0.5, merge=0.5)
+    shapes = set()
+    for child in children:
+        genes = [by_id[parent].genes for parent in child.parents]
+        may = len(genes) == 2 and len({child.genes.use_dora, *(g.use_dora for g in genes)}) == 1
+        if child.blend is None:  # DoRA is masked and never merged
+            assert not may or child.genes.use_dora
+            continue
+        assert may
+        assert (child.inherits, child.blend.other) == child.parents
+        assert child.blend.kind == "mask" or not child.genes.use_dora
+        shapes.add(child.genes.rank == genes[0].rank)
+    assert shapes == {True, False}
+    kinds = Counter(child.blend.kind for child in children if child.blend)
+    assert min(kinds.values()) > 3
+
+
+@pytest.mark.parametrize(("mask", "merge"), [(0.3, 0.2), (0.0, 0.4), (0.9, 0.0)])
+def test_kinds_of_crossover_come_about_as_often_as_their_chances_say(
+    mask: float, merge: float
+) -> None:
+    space = make_space(rank={"low": 2, "high": 64})
+    population = founders(space, 6, seed=2)
+    chosen = evolution(population_size=400, checkpoint_crossover={"mask": mask, "merge": merge})
+    donors = [genome.id for genome in population]
+    children = offspring(population, [], donors, space, chosen, 1, seed=3)
+    pairs = [child for child in children if len(child.parents) == 2]
+    kinds = Counter(child.blend.kind if child.blend else None for child in pairs)
+    assert kinds["mask"] / len(pairs) == pytest.approx(mask, abs=0.07)
+    assert kinds["merge"] / len(pairs) == pytest.approx(merge, abs=0.07)
+
+
+def test_without_weights_of_both_parents_nothing_is_crossed() -> None:
+    by_id, _ = crossed()
+    some = [id_ for id_, genome in by_id.items() if not genome.genes.use_dora][:2]
+    _, children = crossed(donors=some, mask=0.5, merge=0.5)
+    blended = [child for child in children if child.blend]
+    assert blended
+    assert all(set(child.parents) == set(some) for child in blended)
+    assert not any(child.blend for child in crossed(donors=(), mask=0.5, merge=0.5)[1])
 
 
 def test_founders_have_neither_parents_nor_an_inheritance() -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from coralx.config.crossover import CheckpointCrossover
 from coralx.config.metrics import (
     CATALOGUE,
     CAUSAL,
@@ -115,20 +116,31 @@ class Data(Section):
 class Evolution(Section):
     """`seed_genomes`: recipes of your own that open generation 0. `inherit`: what a child takes
     from its better parent where rank and modules agree; with `resize_adapters` also where they do
-    not, grown by zero output or shrunk by truncated SVD. `pbt_quantile`: the share of a stage's
-    survivors, the poorest, that give way to copies of the best with other hyperparameters
-    (population-based training). `patience`: generations without a move of hypervolume or diversity
-    after which the search ends."""
+    not, grown by zero output or shrunk by truncated SVD. `checkpoint_crossover`: how often it
+    starts from both parents. `pbt_quantile`: the share of a stage's survivors, the poorest, that
+    give way to copies of the best with other hyperparameters (population-based training).
+    `patience`: generations without a move of hypervolume or diversity after which the search
+    ends."""
 
     population_size: Annotated[int, Field(ge=2)] = 8
     generations: Count = 2
     patience: Count | None = None
     inherit: Literal["off", "adapter", "adapter+optimizer"] = "adapter"
     resize_adapters: bool = False
+    checkpoint_crossover: CheckpointCrossover = CheckpointCrossover()
     pbt_quantile: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
     seed_genomes: tuple[SeedGenome, ...] = ()
     crossover_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
     mutation_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
+
+    @model_validator(mode="after")
+    def _has_checkpoints_to_cross(self) -> Evolution:
+        if self.checkpoint_crossover.is_on and self.inherit == "off":
+            raise ValueError(
+                "checkpoint_crossover starts children from their parents' checkpoints, but "
+                "`inherit` is off; set `inherit: adapter`, or mask and merge to 0"
+            )
+        return self
 
 
 class Objective(Section):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from coralx.config.crossover import CheckpointCrossover
 from coralx.config.schema import Evolution, Objective
-from coralx.records import Genes, Genome, Metrics
+from coralx.records import Blend, Genes, Genome, Metrics
 from coralx.rng import derive_seed, generator
 from coralx.search.operators import crossover, mutate
 from coralx.search.pareto import as_minimised, best_first
@@ -78,6 +80,7 @@ def offspring(
     Parents win binary tournaments, in which the earlier place in `population` decides. `donors`
     are the ids whose weights a child may take: it inherits from its better parent if that is one
     of them and rank, modules and variant agree; with `resize_adapters`, DoRA or not alone must.
+    By the chances of `checkpoint_crossover` it may start from both, whatever their shapes.
     `seen` are the genes of every genome so far: none
     is trained twice. Fewer than the population's size are returned where the space has no more.
     """
@@ -93,17 +96,23 @@ def offspring(
         wanted.append(mutate(space, genes, evolution.mutation_probability, rng))
         pairs.append(parents)
     unique = _without_duplicates(space, wanted, set(seen), generation, seed)
-    return [
-        Genome(
+    children = []
+    for index, found in enumerate(unique):
+        if found is None:
+            continue
+        rng = generator(seed, "checkpoint-crossover", generation, index)
+        blend = _blend(found, pairs[index], donors, evolution.checkpoint_crossover, rng)
+        resize = evolution.resize_adapters or blend is not None
+        child = Genome(
             id=genome_id(seed, generation, index),
             generation=generation,
-            genes=genes,
+            genes=found,
             parents=tuple(parent.id for parent in pairs[index]),
-            inherits=_donor(genes, pairs[index][0], donors, resize=evolution.resize_adapters),
+            inherits=_donor(found, pairs[index][0], donors, resize=resize),
+            blend=blend,
         )
-        for index, genes in enumerate(unique)
-        if genes is not None
-    ]
+        children.append(child)
+    return children
 
 
 def _tournament(population: Sequence[Genome], rng: np.random.Generator) -> int:
@@ -116,6 +125,25 @@ def _donor(genes: Genes, parent: Genome, donors: Collection[str], *, resize: boo
     shape = ("use_dora",) if resize else ("rank", "target_modules", "use_dora", "use_rslora")
     fits = all(getattr(genes, name) == getattr(parent.genes, name) for name in shape)
     return parent.id if fits and parent.id in donors else None
+
+
+def _blend(
+    genes: Genes,
+    parents: Sequence[Genome],
+    donors: Collection[str],
+    chances: CheckpointCrossover,
+    rng: np.random.Generator,
+) -> Blend | None:
+    """How the child is to start from both its parents, if at all. Both must be donors, and agree
+    with the child in DoRA or not; DoRA is never merged."""
+    draw = rng.random()
+    if draw >= chances.mask + chances.merge or len(parents) < 2:
+        return None
+    kind: Literal["mask", "merge"] = "mask" if draw < chances.mask else "merge"
+    alike = all(parent.genes.use_dora == genes.use_dora for parent in parents)
+    fits = alike and not (genes.use_dora and kind == "merge")
+    may = all(parent.id in donors for parent in parents)
+    return Blend(kind, other=parents[1].id) if fits and may else None
 
 
 def _without_duplicates(
