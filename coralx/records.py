@@ -85,6 +85,12 @@ class Genome:
     enters: int = 0
     bracket: int = 0
 
+    @property
+    def donors(self) -> tuple[str, ...]:
+        """The genomes whose weights it may start from."""
+        others = (self.inherits, self.blend.other if self.blend else None, self.continues)
+        return tuple(donor for donor in others if donor is not None)
+
 
 @dataclass(frozen=True)
 class StageBudget:

@@ -346,6 +346,66 @@ def test_one_worker_decides_as_two_do(place: Path, run: Path) -> None:
     assert metrics(place / "runs" / "alone") == metrics(run)
 
 
+EVERYTHING = [
+    *("--set", "hyperband_config.brackets=2"),
+    *("--set", "evolution.pbt_quantile=0.5"),
+    *("--set", "evolution.resize_adapters=true"),
+    *("--set", "evolution.checkpoint_crossover.mask=0.5"),
+    *("--set", "evolution.checkpoint_crossover.merge=0.5"),
+    *("--set", "hyperband_config.rank_growth=published"),
+]
+
+
+def test_one_worker_decides_as_two_do_with_every_strategy_at_once(place: Path) -> None:
+    for name, workers in (("every-1", 1), ("every-2", 2)):
+        coralx(
+            place, "evolve", "tiny.yaml", "--name", name, "--quiet", *EVERYTHING,
+            "--set", f"runtime.workers={workers}",
+        )  # fmt: skip
+    alone, together = (place / "runs" / name for name in ("every-1", "every-2"))
+    assert decisions(alone) == decisions(together)
+    assert metrics(alone) == metrics(together)
+    events = list(Ledger(together / "ledger.jsonl"))
+    born = [g for e in events if isinstance(e, GenerationStarted) for g in e.genomes]
+    assert {genome.bracket for genome in born} == {0, 1}
+    copies = [g for e in events if isinstance(e, StageDecided) for g in e.newborn]
+    assert copies
+    results = [e.result for e in events if isinstance(e, StageCompleted)]
+    assert {genome.id for genome in copies} <= {result.genome for result in results}
+    assert any(result.inheritance and result.inheritance.blend for result in results)
+    assert any(result.rank for result in results)
+
+
+def test_asynchronous_promotion_with_two_workers_survives_a_kill(place: Path) -> None:
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "coralx", "evolve", "tiny.yaml", "--name", "asha"),
+            *("--set", "hyperband_config.promotion=asynchronous"),
+        ],
+        cwd=place,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    killed = place / "runs" / "asha"
+    deadline = time.monotonic() + 120
+    while not (killed / "ledger.jsonl").exists() or len(metrics(killed)) < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = metrics(killed)
+    coralx(place, "evolve", "--resume", "asha")
+    done = [e.result for e in Ledger(killed / "ledger.jsonl") if isinstance(e, StageCompleted)]
+    assert len(done) == len(metrics(killed))  # no completed stage was trained again
+    assert before.items() <= metrics(killed).items()
+    report = json.loads((killed / "report.json").read_text())
+    assert report["completed"]
+    assert report["front"]
+    for member in report["front"]:
+        assert (killed / "best" / member["genome"] / "adapter_model.safetensors").is_file()
+
+
 def test_a_killed_run_resumes_to_the_same_end(
     place: Path, run: Path, report: dict[str, Any]
 ) -> None:

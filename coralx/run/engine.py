@@ -259,7 +259,7 @@ class Engine:
         if self.is_asynchronous and not self.is_exhausted:
             unborn = [g for g in history.genomes.values() if history.last_result(g.id) is None]
             going_on = {genome for genome in history.genomes if not history.is_taken_out(genome)}
-            parents = {genome.inherits for genome in unborn if genome.inherits}
+            parents = {parent for genome in unborn for parent in genome.donors}
             return going_on | parents | set(self.population.best(history.known()))
         generation = max(history.generations)
         if generation in history.populations:
