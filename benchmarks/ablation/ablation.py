@@ -1,18 +1,19 @@
 """What each strategy of the search brings: on and off, on the quickstart's task, at equal steps.
 
     python benchmarks/ablation/ablation.py [--seeds 1 2 3] [--steps 900] [--only NAME ...]
-                                           [--results FOLDER] [--jobs 2]
+                                           [--results TABLE.csv] [--jobs 2]
 
 Every search has the same data, model, stages and number of optimizer steps (`budget.max_steps`,
 which ends it wherever it stands); only one setting differs from the first row. Prints a table in
 Markdown: hypervolume of the front and the best adapter's AUROC, both on the test split, median and
-range over the seeds. Reports are kept under `--results`, so that an interrupted benchmark goes on
-and further rows can be added.
+range over the seeds. Outcomes are kept in `--results`, so that an interrupted benchmark goes on and
+further rows can be added; delete the table to measure anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import datetime
 import json
 import math
@@ -20,8 +21,10 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -73,25 +76,59 @@ def front_quality(report: dict[str, Any]) -> tuple[float, float]:
     return hypervolume(np.asarray(points), np.ones(2)), best["test"]["auroc"]["value"]
 
 
-def run(name: str, seed: int, steps: int, results: Path) -> dict[str, Any]:
-    """One search's report, made unless it lies under `results` already."""
-    label = f"{name.replace(' ', '-')}-{seed}"
-    stored = results / f"{label}-{steps}.json"
-    if not stored.is_file():
-        settings = (*COMMON, f"experiment.seed={seed}", f"budget.max_steps={steps}")
-        command = [sys.executable, "-m", "coralx", "evolve"]
-        command += [str(ROOT / "configs" / "quickstart.yaml"), "--name", label, "--quiet"]
-        for setting in (*settings, *VARIANTS[name]):
-            command += ["--set", setting]
-        print(f"{datetime.datetime.now():%H:%M:%S} {label}", file=sys.stderr, flush=True)
-        # a search that its budget ends is done; one without a result exits with 3
-        done = subprocess.run(command, cwd=results, stdout=subprocess.DEVNULL, check=False)
-        report = results / "runs" / label / "report.json"
-        if done.returncode not in (0, 3) or not report.is_file():
-            raise SystemExit(f"{label} ended with exit code {done.returncode}")
-        stored.write_text(report.read_text(encoding="utf-8"), encoding="utf-8")
-    found: dict[str, Any] = json.loads(stored.read_text(encoding="utf-8"))
-    return found
+@dataclass(frozen=True)
+class Outcome:
+    """What one search brought; figures on the test split."""
+
+    setting: str
+    seed: int
+    budget: int
+    hypervolume: float
+    best_auroc: float
+    genomes: int
+    steps: int
+
+
+def run(name: str, seed: int, budget: int, folder: Path) -> Outcome:
+    """One search, its run folder under `folder`."""
+    label = f"{name.replace(' ', '-')}-{seed}-{budget}"
+    settings = (*COMMON, f"experiment.seed={seed}", f"budget.max_steps={budget}")
+    command = [sys.executable, "-m", "coralx", "evolve"]
+    command += [str(ROOT / "configs" / "quickstart.yaml"), "--name", label, "--quiet"]
+    for setting in (*settings, *VARIANTS[name]):
+        command += ["--set", setting]
+    print(f"{datetime.datetime.now():%H:%M:%S} {label}", file=sys.stderr, flush=True)
+    # a search without a result exits with 3: that is a result here
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=False)
+    path = folder / "runs" / label / "report.json"
+    if done.returncode not in (0, 3) or not path.is_file():
+        raise SystemExit(f"{label} ended with exit code {done.returncode}")
+    report = json.loads(path.read_text(encoding="utf-8"))
+    stages = report["efficiency"]["stage_breakdown"].values()
+    volume, auroc = front_quality(report)
+    genomes = report["efficiency"]["total_genomes"]
+    steps = sum(stage["trained_steps"] for stage in stages)
+    return Outcome(name, seed, budget, round(volume, 6), round(auroc, 6), genomes, steps)
+
+
+def read(path: Path) -> list[Outcome]:
+    """The outcomes that a table holds."""
+    if not path.is_file():
+        return []
+    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    types = {field.name: field.type for field in fields(Outcome)}
+    kinds = {"str": str, "int": int, "float": float}
+    return [Outcome(**{k: kinds[str(types[k])](v) for k, v in row.items()}) for row in rows]
+
+
+def add(path: Path, outcome: Outcome) -> None:
+    """Append an outcome to the table."""
+    is_new = not path.is_file()
+    with path.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Outcome)], lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerow(asdict(outcome))
 
 
 def spread(values: Sequence[float]) -> str:
@@ -99,41 +136,52 @@ def spread(values: Sequence[float]) -> str:
     return f"{median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
-def row(name: str, reports: Sequence[dict[str, Any]]) -> str:
+def row(name: str, outcomes: Sequence[Outcome]) -> str:
     """One line of the table."""
-    volumes, aurocs = zip(*(front_quality(report) for report in reports), strict=True)
-    trained = [
-        sum(stage["trained_steps"] for stage in report["efficiency"]["stage_breakdown"].values())
-        for report in reports
+    cells = [
+        name,
+        spread([outcome.hypervolume for outcome in outcomes]),
+        spread([outcome.best_auroc for outcome in outcomes]),
+        f"{median(outcome.genomes for outcome in outcomes):g}",
+        f"{median(outcome.steps for outcome in outcomes):g}",
+        str(len(outcomes)),
     ]
-    genomes = median(report["efficiency"]["total_genomes"] for report in reports)
-    cells = [name, spread(volumes), spread(aurocs), f"{genomes:g}", f"{median(trained):g}"]
     return "| " + " | ".join(cells) + " |"
+
+
+def table(outcomes: Sequence[Outcome], budget: int) -> list[str]:
+    """What the outcomes under one budget say, in Markdown."""
+    lines = [
+        "| setting | hypervolume (test) | best test AUROC | genomes | steps | seeds |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in VARIANTS:
+        found = [o for o in outcomes if o.setting == name and o.budget == budget]
+        if found:
+            lines.append(row(name, found))
+    return lines
 
 
 def main() -> None:
     """Run what is missing, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--results", type=Path, default=ROOT / "runs" / "ablation")
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results.csv"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     chosen = parser.parse_args()
-    results: Path = chosen.results.resolve()
-    results.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(chosen.jobs) as pool:
-        reports = {
-            (name, seed): pool.submit(run, name, seed, chosen.steps, results)
-            for seed in chosen.seeds
-            for name in chosen.only
-        }
+    known = {(o.setting, o.seed, o.budget) for o in read(chosen.results)}
+    wanted = [(name, seed, chosen.steps) for seed in chosen.seeds for name in chosen.only]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(chosen.jobs) as pool:
+        searches = [pool.submit(run, *one, Path(folder)) for one in wanted if one not in known]
+        for search in as_completed(searches):
+            add(chosen.results, search.result())
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    print(f"{datetime.date.today()}, {machine}; {chosen.steps} steps, seeds {chosen.seeds}:\n")
-    print("| setting | hypervolume (test) | best test AUROC | genomes | steps |")
-    print("| --- | --- | --- | --- | --- |")
-    for name in chosen.only:
-        print(row(name, [reports[name, seed].result() for seed in chosen.seeds]))
+    print(f"{datetime.date.today()}, {machine}; {chosen.steps} steps a search:\n")
+    print("\n".join(table(read(chosen.results), chosen.steps)))
 
 
 if __name__ == "__main__":
