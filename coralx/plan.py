@@ -18,8 +18,8 @@ from coralx.schedule.cost import Plan, plan_of
 from coralx.schedule.stages import stages_of
 
 
-def plan_for(config: Config) -> Plan:
-    """The hyperband plan of one generation.
+def plan_for(config: Config, generation: int = 0) -> Plan:
+    """The hyperband plan of one generation; one after the first trains its newborn alone.
 
     Raises ConfigError where neither data.steps_per_epoch nor data.limit tells an epoch's length.
     """
@@ -27,7 +27,7 @@ def plan_for(config: Config) -> Plan:
     facts = InProcessExecutor("simulated").start(simulated, None, _ignore)
     return plan_of(
         stages_of(config.hyperband_config.training_stages),
-        config.evolution.population_size,
+        config.evolution.births(generation),
         config.evolution.generations,
         facts.steps_per_epoch(config.training.batch_size),
         config.hyperband_config.brackets,

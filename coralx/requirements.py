@@ -101,9 +101,11 @@ def _ends(gene: Gene) -> Sequence[Any]:
 
 def _kept(config: Config) -> int:
     """The most checkpoints that lie on disk at once, if no stop rule takes a genome out."""
-    population = config.evolution.population_size
+    evolution, schedule = config.evolution, config.hyperband_config
     if config.runtime.keep_checkpoints == "needed":
-        return 2 * population  # parents and newborns
-    schedule = config.hyperband_config
-    sizes = cohort_sizes(schedule_of(schedule), population, brackets_of(schedule))
-    return sum(sizes) * config.evolution.generations
+        return evolution.population_size + evolution.births(1)  # parents and newborns
+    stages, brackets = schedule_of(schedule), brackets_of(schedule)
+    return sum(
+        sum(cohort_sizes(stages, evolution.births(generation), brackets))
+        for generation in range(evolution.generations)
+    )

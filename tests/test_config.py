@@ -205,6 +205,36 @@ def test_a_problem_between_entries_is_reported_along_with_the_others() -> None:
     assert any("listed twice" in problem for problem in problems)
 
 
+@pytest.mark.parametrize(
+    ("listed", "path", "says"),
+    [
+        ("[auroc == 0.7]", "constraints.0", "a constraint reads `metric op number`"),
+        ("[auroc > 0.7, aurok > 0.1]", "constraints.1", "did you mean 'auroc'?"),
+        ("[auroc > high]", "constraints.0", "a constraint reads"),
+        ("[auroc > 1e999]", "constraints.0", "not a finite number"),
+        ("[0.7]", "constraints.0", "expected text, found 0.7"),
+        ("auroc > 0.7", "constraints", "expected a list"),
+        ("[perplexity < 5]", "constraints", "has no metric 'perplexity'"),
+        ("[auroc > 0.7, auroc>0.70]", "constraints", "`auroc>0.70` is listed twice"),
+        ("[auroc <= 0.5, f1 > 0, auroc > 0.5]", "constraints", "no figure meets both `auroc <="),
+        ("[auroc >= 0.6, auroc <= 0.5]", "constraints", "no figure meets both"),
+    ],
+)
+def test_constraints_that_cannot_be_read_or_met_are_refused(
+    listed: str, path: str, says: str
+) -> None:
+    problem = only_problem_in(f"constraints: {listed}")
+    assert problem.startswith(f"{path}: ")
+    assert says in problem
+
+
+def test_constraints_are_kept_as_they_were_written() -> None:
+    listed = ["trainable_parameters <= 5e5", "auroc>=.7", "auroc <= 0.7", "loss_slope < -0.1"]
+    config = read(dump_yaml(make_config(constraints=listed)))
+    assert config.constraints == tuple(listed)
+    assert make_config().constraints == ()
+
+
 @pytest.mark.parametrize("rate", ["0", "1.5", "-0.1", ".nan"])
 def test_survival_rate_lies_above_zero_and_at_most_at_one(rate: str) -> None:
     problem = only_problem_in(

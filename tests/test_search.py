@@ -23,7 +23,6 @@ from coralx.search.nsga2 import (
     offspring,
     survival_order,
 )
-from coralx.search.operators import crossover, mutate, polynomial_mutation, sbx
 from coralx.search.pareto import (
     as_minimised,
     best_first,
@@ -32,6 +31,7 @@ from coralx.search.pareto import (
     hypervolume,
     ranks,
 )
+from coralx.search.selection import in_order
 from coralx.search.space import Continuous, Integer, Space, default_recipe
 
 MIXED = make_space(
@@ -121,60 +121,6 @@ def test_genes_that_are_not_searched_are_the_training_section_s() -> None:
     assert (genes.weight_decay, genes.warmup_ratio, genes.batch_size) == (0.01, 0.1, 4)
 
 
-# -- operators -----------------------------------------------------------------------------------
-
-
-@given(units, units, seeds)
-def test_numeric_operators_stay_in_the_unit_interval(u1: float, u2: float, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    assert 0 <= sbx(u1, u2, rng) <= 1
-    assert 0 <= polynomial_mutation(u1, rng) <= 1
-
-
-def test_crossover_of_equal_numbers_changes_nothing() -> None:
-    assert sbx(0.3, 0.3, np.random.default_rng(0)) == 0.3
-
-
-def test_numeric_operators_stay_near_their_parents_and_go_both_ways() -> None:
-    rng = np.random.default_rng(1)
-    children = np.array([sbx(0.4, 0.6, rng) for _ in range(2000)])
-    assert abs(children.mean() - 0.5) < 0.01
-    assert np.minimum(abs(children - 0.4), abs(children - 0.6)).mean() < 0.03
-    mutants = np.array([polynomial_mutation(0.5, rng) for _ in range(2000)])
-    assert abs(mutants.mean() - 0.5) < 0.01
-    assert 0.005 < mutants.std() < 0.1
-
-
-@given(seeds, units)
-@settings(max_examples=60, deadline=None)
-def test_bred_genomes_lie_in_the_space(seed: int, probability: float) -> None:
-    rng = np.random.default_rng(seed)
-    first, second = MIXED.sample(2, rng)
-    child = crossover(MIXED, first, second, rng)
-    assert MIXED.contains(child)
-    assert MIXED.contains(mutate(MIXED, child, probability, rng))
-    for name in ("alpha_ratio", "target_modules", "use_dora"):
-        assert getattr(child, name) in (getattr(first, name), getattr(second, name))
-
-
-def test_mutation_with_probability_zero_changes_nothing_and_one_varies() -> None:
-    rng = np.random.default_rng(5)
-    genes = MIXED.sample(1, rng)[0]
-    assert mutate(MIXED, genes, 0.0, rng) == genes
-    mutant = mutate(MIXED, genes, 1.0, rng)
-    assert mutant.target_modules != genes.target_modules
-    assert mutant.use_dora != genes.use_dora
-    assert mutant.learning_rate != genes.learning_rate
-
-
-def test_ordered_choices_move_one_step() -> None:
-    space = make_space(rank={"choices": [32, 2, 8, 4, 16]})
-    start = space.build({name: gene.decode(0.5) for name, gene in space.genes.items()})
-    assert start.rank == 8
-    rng = np.random.default_rng(0)
-    assert {mutate(space, start, 1.0, rng).rank for _ in range(50)} == {4, 16}
-
-
 # -- ranks ---------------------------------------------------------------------------------------
 
 values = st.one_of(st.integers(0, 3).map(float), st.just(math.nan))
@@ -236,6 +182,29 @@ def test_directions_are_turned_once_and_missing_figures_are_nan() -> None:
     points = as_minimised(figures, [SKILL, SIZE])
     assert points[0].tolist() == [-0.9, 5.0]
     assert np.isnan(points[1]).all()
+
+
+@given(
+    st.lists(st.tuples(st.none() | st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12),
+    st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_directions_turn_figures_round_and_missing_ones_stand_last(
+    rows: list[tuple[int | None, int]], keep: bool
+) -> None:
+    ids = [f"g{i:02d}" for i in range(len(rows))]
+    figures: list[Metrics] = [{"auroc": a, "trainable_parameters": b} for a, b in rows]
+    turned: list[Metrics] = [
+        {"auroc": None if a is None else -a, "trainable_parameters": -b} for a, b in rows
+    ]
+    opposite = [
+        Objective(metric="auroc", direction="minimize"),
+        Objective(metric="trainable_parameters", direction="maximize"),
+    ]
+    order = in_order(ids, figures, [SKILL, SIZE], keep_first_objective=keep)
+    assert order == in_order(ids, turned, opposite, keep_first_objective=keep)
+    missing = [rows[ids.index(genome)][0] is None for genome in order]
+    assert missing == sorted(missing)
 
 
 # -- crowding, fronts, hypervolume ---------------------------------------------------------------
@@ -453,15 +422,33 @@ def test_offspring_lie_in_the_space_and_are_a_function_of_the_seed(seed: int) ->
     assert rows != generations(MIXED, 3, seed + 1)
 
 
-@pytest.mark.parametrize("size", [3, 8, 11])
-@pytest.mark.parametrize("seed", range(3))
+@given(seeds, st.integers(1, 14), st.integers(2, 6), st.sampled_from([0, 0.3, 0.9]))
+@settings(max_examples=40, deadline=None)
 def test_no_configuration_is_bred_twice_and_an_exhausted_space_brings_fewer(
-    size: int, seed: int
+    seed: int, ranks_: int, size: int, elite: float
 ) -> None:
-    rows = generations(tiny_space(size), 4, seed, population_size=4)
+    rows = generations(tiny_space(ranks_), 4, seed, population_size=size, elite_fraction=elite)
     genes = [genome.genes for row in rows for genome in row]
-    assert len(genes) == len(set(genes)) == size
-    assert [len(row) for row in rows] == [min(4, max(0, size - 4 * g)) for g in range(4)]
+    assert len(genes) == len(set(genes))
+    left = ranks_
+    for generation, row in enumerate(rows):
+        births = evolution(population_size=size, elite_fraction=elite).births(generation)
+        assert len(row) == min(births, left)
+        left -= len(row)
+
+
+@given(seeds, st.floats(0, 1), st.floats(0, 1))
+@settings(max_examples=30, deadline=None)
+def test_no_configuration_is_bred_twice_in_a_space_without_end(
+    seed: int, crossover: float, mutation: float
+) -> None:
+    """Also where children would be copies of their parents."""
+    chances = {"crossover_probability": crossover, "mutation_probability": mutation}
+    rows = generations(MIXED, 4, seed, population_size=5, **chances)
+    genes = [genome.genes for row in rows for genome in row]
+    assert len(genes) == len(set(genes)) == 20
+    ids = [genome.id for row in rows for genome in row]
+    assert len(set(ids)) == 20
 
 
 def test_same_modules_in_another_order_are_the_same_configuration() -> None:
@@ -573,6 +560,18 @@ def test_without_weights_of_both_parents_nothing_is_crossed() -> None:
 
 def test_founders_have_neither_parents_nor_an_inheritance() -> None:
     assert all(not g.parents and g.inherits is None for g in founders(MIXED, 6, seed=2))
+
+
+def test_the_contest_decides_who_breeds() -> None:
+    """Turned round, the last places breed most; the better parent is still the earlier one."""
+    population = founders(MIXED, 6, seed=2)
+    order = {genome.id: place for place, genome in enumerate(population)}
+    chosen = evolution(population_size=60)
+    children = offspring(population, [], [], MIXED, chosen, 1, seed=2, contest=max)
+    places = [[order[parent] for parent in child.parents] for child in children]
+    assert all(found == sorted(set(found)) for found in places)
+    everyone = [place for found in places for place in found]
+    assert everyone.count(5) > everyone.count(3) > everyone.count(0)
 
 
 def test_one_parent_alone_breeds() -> None:

@@ -60,8 +60,8 @@ def known_backend(name: str | None) -> str | None:
 
 def warn_of_few_finishers(config: Config, console: Console, *, quiet: bool) -> None:
     """Say it before anything is paid if the front is going to be meagre."""
-    schedule, population = config.hyperband_config, config.evolution.population_size
-    warning = finisher_warning(schedule_of(schedule), population, brackets_of(schedule))
+    schedule, births = config.hyperband_config, config.evolution.fewest_births
+    warning = finisher_warning(schedule_of(schedule), births, brackets_of(schedule))
     if warning and not quiet:
         console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
 

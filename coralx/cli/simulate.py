@@ -30,17 +30,22 @@ def command(
     config = load_config(config_path, overrides or ())
     with errors_naming(config_path):
         plan = plan_for(config)
+        has_elite = config.evolution.fewest_births < plan.population_size
+        later = plan_for(config, 1) if has_elite else None
         strategies = compare(config)
     if as_json:
         print_json(
             {
                 "plan": plan_json(plan),
+                **({"later_plan": plan_json(later)} if later else {}),
                 "strategies": [vars(strategy) for strategy in strategies],
             }
         )
         return
     console = output_console()
     _print_plan(plan, console)
+    if later:
+        _print_later(later, console)
     console.print()
     _print_strategies(strategies, config.objectives[0].metric, console)
 
@@ -71,6 +76,15 @@ def _print_plan(plan: Plan, console: Console) -> None:
         f"Naive full training: {number(plan.naive_steps):,} steps. Restarting every stage is "
         f"{float(plan.restart_speedup):.2f}x cheaper, continuing from checkpoints (the default) "
         f"{float(plan.continue_speedup):.2f}x.",
+        highlight=False,
+    )
+
+
+def _print_later(plan: Plan, console: Console) -> None:
+    genomes = ", ".join(f"{stage.name} {stage.genomes}" for stage in plan.stages)
+    console.print(
+        f"Each later generation trains its {plan.population_size} newborn alone ({genomes}): "
+        f"{number(plan.continue_steps):,} steps, continuing from checkpoints.",
         highlight=False,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.markup import escape
 
 from coralx.cli.shared import ConfigPath, Overrides, errors_naming, output_console
@@ -10,7 +12,7 @@ from coralx.config.inputs import missing_inputs
 from coralx.config.modes import mode_of
 from coralx.schedule.brackets import brackets_of, cohort_sizes
 from coralx.schedule.cost import finisher_warning
-from coralx.schedule.stages import schedule_of
+from coralx.schedule.stages import Stage, schedule_of
 from coralx.search.space import own_recipes, space_of
 from coralx.training.backend import refuse_contradiction
 
@@ -26,19 +28,26 @@ def command(config_path: ConfigPath, overrides: Overrides = None) -> None:
         own_recipes(config, space_of(config))
         refuse_contradiction(config, config.runtime.backend)
     stages = schedule_of(config.hyperband_config)
-    population = config.evolution.population_size
+    births, fewest = config.evolution.births(0), config.evolution.fewest_births
     brackets = brackets_of(config.hyperband_config)
     console = output_console()
-    sizes = ", ".join(
-        f"{stage.name} {size}"
-        for stage, size in zip(stages, cohort_sizes(stages, population, brackets), strict=True)
-    )
+    sizes = _sizes(stages, births, brackets)
+    if fewest < births:
+        sizes += f"; newborn in each later one: {_sizes(stages, fewest, brackets)}"
     console.print(f"{config_path}: sound ({mode_of(config)})", soft_wrap=True, highlight=False)
     console.print(f"genomes a generation: {sizes}", soft_wrap=True, highlight=False)
+    if config.constraints:
+        shown = escape(", ".join(config.constraints))
+        console.print(f"constraints: {shown}", soft_wrap=True, highlight=False)
     if config.model.base is None or config.data.train is None:
         console.print("It names no model or no data: it can be simulated, not trained.")
     warnings = missing_inputs(config)
-    if (few := finisher_warning(stages, population, brackets)) is not None:
+    if (few := finisher_warning(stages, fewest, brackets)) is not None:
         warnings.append(few)
     for warning in warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
+
+
+def _sizes(stages: Sequence[Stage], births: int, brackets: int) -> str:
+    sizes = zip(stages, cohort_sizes(stages, births, brackets), strict=True)
+    return ", ".join(f"{stage.name} {size}" for stage, size in sizes)

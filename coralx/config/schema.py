@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -15,8 +16,13 @@ from coralx.config.metrics import (
     default_objectives,
     offered_metrics,
 )
-from coralx.config.rules import parse_rule
-from coralx.config.section import Count, MetricName, Section
+from coralx.config.rules import (
+    check_constraint,
+    parse_constraint,
+    parse_rule,
+    refuse_contradictions,
+)
+from coralx.config.section import Count, Exact, MetricName, Section
 from coralx.config.space import SearchSpace, SeedGenome
 from coralx.config.stages import HyperbandConfig, TrainingStage, with_defaults
 
@@ -26,6 +32,8 @@ Labels = Annotated[
 Positive = Annotated[float, Field(gt=0.0)]
 Place = Annotated[int, Field(ge=0)]
 Column = str | Place
+Constraint = Annotated[str, BeforeValidator(check_constraint)]
+"""What must hold of a genome, `metric op number`; op is one of < <= > >=."""
 
 
 class Experiment(Section):
@@ -120,7 +128,9 @@ class Evolution(Section):
     starts from both parents. `pbt_quantile`: the share of a stage's survivors, the poorest, that
     give way to copies of the best with other hyperparameters (population-based training).
     `patience`: generations without a move of hypervolume or diversity after which the search
-    ends."""
+    ends. `elite_fraction`: the share of the population (rounded down) that is carried over without
+    retraining; only the rest of a later generation is newly bred. `selection`: what spreads a
+    front, crowding (nsga2) or, for three objectives and more, reference points (nsga3)."""
 
     population_size: Annotated[int, Field(ge=2)] = 8
     generations: Count = 2
@@ -130,6 +140,8 @@ class Evolution(Section):
     checkpoint_crossover: CheckpointCrossover = CheckpointCrossover()
     pbt_quantile: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
     seed_genomes: tuple[SeedGenome, ...] = ()
+    elite_fraction: Annotated[Exact, Field(ge=0, lt=1)] = Decimal(0)
+    selection: Literal["nsga2", "nsga3"] = "nsga2"
     crossover_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
     mutation_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
 
@@ -141,6 +153,16 @@ class Evolution(Section):
                 "`inherit` is off; set `inherit: adapter`, or mask and merge to 0"
             )
         return self
+
+    def births(self, generation: int) -> int:
+        """How many genomes are born in a generation: the elite of a later one are not."""
+        elite = int(self.elite_fraction * self.population_size) if generation else 0
+        return max(1, self.population_size - elite)
+
+    @property
+    def fewest_births(self) -> int:
+        """How many genomes are born in the generation with the fewest: the last."""
+        return self.births(self.generations - 1)
 
 
 class Objective(Section):
@@ -220,7 +242,11 @@ class Budget(Section):
 
 
 class Config(Section):
-    """A whole config; every section and key has a default."""
+    """A whole config; every section and key has a default.
+
+    `constraints` must hold: a genome that misses one is worse than any that meets all, and of two
+    that miss some the one that misses by less is better (see `search/constraints.py`).
+    """
 
     experiment: Experiment = Experiment()
     model: Model = Model()
@@ -232,6 +258,7 @@ class Config(Section):
             Objective(metric=metric) for metric in default_objectives(data["model"].task)
         )
     )
+    constraints: tuple[Constraint, ...] = ()
     hyperband_config: HyperbandConfig = HyperbandConfig()
     training: Training = Training()
     runtime: Runtime = Runtime()
@@ -262,6 +289,15 @@ class Config(Section):
         if "model" in info.data:  # else it was refused, and its task is not known
             offered_metrics(info.data["model"].task, names)
         return objectives
+
+    @field_validator("constraints", mode="after")
+    @classmethod
+    def _can_be_met(cls, constraints: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        refuse_contradictions(constraints)
+        if "model" in info.data:
+            names = [parse_constraint(text).metric for text in constraints]
+            offered_metrics(info.data["model"].task, names)
+        return constraints
 
     @field_validator("hyperband_config", mode="after")
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from coralx.config import Config
 from coralx.events import RunStarted
 from coralx.schedule.brackets import brackets_of
@@ -30,25 +32,25 @@ def opening_lines(config: Config, event: RunStarted) -> list[str]:
 
 def _plan_lines(config: Config, event: RunStarted) -> list[str]:
     """What is about to be paid, if no stop rule takes a genome out."""
-    population = config.evolution.population_size
+    evolution, schedule = config.evolution, config.hyperband_config
+    stages, brackets = schedule_of(schedule), brackets_of(schedule)
     steps = event.facts.steps_per_epoch(config.training.batch_size)
-    plan = plan_of(
-        schedule_of(config.hyperband_config),
-        population,
-        config.evolution.generations,
-        steps,
-        brackets_of(config.hyperband_config),
-    )
-    stages = ", ".join(
+    births = [evolution.births(generation) for generation in range(evolution.generations)]
+    plans = [plan_of(stages, count, len(births), steps, brackets) for count in births]
+    plan = plans[0]
+    cohorts = ", ".join(
         f"{stage.name} {stage.genomes} x {float(stage.steps_per_genome):,.6g}"
         for stage in plan.stages
     )
-    total = float(plan.continue_steps) * plan.generations
+    later = f" ({births[-1]} newborn in each later one)" if births[-1] < births[0] else ""
+    naive = sum((each.naive_steps for each in plans), Fraction(0))
+    total = sum((each.continue_steps for each in plans), Fraction(0))
+    restarted = sum((each.restart_steps for each in plans), Fraction(0))
     return [
-        f"plan: {plan.generations} generations, in each (genomes x total steps): {stages}",
-        f"      {total:,.6g} steps together, {float(plan.naive_steps) * plan.generations:,.6g} if "
-        f"all {population * plan.generations} genomes were trained to the end "
-        f"({float(plan.continue_speedup):.2f}x; {float(plan.restart_speedup):.2f}x if every stage "
+        f"plan: {plan.generations} generations, in each (genomes x total steps): {cohorts}{later}",
+        f"      {float(total):,.6g} steps together, {float(naive):,.6g} if "
+        f"all {sum(births)} genomes were trained to the end "
+        f"({float(naive / total):.2f}x; {float(naive / restarted):.2f}x if every stage "
         f"restarted); {steps:,} steps an epoch",
         *(
             [f"      and up to {float(plan.stages[-1].steps_per_genome):,.6g} for the baseline"]

@@ -15,6 +15,7 @@ from coralx.events import (
     StageDecided,
 )
 from coralx.records import Genome, Progress
+from coralx.run.finale import front_of
 from coralx.run.history import History
 from coralx.schedule.brackets import brackets_of, entries
 from coralx.schedule.stages import Stage, schedule_of
@@ -103,9 +104,10 @@ class Standings:
             started.facts.steps_per_epoch(self.config.training.batch_size) if started else 0
         )
         brackets = brackets_of(self.config.hyperband_config)
-        cohorts = entries(self.stages, self.config.evolution.population_size, brackets)
+        evolution = self.config.evolution
         steps = jobs = 0
-        for generation in range(self.config.evolution.generations):
+        for generation in range(evolution.generations):
+            cohorts = entries(self.stages, evolution.births(generation), brackets)
             promoted: int | None = None
             for stage, (begun, going_on) in zip(self.stages, cohorts, strict=True):
                 continued = going_on if promoted is None else min(going_on, promoted)
@@ -119,20 +121,14 @@ class Standings:
         return steps, jobs
 
     def best(self) -> tuple[str, float] | None:
-        """The best finished genome on the first objective, and its figure."""
-        objective = self.config.objectives[0]
+        """The front's best genome on the first objective, and its figure."""
         last = self.stages[-1].name
-        figures = {
-            genome: value
-            for genome in self.history.finished(last)
-            if (value := self.history.results[genome, last].metrics.get(objective.metric))
-            is not None
-        }
-        if not figures:
+        front = front_of(self.config, self.history, last)
+        if not front:
             return None
-        pick = max if objective.direction == "maximize" else min
-        best = pick(figures, key=lambda genome: figures[genome])
-        return best, figures[best]
+        figures = self.history.results[front[0], last].metrics
+        value = figures[self.config.objectives[0].metric]
+        return None if value is None else (front[0], value)
 
     def latest(self, genome: str) -> float | None:
         """The genome's last figure on the first objective."""

@@ -13,6 +13,7 @@ from coralx.errors import DamagedRunError
 from coralx.events import GenerationStarted, RunStarted, StageDecided, WorkerStarted, WorkerStopped
 from coralx.records import Genome, Interval
 from coralx.report.efficiency import efficiency_of
+from coralx.report.feasibility import feasibility_warnings
 from coralx.report.origins import blends_of, growth_of
 from coralx.run.convergence import has_stalled, indicators
 from coralx.run.finale import default_finisher, front_of, non_dominated
@@ -60,6 +61,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             {"metric": objective.metric, "direction": objective.direction}
             for objective in config.objectives
         ],
+        "constraints": list(config.constraints),
         "baselines": _baselines(config, history, stages[-1].name),
         "front": [_member(history, genome, layout) for genome in members],
         "provisional": [
@@ -82,7 +84,10 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             for failure in history.failures.values()
         ],
         "notes": _notes(history),
-        "warnings": _warnings(entries),
+        "warnings": [
+            *_warnings(entries),
+            *feasibility_warnings(config, history, members, stages[-1].name),
+        ],
         "workers": _workers(entries),
     }
 

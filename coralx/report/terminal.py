@@ -65,6 +65,8 @@ def _parts(report: Mapping[str, Any], *, wide: bool) -> list[RenderableType]:
     parts: list[RenderableType] = [Text.from_markup(title)]
     if report["mode"] == "simulation" or report["backend"] == "simulated":
         parts.append(Text("Simulated: nothing was trained, no figure here is evidence."))
+    if report["constraints"]:
+        parts.append(Text(f"Constraints: {', '.join(report['constraints'])}"))
     parts += [Text(""), _front_table(report) if wide else _front_blocks(report)]
     if report["provisional"]:
         names = ", ".join(

@@ -204,7 +204,7 @@ class AsynchronousSearch:
     def _order(self, stage: Stage, results: Sequence[StageResult]) -> list[str]:
         """The genomes of a rung that no rule took out, best first."""
         sound = [r for r in results if not self._history.is_taken_out(r.genome)]
-        return promotion_order(self.config, stage, sound)
+        return promotion_order(self.config, stage, sound, len(results))
 
     def _is_promoted(self, genome: str, stage: Stage) -> bool:
         return isinstance(self._verdicts.get((genome, stage.name)), Promote)

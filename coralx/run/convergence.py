@@ -8,6 +8,7 @@ import numpy as np
 
 from coralx.config import Config
 from coralx.run.history import History
+from coralx.search.constraints import constraints_of, violations
 from coralx.search.indicators import box_of, diversity, relative_hypervolume, spacing
 from coralx.search.pareto import as_minimised, front
 from coralx.search.space import space_of
@@ -19,8 +20,9 @@ MOVED = 0.01
 @dataclass(frozen=True)
 class Indicators:
     """A generation's figures. `hypervolume` is that of the front so far, a share of the box that
-    the first finishers span: the same box for the whole run. None before anyone has finished.
-    `front` counts its members; `diversity` is that of the surviving population."""
+    the first finishers span: the same box for the whole run. None before anyone has finished who
+    meets the constraints; others count for nothing. `front` counts its members; `diversity` is that
+    of the surviving population."""
 
     generation: int
     front: int
@@ -36,7 +38,8 @@ def indicators(config: Config, history: History, last_stage: str) -> list[Indica
     figures = [history.results[genome, last_stage].metrics for genome in finished]
     points = as_minimised(figures, config.objectives)
     born = np.asarray([history.genomes[genome].generation for genome in finished])
-    sound = ~np.isnan(points).any(axis=1)
+    feasible = violations(figures, constraints_of(config)) == 0
+    sound = feasible & ~np.isnan(points).any(axis=1)
     first = born[sound].min() if sound.any() else None
     box = box_of(points[sound & (born == first)]) if first is not None else None
     found = []

@@ -13,20 +13,34 @@ from coralx.run.history import History
 from coralx.schedule.promotion import decide
 from coralx.schedule.rules import judge
 from coralx.schedule.stages import Stage
-from coralx.search.pareto import as_minimised, best_first
+from coralx.search.constraints import constraints_of
 from coralx.search.pbt import exploit
+from coralx.search.selection import in_order, niching_of
 from coralx.search.space import space_of
 from coralx.verdicts import Promote, Replace, Verdict
 
 
-def promotion_order(config: Config, stage: Stage, results: Sequence[StageResult]) -> list[str]:
-    """Best first: by `promote_by` where the stage names a metric, else by the objectives."""
+def promotion_order(
+    config: Config,
+    stage: Stage,
+    results: Sequence[StageResult],
+    entered: int,
+    generation: int = 0,
+) -> list[str]:
+    """Best first: by `promote_by` where the stage names a metric, else by the objectives; those
+    that meet the constraints first in either case. `entered` genomes compete for the places."""
     objectives = config.objectives
     if stage.promote_by is not None:
         direction = CATALOGUE[stage.promote_by].direction
         objectives = (Objective(metric=stage.promote_by, direction=direction),)
-    points = as_minimised([result.metrics for result in results], objectives)
-    return best_first([r.genome for r in results], points, keep_first_objective=True)
+    return in_order(
+        [result.genome for result in results],
+        [result.metrics for result in results],
+        objectives,
+        constraints_of(config),
+        niching_of(config, stage.quota(entered), "promote", generation, stage.name),
+        keep_first_objective=True,
+    )
 
 
 def decide_stage(
@@ -42,7 +56,7 @@ def decide_stage(
         results = [history.results[g, stage.name] for g in members if g not in failed]
         judgement = judge(stage.stop_when, results)
         sound = [result for result in results if result.genome not in judgement.breaches]
-        order = promotion_order(config, stage, sound)
+        order = promotion_order(config, stage, sound, len(members), generation)
         verdicts += decide(stage, results, order, judgement.breaches, failed)
         not_judged += judgement.not_judged
         warnings += judgement.warnings

@@ -13,6 +13,7 @@ from coralx.run.history import BASELINE, History
 from coralx.run.jobs import JobMaker
 from coralx.run.ledger import Ledger
 from coralx.schedule.stages import Stage
+from coralx.search.constraints import constraints_of, violations
 from coralx.search.pareto import as_minimised, front
 from coralx.search.space import default_recipe, space_of
 
@@ -26,11 +27,15 @@ def non_dominated(
     config: Config, history: History, genomes: Sequence[str], stage: str
 ) -> tuple[str, ...]:
     """Those of `genomes` that no other dominates by the figures of `stage`, the best on the first
-    objective first."""
+    objective first. Only feasible ones if there are any, else those that miss the constraints by
+    the least."""
     figures = [history.results[genome, stage].metrics for genome in genomes]
     points = as_minimised(figures, config.objectives)
+    missed = violations(figures, constraints_of(config))
     firsts = dict(zip(genomes, points[:, 0], strict=True))
-    return tuple(sorted(front(genomes, points), key=lambda genome: (firsts[genome], genome)))
+    return tuple(
+        sorted(front(genomes, points, missed), key=lambda genome: (firsts[genome], genome))
+    )
 
 
 def default_finisher(config: Config, history: History, last_stage: str) -> str | None:

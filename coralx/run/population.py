@@ -15,8 +15,11 @@ from coralx.run.ledger import Ledger
 from coralx.run.timetable import Timetable
 from coralx.schedule.adaptive import adapted
 from coralx.schedule.brackets import bracket_sizes, brackets_of
+from coralx.search.constraints import constraints_of
 from coralx.search.indicators import diversity
+from coralx.search.mating import tournament
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
+from coralx.search.selection import niching_of
 from coralx.search.space import own_recipes, space_of
 from coralx.training.memory import tight
 
@@ -53,7 +56,7 @@ class Population:
             return self._history.generations[generation]
         genomes = self._in_brackets(self._born(generation), generation)
         if genomes:
-            wanted = len(self._given) or self._evolution.population_size
+            wanted = len(self._given) or self._evolution.births(generation)
             short = (
                 f"the search space holds no more configurations: {len(genomes)} of {wanted} genomes"
             )
@@ -73,6 +76,12 @@ class Population:
             own = own_recipes(self.config, self.space)
             return founders(self.space, self._evolution.population_size, seed, own)
         parents = self._history.populations[generation - 1]
+        contest = tournament(
+            [self._standing(genome) for genome in parents],
+            self.config.objectives,
+            constraints_of(self.config),
+            by_crowding=self._evolution.selection == "nsga2",
+        )
         return offspring(
             population=[self._history.genomes[genome] for genome in parents],
             seen=[genome.genes for genome in self._history.genomes.values()],
@@ -81,6 +90,7 @@ class Population:
             evolution=self._evolution,
             generation=generation,
             seed=seed,
+            contest=contest,
         )
 
     def _in_brackets(self, genomes: Sequence[Genome], generation: int) -> list[Genome]:
@@ -128,8 +138,11 @@ class Population:
     def best(self, pool: Sequence[str]) -> tuple[str, ...]:
         """As many of `pool` as the population holds, best first."""
         standings = [self._standing(genome) for genome in pool]
-        order = survival_order(standings, self.config.objectives)
-        return tuple(order[: self._evolution.population_size])
+        size, generation = self._evolution.population_size, len(self._history.populations)
+        niching = niching_of(self.config, size, "survive", generation)
+        constraints = constraints_of(self.config)
+        order = survival_order(standings, self.config.objectives, constraints, niching)
+        return tuple(order[:size])
 
     def _standing(self, genome: str) -> Standing:
         result = self._history.last_result(genome)

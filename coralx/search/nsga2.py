@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from coralx.config.crossover import CheckpointCrossover
+from coralx.config.rules import ParsedRule
 from coralx.config.schema import Evolution, Objective
 from coralx.records import Blend, Genes, Genome, Metrics
 from coralx.rng import derive_seed, generator
-from coralx.search.operators import crossover, mutate
-from coralx.search.pareto import as_minimised, best_first
-from coralx.search.space import Space, default_recipe
+from coralx.search.nsga3 import Niching
+from coralx.search.operators import cross_values, mutate, mutate_values
+from coralx.search.selection import in_order
+from coralx.search.space import Gene, Space, default_recipe
 
 REPAIR_ATTEMPTS = 200
 """Mutations tried on a duplicate before the space counts as exhausted."""
@@ -31,15 +33,25 @@ class Standing:
     taken_out: bool
 
 
-def survival_order(standings: Sequence[Standing], objectives: Sequence[Objective]) -> list[str]:
+def survival_order(
+    standings: Sequence[Standing],
+    objectives: Sequence[Objective],
+    constraints: Sequence[ParsedRule] = (),
+    niching: Niching | None = None,
+) -> list[str]:
     """Ids, best first: by the furthest completed stage, there the sound before those taken out,
-    then by non-dominated rank and crowding. Figures of different stages are never compared."""
+    then as in `selection.in_order`. Figures of different stages are never compared.
+
+    With `niching`, each stage's genomes are niched over those of its places that the further ones
+    leave open.
+    """
     ordered: list[str] = []
     groups = sorted({(-s.place, s.taken_out) for s in standings})
     for group in groups:
         members = [s for s in standings if (-s.place, s.taken_out) == group]
-        points = as_minimised([s.metrics for s in members], objectives)
-        ordered += best_first([s.genome for s in members], points)
+        ids, metrics = [s.genome for s in members], [s.metrics for s in members]
+        left = replace(niching, places=niching.places - len(ordered)) if niching else None
+        ordered += in_order(ids, metrics, objectives, constraints, left)
     return ordered
 
 
@@ -74,27 +86,26 @@ def offspring(
     evolution: Evolution,
     generation: int,
     seed: int,
+    contest: Callable[[int, int], int] = min,
 ) -> list[Genome]:
-    """The next generation's genomes, bred from `population` (best first).
+    """The next generation's newborn genomes, bred from `population` (best first); those of the
+    population that survive are carried over beside them.
 
-    Parents win binary tournaments, in which the earlier place in `population` decides. `donors`
-    are the ids whose weights a child may take: it inherits from its better parent if that is one
-    of them and rank, modules and variant agree; with `resize_adapters`, DoRA or not alone must.
-    By the chances of `checkpoint_crossover` it may start from both, whatever their shapes.
-    `seen` are the genes of every genome so far: none
-    is trained twice. Fewer than the population's size are returned where the space has no more.
+    Parents win binary tournaments, in which `contest` says which of two places wins: as
+    `mating.tournament` has it, else the earlier one. `donors` are the ids whose weights a child may
+    take: it inherits from its better parent if that is one of them and rank, modules and variant
+    agree; with `resize_adapters`, DoRA or not alone must. By the chances of `checkpoint_crossover`
+    it may start from both, whatever their shapes. `seen` are the genes of every genome so far: none
+    is trained twice. Fewer are returned where the space has no more.
     """
+    values = [space.values(parent.genes) for parent in population]
     wanted: list[Genes] = []
     pairs: list[tuple[Genome, ...]] = []
-    for index in range(evolution.population_size):
+    for index in range(evolution.births(generation)):
         rng = generator(seed, "breed", generation, index)
-        better, other = sorted((_tournament(population, rng), _tournament(population, rng)))
-        parents = tuple(population[place] for place in dict.fromkeys((better, other)))
-        genes = parents[0].genes
-        if len(parents) == 2 and rng.random() < evolution.crossover_probability:
-            genes = crossover(space, genes, parents[1].genes, rng)
-        wanted.append(mutate(space, genes, evolution.mutation_probability, rng))
-        pairs.append(parents)
+        parents, child = breed(space.genes, values, evolution, contest, rng)
+        wanted.append(space.build(child))
+        pairs.append(tuple(population[place] for place in parents))
     unique = _without_duplicates(space, wanted, set(seen), generation, seed)
     children = []
     for index, found in enumerate(unique):
@@ -115,8 +126,25 @@ def offspring(
     return children
 
 
-def _tournament(population: Sequence[Genome], rng: np.random.Generator) -> int:
-    return int(min(rng.integers(len(population), size=2)))
+def breed(
+    genes: Mapping[str, Gene],
+    population: Sequence[Mapping[str, Any]],
+    evolution: Evolution,
+    contest: Callable[[int, int], int],
+    rng: np.random.Generator,
+) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """One child of a population of gene values, best first: its parents' places, the better one
+    first (one alone where it won both tournaments), and the child's values.
+
+    Where there is no crossover, and in the half of the genes that SBX leaves alone, the child is
+    as its better parent.
+    """
+    drawn = (rng.integers(len(population), size=2).tolist() for _ in range(2))
+    places = tuple(sorted({contest(first, second) for first, second in drawn}))
+    values = population[places[0]]
+    if len(places) == 2 and rng.random() < evolution.crossover_probability:
+        values = cross_values(genes, values, population[places[1]], rng)
+    return places, mutate_values(genes, values, evolution.mutation_probability, rng)
 
 
 def _donor(genes: Genes, parent: Genome, donors: Collection[str], *, resize: bool) -> str | None:

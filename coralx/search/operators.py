@@ -1,7 +1,12 @@
-"""Crossover and mutation of mixed genes. Each gene is varied in the way its type allows."""
+"""Crossover and mutation of mixed genes. Each gene is varied in the way its type allows.
+
+They work on values by gene name, so that any mapping of genes can be searched; `mutate` is for the
+genes of a LoRA configuration.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -68,24 +73,34 @@ def _mutate(gene: Gene, value: Any, rng: np.random.Generator) -> Any:
             return others[int(rng.integers(len(others)))] if others else value
 
 
-def crossover(space: Space, first: Genes, second: Genes, rng: np.random.Generator) -> Genes:
-    """A child: SBX on numbers in a range, uniform crossover on choices."""
-    return space.build(
-        {
-            name: _cross(gene, getattr(first, name), getattr(second, name), rng)
-            for name, gene in space.genes.items()
-        }
-    )
+def cross_values(
+    genes: Mapping[str, Gene],
+    first: Mapping[str, Any],
+    second: Mapping[str, Any],
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """A child's value for each gene: SBX on numbers in a range, uniform crossover on choices."""
+    return {name: _cross(gene, first[name], second[name], rng) for name, gene in genes.items()}
+
+
+def mutate_values(
+    genes: Mapping[str, Gene],
+    values: Mapping[str, Any],
+    probability: float,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Vary each gene's value with `probability`: polynomial mutation on numbers in a range, one
+    step up or down on ordered choices, another value on unordered ones.
+
+    A step beyond the first or last of ordered choices stays there, so that each of two neighbours
+    leads to the other equally often and mutation alone favours no value.
+    """
+    return {
+        name: _mutate(gene, values[name], rng) if rng.random() < probability else values[name]
+        for name, gene in genes.items()
+    }
 
 
 def mutate(space: Space, genes: Genes, probability: float, rng: np.random.Generator) -> Genes:
-    """Vary each gene with `probability`: polynomial mutation on numbers in a range, one step up
-    or down on ordered choices, another value on unordered ones."""
-    return space.build(
-        {
-            name: _mutate(gene, getattr(genes, name), rng)
-            if rng.random() < probability
-            else getattr(genes, name)
-            for name, gene in space.genes.items()
-        }
-    )
+    """The same genes, each that is searched varied with `probability`."""
+    return space.build(mutate_values(space.genes, space.values(genes), probability, rng))

@@ -1,7 +1,9 @@
 """Pareto ranks, crowding, and the orders that follow from them.
 
 Every array of points has shape (genomes, objectives) and is to be minimised; `as_minimised` is
-the one place where directions are turned. NaN marks a figure that is missing.
+the one place where directions are turned. NaN marks a figure that is missing. `violations`, of
+shape (genomes,), say by how much each misses the constraints: 0 for the feasible, who come before
+all others (constrained domination, Deb et al. 2002, section VI). None: there are no constraints.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from coralx.config.schema import Objective
 from coralx.records import Metrics
 
 Points = NDArray[np.float64]
+Violations = NDArray[np.float64]
 
 
 def as_minimised(metrics: Sequence[Metrics], objectives: Sequence[Objective]) -> Points:
@@ -30,23 +33,50 @@ def as_minimised(metrics: Sequence[Metrics], objectives: Sequence[Objective]) ->
     return points
 
 
-def ranks(points: Points) -> NDArray[np.int64]:
-    """Non-dominated rank of each point, 0 for the front (Deb et al. 2002, section III.A).
+def measured(points: Points) -> Points:
+    """The columns of those objectives for which at least one point has a figure."""
+    kept: Points = points[:, ~np.all(np.isnan(points), axis=0)]
+    return kept
+
+
+def ranks(points: Points, violations: Violations | None = None) -> NDArray[np.int64]:
+    """Rank of each point by constrained domination, 0 for the front (Deb et al. 2002, sections
+    III.A and VI): the feasible by non-domination, behind them the infeasible by violation, equal
+    violations alike.
 
     Objectives that no point has are left out; a point that lacks one of the others ranks behind
     all that have it.
     """
     result = np.zeros(len(points), dtype=np.int64)
-    if len(points) == 0:
-        return result
-    measured = points[:, ~np.all(np.isnan(points), axis=0)]
-    if measured.shape[1] == 0:
-        return result
-    complete = ~np.any(np.isnan(measured), axis=1)
-    if complete.any():
-        result[complete] = _complete_ranks(measured[complete])
-    result[~complete] = result[complete].max(initial=-1) + 1
+    figures = measured(points)
+    if figures.size == 0:
+        figures = np.zeros((len(points), 1))
+    missed = np.zeros(len(points)) if violations is None else violations
+    lacking = np.any(np.isnan(figures), axis=1)
+    behind = 0
+    for incomplete, violation in sorted(set(zip(lacking.tolist(), missed.tolist(), strict=True))):
+        members = (lacking == incomplete) & (missed == violation)
+        if not incomplete and violation == 0:
+            result[members] = _complete_ranks(figures[members])
+        else:
+            result[members] = behind
+        behind = int(result[members].max()) + 1
     return result
+
+
+def domination(points: Points, violations: Violations | None = None) -> NDArray[np.bool_]:
+    """Whether point i dominates point j under the constraints, shape (genomes, genomes): it lacks
+    no figure and j does; or it violates less; or both are feasible, and i is nowhere worse and
+    somewhere better. Objectives that no point has are left out."""
+    figures = measured(points)
+    lacking = np.any(np.isnan(figures), axis=1)
+    missed = np.zeros(len(points)) if violations is None else violations
+    less = (missed[:, None] < missed) & (lacking[:, None] == lacking)
+    sound = ~lacking & (missed == 0)
+    no_worse = np.all(figures[:, None] <= figures, axis=2)
+    better = no_worse & ~no_worse.T & sound[:, None] & sound
+    beats: NDArray[np.bool_] = (lacking[:, None] < lacking) | less | better
+    return beats
 
 
 def _complete_ranks(points: Points) -> NDArray[np.int64]:
@@ -78,8 +108,22 @@ def crowding(points: Points) -> NDArray[np.float64]:
     return shared
 
 
+def front_crowding(points: Points, violations: Violations | None = None) -> NDArray[np.float64]:
+    """Each point's crowding distance within the front that it belongs to."""
+    by_rank = ranks(points, violations)
+    distance = np.zeros(len(points))
+    for rank in np.unique(by_rank):
+        members = by_rank == rank
+        distance[members] = crowding(points[members])
+    return distance
+
+
 def best_first(
-    ids: Sequence[str], points: Points, *, keep_first_objective: bool = False
+    ids: Sequence[str],
+    points: Points,
+    violations: Violations | None = None,
+    *,
+    keep_first_objective: bool = False,
 ) -> list[str]:
     """Ids by rank, then crowding (greater first), then id.
 
@@ -88,12 +132,12 @@ def best_first(
     """
     if not ids:
         return []
-    by_rank = ranks(points)
+    by_rank = ranks(points, violations)
+    distance = front_crowding(points, violations)
     ordered: list[str] = []
     for rank in np.unique(by_rank):
         members = np.flatnonzero(by_rank == rank).tolist()
-        distance = crowding(points[members])
-        keys = {ids[m]: (-distance[i], ids[m]) for i, m in enumerate(members)}
+        keys = {ids[m]: (-distance[m], ids[m]) for m in members}
         front = sorted(keys, key=lambda genome: keys[genome])
         if keep_first_objective:
             firsts = {ids[m]: points[m, 0] for m in members if not np.isnan(points[m, 0])}
@@ -105,12 +149,13 @@ def best_first(
     return ordered
 
 
-def front(ids: Sequence[str], points: Points) -> list[str]:
-    """The non-dominated ids, in the order given. Points that lack a figure are not among them."""
-    if not ids:
-        return []
+def front(ids: Sequence[str], points: Points, violations: Violations | None = None) -> list[str]:
+    """The non-dominated ids, in the order given. Points that lack a figure are not among them.
+
+    Infeasible ones are there only where no point is feasible: then those that miss the least.
+    """
     complete = ~np.any(np.isnan(points), axis=1)
-    by_rank = ranks(points)
+    by_rank = ranks(points, violations)
     return [ids[i] for i in range(len(ids)) if by_rank[i] == 0 and complete[i]]
 
 

@@ -123,6 +123,10 @@ class Space:
         """Genes from a value for each searched gene."""
         return replace(self.common, **values)
 
+    def values(self, genes: Genes) -> dict[str, Any]:
+        """The value of each searched gene."""
+        return {name: getattr(genes, name) for name in self.genes}
+
     def contains(self, genes: Genes) -> bool:
         """Whether every gene lies where it may."""
         return all(self.contains_gene(name, getattr(genes, name)) for name in GENE_NAMES)

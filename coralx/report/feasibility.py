@@ -1,0 +1,34 @@
+"""What a report says of the constraints: whether the front meets them, and where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coralx.config import Config
+from coralx.run.history import History
+from coralx.search.constraints import constraints_of, violations
+
+
+def feasibility_warnings(
+    config: Config, history: History, front: Sequence[str], last_stage: str
+) -> list[str]:
+    """That no finished genome meets the constraints, or that some of the front meet them on the
+    validation split, by which they were chosen, and not on the test split."""
+    figures = [history.results[genome, last_stage].metrics for genome in front]
+    if violations(figures, constraints_of(config)).any():
+        listed = ", ".join(f"`{text}`" for text in config.constraints)
+        return [
+            f"no genome that finished meets the constraints ({listed}): the front holds what "
+            "misses them by the least. Loosen them, widen search_space, or search for longer."
+        ]
+    found = []
+    for text, constraint in zip(config.constraints, constraints_of(config), strict=True):
+        for genome in front:
+            measured = history.measurements.get(genome)
+            test = measured.test.get(constraint.metric) if measured else None
+            if test and test.value is not None and not constraint.holds_for(test.value):
+                found.append(
+                    f"{genome} meets the constraint `{text}` on the validation split, but not on "
+                    f"the test split ({test.value:.4g})"
+                )
+    return found
