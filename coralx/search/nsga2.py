@@ -103,8 +103,8 @@ def offspring(
     pairs: list[tuple[Genome, ...]] = []
     for index in range(evolution.births(generation)):
         rng = generator(seed, "breed", generation, index)
-        parents, child = breed(space.genes, values, evolution, contest, rng)
-        wanted.append(space.build(child))
+        parents, bred = breed(space.genes, values, evolution, contest, rng)
+        wanted.append(space.build(bred))
         pairs.append(tuple(population[place] for place in parents))
     unique = _without_duplicates(space, wanted, set(seen), generation, seed)
     children = []
