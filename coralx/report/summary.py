@@ -13,6 +13,7 @@ from coralx.errors import DamagedRunError
 from coralx.events import GenerationStarted, RunStarted, StageDecided, WorkerStarted, WorkerStopped
 from coralx.records import Genome, Interval
 from coralx.report.efficiency import efficiency_of
+from coralx.report.lineage import lineage_of
 from coralx.run.convergence import has_stalled, indicators
 from coralx.run.finale import default_finisher, front_of, non_dominated
 from coralx.run.history import History
@@ -79,6 +80,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             {"genome": failure.genome, "stage": failure.stage, "reason": failure.reason}
             for failure in history.failures.values()
         ],
+        "lineage": lineage_of(history),
         "notes": _notes(history),
         "warnings": _warnings(entries),
         "workers": _workers(entries),

@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from coralx.report.lineage import ancestry
+
 WIDE = 110
 """Columns from which on the front is a table; below it is printed member by member."""
 
@@ -64,6 +66,8 @@ def _parts(report: Mapping[str, Any], *, wide: bool) -> list[RenderableType]:
     if report["mode"] == "simulation" or report["backend"] == "simulated":
         parts.append(Text("Simulated: nothing was trained, no figure here is evidence."))
     parts += [Text(""), _front_table(report) if wide else _front_blocks(report)]
+    if (tree := ancestry(report)) is not None:
+        parts += [Text(""), tree]
     if report["provisional"]:
         names = ", ".join(
             f"{member['genome']} ({member['stage']})" for member in report["provisional"][:6]
