@@ -38,7 +38,8 @@ def evolve(config: Config, name: str | None = None, view: View | None = None) ->
 
 
 def resume(layout: RunLayout, config: Config | None = None, view: View | None = None) -> Outcome:
-    """Go on with a run where its ledger ends; of a completed run, write the reports again.
+    """Go on with a run where its ledger ends; of a completed run, train and measure what `config`
+    wants beside the search (`runtime.baseline`, `runtime.verify_front`), and write the reports.
 
     `config` may differ from the run's own in `runtime` and `budget` only. Raises SetupError while
     another process owns the run, DamagedRunError for a damaged ledger.

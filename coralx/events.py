@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coralx.facts import Facts, Settings
-from coralx.records import Genome, Measurement, StageBudget, StageResult
+from coralx.records import Comparison, Genome, Measurement, StageBudget, StageResult
 from coralx.verdicts import Verdict
 
 
@@ -114,10 +114,21 @@ class FrontMeasured:
 
 
 @dataclass(frozen=True)
-class BaselineTrained:
-    """The default recipe went through a stage beside the search; counted apart."""
+class TrainedBeside:
+    """The default recipe, or a member of the front from scratch, was trained beside the search;
+    counted apart. `result.genome` tells which."""
 
     result: StageResult
+
+
+@dataclass(frozen=True)
+class FrontCompared:
+    """The front was compared pair by pair on the test split, and with what it is held against.
+
+    Without `pairs` where no scores of rows were kept, or no objective is a figure of predictions.
+    """
+
+    pairs: tuple[Comparison, ...]
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,8 @@ Event = (
     | StageDecided
     | GenerationCompleted
     | FrontMeasured
-    | BaselineTrained
+    | FrontCompared
+    | TrainedBeside
     | BudgetSpent
     | RunCompleted
 )

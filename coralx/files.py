@@ -58,12 +58,13 @@ def fsync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text`; whoever reads it sees the old content or the new, never half."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content` (text as UTF-8); whoever reads it sees the old content or the
+    new, never half."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -157,12 +157,14 @@ class Job:
 class MeasureJob:
     """Measure a finished adapter, or the untuned base model, on whole validation and test splits.
 
-    `validation` carries figures that are known already and need no second look.
+    `validation` carries figures that are known already and need no second look. At the path
+    `scores` is kept what the model says about each row of the test split.
     """
 
     genome: Genome | None
     checkpoint: str | None
     validation: Metrics | None = None
+    scores: str | None = None
 
 
 @dataclass(frozen=True)
@@ -274,11 +276,41 @@ class Interval:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Figures of one finished adapter (or, with `genome` None, of the untuned base model)."""
+    """Figures of one finished adapter (or, with `genome` None, of the untuned base model).
+
+    `scores` is the SHA-256 of the file of its scores on the test split, None where none was kept.
+    """
 
     genome: str | None
     validation: Metrics
     test: Mapping[str, Interval]
+    scores: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A figure of `first` less that of `second` (None: the untuned base) on the same test rows,
+    with the 95 % interval of the paired bootstrap. None where one of the two is undefined."""
+
+    first: str
+    second: str | None
+    metric: str
+    difference: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def is_indistinguishable(self) -> bool | None:
+        """Whether no difference at all lies within the interval; None without one."""
+        if self.low is None or self.high is None:
+            return None
+        return self.low <= 0.0 <= self.high
+
+    @property
+    def reversed(self) -> Comparison:
+        """The same seen from the second, which is a genome."""
+        swapped = (None if end is None else -end for end in (self.difference, self.high, self.low))
+        return Comparison(str(self.second), self.first, self.metric, *swapped)
 
 
 @dataclass(frozen=True)

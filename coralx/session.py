@@ -22,10 +22,11 @@ from coralx.records import Genome
 from coralx.report.live import Silent, View
 from coralx.report.summary import pareto_csv, summarise
 from coralx.run.allowance import Allowance
+from coralx.run.beside import wants_more
 from coralx.run.checkpoints import hand_over
 from coralx.run.engine import Engine
 from coralx.run.environment import hardware, versions
-from coralx.run.finale import front_of, wants_baseline
+from coralx.run.finale import front_of
 from coralx.run.history import History
 from coralx.run.layout import RunLayout, refuse_taken
 from coralx.run.ledger import FORMAT, Ledger
@@ -130,11 +131,11 @@ def go_on(
         ledger = Ledger(layout.ledger)
         history = History(ledger)
         last = config.hyperband_config.training_stages[-1].name
-        if history.completed is not None and not wants_baseline(config, history, last):
+        write_atomically(layout.config, dump_yaml(config))
+        if history.completed is not None and not wants_more(config, history, last):
             return _report(config, ledger, layout)
         if history.started is None:
             raise DamagedRunError(f"{layout.ledger}: does not begin with its first event")
-        write_atomically(layout.config, dump_yaml(config))
         choice = _choice_again(config, history.started.facts)
         executor = stack.enter_context(_executor(config, choice))
         session = _Session(stack.enter_context(view or Silent()))

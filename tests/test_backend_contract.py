@@ -21,6 +21,8 @@ torch = pytest.importorskip("torch")
 
 from coralx.config import parse_config  # noqa: E402
 from coralx.files import verify_folder  # noqa: E402
+from coralx.objectives import language, predictions  # noqa: E402
+from coralx.objectives.scores import is_whole, read_scores  # noqa: E402
 from coralx.records import (  # noqa: E402
     Blend,
     Genes,
@@ -204,6 +206,22 @@ def test_a_measured_adapter_has_the_figures_of_its_last_stage(
     skill = measured.test[SKILL[task]]
     assert skill.low <= skill.value <= skill.high
     assert skill.low < skill.high
+    assert measured.scores is None
+
+
+def test_what_is_said_of_each_test_row_is_kept(backend: Backend, task: str, tmp_path: Path) -> None:
+    path = tmp_path / "scores" / "base.safetensors"
+    measured = backend.measure(MeasureJob(None, None, scores=str(path)))
+    assert is_whole(path, str(measured.scores))
+    rows = read_scores(path)
+    if task == "sft":
+        assert rows.labels is None
+        again = language.figures(rows.scores)
+    else:
+        assert rows.labels is not None
+        again = predictions.figures(rows.scores, rows.labels)
+    assert again == {name: measured.test[name].value for name in again}
+    assert backend.measure(MeasureJob(None, None)).test == measured.test
 
 
 def test_checkpoints_are_whole_and_plain_peft(

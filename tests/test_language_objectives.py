@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coralx.objectives.bootstrap import CHUNK, language_intervals
+from coralx.objectives.bootstrap import language_intervals
 from coralx.objectives.language import figures
+from coralx.objectives.resampling import CHUNK
 from coralx.records import Interval
 from coralx.rng import generator
 

@@ -20,9 +20,9 @@ from pydantic import ValidationError
 
 from coralx.errors import DamagedRunError, SetupError, UsageError
 from coralx.events import (
-    BaselineTrained,
     BudgetSpent,
     Event,
+    FrontCompared,
     FrontMeasured,
     GenerationCompleted,
     GenerationStarted,
@@ -32,12 +32,14 @@ from coralx.events import (
     RunStarted,
     StageCompleted,
     StageDecided,
+    TrainedBeside,
     WorkerStarted,
     WorkerStopped,
 )
 from coralx.facts import Settings
 from coralx.files import MANIFEST, canonical_json, verify_folder, write_atomically, write_folder
 from coralx.records import (
+    Comparison,
     Divergence,
     Genes,
     Genome,
@@ -101,10 +103,11 @@ EVENTS: tuple[Event, ...] = (
     GenerationCompleted(0, ("a", "d")),
     RunResumed(0.5, 2),
     FrontMeasured(Measurement("a", {"auroc": 0.9}, {"auroc": Interval(0.9, None, 1.0)})),
-    FrontMeasured(Measurement(None, {}, {})),
+    FrontMeasured(Measurement(None, {}, {}, scores="5c07e5")),
+    FrontCompared((Comparison("a", None, "auroc", 0.1, -0.0, 0.2),)),
     WorkerStopped(worker=0, base_loads=1, jobs=4),
     RunCompleted(("a",)),
-    BaselineTrained(make_result("baseline", {"auroc": 0.5})),
+    TrainedBeside(make_result("_baseline", {"auroc": 0.5})),
     BudgetSpent("budget.max_steps = 5"),
 )
 

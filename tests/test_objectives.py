@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coralx.objectives.bootstrap import intervals, resampled
+from coralx.objectives.bootstrap import intervals
 from coralx.objectives.calibration import calibration
 from coralx.objectives.predictions import NAMES, figures
+from coralx.objectives.resampling import resampled
 
 
 def predictions(rows: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

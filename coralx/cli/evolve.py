@@ -64,6 +64,14 @@ def command(
             "the end, counted apart, unless the search does.",
         ),
     ] = False,
+    verify_front: Annotated[
+        bool,
+        typer.Option(
+            "--verify-front",
+            help="Once the front is measured, also train those of it that started from the "
+            "weights of others from scratch, counted apart, and show both side by side.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the final report only.")] = False,
 ) -> None:
     """Evolve LoRA adapters: train, cut, breed, and hand over the Pareto front.
@@ -77,6 +85,8 @@ def command(
     settings = list(overrides or [])
     if baseline:
         settings.append("runtime.baseline=true")
+    if verify_front:
+        settings.append("runtime.verify_front=true")
     if seed is not None:
         settings.append(f"experiment.seed={seed}")
     if resume is not None:

@@ -41,8 +41,11 @@ def resumed_config(
                 backend = own.runtime.backend if mode == "full" else None
             config = resolve_mode(loaded, mode, known_backend(backend))
         name = config.experiment.model_copy(update={"name": own.experiment.name})
-        baseline = own.runtime.baseline or config.runtime.baseline
-        runtime = config.runtime.model_copy(update={"baseline": baseline})
+        beside = {
+            "baseline": own.runtime.baseline or config.runtime.baseline,
+            "verify_front": own.runtime.verify_front or config.runtime.verify_front,
+        }
+        runtime = config.runtime.model_copy(update=beside)
         config = config.model_copy(update={"experiment": name, "runtime": runtime})
         config = settled(config, _recorded_backend(layout))
     changed = [key for key in differences(own, config) if not _may_differ(key)]

@@ -17,7 +17,7 @@ from coralx.cli.shared import (
 )
 from coralx.config import load_config
 from coralx.plan import Strategy, compare, number, plan_for, plan_json
-from coralx.report.terminal import figure, ratio
+from coralx.report.figures import figure, ratio
 from coralx.schedule.cost import Plan
 
 

@@ -198,7 +198,8 @@ class Runtime(Section):
     `quantization` stores a language model's weights in 4 or 8 bits (bitsandbytes, CUDA).
     `gradient_checkpointing` trades time for memory; auto: for language models on a GPU.
     `executor: in-process` trains in the driver's own process, for debuggers. `baseline` trains the
-    default recipe to the end beside the search, counted apart. `devices`: the GPUs to use, by
+    default recipe to the end beside the search, counted apart; `verify_front` likewise those of the
+    front that started from the weights of others, from scratch. `devices`: the GPUs to use, by
     number within the visible ones.
     """
 
@@ -211,6 +212,7 @@ class Runtime(Section):
     gradient_checkpointing: Literal["auto"] | bool = "auto"
     keep_checkpoints: Literal["needed", "all"] = "needed"
     baseline: bool = False
+    verify_front: bool = False
 
     @field_validator("devices", mode="after")
     @classmethod

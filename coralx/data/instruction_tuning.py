@@ -15,6 +15,7 @@ from coralx.data.tables import problem
 from coralx.data.tasks import Encoded, Figures, Scores, padded
 from coralx.objectives.bootstrap import language_intervals
 from coralx.objectives.language import figures
+from coralx.objectives.scores import RowScores
 from coralx.records import Interval
 
 
@@ -101,6 +102,9 @@ class InstructionTuning:
 
     def intervals(self, scores: Scores, data: Encoded, seed: int) -> dict[str, Interval]:
         return language_intervals(scores, seed)
+
+    def by_row(self, scores: Scores, data: Encoded) -> RowScores:
+        return RowScores(scores, None)
 
     def _pieces(self, example: Example) -> list[tuple[str, bool]]:
         """The text in pieces, each with whether it is an answer to be learnt."""

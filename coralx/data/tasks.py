@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from coralx.data.examples import Example
 from coralx.objectives.bootstrap import intervals
 from coralx.objectives.predictions import figures
+from coralx.objectives.scores import RowScores
 from coralx.records import Interval
 
 Scores = NDArray[np.float64]
@@ -73,6 +74,10 @@ class Task(Protocol):
         """The same figures with bootstrap confidence intervals."""
         ...
 
+    def by_row(self, scores: Scores, data: Encoded) -> RowScores:
+        """The scores in the form in which they are kept."""
+        ...
+
 
 class Classification:
     """What tasks have in common whose scores are class probabilities, shape (rows, classes)."""
@@ -82,6 +87,9 @@ class Classification:
 
     def intervals(self, scores: Scores, data: Encoded, seed: int) -> dict[str, Interval]:
         return intervals(scores, data.labels, seed)
+
+    def by_row(self, scores: Scores, data: Encoded) -> RowScores:
+        return RowScores(scores, data.labels)
 
 
 class SequenceClassification(Classification):

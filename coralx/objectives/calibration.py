@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from coralx.objectives.skill import Labels, Probabilities
+from coralx.objectives.scores import Labels, Probabilities
 
 BINS = 15
 

@@ -1,17 +1,12 @@
-"""How well a language model predicts completions.
-
-Scores have one row an example, shape (rows, 2): the completion's negative log-likelihood in nats,
-and its number of tokens.
-"""
+"""How well a language model predicts completions."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-LanguageScores = NDArray[np.float64]
+from coralx.objectives.scores import LanguageScores
 
 
 def figures(scores: LanguageScores) -> dict[str, float | None]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from coralx.objectives.calibration import calibration
-from coralx.objectives.skill import Labels, Probabilities, auroc, decisions, eval_loss
+from coralx.objectives.scores import Labels, Probabilities
+from coralx.objectives.skill import auroc, decisions, eval_loss
 
 NAMES = ("auroc", "accuracy", "f1", "precision", "recall", "calibration", "eval_loss")
 

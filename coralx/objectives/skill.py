@@ -8,7 +8,6 @@ second; with more classes the figures are macro averages.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.metrics import (
     accuracy_score,
     log_loss,
@@ -16,8 +15,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-Probabilities = NDArray[np.float64]
-Labels = NDArray[np.int64]
+from coralx.objectives.scores import Labels, Probabilities
 
 
 def auroc(probabilities: Probabilities, labels: Labels) -> float | None:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from coralx.check import Checked, largest_difference
 from coralx.diagnosis import Diagnosis, Machine
-from coralx.report.terminal import figure, modules
+from coralx.report.figures import figure, modules
 from coralx.requirements import Need, Requirements
 from coralx.training.memory import gib
 

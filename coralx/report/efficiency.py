@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from coralx.records import StageResult
-from coralx.run.history import History
+from coralx.run.history import History, origin_of
 from coralx.run.timetable import Timetable
 from coralx.run.usage import MachineUse
 from coralx.schedule.stages import Stage
@@ -25,8 +25,8 @@ def efficiency_of(
     own measured seconds per step; evaluation and overhead (loading and saving) are counted on both
     sides, at the mean that each stage showed. `actual_steps` continue from checkpoints;
     `restart_steps` is what every stage from scratch would have cost. `utilisation` is the workers'
-    busy seconds over those they were there, `gpu_hours` counts every GPU in use. A baseline that
-    was trained beside the search is counted apart.
+    busy seconds over those they were there, `gpu_hours` counts every GPU in use. A baseline and a
+    verification that were trained beside the search are counted apart.
     """
     started = history.started
     batch_sizes = {g: genome.genes.batch_size for g, genome in history.genomes.items()}
@@ -73,13 +73,15 @@ def _machine_use(history: History, busy_seconds: float, use: MachineUse | None) 
     if history.started is None or use is None or history.started.facts.device == "none":
         return {}  # simulated seconds say nothing about a machine
     baseline = list(history.baseline.values())
-    baseline_seconds = sum(result.seconds for result in baseline)
-    busy = busy_seconds + baseline_seconds
+    verification = [r for (name, _), r in history.beside.items() if origin_of(name)]
+    busy = busy_seconds + sum(result.seconds for result in (*baseline, *verification))
     return {
         "utilisation": busy / use.worker_seconds if use.worker_seconds else None,
         "gpu_hours": use.gpu_seconds / 3600,
         "baseline_steps": sum(result.steps for result in baseline),
-        "baseline_time": round(baseline_seconds, 3),
+        "baseline_time": round(sum(result.seconds for result in baseline), 3),
+        "verification_steps": sum(result.steps for result in verification),
+        "verification_time": round(sum(result.seconds for result in verification), 3),
     }
 
 

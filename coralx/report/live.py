@@ -16,7 +16,6 @@ from rich.text import Text
 
 from coralx.config import Config
 from coralx.events import (
-    BaselineTrained,
     BudgetSpent,
     Event,
     FrontMeasured,
@@ -26,14 +25,15 @@ from coralx.events import (
     RunStarted,
     StageCompleted,
     StageDecided,
+    TrainedBeside,
     WorkerStarted,
 )
 from coralx.execution.executor import Signal
 from coralx.records import Progress
+from coralx.report.figures import duration, figure, modules
 from coralx.report.opening import opening_lines
 from coralx.report.progress import Standings, describe, tally
-from coralx.report.terminal import duration, figure, modules
-from coralx.run.history import BASELINE
+from coralx.run.history import title_of
 from coralx.verdicts import Stop
 
 PLAIN_SECONDS = 10.0
@@ -112,7 +112,7 @@ class PlainLines(Silent):
             self._standings.on_progress(signal)
             if time.monotonic() - self._spoke >= PLAIN_SECONDS:
                 state = self._standings.state[signal.genome]
-                self._say(f"{signal.genome} {state}; {_remaining(self._standings)}")
+                self._say(f"{title_of(signal.genome)} {state}; {_remaining(self._standings)}")
 
     def on_event(self, event: Event) -> None:
         self._standings.on_event(event)
@@ -151,15 +151,16 @@ class PlainLines(Silent):
                 for warning in event.warnings:
                     self._say(f"warning: {warning}")
             case GenomeFailed():
-                self._say(f"{event.genome} failed at {event.stage}: {event.reason}")
+                self._say(f"{title_of(event.genome)} failed at {event.stage}: {event.reason}")
             case BudgetSpent():
                 self._say(f"ended by {event.limits}; measuring the best so far")
-            case BaselineTrained(result=result):
-                self._say(f"default recipe, {result.stage}: {result.last_step} steps")
+            case TrainedBeside(result=result):
+                title = title_of(result.genome)
+                self._say(f"{title}, {result.stage}: {result.last_step} steps")
             case FrontMeasured(measurement=measurement):
                 test = measurement.test.get(self._metric)
                 shown = figure(test.value if test else None)
-                self._say(f"test split: {measurement.genome or 'untuned'} {self._metric} {shown}")
+                self._say(f"test split: {title_of(measurement.genome)} {self._metric} {shown}")
             case _:
                 pass
 
@@ -187,8 +188,9 @@ class LiveTable(Silent):
             self._note = signal
         elif isinstance(signal, Progress):
             self._standings.on_progress(signal)
-            beside = signal.genome == BASELINE
-            self._note = f"default recipe, {self._standings.state[BASELINE]}" if beside else ""
+            beside = signal.genome not in self._standings.history.genomes
+            state = self._standings.state[signal.genome]
+            self._note = f"{title_of(signal.genome)}, {state}" if beside else ""
 
     def on_event(self, event: Event) -> None:
         self._standings.on_event(event)
@@ -263,7 +265,7 @@ def _style(state: str) -> str:
 
 def _remaining(standings: Standings) -> str:
     if standings.is_searched:
-        return "measuring baselines and front on the test split"
+        return standings.closing()
     left = standings.remaining()
     started = standings.history.started
     if started is not None and started.facts.device == "none":

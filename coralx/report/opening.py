@@ -57,4 +57,9 @@ def _plan_lines(config: Config, event: RunStarted) -> list[str]:
             if config.runtime.baseline
             else []
         ),
+        *(
+            [f"      and {float(plan.stages[-1].steps_per_genome):,.6g} for each that is verified"]
+            if config.runtime.verify_front
+            else []
+        ),
     ]

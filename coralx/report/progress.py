@@ -13,8 +13,10 @@ from coralx.events import (
     RunStarted,
     StageCompleted,
     StageDecided,
+    TrainedBeside,
 )
 from coralx.records import Genome, Progress
+from coralx.run.beside import heirs, unverified
 from coralx.run.finale import front_of
 from coralx.run.history import History
 from coralx.schedule.brackets import brackets_of, entries
@@ -48,6 +50,8 @@ class Standings:
             case StageCompleted(result=result):
                 self._live.pop(result.genome, None)
                 self.state[result.genome] = f"evaluated after {result.last_step} steps"
+            case TrainedBeside(result=result):
+                self._live.pop(result.genome, None)
             case GenomeFailed():
                 self.state[event.genome] = f"failed: {event.reason}"
             case StageDecided():
@@ -78,6 +82,15 @@ class Standings:
         """Whether the last generation is completed; what remains is to measure."""
         return self.config.evolution.generations - 1 in self.history.populations
 
+    def closing(self) -> str:
+        """What goes on once the search is over."""
+        last = self.stages[-1].name
+        left = len(unverified(self.config, self.history, last))
+        if not left or None not in self.history.measurements:
+            return "measuring baselines and front on the test split"
+        wanted = len(heirs(self.history, front_of(self.config, self.history, last)))
+        return f"verifying the front: {wanted - left} of {wanted} trained from scratch"
+
     @property
     def elapsed(self) -> float:
         return time.monotonic() - self.began
@@ -93,7 +106,8 @@ class Standings:
         pace = sum(result.train_seconds for result in results) / steps_done
         beside = sum(r.eval_seconds + r.overhead_seconds for r in results) / len(results)
         steps, jobs = self._planned()
-        live = sum(p.step - self.history.step_of(p.genome) for p in self._live.values())
+        in_search = [p for p in self._live.values() if p.genome in self.history.genomes]
+        live = sum(p.step - self.history.step_of(p.genome) for p in in_search)
         left = pace * max(0, steps - steps_done - live) + beside * max(0, jobs - len(results))
         return left / started.settings.workers
 

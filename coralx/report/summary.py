@@ -12,9 +12,12 @@ from coralx.config import Config
 from coralx.errors import DamagedRunError
 from coralx.events import GenerationStarted, RunStarted, StageDecided, WorkerStarted, WorkerStopped
 from coralx.records import Genome, Interval
+from coralx.report.comparison import against_baselines, front_pairs
 from coralx.report.efficiency import efficiency_of
 from coralx.report.feasibility import feasibility_warnings
+from coralx.report.lineage import lineage_of
 from coralx.report.origins import blends_of, growth_of
+from coralx.report.verification import verification_of
 from coralx.run.convergence import has_stalled, indicators
 from coralx.run.finale import default_finisher, front_of, non_dominated
 from coralx.run.history import History
@@ -39,7 +42,8 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
     timetable = Timetable(config, history)
     stages = timetable.stages
     use = machine_use(entries)
-    members = _front(config, history, stages[-1].name)
+    last = timetable.last
+    members = _front(config, history, last)
     return {
         "run": started.run,
         "mode": started.mode,
@@ -64,6 +68,9 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "constraints": list(config.constraints),
         "baselines": _baselines(config, history, stages[-1].name),
         "front": [_member(history, genome, layout) for genome in members],
+        "front_pairs": front_pairs(history, members),
+        "front_against_baselines": against_baselines(config, history, members, last),
+        "verification": verification_of(config, history, members, last, layout),
         "provisional": [
             _member(history, genome, layout) for genome in _provisional(config, history, stages)
         ],
@@ -83,6 +90,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             {"genome": failure.genome, "stage": failure.stage, "reason": failure.reason}
             for failure in history.failures.values()
         ],
+        "lineage": lineage_of(history),
         "notes": _notes(history),
         "warnings": [
             *_warnings(entries),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -11,40 +11,16 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from coralx.report.comparison import comparison_lines
+from coralx.report.figures import duration, figure, modules, ratio, with_interval
+from coralx.report.lineage import ancestry
 from coralx.report.origins import origin_lines
+from coralx.report.verification import verification_parts
 
 WIDE = 110
 """Columns from which on the front is a table; below it is printed member by member."""
 
 FRONT_TITLE = "Pareto front, measured on the test split (95 % interval)"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds in the unit that reads best."""
-    if seconds is None:
-        return "-"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def figure(value: float | None) -> str:
-    """A metric: whole numbers with separators, others to four places."""
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 10 else f"{value:.4f}"
-
-
-def modules(value: str | Sequence[str]) -> str:
-    """Target modules in one cell."""
-    return value if isinstance(value, str) else "+".join(value)
-
-
-def ratio(value: float | None) -> str:
-    """How many times cheaper."""
-    return "-" if value is None else f"{value:.2f}x"
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
@@ -68,6 +44,10 @@ def _parts(report: Mapping[str, Any], *, wide: bool) -> list[RenderableType]:
     if report["constraints"]:
         parts.append(Text(f"Constraints: {', '.join(report['constraints'])}"))
     parts += [Text(""), _front_table(report) if wide else _front_blocks(report)]
+    parts += [Text(line) for line in comparison_lines(report)]
+    if (tree := ancestry(report)) is not None:
+        parts += [Text(""), tree]
+    parts += verification_parts(report)
     if report["provisional"]:
         names = ", ".join(
             f"{member['genome']} ({member['stage']})" for member in report["provisional"][:6]
@@ -130,7 +110,7 @@ def _front_table(report: Mapping[str, Any]) -> Table:
             f"{genes['rank']}/{genes['alpha']:g}",
             f"{genes['learning_rate']:.2e}",
             escape(modules(genes["target_modules"])),
-            *(_with_interval((member["test"] or {}).get(metric)) for metric in metrics),
+            *(with_interval((member["test"] or {}).get(metric)) for metric in metrics),
             _steps(member),
         )
     return table
@@ -149,21 +129,12 @@ def _front_blocks(report: Mapping[str, Any]) -> Text:
             f"[bold]{member['genome']}[/]: rank {genes['rank']}, alpha {genes['alpha']:g}, "
             f"lr {genes['learning_rate']:.2e}, {escape(modules(genes['target_modules']))}",
             *(
-                f"  {title} {_with_interval((member['test'] or {}).get(metric))}"
+                f"  {title} {with_interval((member['test'] or {}).get(metric))}"
                 for metric, title in columns
             ),
             f"  steps +inherited {_steps(member)}",
         ]
     return Text.from_markup("\n".join(lines))
-
-
-def _with_interval(measured: Mapping[str, float | None] | None) -> str:
-    if not measured:
-        return "-"
-    value, low, high = measured["value"], measured["low"], measured["high"]
-    if low is None or high is None or low == high:
-        return figure(value)
-    return f"{figure(value)} [dim]{low:.3f}-{high:.3f}[/]"
 
 
 def _convergence_lines(report: Mapping[str, Any]) -> list[str]:
@@ -218,11 +189,12 @@ def _machine_lines(efficiency: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"Workers were busy {use:.0f} % of the time; {efficiency['gpu_hours']:.2f} GPU hours."
         )
-        if efficiency["baseline_steps"]:
-            lines.append(
-                f"Beside that, the default recipe took {efficiency['baseline_steps']:,} steps in "
-                f"{duration(efficiency['baseline_time'])}."
-            )
+        for name, what in (("baseline", "the default recipe"), ("verification", "verifying")):
+            if efficiency[f"{name}_steps"]:
+                lines.append(
+                    f"Beside that, {what} took {efficiency[f'{name}_steps']:,} steps in "
+                    f"{duration(efficiency[f'{name}_time'])}."
+                )
     return lines
 
 

@@ -17,11 +17,13 @@ from coralx.files import verify_folder
 from coralx.records import Genome, Job, JobFailed, StageResult
 from coralx.run.allowance import Allowance
 from coralx.run.asynchronous import AsynchronousSearch
+from coralx.run.beside import train_beside
 from coralx.run.checkpoints import is_intact, prune
+from coralx.run.comparison import compare
 from coralx.run.convergence import has_stalled
 from coralx.run.decisions import decide_stage
-from coralx.run.finale import default_finisher, front_of, measure, train_baseline, wants_baseline
-from coralx.run.history import BASELINE, History
+from coralx.run.finale import default_finisher, front_of, measure
+from coralx.run.history import History
 from coralx.run.jobs import JobMaker
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
@@ -85,16 +87,16 @@ class Engine:
         self.finish()
 
     def finish(self) -> None:
-        """Measure what the search brought; train and measure the baseline if it is wanted."""
+        """Measure what the search brought; train and measure what is wanted beside it; compare."""
         for generation in self.history.generations:
             if (generation, self.stages[-1].name) in self.history.decisions:
                 self._survive(generation)
         shared = (self.config, self.executor, self.ledger, self.history, self.jobs)
         measure(*shared)
-        is_wanted = wants_baseline(self.config, self.history, self.stages[-1].name)
-        if is_wanted and self.history.budget_spent is None:
-            train_baseline(*shared, self.allowance.deadline)
-            measure(*shared)
+        if self.history.budget_spent is None:
+            train_beside(*shared, self.allowance)
+            measure(*shared, beside=True)
+        compare(*shared, self.layout)
 
     @property
     def is_over(self) -> bool:
@@ -241,8 +243,8 @@ class Engine:
         return is_intact(self.layout, genome, stage.name)
 
     def _prune(self, sources: Collection[str] = ()) -> None:
-        """Drop checkpoints that neither resume, inheritance, front nor baseline can need, nor a
-        job that starts from one of `sources`."""
+        """Drop checkpoints that neither resume, inheritance nor front can need, nor what is trained
+        beside it, nor a job that starts from one of `sources`."""
         if self.layout is None or self.config.runtime.keep_checkpoints == "all":
             return
         living = self._living() | set(self.front())
@@ -251,7 +253,7 @@ class Engine:
         last = {genome: self.history.last_result(genome) for genome in living}
         needed = {(genome, result.stage) for genome, result in last.items() if result}
         needed |= {(Path(source).parent.name, Path(source).name) for source in sources}
-        prune(self.layout, needed | {(BASELINE, stage) for stage in self.history.baseline})
+        prune(self.layout, needed | self.history.beside.keys())
 
     def _living(self) -> set[str]:
         """Genomes that may still train, or be a parent."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from coralx.config import Config
 from coralx.errors import WorkerError
-from coralx.events import BaselineTrained, FrontMeasured, GenomeFailed
+from coralx.events import FrontMeasured
 from coralx.execution.executor import Executor
-from coralx.records import Genome, JobFailed, Measurement, StageResult
-from coralx.run.history import BASELINE, History
+from coralx.records import Genome, JobFailed, MeasureJob, Measurement, Metrics
+from coralx.run.history import BASELINE, FRESH, History, origin_of
 from coralx.run.jobs import JobMaker
 from coralx.run.ledger import Ledger
-from coralx.schedule.stages import Stage
 from coralx.search.constraints import constraints_of, violations
 from coralx.search.pareto import as_minimised, front
 from coralx.search.space import default_recipe, space_of
@@ -48,40 +47,19 @@ def default_finisher(config: Config, history: History, last_stage: str) -> str |
     return BASELINE if trained is not None and trained.divergence is None else None
 
 
-def wants_baseline(config: Config, history: History, last_stage: str) -> bool:
-    """Whether the default recipe is still to be trained beside the search."""
-    is_over = BASELINE in history.failures or any(r.divergence for r in history.baseline.values())
-    missing = default_finisher(config, history, last_stage) is None
-    return config.runtime.baseline and missing and not is_over
+def retrained(history: History, last_stage: str) -> list[Genome]:
+    """What was trained from scratch beside the search, to the end and with finite numbers."""
+    origins = [
+        origin_of(name)
+        for (name, stage), result in history.beside.items()
+        if stage == last_stage and result.divergence is None
+    ]
+    return [from_scratch(history.genomes[origin]) for origin in origins if origin is not None]
 
 
-def train_baseline(
-    config: Config,
-    executor: Executor,
-    ledger: Ledger,
-    history: History,
-    jobs: JobMaker,
-    deadline: float | None,
-) -> None:
-    """Train the default recipe through every stage, beside the search, as far as time allows.
-
-    What goes wrong with it is recorded, and costs the search nothing.
-    """
-    genome = Genome(BASELINE, 0, space_of(config).common)
-    for stage in jobs.stages:
-        if stage.name in history.baseline:
-            continue
-        for outcome in executor.run([jobs.train(genome, stage)], deadline):
-            match outcome:
-                case StageResult():
-                    ledger.append(BaselineTrained(outcome))
-                case JobFailed(reason=reason):
-                    ledger.append(GenomeFailed(0, BASELINE, stage.name, reason))
-                case _:
-                    raise TypeError(f"a training job brought {outcome!r}")
-        result = history.baseline.get(stage.name)
-        if result is None or result.divergence is not None:
-            return
+def from_scratch(genome: Genome) -> Genome:
+    """The same genes as another genome, whose training begins anew."""
+    return Genome(FRESH + genome.id, genome.generation, genome.genes, parents=(genome.id,))
 
 
 def measure(
@@ -90,23 +68,22 @@ def measure(
     ledger: Ledger,
     history: History,
     jobs: JobMaker,
+    *,
+    beside: bool = False,
+    again: Collection[str | None] = (),
 ) -> None:
-    """Baselines and front, each once, on the test split that the search never saw."""
-    last: Stage = jobs.stages[-1]
-    wanted = list(front_of(config, history, last.name))
-    default = default_finisher(config, history, last.name)
-    if default is not None and default not in wanted:
-        wanted.append(default)
-    pending = [jobs.measure(None)] if None not in history.measurements else []
-    for name in wanted:
-        if name in history.measurements:
-            continue
-        if name == BASELINE:
-            genome = Genome(BASELINE, 0, space_of(config).common)
-            pending.append(jobs.measure(genome, history.baseline[last.name].metrics))
-        else:
-            figures = history.results[name, last.name].metrics
-            pending.append(jobs.measure(history.genomes[name], figures))
+    """Baselines and front, each once, on the test split that the search never saw; with `beside`
+    also what was trained from scratch. Those named in `again` are measured once more."""
+    last = jobs.timetable.last
+    pending: list[MeasureJob] = []
+    if None not in history.measurements or None in again:
+        pending.append(jobs.measure(None))
+    known = _finalists(config, history, last)
+    if beside:
+        known += [(g, history.beside[g.id, last].metrics) for g in retrained(history, last)]
+    for genome, figures in known:
+        if genome.id not in history.measurements or genome.id in again:
+            pending.append(jobs.measure(genome, figures))
     for outcome in executor.run(pending):
         match outcome:
             case Measurement():
@@ -115,3 +92,16 @@ def measure(
                 raise WorkerError(f"measuring {outcome.genome or 'the base'}: {outcome.reason}")
             case _:
                 raise TypeError(f"a measuring job brought {outcome!r}")
+
+
+def _finalists(config: Config, history: History, last: str) -> list[tuple[Genome, Metrics]]:
+    """The front and the default recipe, with their figures on the validation split."""
+    names = list(front_of(config, history, last))
+    default = default_finisher(config, history, last)
+    if default is not None and default != BASELINE and default not in names:
+        names.append(default)
+    found = [(history.genomes[name], history.results[name, last].metrics) for name in names]
+    if default == BASELINE:
+        recipe = Genome(BASELINE, 0, space_of(config).common)
+        found.append((recipe, history.beside[BASELINE, last].metrics))
+    return found

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from coralx.events import (
-    BaselineTrained,
     BudgetSpent,
     Event,
+    FrontCompared,
     FrontMeasured,
     GenerationCompleted,
     GenerationStarted,
@@ -17,12 +17,29 @@ from coralx.events import (
     RunStarted,
     StageCompleted,
     StageDecided,
+    TrainedBeside,
 )
 from coralx.records import Genome, Measurement, StageBudget, StageResult
 from coralx.verdicts import Stop
 
 BASELINE = "_baseline"
 """The id of the default recipe when it is trained beside the search; no genome's can be like it."""
+
+FRESH = "_fresh-"
+"""What the id of a member of the front begins with when it is trained from scratch beside it."""
+
+
+def origin_of(name: str | None) -> str | None:
+    """The genome that one trained from scratch is to verify; None for any other."""
+    return name.removeprefix(FRESH) if name is not None and name.startswith(FRESH) else None
+
+
+def title_of(name: str | None) -> str:
+    """What a genome, or what is trained or measured beside them, is called in front of people."""
+    if name in (None, BASELINE):
+        return "untuned" if name is None else "default recipe"
+    origin = origin_of(name)
+    return f"{origin} from scratch" if origin else str(name)
 
 
 class History:
@@ -38,10 +55,11 @@ class History:
         self.decisions: dict[tuple[int, str], StageDecided] = {}
         self.budgets: dict[int, tuple[StageBudget, ...]] = {}
         self.populations: dict[int, tuple[str, ...]] = {}
-        self.baseline: dict[str, StageResult] = {}
+        self.beside: dict[tuple[str, str], StageResult] = {}
         self.budget_spent: str | None = None
         self.is_test_reused = False
         self.measurements: dict[str | None, Measurement] = {}
+        self.compared: FrontCompared | None = None
         self._born_at: dict[str, int] = {}
         self._steps: dict[str, int] = {}
         self._trained_steps = 0
@@ -72,8 +90,8 @@ class History:
                     self._blended[result.genome] = trial.other
                 self.budget_spent = None
                 self.is_test_reused = self.is_test_reused or any(self.measurements)
-            case BaselineTrained(result=result):
-                self.baseline[result.stage] = result
+            case TrainedBeside(result=result):
+                self.beside[result.genome, result.stage] = result
             case BudgetSpent():
                 self.budget_spent = event.limits
             case GenomeFailed():
@@ -84,6 +102,8 @@ class History:
                 self.populations[event.generation] = event.population
             case FrontMeasured(measurement=measurement):
                 self.measurements[measurement.genome] = measurement
+            case FrontCompared():
+                self.compared = event
             case RunCompleted():
                 self.completed = event
             case _:
@@ -104,6 +124,11 @@ class History:
     def last_result(self, genome: str) -> StageResult | None:
         """The genome's furthest stage that ended with finite numbers."""
         return self._last.get(genome)
+
+    @property
+    def baseline(self) -> dict[str, StageResult]:
+        """What the default recipe brought beside the search, by stage."""
+        return {stage: r for (name, stage), r in self.beside.items() if name == BASELINE}
 
     def known(self) -> list[str]:
         """Genomes that have completed a stage, in order of birth."""

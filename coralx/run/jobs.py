@@ -78,12 +78,28 @@ class JobMaker:
             checkpoint=self._checkpoint(genome.id, stage.name),
         )
 
+    def from_scratch(self, genome: Genome) -> Job:
+        """Train `genome` in one go to the last stage's total, on the last stage's share of the
+        data, whatever weights others of its genes have started from."""
+        stage = self.timetable.of(genome.generation)[-1]
+        budgets, horizon = self._budgets(genome)
+        return Job(
+            genome=genome,
+            stage=stage.name,
+            first_step=0,
+            last_step=budgets[-1],
+            horizon=horizon,
+            data_fraction=float(stage.data_fraction),
+            eval_limit=stage.eval_limit,
+            checkpoint=self._checkpoint(genome.id, stage.name),
+        )
+
     def measure(self, genome: Genome | None, validation: Metrics | None = None) -> MeasureJob:
         """Measure a genome that finished the last stage, or the untuned base."""
-        if genome is None:
-            return MeasureJob(None, None)
-        checkpoint = self._checkpoint(genome.id, self.stages[-1].name)
-        return MeasureJob(genome, checkpoint, validation)
+        name = genome.id if genome else None
+        checkpoint = self._checkpoint(name, self.stages[-1].name) if name else None
+        scores = str(self._layout.scores(name)) if self._layout else None
+        return MeasureJob(genome, checkpoint, validation, scores)
 
     def _budgets(self, genome: Genome) -> tuple[tuple[int, ...], Horizon]:
         """The genome's total steps at each stage's end, and its learning-rate horizon."""

@@ -21,12 +21,17 @@ class RunLayout:
         self.lock = self.root / "run.lock"
         self.owner = self.root / "owner.json"
         self.checkpoints = self.root / "checkpoints"
+        self.test_scores = self.root / "scores"
         self.report = self.root / "report.json"
         self.pareto = self.root / "pareto.csv"
         self.best = self.root / "best"
 
     def checkpoint(self, genome: str, stage: str) -> Path:
         return self.checkpoints / genome / stage
+
+    def scores(self, genome: str | None) -> Path:
+        """What a genome, or the untuned base, says about each row of the test split."""
+        return self.test_scores / f"{genome or '_untuned'}.safetensors"
 
     def best_adapter(self, genome: str) -> Path:
         return self.best / genome

@@ -19,14 +19,17 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from coralx.errors import DamagedRunError, SetupError
-from coralx.events import Event, RunStarted
+from coralx.events import Event, RunStarted, TrainedBeside
 from coralx.files import canonical_json, fsync_directory
 from coralx.records import from_json, to_json
 
 FORMAT = 1
 """Version of the ledger's format; written into the first event."""
 
-_TYPES: dict[str, type[Any]] = {cls.__name__: cls for cls in get_args(Event)}
+_TYPES: dict[str, type[Any]] = {
+    **{cls.__name__: cls for cls in get_args(Event)},
+    "BaselineTrained": TrainedBeside,  # as it was called while only the baseline was
+}
 
 
 def _now() -> str:

@@ -20,6 +20,7 @@ from coralx.data.sources import load_examples
 from coralx.data.subsets import batch_rows, subset_size
 from coralx.data.tasks import Figures
 from coralx.facts import Facts
+from coralx.objectives.scores import write_scores
 from coralx.records import (
     Genes,
     Genome,
@@ -255,19 +256,18 @@ class AdaptingBackend(ABC):
     def measure(self, job: MeasureJob) -> Measurement:
         if job.genome is None:
             with self._model.disable_adapter():
-                return self._measured(None, {"trainable_parameters": 0.0, "adapter_bytes": 0.0})
+                return self._measured(job, {"trainable_parameters": 0.0, "adapter_bytes": 0.0})
         name, genes = adapters.name_of(job.genome), job.genome.genes
         adapters.add(self._model, job.genome, genes.shape, self._base)
         try:
             adapters.put(self._model, name, adapters.read(Path(str(job.checkpoint))).weights)
-            costs = self._costs(job.genome, genes.rank)
-            return self._measured(job.genome, costs, job.validation)
+            return self._measured(job, self._costs(job.genome, genes.rank))
         finally:
             self._drop(name)
 
-    def _measured(
-        self, genome: Genome | None, costs: Metrics, validation: Metrics | None = None
-    ) -> Measurement:
+    def _measured(self, job: MeasureJob, costs: Metrics) -> Measurement:
+        """Figures of the active adapter; what it says about each row of the test split is kept."""
+        validation = job.validation
         if validation is None:
             data = self._material.splits["validation"]
             scores = predict(self._model, self._task, data, self._scoring)
@@ -276,7 +276,11 @@ class AdaptingBackend(ABC):
         scores = predict(self._model, self._task, data, self._scoring)
         measured = self._task.intervals(scores, data, self._config.experiment.seed)
         exact = {name: Interval(value, value, value) for name, value in costs.items()}
-        return Measurement(genome.id if genome else None, validation, {**measured, **exact})
+        kept = None
+        if job.scores is not None:
+            kept = write_scores(Path(job.scores), self._task.by_row(scores, data))
+        name = job.genome.id if job.genome else None
+        return Measurement(name, validation, {**measured, **exact}, kept)
 
 
 def _device() -> torch.device:

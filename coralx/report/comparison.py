@@ -1,0 +1,115 @@
+"""What the report says of the differences between the front's members: which are beyond doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from coralx.config import Config
+from coralx.records import Comparison
+from coralx.run.finale import default_finisher
+from coralx.run.history import History
+
+LISTED = 6
+"""Pairs that are named; of more only the number is told."""
+
+
+def front_pairs(history: History, front: Sequence[str]) -> list[dict[str, Any]] | None:
+    """Each two members on each objective that is read off predictions; None where they were not
+    compared, as no scores of single rows were kept."""
+    if not _is_compared(history, front):
+        return None
+    members = set(front)
+    return [as_json(c) for c in _comparisons(history) if {c.first, c.second} <= members]
+
+
+def against_baselines(
+    config: Config, history: History, front: Sequence[str], last_stage: str
+) -> list[dict[str, Any]] | None:
+    """Each member against the untuned base and the default recipe: `better` where it is so beyond
+    doubt, in the objective's own direction."""
+    if not _is_compared(history, front):
+        return None
+    sides = {
+        (c.first, c.second, c.metric): c
+        for known in _comparisons(history)
+        for c in ((known, known.reversed) if known.second is not None else (known,))
+    }
+    baselines: list[tuple[str, str | None]] = [("untuned", None)]
+    default = default_finisher(config, history, last_stage)
+    if default is not None:
+        baselines.append(("default_recipe", default))
+    found = []
+    for name, second in baselines:
+        for objective in config.objectives:
+            for member in front:
+                compared = sides.get((member, second, objective.metric))
+                if compared is not None:
+                    better = _is_better(compared, maximised=objective.direction == "maximize")
+                    shown = as_json(compared)
+                    del shown["first"], shown["second"]
+                    found.append({"genome": member, "baseline": name, **shown, "better": better})
+    return found
+
+
+def as_json(compared: Comparison) -> dict[str, Any]:
+    """A comparison as written into reports."""
+    return {**vars(compared), "indistinguishable": compared.is_indistinguishable}
+
+
+def _is_compared(history: History, front: Sequence[str]) -> bool:
+    measured = [history.measurements.get(member) for member in front]
+    has_scores = any(m is not None and m.scores is not None for m in measured)
+    return history.compared is not None and has_scores
+
+
+def _comparisons(history: History) -> tuple[Comparison, ...]:
+    return history.compared.pairs if history.compared else ()
+
+
+def _is_better(compared: Comparison, *, maximised: bool) -> bool | None:
+    if compared.low is None or compared.high is None:
+        return None
+    return compared.low > 0.0 if maximised else compared.high < 0.0
+
+
+def comparison_lines(report: Mapping[str, Any]) -> list[str]:
+    """For a terminal: whom the test split cannot tell apart, and who beats the baselines."""
+    if report["front_pairs"] is None:
+        is_due = report["completed"] and report["front"]
+        why = "The front's members were not compared: no scores of single test rows were kept."
+        return [why] if is_due else []
+    lines = []
+    for objective in report["objectives"]:
+        metric = objective["metric"]
+        pairs = [p for p in report["front_pairs"] if p["metric"] == metric]
+        if pairs:
+            lines.append(_apart(metric, pairs))
+        against = [a for a in report["front_against_baselines"] if a["metric"] == metric]
+        if against:
+            lines.append(_beaten(metric, against))
+    return lines
+
+
+def _apart(metric: str, pairs: Sequence[Mapping[str, Any]]) -> str:
+    alike = [pair for pair in pairs if pair["indistinguishable"]]
+    if not alike:
+        return f"On {metric} the test split tells all members of the front apart."
+    if len(alike) == len(pairs) > 1:
+        return f"On {metric} the test split cannot tell any two members of the front apart."
+    named = "; ".join(f"{pair['first']} and {pair['second']}" for pair in alike[:LISTED])
+    rest = len(alike) - LISTED
+    more = f"; and {rest} more of {len(pairs)} pairs" if rest > 0 else ""
+    return f"On {metric} the test split cannot tell apart: {named}{more}."
+
+
+def _beaten(metric: str, against: Sequence[Mapping[str, Any]]) -> str:
+    said = []
+    for baseline, title in (("untuned", "the untuned base"), ("default_recipe", "the default")):
+        rows = [row for row in against if row["baseline"] == baseline]
+        better = [row["genome"] for row in rows if row["better"]]
+        if rows:
+            all_of_them = "all" if len(rows) > 1 else better[0] if better else ""
+            names = all_of_them if len(better) == len(rows) else ", ".join(better) or "none"
+            said.append(f"than {title}: {names}")
+    return f"On {metric}, better beyond doubt (95 %) {'; '.join(said)}."

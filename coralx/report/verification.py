@@ -1,0 +1,159 @@
+"""The front's inherited figures beside those of the same genes trained from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from coralx.config import Config
+from coralx.config.metrics import CATALOGUE
+from coralx.records import Measurement, Metrics
+from coralx.report.comparison import as_json
+from coralx.report.figures import figure, with_interval
+from coralx.run.beside import heirs
+from coralx.run.history import FRESH, History, origin_of
+from coralx.run.layout import RunLayout
+
+
+def verification_of(
+    config: Config,
+    history: History,
+    front: Sequence[str],
+    last_stage: str,
+    layout: RunLayout | None,
+) -> dict[str, Any] | None:
+    """The `verification` part of the report; None where it was never asked for.
+
+    `members` are those of the front that began with weights of others; `trained_from_scratch` the
+    rest, which need no verification.
+    """
+    was_begun = any(origin_of(name) for name, _ in history.beside)
+    if not (config.runtime.verify_front or was_begun):
+        return None
+    inherited = heirs(history, front)
+    return {
+        "members": [_member(history, name, last_stage, layout) for name in inherited],
+        "trained_from_scratch": [name for name in front if name not in inherited],
+    }
+
+
+def _member(
+    history: History, name: str, last_stage: str, layout: RunLayout | None
+) -> dict[str, Any]:
+    fresh = FRESH + name
+    result = history.beside.get((fresh, last_stage))
+    failure = history.failures.get(fresh)
+    state, reason = "pending", None
+    if failure is not None:
+        state, reason = "failed", failure.reason
+    elif result is not None and result.divergence is not None:
+        state = "diverged"
+        reason = f"{result.divergence.quantity} not finite at step {result.divergence.step}"
+    elif fresh in history.measurements:
+        state = "verified"
+    measured = history.measurements
+    compared = history.compared.pairs if history.compared else ()
+    return {
+        "genome": name,
+        "state": state,
+        "reason": reason,
+        "own_steps": history.own_steps(name),
+        "lineage_steps": history.lineage_steps(name),
+        "fresh_steps": result.steps if result else None,
+        "inherited": _figures(history.results[name, last_stage].metrics, measured.get(name)),
+        "fresh": _figures(result.metrics, measured[fresh])
+        if result and state == "verified"
+        else None,
+        "differences": [as_json(c) for c in compared if (c.first, c.second) == (name, fresh)],
+        "adapter": _adapter(layout, fresh, last_stage),
+    }
+
+
+def _figures(validation: Metrics, measured: Measurement | None) -> dict[str, Any]:
+    test = {name: asdict(interval) for name, interval in measured.test.items()} if measured else {}
+    return {"validation": dict(validation), "test": test}
+
+
+def _adapter(layout: RunLayout | None, fresh: str, last_stage: str) -> str | None:
+    """Where the adapter trained from scratch lies in the run folder."""
+    if layout is None:
+        return None
+    folder = layout.checkpoint(fresh, last_stage)
+    return layout.relative(folder) if (folder / "adapter_model.safetensors").is_file() else None
+
+
+def verification_parts(report: Mapping[str, Any]) -> list[RenderableType]:
+    """For a terminal: both side by side, then what can be said of the difference."""
+    found = report["verification"]
+    if found is None:
+        return []
+    if not found["members"]:
+        said = "Nothing to verify: every member of the front was trained from scratch already."
+        return [Text(""), Text(said)] if report["front"] else []
+    metrics = [
+        objective["metric"]
+        for objective in report["objectives"]
+        if CATALOGUE[objective["metric"]].source == "predictions"
+    ]
+    parts: list[RenderableType] = [Text("")]
+    verified = [member for member in found["members"] if member["state"] == "verified"]
+    if verified:
+        parts.append(_table(verified, metrics))
+    lines = [_difference(objective, verified) for objective in report["objectives"]]
+    parts += [Text(line) for line in lines if line]
+    for member in found["members"]:
+        if member["state"] == "pending":
+            parts.append(Text(f"{member['genome']} was not trained from scratch yet."))
+        elif member["reason"] is not None:
+            said = f"{member['genome']} from scratch {member['state']}: {member['reason']}"
+            parts.append(Text(said))
+    if found["trained_from_scratch"]:
+        names = ", ".join(found["trained_from_scratch"])
+        parts.append(Text(f"Trained from scratch already: {names}"))
+    return parts
+
+
+def _table(members: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Table:
+    table = Table(title="Front verified: inherited against from scratch", title_justify="left")
+    table.add_column("genome", no_wrap=True)
+    table.add_column("weights")
+    table.add_column("steps +inherited", justify="right")
+    for metric in metrics:
+        table.add_column(f"validation {metric}", justify="right")
+        table.add_column(f"test {metric}", justify="right")
+    for member in members:
+        before = member["lineage_steps"] - member["own_steps"]
+        for weights, steps in (
+            ("inherited", f"{member['own_steps']} +{before}"),
+            ("fresh", str(member["fresh_steps"])),
+        ):
+            cells = []
+            for metric in metrics:
+                cells.append(figure(member[weights]["validation"].get(metric)))
+                cells.append(with_interval(member[weights]["test"].get(metric)))
+            name = escape(member["genome"]) if weights == "inherited" else ""
+            table.add_row(name, weights, steps, *cells)
+    return table
+
+
+def _difference(objective: Mapping[str, Any], members: Sequence[Mapping[str, Any]]) -> str:
+    """Whose inherited weights are better or worse than fresh ones beyond doubt."""
+    sign = 1 if objective["direction"] == "maximize" else -1
+    places: dict[str, list[str]] = {"better": [], "worse": [], "not to be told apart": []}
+    for member in members:
+        for difference in member["differences"]:
+            if difference["metric"] != objective["metric"] or difference["low"] is None:
+                continue
+            if difference["indistinguishable"]:
+                place = "not to be told apart"
+            else:
+                place = "better" if sign * difference["difference"] > 0 else "worse"
+            places[place].append(member["genome"])
+    said = [f"{place}: {', '.join(names)}" for place, names in places.items() if names]
+    return f"Inherited against fresh on {objective['metric']}, {'; '.join(said)}." if said else ""

@@ -1,0 +1,115 @@
+"""What is trained beside the search and counted apart: the default recipe as a baseline, and the
+front once more from scratch, where its members started from the weights of others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from coralx.config import Config
+from coralx.errors import DamagedRunError
+from coralx.events import GenomeFailed, TrainedBeside
+from coralx.execution.executor import Executor
+from coralx.files import verify_folder
+from coralx.records import Genome, Job, JobFailed, StageResult
+from coralx.run.allowance import Allowance
+from coralx.run.finale import default_finisher, from_scratch, front_of
+from coralx.run.history import BASELINE, History, origin_of
+from coralx.run.jobs import JobMaker
+from coralx.run.ledger import Ledger
+from coralx.search.space import space_of
+
+
+def heirs(history: History, genomes: Sequence[str]) -> list[str]:
+    """Those of `genomes` whose weights had been trained before they were born."""
+    return [name for name in genomes if history.lineage_steps(name) > history.own_steps(name)]
+
+
+def wants_more(config: Config, history: History, last_stage: str) -> bool:
+    """Whether something is still to be trained beside the search."""
+    return wants_baseline(config, history, last_stage) or bool(
+        unverified(config, history, last_stage)
+    )
+
+
+def wants_baseline(config: Config, history: History, last_stage: str) -> bool:
+    """Whether the default recipe is still to be trained beside the search."""
+    is_over = BASELINE in history.failures or any(r.divergence for r in history.baseline.values())
+    missing = default_finisher(config, history, last_stage) is None
+    return config.runtime.baseline and missing and not is_over
+
+
+def unverified(config: Config, history: History, last_stage: str) -> list[Genome]:
+    """Heirs on the front, as they train from scratch, of which no figure and no failure tells yet
+    how they end; best skill first."""
+    if not config.runtime.verify_front:
+        return []
+    front = front_of(config, history, last_stage)
+    fresh = [from_scratch(history.genomes[name]) for name in heirs(history, front)]
+    return [genome for genome in fresh if not _is_settled(history, genome.id, last_stage)]
+
+
+def _is_settled(history: History, name: str, last_stage: str) -> bool:
+    result = history.beside.get((name, last_stage))
+    has_diverged = result is not None and result.divergence is not None
+    return name in history.failures or has_diverged or name in history.measurements
+
+
+def train_beside(
+    config: Config,
+    executor: Executor,
+    ledger: Ledger,
+    history: History,
+    jobs: JobMaker,
+    allowance: Allowance,
+) -> None:
+    """Train what is wanted beside the search, as far as the budget allows.
+
+    What goes wrong with it is recorded, and costs the search nothing.
+    """
+    last = jobs.timetable.last
+    shared = (executor, ledger, history)
+    if wants_baseline(config, history, last):
+        recipe = Genome(BASELINE, 0, space_of(config).common)
+        for stage in jobs.stages:
+            _train([jobs.train(recipe, stage)], *shared, allowance.deadline)
+            result = history.beside.get((BASELINE, stage.name))
+            if result is None or result.divergence is not None:
+                break
+    wanted = [jobs.from_scratch(genome) for genome in unverified(config, history, last)]
+    verified = sum(r.steps for (name, _), r in history.beside.items() if origin_of(name))
+    wanted = [job for job in wanted if not _is_trained(history, job)]
+    affordable = allowance.affordable(wanted, history.trained_steps + verified)
+    _train(affordable, *shared, allowance.deadline)
+
+
+def _train(
+    jobs: Sequence[Job],
+    executor: Executor,
+    ledger: Ledger,
+    history: History,
+    deadline: float | None,
+) -> None:
+    """Record what becomes of those jobs that have not been done before."""
+    pending = [job for job in jobs if not _is_trained(history, job)]
+    generations = {job.genome.id: job.genome.generation for job in pending}
+    for outcome in executor.run(pending, deadline):
+        match outcome:
+            case StageResult():
+                ledger.append(TrainedBeside(outcome))
+            case JobFailed(genome=str(genome), stage=stage, reason=reason):
+                ledger.append(GenomeFailed(generations[genome], genome, stage, reason))
+            case _:
+                raise TypeError(f"a training job brought {outcome!r}")
+
+
+def _is_trained(history: History, job: Job) -> bool:
+    """Whether the job has its result, and the checkpoint that came of it is whole."""
+    result = history.beside.get((job.genome.id, job.stage))
+    if result is None or result.checkpoint is None or job.checkpoint is None:
+        return result is not None
+    try:
+        verify_folder(Path(job.checkpoint))
+    except DamagedRunError:
+        return False
+    return True

@@ -1,0 +1,106 @@
+"""Which genomes the test split can tell apart, by the paired bootstrap of their differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+
+from coralx.config import Config
+from coralx.config.metrics import CATALOGUE
+from coralx.errors import DamagedRunError
+from coralx.events import FrontCompared
+from coralx.execution.executor import Executor
+from coralx.objectives.resampling import Drawn, drawn_figures, percentile_interval
+from coralx.objectives.scores import is_whole, read_scores
+from coralx.records import Comparison
+from coralx.run.finale import default_finisher, front_of, measure, retrained
+from coralx.run.history import History, origin_of
+from coralx.run.jobs import JobMaker
+from coralx.run.layout import RunLayout
+from coralx.run.ledger import Ledger
+
+Pair = tuple[str, str | None]
+
+
+def compared_metrics(config: Config) -> list[str]:
+    """Objectives that are figures of predictions; others are exact, and need no resampling."""
+    return [o.metric for o in config.objectives if CATALOGUE[o.metric].source == "predictions"]
+
+
+def wanted_pairs(config: Config, history: History, last_stage: str) -> list[Pair]:
+    """Each two of the front, the better on the first objective first; each of it with the default
+    recipe and with the untuned base (None); and with itself as trained from scratch."""
+    front = front_of(config, history, last_stage)
+    pairs: list[Pair] = [*combinations(front, 2)]
+    default = default_finisher(config, history, last_stage)
+    if default is not None and default not in front:
+        pairs += [(genome, default) for genome in front]
+    pairs += [(genome, None) for genome in front]
+    fresh = {str(origin_of(g.id)): g.id for g in retrained(history, last_stage)}
+    return pairs + [(genome, fresh[genome]) for genome in front if genome in fresh]
+
+
+def compare(
+    config: Config,
+    executor: Executor,
+    ledger: Ledger,
+    history: History,
+    jobs: JobMaker,
+    layout: RunLayout | None,
+) -> None:
+    """Compare the front, unless the ledger holds it already. Who was measured without keeping
+    scores of rows is left out; whose file is lost or damaged is measured again.
+
+    Raises DamagedRunError where that does not bring the file back.
+    """
+    pairs = wanted_pairs(config, history, jobs.timetable.last) if compared_metrics(config) else []
+    pairs = [pair for pair in pairs if all(_kept(history, name) for name in pair)]
+    recorded = history.compared
+    if recorded is not None and {(c.first, c.second) for c in recorded.pairs} == set(pairs):
+        return
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    if layout is not None and (lost := _lost(layout, history, names)):
+        measure(config, executor, ledger, history, jobs, beside=True, again=lost)
+        if lost := _lost(layout, history, names):
+            raise DamagedRunError(f"{layout.scores(lost[0])}: missing or damaged")
+    ledger.append(FrontCompared(tuple(_comparisons(config, history, layout, pairs))))
+
+
+def _kept(history: History, name: str | None) -> str | None:
+    """The digest of the file that holds the genome's scores of rows, if there is to be one."""
+    measured = history.measurements.get(name)
+    return measured.scores if measured else None
+
+
+def _lost(layout: RunLayout, history: History, names: Iterable[str | None]) -> list[str | None]:
+    """Those whose file is not as it was when it was measured."""
+    return [name for name in names if not is_whole(layout.scores(name), str(_kept(history, name)))]
+
+
+def _comparisons(
+    config: Config, history: History, layout: RunLayout | None, pairs: Sequence[Pair]
+) -> Iterable[Comparison]:
+    if layout is None:
+        return
+    metrics = compared_metrics(config)
+    names = dict.fromkeys(name for pair in pairs for name in pair)
+    values = {
+        name: {metric: history.measurements[name].test[metric].value for metric in metrics}
+        for name in names
+    }
+    defined = [name for name in names if any(v is not None for v in values[name].values())]
+    scores = {name: read_scores(layout.scores(name)) for name in defined}
+    drawn = drawn_figures(scores, config.experiment.seed)
+    for first, second in pairs:
+        for metric in metrics:
+            ours, theirs = values[first][metric], values[second][metric]
+            if ours is None or theirs is None:
+                yield Comparison(first, second, metric, None, None, None)
+            else:
+                interval = _interval(drawn[first][metric], drawn[second][metric])
+                yield Comparison(first, second, metric, ours - theirs, *interval)
+
+
+def _interval(first: Drawn, second: Drawn) -> tuple[float | None, float | None]:
+    """Of the difference; draws in which one of the two is undefined do not count."""
+    return percentile_interval(first - second) or (None, None)
