@@ -109,8 +109,7 @@ def _job(config: Config, rank: int, steps: int) -> Job:
 def _trained(result: StageResult) -> Trained:
     if result.divergence is not None:
         raise WorkerError(
-            f"{result.genome}: {result.divergence.quantity} is not a number at step "
-            f"{result.divergence.step}"
+            f"{result.genome}: {result.divergence.reason}, at step {result.divergence.step}"
         )
     return Trained(
         genome=result.genome,

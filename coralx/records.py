@@ -112,6 +112,16 @@ class Horizon:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """What ends a job before its last step, beside numbers that are not finite: an `explosion` of
+    the training loss; a loss that can come no nearer to `survivors`, the highest in each part of
+    the stage among those that went on from it in earlier generations (empty: not compared)."""
+
+    explosion: bool = False
+    survivors: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Job:
     """Train one genome from step `first_step` up to `last_step`, evaluate, write `checkpoint`.
 
@@ -140,6 +150,7 @@ class Job:
     blend_from: str | None = None
     blended_steps: int = 0
     shape: Shape | None = None
+    watch: Watch = Watch()
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -187,10 +198,39 @@ class Trend:
 
 @dataclass(frozen=True)
 class Divergence:
-    """Training ended at `step` because `quantity` was not a finite number."""
+    """Why training ended at `step`, before the stage did.
+
+    `quantity`, the loss or the gradient, was no finite number; or the training loss exploded, being
+    `value` where the untuned base has `against`; or it would be `value` at best at the stage's end,
+    where survivors had `against`.
+    """
 
     step: int
     quantity: str
+    kind: Literal["non-finite", "exploded", "unreachable"] = "non-finite"
+    value: float | None = None
+    against: float | None = None
+
+    @property
+    def spoils(self) -> bool:
+        """Whether it says that the genome's weights were going to ruin."""
+        return self.kind != "unreachable"
+
+    @property
+    def reason(self) -> str:
+        """The rule that it broke, in words."""
+        match self.kind:
+            case "non-finite":
+                return f"{self.quantity} is not finite"
+            case "exploded":
+                return (
+                    f"training loss exploded ({self.value:.3g} against {self.against:.3g} untuned)"
+                )
+            case "unreachable":
+                return (
+                    f"training loss cannot reach the survivors' ({self.value:.3g} at best against "
+                    f"{self.against:.3g})"
+                )
 
 
 @dataclass(frozen=True)
@@ -231,6 +271,7 @@ class StageResult:
     """What one job brought: figures on the validation split, training signals and costs.
 
     `judged_steps` counts the stage's steps after warm-up. `checkpoint` is None after a divergence.
+    `curve` holds the mean training loss in each of the stage's equal parts that were completed.
     `inherited_steps` counts the lineage's steps before this genome's birth; `trained_tokens` those
     that the model read while training (0: not counted). `notes` are remarks on how it was trained.
     `inheritance` stands in the first stage of a genome that started from another's weights. `rank`
@@ -255,6 +296,7 @@ class StageResult:
     notes: tuple[str, ...] = ()
     inheritance: Inheritance | None = None
     rank: int | None = None
+    curve: tuple[float, ...] = ()
 
     @property
     def seconds(self) -> float:

@@ -44,7 +44,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Stop:
-    """Taken out by a stop rule (or by a loss that is no number) at `step`."""
+    """Taken out at `step`: by a stop rule, or for what ended its training within the stage."""
 
     genome: str
     rule: str

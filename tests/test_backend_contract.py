@@ -34,6 +34,7 @@ from coralx.records import (  # noqa: E402
     Progress,
     Shape,
     StageResult,
+    Watch,
 )
 from coralx.training.backend import Backend, create  # noqa: E402
 
@@ -622,3 +623,65 @@ def test_a_blend_that_is_no_better_is_dropped(backend: Backend, tmp_path: Path) 
     assert trial is not None
     assert trial.blend_loss == trial.parent_loss
     assert not trial.kept
+
+
+def test_a_loss_that_explodes_ends_training_within_the_stage(
+    backend: Backend, task: str, tmp_path: Path
+) -> None:
+    if task != "sequence-classification":
+        pytest.skip("a tiny language model's loss cannot rise far above that of guessing")
+    genome = Genome("g00-00-aaaa", 0, replace(GENES, learning_rate=3.0))
+    watched = job(genome, tmp_path, 0, 80, watch=Watch(explosion=True))
+    result = backend.train(watched, ignore)
+    ended = result.divergence
+    assert ended is not None
+    assert (ended.kind, ended.step) == ("exploded", result.last_step)
+    assert result.last_step <= 16
+    assert ended.value > 3 * ended.against > 3 * 0.6
+    assert (result.metrics, result.checkpoint, result.loss_trend) == ({}, None, None)
+    assert len(result.curve) == result.last_step // 10
+    assert not (tmp_path / "to-80").exists()
+    left_alone = backend.train(replace(watched, watch=Watch()), ignore)
+    assert left_alone.divergence is None
+    assert left_alone.last_step == 80
+
+
+def test_a_watched_genome_that_is_healthy_trains_as_if_nobody_looked(
+    backend: Backend, tmp_path: Path
+) -> None:
+    genome = Genome("g00-00-aaaa", 0, GENES)
+    alone, watched = tmp_path / "alone", tmp_path / "watched"
+    whole = backend.train(job(genome, alone, 0, 24), ignore)
+    watch = Watch(explosion=True, survivors=(100.0,) * 8)
+    backend.train(job(genome, watched, 0, 9, watch=watch), ignore)
+    again = job(genome, watched, 9, 24, watch=watch, resume_from=str(watched / "to-9"))
+    result = backend.train(again, ignore)
+    assert adapter_bytes(watched / "to-24") == adapter_bytes(alone / "to-24")
+    assert result.metrics["eval_loss"] == whole.metrics["eval_loss"]
+    assert result.divergence is None
+    assert len(whole.curve) == len(result.curve) == 8
+
+
+def test_explosions_are_told_from_the_untuned_bases_own_loss(
+    backend: Backend, tmp_path: Path
+) -> None:
+    idle = replace(GENES, learning_rate=1e-30)
+    watched = job(Genome("g", 0, idle), tmp_path, 0, 8, watch=Watch(explosion=True))
+    at_start = backend.train(watched, ignore).curve[:4]  # a step each; the base may have dropout
+    assert backend._untuned_loss == pytest.approx(sum(at_start) / 4, rel=0.1)
+
+
+def test_a_curve_that_cannot_reach_the_survivors_ends_training_within_the_stage(
+    backend: Backend, tmp_path: Path
+) -> None:
+    idle = Genome("g00-00-aaaa", 0, replace(GENES, learning_rate=1e-30))
+    watch = Watch(survivors=(0.01,) * 8)
+    result = backend.train(job(idle, tmp_path, 0, 80, watch=watch), ignore)
+    ended = result.divergence
+    assert ended is not None
+    assert (ended.kind, ended.step, ended.against) == ("unreachable", result.last_step, 0.01)
+    # the warm-up's window does not count, and four others must have been seen
+    assert result.last_step in (50, 60, 70)
+    assert len(result.curve) == result.last_step // 10
+    assert (result.metrics, result.checkpoint) == ({}, None)
+    assert not (tmp_path / "to-80").exists()

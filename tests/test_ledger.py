@@ -86,6 +86,13 @@ EVENTS: tuple[Event, ...] = (
         ),
     ),
     StageCompleted(0, make_result("b", divergence=Divergence(3, "loss"))),
+    StageCompleted(
+        0,
+        replace(
+            make_result("b", divergence=Divergence(3, "loss", "exploded", 1e300, 0.7)),
+            curve=(0.1 + 0.2, 1e-9),
+        ),
+    ),
     GenomeFailed(0, "c", "S0", "killed\nby the kernel"),
     StageDecided(
         0,
@@ -138,6 +145,16 @@ def test_the_examples_cover_every_event() -> None:
 def test_every_event_goes_through_json_and_back(event: Event) -> None:
     text = canonical_json(to_json(event))
     assert from_json(type(event), json.loads(text)) == event
+
+
+def test_results_from_before_stages_could_be_left_early_are_read() -> None:
+    written = to_json(make_result("b", divergence=Divergence(3, "loss")))
+    del written["curve"]
+    for key in ("kind", "value", "against"):
+        del written["divergence"][key]
+    read = from_json(StageResult, written)
+    assert read.curve == ()
+    assert read.divergence == Divergence(3, "loss", "non-finite", None, None)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**70), 2**70))

@@ -9,7 +9,7 @@ from factories import make_result
 
 from coralx.config.rules import parse_rule
 from coralx.records import Divergence, StageResult, Trend
-from coralx.schedule.rules import Judgement, judge
+from coralx.schedule.rules import Breach, Judgement, judge
 
 
 def judged(rules: list[str], *results: StageResult) -> Judgement:
@@ -88,12 +88,27 @@ def test_stage_without_rules_leaves_nobody_unjudged() -> None:
 
 @pytest.mark.parametrize("rules", [[], ["gradient_norm > 5"]])
 @pytest.mark.parametrize("judged_steps", [0, 50])
-def test_divergence_always_stops(rules: list[str], judged_steps: int) -> None:
-    diverged = make_result("a", judged_steps=judged_steps, divergence=Divergence(3, "loss"))
-    found = judged(rules, diverged, make_result("b", {"gradient_norm": 1.0}))
-    assert set(found.breaches) == {"a"}
-    assert "loss" in found.breaches["a"].rule
-    assert found.breaches["a"].value is None
+@pytest.mark.parametrize(
+    ("divergence", "rule"),
+    [
+        (Divergence(3, "loss"), "loss is not finite"),
+        (Divergence(3, "gradient"), "gradient is not finite"),
+        (
+            Divergence(3, "loss", "exploded", 2.3125, 0.7),
+            "training loss exploded (2.31 against 0.7 untuned)",
+        ),
+        (
+            Divergence(3, "loss", "unreachable", 0.62, 0.48),
+            "training loss cannot reach the survivors' (0.62 at best against 0.48)",
+        ),
+    ],
+)
+def test_training_that_ended_within_the_stage_always_stops(
+    rules: list[str], judged_steps: int, divergence: Divergence, rule: str
+) -> None:
+    ended = make_result("a", judged_steps=judged_steps, divergence=divergence)
+    found = judged(rules, ended, make_result("b", {"gradient_norm": 1.0}))
+    assert found.breaches == {"a": Breach(rule, None)}
     assert found.not_judged == ()
 
 

@@ -32,6 +32,9 @@ EARLY_EVAL_LIMIT = 512
 
 class TrainingStage(Section):
     """One rung. `eval_limit` rows of validation are scored, 512 where it is unset.
+    `stop_within`: what ends a genome before the stage does, beside numbers that are not finite: an
+    `explosion` of its training loss; a learning curve for which the losses of those that went on
+    in earlier generations are `unreachable`.
 
     The last stage is always scored on the whole split: its `eval_limit` is refused. On entering the
     stage a genome's rank grows `rank_multiplier` times, up to its gene (`rank_growth: by-stage`).
@@ -42,6 +45,7 @@ class TrainingStage(Section):
     data_percentage: Annotated[Exact, Field(gt=0, le=100)]
     survival_rate: Annotated[Exact, Field(gt=0, le=1)]
     stop_when: tuple[Rule, ...] | None = None
+    stop_within: tuple[Literal["explosion", "unreachable"], ...] = ("explosion",)
     proxy_metrics: tuple[MetricName, ...] = ()
     promote_by: MetricName | None = None
     eval_limit: Count | None = None
@@ -115,6 +119,22 @@ class HyperbandConfig(Section):
             raise ValueError(
                 "`adaptive_budgets` is for synchronous promotion: asynchronous stages compare "
                 "genomes of all generations, which must have had equal budgets"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _survivors_are_comparable(self) -> HyperbandConfig:
+        comparing = [s.name for s in self.training_stages if "unreachable" in s.stop_within]
+        if comparing and self.adaptive_budgets:
+            raise ValueError(
+                f"stage {comparing[0]!r} stops within for `unreachable`, which compares genomes of "
+                "all generations, while `adaptive_budgets` gives each its own: leave out one of "
+                "the two"
+            )
+        if self.training_stages[-1].name in comparing:
+            raise ValueError(
+                f"the last stage ({comparing[-1]!r}) cuts no one, so it has no survivors to reach; "
+                "remove `unreachable` from its stop_within"
             )
         return self
 

@@ -133,7 +133,7 @@ class PlainLines(Silent):
                     self._say(f"warning: {warning}")
             case StageCompleted(result=result):
                 outcome = (
-                    f"{result.divergence.quantity} not finite at step {result.divergence.step}"
+                    f"{result.divergence.reason}, at step {result.divergence.step},"
                     if result.divergence
                     else f"{self._metric} {figure(result.metrics.get(self._metric))}"
                 )

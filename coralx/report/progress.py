@@ -49,7 +49,12 @@ class Standings:
                 self.state = {genome.id: "queued" for genome in event.genomes}
             case StageCompleted(result=result):
                 self._live.pop(result.genome, None)
-                self.state[result.genome] = f"evaluated after {result.last_step} steps"
+                ended = result.divergence
+                self.state[result.genome] = (
+                    f"stopped at {result.stage}, step {ended.step}: {ended.reason}"
+                    if ended
+                    else f"evaluated after {result.last_step} steps"
+                )
             case TrainedBeside(result=result):
                 self._live.pop(result.genome, None)
             case GenomeFailed():

@@ -122,7 +122,7 @@ class History:
                 self._stopped.add(verdict.genome)
 
     def last_result(self, genome: str) -> StageResult | None:
-        """The genome's furthest stage that ended with finite numbers."""
+        """The furthest stage that the genome was trained through."""
         return self._last.get(genome)
 
     @property

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from coralx.config import Config
 from coralx.facts import Facts
-from coralx.records import Genome, Horizon, Job, MeasureJob, Metrics
-from coralx.run.history import History
+from coralx.records import Genome, Horizon, Job, MeasureJob, Metrics, Watch
+from coralx.run.history import BASELINE, History
 from coralx.run.layout import RunLayout
 from coralx.run.timetable import Timetable
 from coralx.schedule.growth import growth_of, shape_at
 from coralx.schedule.stages import Stage, horizon_of
+from coralx.training.watch import WINDOWS, slowest
+from coralx.verdicts import Promote
 
 
 class JobMaker:
@@ -92,7 +94,35 @@ class JobMaker:
             data_fraction=float(stage.data_fraction),
             eval_limit=stage.eval_limit,
             checkpoint=self._checkpoint(genome.id, stage.name),
+            watch=self._watch(genome, stage),
         )
+
+    def _watch(self, genome: Genome, stage: Stage) -> Watch:
+        """What may end the job early; nothing the baseline's, whose figures are wanted anyway."""
+        if genome.id == BASELINE:
+            return Watch()
+        curves = self._survivors(genome, stage) if "unreachable" in stage.stop_within else []
+        return Watch(
+            explosion="explosion" in stage.stop_within,
+            survivors=slowest(curves) if len(curves) > 1 else (),
+        )
+
+    def _survivors(self, genome: Genome, stage: Stage) -> list[tuple[float, ...]]:
+        """The curves of those that went on from the stage in earlier generations and the same
+        bracket: never of the genome's own, which complete in any order."""
+        history = self._history
+        decisions = [history.decisions.get((g, stage.name)) for g in range(genome.generation)]
+        promoted = [
+            history.genomes[verdict.genome]
+            for decision in decisions
+            if decision is not None
+            for verdict in decision.verdicts
+            if isinstance(verdict, Promote)
+        ]
+        curves = [
+            history.results[g.id, stage.name].curve for g in promoted if g.bracket == genome.bracket
+        ]
+        return [curve for curve in curves if len(curve) == WINDOWS]
 
     def measure(self, genome: Genome | None, validation: Metrics | None = None) -> MeasureJob:
         """Measure a genome that finished the last stage, or the untuned base."""

@@ -120,15 +120,15 @@ class Population:
         return adapted(self._timetable.stages, genomes, relative), relative
 
     def _donors(self, genomes: Sequence[str]) -> list[str]:
-        """Those that have weights which never ran into numbers that are not finite."""
+        """Those that have weights which never exploded or ran into numbers that are not finite."""
         if self._evolution.inherit == "off":
             return []
         results = self._history.results.values()
-        diverged = {result.genome for result in results if result.divergence is not None}
+        spoilt = {r.genome for r in results if r.divergence is not None and r.divergence.spoils}
         return [
             genome
             for genome in genomes
-            if genome not in diverged and self._history.last_result(genome) is not None
+            if genome not in spoilt and self._history.last_result(genome) is not None
         ]
 
     def survive(self, generation: int, pool: Sequence[str]) -> None:

@@ -43,11 +43,11 @@ def judgeable(rules: Sequence[ParsedRule], result: StageResult) -> bool:
 def judge(rules: Sequence[ParsedRule], results: Sequence[StageResult]) -> Judgement:
     """Apply a stage's rules to its results, in the order in which they are listed.
 
-    A loss that is no finite number stops a genome under any rules. A quality floor which would
-    stop every genome of the stage stops none: then the floor, not the genomes, is at fault.
+    One whose training ended within the stage is stopped under any rules. A quality floor which
+    would stop every genome of the stage stops none: then the floor, not the genomes, is at fault.
     """
     breaches = {
-        result.genome: Breach(f"{result.divergence.quantity} is not finite", None)
+        result.genome: Breach(result.divergence.reason, None)
         for result in results
         if result.divergence is not None
     }

@@ -26,6 +26,7 @@ class Stage:
     data_fraction: Fraction
     survival_rate: Fraction
     stop_when: tuple[ParsedRule, ...]
+    stop_within: tuple[str, ...]
     promote_by: str | None
     eval_limit: int | None
     is_last: bool
@@ -53,6 +54,7 @@ def stages_of(configured: Sequence[TrainingStage]) -> tuple[Stage, ...]:
             data_fraction=Fraction(stage.data_percentage) / 100,
             survival_rate=Fraction(stage.survival_rate),
             stop_when=tuple(parse_rule(rule) for rule in stage.stop_when or ()),
+            stop_within=stage.stop_within,
             promote_by=stage.promote_by,
             eval_limit=stage.eval_limit,
             is_last=place == len(configured) - 1,
@@ -67,7 +69,9 @@ def schedule_of(configured: HyperbandConfig) -> tuple[Stage, ...]:
     stages = stages_of(configured.training_stages)
     if configured.enable_hyperband:
         return stages
-    return tuple(replace(stage, survival_rate=Fraction(1), stop_when=()) for stage in stages)
+    return tuple(
+        replace(stage, survival_rate=Fraction(1), stop_when=(), stop_within=()) for stage in stages
+    )
 
 
 def horizon_of(stages: Sequence[Stage], steps_per_epoch: int, warmup_ratio: float) -> Horizon:

@@ -40,9 +40,13 @@ from coralx.training.material import Material, task_of
 from coralx.training.precision import autocast, base_dtype, faster_precision, settled_precision
 from coralx.training.signals import loss_trend, typical_gradient_norm
 from coralx.training.starting import Start, begin
+from coralx.training.watch import curve_of
 
 TEMPLATE = "default"
 """The first adapter, which wraps the base; never trained. Genomes are added beside it."""
+
+UNTUNED_BATCHES = 4
+"""Batches by which the untuned base's training loss is measured."""
 
 
 class AdaptingBackend(ABC):
@@ -52,6 +56,7 @@ class AdaptingBackend(ABC):
 
     def __init__(self) -> None:
         self.base_loads = 0
+        self._untuned_loss: float | None = None
 
     @abstractmethod
     def load(
@@ -145,6 +150,8 @@ class AdaptingBackend(ABC):
     def train(self, job: Job, report: Report) -> StageResult:
         began = time.monotonic()
         genome = job.genome
+        if job.watch.explosion and self._untuned_loss is None:
+            self._untuned_loss = self._loss_before_training()
         adapters.add(self._model, genome, job.trained_shape, self._base)
         try:
             seed = self._config.experiment.seed
@@ -173,6 +180,18 @@ class AdaptingBackend(ABC):
         overhead = time.monotonic() - began - trace.seconds - evaluation
         return self._result(job, start, trace, metrics, evaluation, overhead)
 
+    def _loss_before_training(self) -> float:
+        """The untuned base's mean training loss over the first few batches of the data order."""
+        size = self._config.training.batch_size
+        rows = self._material.order(size)[: UNTUNED_BATCHES * size].tolist()
+        self._model.eval()
+        with torch.no_grad(), self._autocast():
+            losses = [
+                self._task.loss(self._model, self._material.train, rows[start : start + size])
+                for start in range(0, len(rows), size)
+            ]
+        return float(np.mean([loss.item() for loss in losses]))
+
     def _trainer(self, job: Job, start: Start) -> Trainer:
         genes = job.genome.genes
         parameters = adapters.trainable(self._model)
@@ -193,6 +212,7 @@ class AdaptingBackend(ABC):
             rows_of=lambda step: batch_rows(order, step, genes.batch_size, subset),
             settings=self._config.training,
             autocast=self._autocast,
+            untuned_loss=self._untuned_loss,
         )
 
     def _drop(self, adapter: str) -> None:
@@ -227,6 +247,7 @@ class AdaptingBackend(ABC):
             notes=self.notes_on(job.genome.genes),
             inheritance=start.inheritance,
             rank=job.trained_shape.rank,
+            curve=curve_of(trace.losses, job.last_step - job.first_step),
         )
 
     # -- evaluation ------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from coralx.data.tasks import Encoded, Scores, Task
 from coralx.records import Divergence, Horizon, Job, Progress
 from coralx.rng import derive_seed
 from coralx.training.backend import Report
+from coralx.training.watch import ending
 
 EVAL_ROWS = 64
 """Rows scored together at most; the figures do not depend on it."""
@@ -67,14 +68,18 @@ class Trainer:
     rows_of: Callable[[int], NDArray[np.int64]]
     settings: Training
     autocast: Callable[[], AbstractContextManager[Any]]
+    untuned_loss: float | None = None
 
     def run(self, job: Job, report: Report) -> Trace:
-        """Train the job's steps; ends early at the first loss or gradient that is not finite."""
+        """Train the job's steps; ends early at the first loss or gradient that is not finite, and
+        for what the job's watch looks out for."""
         trace = Trace()
         self.model.train()
         began = reported = time.monotonic()
         for step in range(job.first_step, job.last_step):
-            trace.divergence = self._step(job, step, trace)
+            trace.divergence = self._step(job, step, trace) or ending(
+                job, trace.losses, self.untuned_loss
+            )
             now = time.monotonic()
             if trace.divergence is not None:
                 break

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -30,6 +31,7 @@ from coralx.records import (
 )
 from coralx.rng import derive_seed
 from coralx.training.backend import Report, Say
+from coralx.training.watch import WINDOWS, unreachable, window_ends, windows_in_warmup
 
 HIDDEN = 384
 """Width of the imagined base; gives plausible parameter counts."""
@@ -50,6 +52,16 @@ class Curve:
     def skill(self, progress: float) -> float:
         """AUROC after `progress` (trained steps over the horizon, lineage included)."""
         return 0.5 + (self.ceiling - 0.5) * (1.0 - math.exp(-progress / self.pace))
+
+    def losses(self, job: Job, rng: Random) -> tuple[float, ...]:
+        """Training loss in each window of the job, with a little noise."""
+        steps = job.last_step - job.first_step
+        if steps < WINDOWS:
+            return ()
+        return tuple(
+            0.65 * (1.5 - self.skill(_progress(job, job.first_step + end))) + 0.005 * rng.gauss()
+            for end in window_ends(steps)
+        )
 
 
 def curve_of(genes: Genes) -> Curve:
@@ -96,35 +108,36 @@ class SimulatedBackend:
     def train(self, job: Job, report: Report) -> StageResult:
         genes = job.genome.genes
         curve = curve_of(genes)
-        steps = job.last_step - job.first_step
+        losses = curve.losses(job, self._random("simulated-losses", job))
+        ended = _ending(job, curve, losses)
+        last_step = ended.step if ended else job.last_step
+        steps = last_step - job.first_step
         judged = max(0, job.last_step - max(job.first_step, job.horizon.warmup_steps))
         rank = job.trained_shape.rank
         seconds = steps * SECONDS_PER_STEP * (1 + rank / 64)
-        rng = Random(derive_seed(self._seed, "simulated", job.genome.id, job.stage))  # noqa: S311
-        diverged = curve.explodes and judged > 0
+        rng = self._random("simulated", job)
         metrics: dict[str, float | None] = {}
-        if not diverged:
-            # A child that starts from a lineage's weights has a head start, at half its worth.
-            progress = (job.last_step + 0.5 * job.inherited_steps) / job.horizon.total_steps
+        if ended is None:
+            progress = _progress(job, job.last_step)
             noise = 0.04 * math.exp(-3 * job.last_step / job.horizon.total_steps)
             skill = min(max(curve.skill(progress) + noise * rng.gauss(), 0.0), 1.0)
             metrics = _metrics(skill, genes)
             metrics["loss_slope"] = -(skill - 0.45) / max(steps, 1)
             metrics["gradient_norm"] = 0.6 + 0.3 * rng.random()
         report(Progress(job.genome.id, job.stage, job.last_step, job.last_step, 0.7, 0.0))
-        if job.checkpoint is not None and not diverged:
+        if job.checkpoint is not None and ended is None:
             state = {"step": job.last_step, "metrics": metrics}
             write_folder(
                 Path(job.checkpoint),
                 lambda folder: _write_json(folder / "trainer_state.json", state),
             )
         slope = metrics.get("loss_slope")
-        step = max(job.first_step, job.horizon.warmup_steps) + 1
+        ends = window_ends(job.last_step - job.first_step)
         return StageResult(
             genome=job.genome.id,
             stage=job.stage,
             first_step=job.first_step,
-            last_step=step if diverged else job.last_step,
+            last_step=last_step,
             metrics=metrics,
             judged_steps=judged,
             loss_trend=None if slope is None else Trend(slope, 1.2 * slope, 0.8 * slope),
@@ -132,10 +145,14 @@ class SimulatedBackend:
             eval_seconds=EVAL_SECONDS,
             overhead_seconds=0.0,
             inherited_steps=job.inherited_steps,
-            checkpoint=None if diverged else job.checkpoint,
-            divergence=Divergence(step, "loss") if diverged else None,
+            checkpoint=None if ended else job.checkpoint,
+            divergence=ended,
+            curve=losses[: sum(end <= steps for end in ends)],
             rank=rank,
         )
+
+    def _random(self, purpose: str, job: Job) -> Random:
+        return Random(derive_seed(self._seed, purpose, job.genome.id, job.stage))  # noqa: S311
 
     def measure(self, job: MeasureJob) -> Measurement:
         if job.genome is None:
@@ -154,6 +171,26 @@ class SimulatedBackend:
             spread = 0.0 if is_count else 0.02
             test[name] = Interval(drawn, drawn - spread, drawn + spread)
         return Measurement(job.genome.id if job.genome else None, validation, test)
+
+
+def _progress(job: Job, step: int) -> float:
+    """The share of its horizon that a genome has trained. A child that starts from a lineage's
+    weights has a head start, at half its worth."""
+    return (step + 0.5 * job.inherited_steps) / job.horizon.total_steps
+
+
+def _ending(job: Job, curve: Curve, losses: Sequence[float]) -> Divergence | None:
+    """Where training ends before the stage does, if it would."""
+    unwarmed = max(job.first_step, job.horizon.warmup_steps)
+    if curve.explodes and unwarmed < job.last_step:
+        return Divergence(unwarmed + 1, "loss")
+    skipped = windows_in_warmup(job)
+    for place, end in enumerate(window_ends(job.last_step - job.first_step)[:-1], start=1):
+        reach = unreachable(losses[:place], job.watch.survivors, skipped)
+        if reach is not None:
+            step = job.first_step + end
+            return Divergence(step, "loss", "unreachable", reach, job.watch.survivors[-1])
+    return None
 
 
 def _write_json(path: Path, value: object) -> None:
