@@ -174,6 +174,19 @@ def test_a_verification_that_was_killed_goes_on_where_it_was(kind: type[Event], 
     assert resumed.report["completed"]
 
 
+def test_what_was_trained_beside_the_search_is_not_pruned() -> None:
+    """Asynchronous promotion prunes whenever a run is taken up again."""
+    schedule = {"training_stages": STAGES, "promotion": "asynchronous"}
+    with pytest.raises(Interrupted):
+        api.evolve(config(hyperband_config=schedule), "cut", Kill(TrainedBeside, 1))
+    layout = find_run("cut")
+    (first,) = retrained(layout)
+    resumed = api.resume(layout)
+    assert retrained(layout).count(first) == 1
+    verify_folder(layout.checkpoint(first, "S1"))
+    assert {m["state"] for m in resumed.report["verification"]["members"]} == {"verified"}
+
+
 def test_a_result_whose_checkpoint_is_damaged_is_trained_again() -> None:
     with pytest.raises(Interrupted):
         api.evolve(config(), "cut", Kill(TrainedBeside, 2))
@@ -254,7 +267,7 @@ def test_one_that_diverges_from_scratch_is_told_and_not_tried_again(
     outcome = api.evolve(config(), "run")
     for member in outcome.report["verification"]["members"]:
         assert (member["state"], member["fresh"]) == ("diverged", None)
-    assert "from scratch diverged: loss not finite at step 7" in shown(outcome)
+    assert "from scratch diverged: loss is not finite at step 7" in shown(outcome)
     api.resume(outcome.layout)
     assert len(tried) == len(set(tried)) > 0
 
@@ -473,3 +486,36 @@ def test_real_adapters_are_verified_and_compared(tiny_config: dict[str, Any]) ->
     assert "Beside that, verifying took" in text
     assert "Ancestry of the front" in text
     assert {path.name for path in layout.best.iterdir()} == set(front)
+
+
+def test_a_copy_is_verified_by_its_lineages_hyperparameters(jobs: list[Job]) -> None:
+    """Population-based training: the schedule that a lineage went through, replayed from scratch,
+    stage by stage."""
+    stages = [
+        {"name": name, "epoch_budget": epochs, "data_percentage": 100, "survival_rate": 1.0}
+        for name, epochs in (("S0", 0.1), ("S1", 0.5), ("S2", 1.0))
+    ]
+    evolution = {"population_size": 12, "generations": 1, "pbt_quantile": 0.5}
+    outcome = api.evolve(
+        config(hyperband_config={"training_stages": stages}, evolution=evolution), "pbt"
+    )
+    history = History(Ledger.read_events(outcome.layout.ledger))
+    copies = [m for m in outcome.report["front"] if history.genomes[m["genome"]].continues]
+    assert copies
+    for member in copies:
+        name = member["genome"]
+        fresh = [job for job in jobs if job.genome.id == FRESH + name]
+        assert [(job.stage, job.first_step) for job in fresh] == [
+            ("S0", 0),
+            ("S1", 100),
+            ("S2", 500),
+        ]
+        assert [row["stage"] for row in member["schedule"]] == ["S0", "S1", "S2"]
+        for job, row in zip(fresh, member["schedule"], strict=True):
+            trained = history.results[row["genome"], row["stage"]]
+            assert trained.last_step == job.last_step
+            assert job.genome.genes == history.genomes[row["genome"]].genes
+            assert job.genome.genes.learning_rate == row["learning_rate"]
+        assert len({row["genome"] for row in member["schedule"]}) > 1
+        verified = [v for v in outcome.report["verification"]["members"] if v["genome"] == name]
+        assert [(v["state"], v["fresh_steps"]) for v in verified] == [("verified", 1000)]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
 from rich.tree import Tree
 
 from coralx.run.history import History
+from coralx.schedule.stages import Stage
+from coralx.search.pbt import EXPLORED
 from coralx.verdicts import Cut, Fail, Finish, Promote, Replace, Stop, Verdict
 
 OUTCOMES = {
@@ -53,6 +55,22 @@ def lineage_of(history: History) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def schedule_of(history: History, genome: str, stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """The hyperparameters that a copy's lineage was trained with, stage by stage from its root;
+    empty for a genome that kept its own. `runtime.verify_front` trains by them from scratch."""
+    if history.genomes[genome].continues is None:
+        return []
+    return [
+        {
+            "stage": stage.name,
+            "genome": then.id,
+            **{name: getattr(then.genes, name) for name in EXPLORED},
+        }
+        for stage in stages
+        if (then := history.genome_at(genome, stage.place)).enters <= stage.place
+    ]
 
 
 def ancestry(report: Mapping[str, Any]) -> Tree | None:

@@ -15,7 +15,7 @@ from coralx.records import Genome, Interval
 from coralx.report.comparison import against_baselines, front_pairs
 from coralx.report.efficiency import efficiency_of
 from coralx.report.feasibility import feasibility_warnings
-from coralx.report.lineage import lineage_of
+from coralx.report.lineage import lineage_of, schedule_of
 from coralx.report.origins import blends_of, growth_of
 from coralx.report.verification import verification_of
 from coralx.run.convergence import has_stalled, indicators
@@ -67,12 +67,13 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         ],
         "constraints": list(config.constraints),
         "baselines": _baselines(config, history, stages[-1].name),
-        "front": [_member(history, genome, layout) for genome in members],
+        "front": [_member(history, genome, stages, layout) for genome in members],
         "front_pairs": front_pairs(history, members),
         "front_against_baselines": against_baselines(config, history, members, last),
         "verification": verification_of(config, history, members, last, layout),
         "provisional": [
-            _member(history, genome, layout) for genome in _provisional(config, history, stages)
+            _member(history, genome, stages, layout)
+            for genome in _provisional(config, history, stages)
         ],
         "convergence": [
             asdict(figures) for figures in indicators(config, history, stages[-1].name)
@@ -133,7 +134,9 @@ def genes_of(genome: Genome) -> dict[str, Any]:
     }
 
 
-def _member(history: History, genome_id: str, layout: RunLayout | None) -> dict[str, Any]:
+def _member(
+    history: History, genome_id: str, stages: Sequence[Stage], layout: RunLayout | None
+) -> dict[str, Any]:
     genome = history.genomes[genome_id]
     result = history.last_result(genome_id)
     measured = history.measurements.get(genome_id)
@@ -145,6 +148,7 @@ def _member(history: History, genome_id: str, layout: RunLayout | None) -> dict[
         "inherits": genome.inherits,
         "inheritance": _inheritance(history, genome_id),
         "growth": growth_of(history, genome_id),
+        "schedule": schedule_of(history, genome_id, stages),
         "genes": genes_of(genome),
         "stage": stage,
         "validation": dict(result.metrics) if result else {},

@@ -48,13 +48,14 @@ def _member(
 ) -> dict[str, Any]:
     fresh = FRESH + name
     result = history.beside.get((fresh, last_stage))
+    stages = [found for (genome, _), found in history.beside.items() if genome == fresh]
+    diverged = [found.divergence for found in stages if found.divergence is not None]
     failure = history.failures.get(fresh)
     state, reason = "pending", None
     if failure is not None:
         state, reason = "failed", failure.reason
-    elif result is not None and result.divergence is not None:
-        state = "diverged"
-        reason = f"{result.divergence.quantity} not finite at step {result.divergence.step}"
+    elif diverged:
+        state, reason = "diverged", f"{diverged[0].reason} at step {diverged[0].step}"
     elif fresh in history.measurements:
         state = "verified"
     measured = history.measurements
@@ -65,7 +66,7 @@ def _member(
         "reason": reason,
         "own_steps": history.own_steps(name),
         "lineage_steps": history.lineage_steps(name),
-        "fresh_steps": result.steps if result else None,
+        "fresh_steps": sum(found.steps for found in stages) if result else None,
         "inherited": _figures(history.results[name, last_stage].metrics, measured.get(name)),
         "fresh": _figures(result.metrics, measured[fresh])
         if result and state == "verified"

@@ -4,6 +4,7 @@ front once more from scratch, where its members started from the weights of othe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from coralx.config import Config
@@ -46,12 +47,12 @@ def unverified(config: Config, history: History, last_stage: str) -> list[Genome
         return []
     front = front_of(config, history, last_stage)
     fresh = [from_scratch(history.genomes[name]) for name in heirs(history, front)]
-    return [genome for genome in fresh if not _is_settled(history, genome.id, last_stage)]
+    return [genome for genome in fresh if not _is_settled(history, genome.id)]
 
 
-def _is_settled(history: History, name: str, last_stage: str) -> bool:
-    result = history.beside.get((name, last_stage))
-    has_diverged = result is not None and result.divergence is not None
+def _is_settled(history: History, name: str) -> bool:
+    results = [result for (genome, _), result in history.beside.items() if genome == name]
+    has_diverged = any(result.divergence is not None for result in results)
     return name in history.failures or has_diverged or name in history.measurements
 
 
@@ -76,11 +77,40 @@ def train_beside(
             result = history.beside.get((BASELINE, stage.name))
             if result is None or result.divergence is not None:
                 break
-    wanted = [jobs.from_scratch(genome) for genome in unverified(config, history, last)]
-    verified = sum(r.steps for (name, _), r in history.beside.items() if origin_of(name))
+    heirs = unverified(config, history, last)
+    for genome in heirs:
+        if history.genomes[genome.parents[0]].continues is not None:
+            _replay(genome, *shared, jobs, allowance)
+    wanted = [jobs.from_scratch(g) for g in heirs if not history.genomes[g.parents[0]].continues]
     wanted = [job for job in wanted if not _is_trained(history, job)]
-    affordable = allowance.affordable(wanted, history.trained_steps + verified)
+    affordable = allowance.affordable(wanted, history.trained_steps + _verified_steps(history))
     _train(affordable, *shared, allowance.deadline)
+
+
+def _replay(
+    genome: Genome,
+    executor: Executor,
+    ledger: Ledger,
+    history: History,
+    jobs: JobMaker,
+    allowance: Allowance,
+) -> None:
+    """Train a copy's lineage from scratch: stage by stage, with the hyperparameters that it had."""
+    for stage in jobs.timetable.of(genome.generation):
+        then = history.genome_at(genome.parents[0], stage.place)
+        job = jobs.train(replace(genome, genes=then.genes), stage)
+        spent = history.trained_steps + _verified_steps(history)
+        if not _is_trained(history, job) and not allowance.affords(job, spent):
+            return
+        _train([job], executor, ledger, history, allowance.deadline)
+        result = history.beside.get((genome.id, stage.name))
+        if result is None or result.divergence is not None:
+            return
+
+
+def _verified_steps(history: History) -> int:
+    """Steps that went into verification so far."""
+    return sum(r.steps for (name, _), r in history.beside.items() if origin_of(name))
 
 
 def _train(

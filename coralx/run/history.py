@@ -158,6 +158,14 @@ class History:
         own = result.last_step - self._born_at[genome] if result else 0
         return (result.inherited_steps if result else 0) + own
 
+    def genome_at(self, genome: str, place: int) -> Genome:
+        """Whom the genome, at the stage of that place, was: itself, or the one that it is a copy
+        of since. The hyperparameters of a lineage, stage by stage, are those of these genomes."""
+        found = self.genomes[genome]
+        while found.continues is not None and place < found.enters:
+            found = self.genomes[found.continues]
+        return found
+
     def joint_steps(self, *genomes: str) -> int:
         """Steps that a blend of the genomes' weights has seen; those of a common ancestor count
         once."""

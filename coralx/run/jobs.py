@@ -5,7 +5,7 @@ from __future__ import annotations
 from coralx.config import Config
 from coralx.facts import Facts
 from coralx.records import Genome, Horizon, Job, MeasureJob, Metrics, Watch
-from coralx.run.history import BASELINE, History
+from coralx.run.history import History
 from coralx.run.layout import RunLayout
 from coralx.run.timetable import Timetable
 from coralx.schedule.growth import growth_of, shape_at
@@ -98,8 +98,9 @@ class JobMaker:
         )
 
     def _watch(self, genome: Genome, stage: Stage) -> Watch:
-        """What may end the job early; nothing the baseline's, whose figures are wanted anyway."""
-        if genome.id == BASELINE:
+        """What may end the job early; nothing what is trained beside the search, whose figures are
+        wanted anyway."""
+        if genome.id not in self._history.genomes:
             return Watch()
         curves = self._survivors(genome, stage) if "unreachable" in stage.stop_within else []
         return Watch(
