@@ -7,7 +7,7 @@ from typing import Any
 
 from coralx.config import Config
 from coralx.errors import UsageError
-from coralx.records import Genome
+from coralx.genomes import Genome
 from coralx.report.live import View
 from coralx.report.summary import summarise
 from coralx.run.engine import Engine, next_stage

@@ -15,8 +15,10 @@ from coralx.errors import SetupError, WorkerError
 from coralx.execution.executor import Listener
 from coralx.execution.local import LocalExecutor
 from coralx.facts import Settings
+from coralx.genomes import Genes, Genome
 from coralx.packages import torch_cuda
-from coralx.records import Genes, Genome, Horizon, Job, JobFailed, StageResult
+from coralx.records import Horizon, Job, JobFailed
+from coralx.results import StageResult
 from coralx.training.backend import require, settled
 
 BACKENDS = ("peft", "unsloth")

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coralx.facts import Facts, Settings
-from coralx.records import Comparison, Genome, Measurement, StageBudget, StageResult
+from coralx.genomes import Genome
+from coralx.records import StageBudget
+from coralx.results import Comparison, Measurement, StageResult
 from coralx.verdicts import Verdict
 
 

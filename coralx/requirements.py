@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from coralx.config import Config
 from coralx.facts import Footprint
-from coralx.records import Genes
+from coralx.genomes import Genes
 from coralx.schedule.brackets import brackets_of, cohort_sizes
 from coralx.schedule.stages import schedule_of
 from coralx.search.space import Continuous, Gene, Integer, Space, space_of

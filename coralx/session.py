@@ -18,7 +18,7 @@ from coralx.execution.inprocess import InProcessExecutor
 from coralx.execution.local import LocalExecutor
 from coralx.facts import Facts, Settings
 from coralx.files import write_atomically
-from coralx.records import Genome
+from coralx.genomes import Genome
 from coralx.report.live import Silent, View
 from coralx.report.summary import pareto_csv, summarise
 from coralx.run.allowance import Allowance

@@ -14,7 +14,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from coralx import api, records
+from coralx import api
+from coralx import genomes as searched
 from coralx.config import Config, load_config, parse_config
 from coralx.config.loading import anchor_paths
 from coralx.config.modes import resolve_mode
@@ -23,6 +24,7 @@ from coralx.config.space import ModuleChoices, SeedGenome
 from coralx.errors import UsageError
 from coralx.events import StageCompleted
 from coralx.report.live import View
+from coralx.results import StageResult
 from coralx.run.ledger import Ledger
 from coralx.schedule.stages import schedule_of
 from coralx.search.space import space_of
@@ -172,15 +174,15 @@ class HyperbandTrainer:
         efficiency: dict[str, Any] = self._report["efficiency"]
         return efficiency
 
-    def _record(self, genome: Genome) -> records.Genome:
+    def _record(self, genome: Genome) -> searched.Genome:
         cfg, common = genome.lora_cfg, space_of(self.config).common
-        modules: records.TargetModules = records.ALL_LINEAR
+        modules: searched.TargetModules = searched.ALL_LINEAR
         if not isinstance(cfg.target_modules, str):
             modules = tuple(sorted(set(cfg.target_modules)))
-        elif cfg.target_modules != records.ALL_LINEAR:
+        elif cfg.target_modules != searched.ALL_LINEAR:
             modules = (cfg.target_modules,)
         _check_values(genome)
-        genes = records.Genes(
+        genes = searched.Genes(
             rank=cfg.r,
             alpha_ratio=cfg.alpha / cfg.r,
             dropout=cfg.dropout,
@@ -191,11 +193,9 @@ class HyperbandTrainer:
             batch_size=common.batch_size,
         )
         parents = (genome.parent_id,) if genome.parent_id else ()
-        return records.Genome(genome.id, 0, genes, parents)
+        return searched.Genome(genome.id, 0, genes, parents)
 
-    def _set_fitness(
-        self, genomes: Sequence[Genome], results: Sequence[records.StageResult]
-    ) -> None:
+    def _set_fitness(self, genomes: Sequence[Genome], results: Sequence[StageResult]) -> None:
         metric = self.config.objectives[0].metric
         last = {result.genome: result.metrics.get(metric) for result in results}
         for genome in genomes:

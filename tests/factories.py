@@ -7,7 +7,8 @@ from typing import Any
 
 from coralx.config import Config, parse_config
 from coralx.facts import Facts
-from coralx.records import Divergence, Genes, Genome, Metrics, StageResult, Trend
+from coralx.genomes import Genes, Genome
+from coralx.results import Divergence, Metrics, StageResult, Trend
 from coralx.schedule.stages import Stage, stages_of
 from coralx.search.space import Space, space_of
 

@@ -16,8 +16,8 @@ from coralx.config import Config, dump_yaml, load_config
 from coralx.errors import ConfigError, SetupError, UsageError
 from coralx.events import RunStarted
 from coralx.facts import Settings
+from coralx.genomes import ALL_LINEAR
 from coralx.packages import torch_cuda
-from coralx.records import ALL_LINEAR
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import FORMAT, Ledger
 from coralx.training import backend

@@ -21,21 +21,11 @@ torch = pytest.importorskip("torch")
 
 from coralx.config import parse_config  # noqa: E402
 from coralx.files import verify_folder  # noqa: E402
+from coralx.genomes import Blend, Genes, Genome, Shape  # noqa: E402
 from coralx.objectives import language, predictions  # noqa: E402
 from coralx.objectives.scores import is_whole, read_scores  # noqa: E402
-from coralx.records import (  # noqa: E402
-    Blend,
-    Genes,
-    Genome,
-    Horizon,
-    Inheritance,
-    Job,
-    MeasureJob,
-    Progress,
-    Shape,
-    StageResult,
-    Watch,
-)
+from coralx.records import Horizon, Job, MeasureJob, Watch  # noqa: E402
+from coralx.results import Inheritance, Progress, StageResult  # noqa: E402
 from coralx.training.backend import Backend, create  # noqa: E402
 
 TASKS = {

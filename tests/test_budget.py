@@ -13,7 +13,7 @@ from coralx.config import Config, parse_config
 from coralx.config.modes import resolve_mode
 from coralx.errors import ConfigError
 from coralx.events import BudgetSpent, GenerationStarted, StageCompleted
-from coralx.records import Genes
+from coralx.genomes import Genes
 from coralx.run.ledger import Ledger
 
 OWN = {"rank": 8, "alpha": 16, "learning_rate": 3e-4, "dropout": 0.05}

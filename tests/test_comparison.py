@@ -23,9 +23,10 @@ from coralx.events import Event, FrontCompared, FrontMeasured
 from coralx.objectives.bootstrap import intervals
 from coralx.objectives.resampling import drawn_figures, percentile_interval
 from coralx.objectives.scores import RowScores, read_scores, write_scores
-from coralx.records import Comparison, MeasureJob, Measurement
+from coralx.records import MeasureJob
 from coralx.report.comparison import comparison_lines
 from coralx.report.live import Silent
+from coralx.results import Comparison, Measurement
 from coralx.rng import derive_seed
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from coralx import api
-from coralx.records import Genes
+from coralx.genomes import Genes
 from coralx.search.indicators import box_of, diversity, relative_hypervolume, spacing
 
 SPACE = make_space(

@@ -24,7 +24,8 @@ from coralx.events import (
     WorkerStarted,
     WorkerStopped,
 )
-from coralx.records import Genome, StageResult
+from coralx.genomes import Genome
+from coralx.results import StageResult
 from coralx.run.history import History
 from coralx.run.ledger import Ledger
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from coralx import api
 from coralx.errors import ConfigError
 from coralx.events import StageCompleted
-from coralx.records import Genes, Shape
+from coralx.genomes import Genes, Shape
 from coralx.run.ledger import Ledger
 from coralx.schedule.growth import Growth, growth_of, shape_at
 

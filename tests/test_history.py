@@ -7,7 +7,8 @@ from dataclasses import replace
 from factories import make_genome, make_result
 
 from coralx.events import GenerationStarted, StageCompleted
-from coralx.records import BlendTrial, Genome, Inheritance
+from coralx.genomes import Genome
+from coralx.results import BlendTrial, Inheritance
 from coralx.run.history import History
 
 

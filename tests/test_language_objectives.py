@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from coralx.objectives.bootstrap import language_intervals
 from coralx.objectives.language import figures
 from coralx.objectives.resampling import CHUNK
-from coralx.records import Interval
+from coralx.results import Interval
 from coralx.rng import generator
 
 

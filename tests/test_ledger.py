@@ -38,18 +38,9 @@ from coralx.events import (
 )
 from coralx.facts import Settings
 from coralx.files import MANIFEST, canonical_json, verify_folder, write_atomically, write_folder
-from coralx.records import (
-    Comparison,
-    Divergence,
-    Genes,
-    Genome,
-    Interval,
-    Measurement,
-    StageResult,
-    Trend,
-    from_json,
-    to_json,
-)
+from coralx.genomes import Genes, Genome
+from coralx.records import from_json, to_json
+from coralx.results import Comparison, Divergence, Interval, Measurement, StageResult, Trend
 from coralx.run.checkpoints import hand_over, is_intact, prune
 from coralx.run.layout import RunLayout, find_run
 from coralx.run.ledger import Ledger

@@ -14,8 +14,9 @@ from rich.console import Console
 
 from coralx import api
 from coralx.events import Event, GenerationStarted, GenomeFailed, StageCompleted, StageDecided
-from coralx.records import Genes, Genome, StageResult
+from coralx.genomes import Genes, Genome
 from coralx.report.lineage import ancestry, lineage_of
+from coralx.results import StageResult
 from coralx.run.history import History
 from coralx.run.ledger import Ledger
 from coralx.verdicts import Cut, Fail, Finish, Promote, Replace, Stop

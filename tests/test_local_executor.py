@@ -12,7 +12,9 @@ pytest.importorskip("torch")
 
 from coralx.config import parse_config
 from coralx.execution.local import LocalExecutor
-from coralx.records import Genes, Genome, Horizon, Job, StageResult
+from coralx.genomes import Genes, Genome
+from coralx.records import Horizon, Job
+from coralx.results import StageResult
 
 
 @pytest.mark.slow

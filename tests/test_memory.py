@@ -14,7 +14,8 @@ from coralx.errors import ConfigError
 from coralx.events import GenerationStarted, GenomeFailed, StageCompleted
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.facts import Facts, Footprint
-from coralx.records import ALL_LINEAR, Genes, Genome, from_json, to_json
+from coralx.genomes import ALL_LINEAR, Genes, Genome
+from coralx.records import from_json, to_json
 from coralx.run.engine import Engine
 from coralx.run.ledger import Ledger
 from coralx.training.memory import (

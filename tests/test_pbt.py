@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from coralx import api
 from coralx.config import Config, parse_config
 from coralx.events import GenerationStarted, StageCompleted, StageDecided
-from coralx.records import GENE_NAMES, Genes
+from coralx.genomes import GENE_NAMES, Genes
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger

@@ -7,7 +7,7 @@ from factories import make_result, make_stages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coralx.records import Divergence
+from coralx.results import Divergence
 from coralx.schedule.promotion import decide
 from coralx.schedule.rules import Breach
 from coralx.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict

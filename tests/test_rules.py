@@ -8,7 +8,7 @@ import pytest
 from factories import make_result
 
 from coralx.config.rules import parse_rule
-from coralx.records import Divergence, StageResult, Trend
+from coralx.results import Divergence, StageResult, Trend
 from coralx.schedule.rules import Breach, Judgement, judge
 
 

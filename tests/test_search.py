@@ -13,8 +13,9 @@ from factories import make_config, make_genome, make_space, tiny_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coralx.config.schema import Evolution, Objective
-from coralx.records import ALL_LINEAR, Genes, Genome, Metrics
+from coralx.config.evolution import Evolution, Objective
+from coralx.genomes import ALL_LINEAR, Genes, Genome
+from coralx.results import Metrics
 from coralx.rng import generator
 from coralx.search.nsga2 import (
     Standing,

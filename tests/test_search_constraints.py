@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from coralx import api
 from coralx.cli import main
+from coralx.config.evolution import Objective
 from coralx.config.rules import parse_constraint
-from coralx.config.schema import Objective
 from coralx.events import StageDecided
-from coralx.records import Metrics
 from coralx.report.feasibility import feasibility_warnings
+from coralx.results import Metrics
 from coralx.run.decisions import promotion_order
 from coralx.run.finale import front_of
 from coralx.run.history import History

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from coralx import api
 from coralx.cli import main
-from coralx.config.schema import Evolution
+from coralx.config.evolution import Evolution
 from coralx.errors import ConfigError
 from coralx.events import GenerationStarted, RunStarted
 from coralx.plan import plan_for

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coralx.config.schema import Evolution, Objective
+from coralx.config.evolution import Evolution, Objective
 from coralx.rng import generator
 from coralx.search.mating import tournament
 from coralx.search.nsga2 import Standing, breed, survival_order

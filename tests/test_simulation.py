@@ -28,8 +28,10 @@ from coralx.events import (
     WorkerStopped,
 )
 from coralx.files import verify_folder
-from coralx.records import Genome, Job, StageResult
+from coralx.genomes import Genome
+from coralx.records import Job
 from coralx.report.live import Silent
+from coralx.results import StageResult
 from coralx.run.layout import RunLayout, find_run
 from coralx.run.ledger import Ledger
 from coralx.training.simulated import SimulatedBackend

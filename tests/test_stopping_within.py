@@ -26,9 +26,11 @@ from coralx.events import (
 )
 from coralx.execution.executor import Outcome, Task
 from coralx.execution.inprocess import InProcessExecutor
-from coralx.records import Divergence, Genome, StageResult, Watch
+from coralx.genomes import Genome
+from coralx.records import Watch
 from coralx.report.live import PlainLines, Silent
 from coralx.report.progress import Standings
+from coralx.results import Divergence, StageResult
 from coralx.run.engine import Engine
 from coralx.run.history import BASELINE, History
 from coralx.run.jobs import JobMaker

@@ -20,9 +20,11 @@ from coralx import api
 from coralx.config import parse_config
 from coralx.events import StageCompleted
 from coralx.execution.local import LocalExecutor
-from coralx.records import Genes, Genome, Horizon, Job, MeasureJob, Measurement, StageResult
+from coralx.genomes import Genes, Genome
+from coralx.records import Horizon, Job, MeasureJob
 from coralx.report.summary import summarise
 from coralx.report.terminal import print_report
+from coralx.results import Measurement, StageResult
 from coralx.run.ledger import Ledger
 from coralx.training.fused import unfused
 

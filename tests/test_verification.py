@@ -21,11 +21,12 @@ from coralx.config import Config, parse_config
 from coralx.errors import Interrupted
 from coralx.events import Event, FrontMeasured, StageCompleted, TrainedBeside
 from coralx.files import canonical_json, verify_folder
-from coralx.records import Divergence, Job, StageResult
+from coralx.records import Job
 from coralx.report.live import LiveTable, PlainLines, Silent
 from coralx.report.progress import Standings
 from coralx.report.terminal import print_report
 from coralx.report.verification import verification_parts
+from coralx.results import Divergence, StageResult
 from coralx.run.history import BASELINE, FRESH, History, origin_of, title_of
 from coralx.run.layout import RunLayout, find_run
 from coralx.run.ledger import Ledger
@@ -279,7 +280,7 @@ def test_copies_of_population_based_training_are_heirs_too() -> None:
     heirs, _ = front_of(outcome)
     assert heirs
     assert set(heirs) <= copies
-    assert retrained(outcome.layout) == [FRESH + name for name in heirs]
+    assert list(dict.fromkeys(retrained(outcome.layout))) == [FRESH + name for name in heirs]
     fresh = {event.result.first_step for event in events_of(outcome.layout, TrainedBeside)}
     assert fresh == {0}
 

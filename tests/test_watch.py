@@ -12,7 +12,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student_t
 
-from coralx.records import Divergence, Genes, Horizon, Job, Watch
+from coralx.genomes import Genes
+from coralx.records import Horizon, Job, Watch
+from coralx.results import Divergence
 from coralx.training.watch import (
     FEWEST_WINDOWS,
     MARGIN,

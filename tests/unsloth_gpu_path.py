@@ -161,7 +161,8 @@ if BACKEND == "unsloth":
     believe_in_gpu()
 
 from coralx.config import parse_config  # noqa: E402
-from coralx.records import Genes, Genome, Horizon, Job, MeasureJob  # noqa: E402
+from coralx.genomes import Genes, Genome  # noqa: E402
+from coralx.records import Horizon, Job, MeasureJob  # noqa: E402
 from coralx.training import adapting, loop  # noqa: E402
 from coralx.training.backend import create  # noqa: E402
 from coralx.training.specimen import write_model, write_texts  # noqa: E402

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from coralx.config.crossover import CheckpointCrossover
+from coralx.config.evolution import Evolution, Objective
 from coralx.config.metrics import (
-    CATALOGUE,
     CAUSAL,
     CLASSIFICATION,
     Task,
@@ -22,15 +20,14 @@ from coralx.config.rules import (
     parse_rule,
     refuse_contradictions,
 )
-from coralx.config.section import Count, Exact, MetricName, Section
-from coralx.config.space import SearchSpace, SeedGenome
+from coralx.config.runtime import Budget, Place, Runtime, Training
+from coralx.config.section import Count, Section
+from coralx.config.space import SearchSpace
 from coralx.config.stages import HyperbandConfig, TrainingStage, with_defaults
 
 Labels = Annotated[
     tuple[str, ...], BeforeValidator(lambda label: [label] if isinstance(label, str) else label)
 ]
-Positive = Annotated[float, Field(gt=0.0)]
-Place = Annotated[int, Field(ge=0)]
 Column = str | Place
 Constraint = Annotated[str, BeforeValidator(check_constraint)]
 """What must hold of a genome, `metric op number`; op is one of < <= > >=."""
@@ -119,128 +116,6 @@ class Data(Section):
         if twice:
             raise ValueError(f"the label {twice[0]!r} is listed twice")
         return labels
-
-
-class Evolution(Section):
-    """`seed_genomes`: recipes of your own that open generation 0. `inherit`: what a child takes
-    from its better parent where rank and modules agree; with `resize_adapters` also where they do
-    not, grown by zero output or shrunk by truncated SVD. `checkpoint_crossover`: how often it
-    starts from both parents. `pbt_quantile`: the share of a stage's survivors, the poorest, that
-    give way to copies of the best with other hyperparameters (population-based training).
-    `patience`: generations without a move of hypervolume or diversity after which the search
-    ends. `elite_fraction`: the share of the population (rounded down) that is carried over without
-    retraining; only the rest of a later generation is newly bred. `selection`: what spreads a
-    front, crowding (nsga2) or, for three objectives and more, reference points (nsga3)."""
-
-    population_size: Annotated[int, Field(ge=2)] = 8
-    generations: Count = 2
-    patience: Count | None = None
-    inherit: Literal["off", "adapter", "adapter+optimizer"] = "adapter"
-    resize_adapters: bool = False
-    checkpoint_crossover: CheckpointCrossover = CheckpointCrossover()
-    pbt_quantile: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
-    seed_genomes: tuple[SeedGenome, ...] = ()
-    elite_fraction: Annotated[Exact, Field(ge=0, lt=1)] = Decimal(0)
-    selection: Literal["nsga2", "nsga3"] = "nsga2"
-    crossover_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
-    mutation_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
-
-    @model_validator(mode="after")
-    def _has_checkpoints_to_cross(self) -> Evolution:
-        if self.checkpoint_crossover.is_on and self.inherit == "off":
-            raise ValueError(
-                "checkpoint_crossover starts children from their parents' checkpoints, but "
-                "`inherit` is off; set `inherit: adapter`, or mask and merge to 0"
-            )
-        return self
-
-    def births(self, generation: int) -> int:
-        """How many genomes are born in a generation: the elite of a later one are not."""
-        elite = int(self.elite_fraction * self.population_size) if generation else 0
-        return max(1, self.population_size - elite)
-
-    @property
-    def fewest_births(self) -> int:
-        """How many genomes are born in the generation with the fewest: the last."""
-        return self.births(self.generations - 1)
-
-
-class Objective(Section):
-    """What is optimised; `direction` defaults to the metric's natural one."""
-
-    metric: MetricName
-    direction: Literal["maximize", "minimize"] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _natural_direction(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("direction") is None:
-            metric = CATALOGUE.get(str(data.get("metric")))
-            if metric is not None:
-                return {**data, "direction": metric.direction}
-        return data
-
-
-class Training(Section):
-    """`warmup_ratio` is a share of the horizon; precision `auto` measures bf16 autocast."""
-
-    batch_size: Count = 16
-    lr_schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.06
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-
-
-class Runtime(Section):
-    """`auto` workers: one a GPU; on a CPU one a core, at most four, if memory allows.
-
-    `quantization` stores a language model's weights in 4 or 8 bits (bitsandbytes, CUDA).
-    `gradient_checkpointing` trades time for memory; auto: for language models on a GPU.
-    `executor: in-process` trains in the driver's own process, for debuggers. `baseline` trains the
-    default recipe to the end beside the search, counted apart; `verify_front` likewise those of the
-    front that started from the weights of others, from scratch. `devices`: the GPUs to use, by
-    number within the visible ones.
-    """
-
-    backend: Literal["auto", "unsloth", "peft", "simulated"] = "auto"
-    executor: Literal["auto", "in-process", "local"] = "auto"
-    workers: Literal["auto"] | Count = "auto"
-    threads_per_worker: Literal["auto"] | Count = "auto"
-    devices: Literal["auto"] | Annotated[tuple[Place, ...], Field(min_length=1)] = "auto"
-    quantization: Literal["none", "4bit", "8bit"] = "none"
-    gradient_checkpointing: Literal["auto"] | bool = "auto"
-    keep_checkpoints: Literal["needed", "all"] = "needed"
-    baseline: bool = False
-    verify_front: bool = False
-
-    @field_validator("devices", mode="after")
-    @classmethod
-    def _are_different_devices(cls, devices: str | tuple[int, ...]) -> str | tuple[int, ...]:
-        if not isinstance(devices, str) and len(set(devices)) < len(devices):
-            raise ValueError("each GPU is listed once; `workers` says how many share them")
-        return devices
-
-    @model_validator(mode="after")
-    def _can_choose_devices(self) -> Runtime:
-        if self.executor == "in-process" and self.devices != "auto":
-            raise ValueError(
-                "`devices` is for worker processes; with `executor: in-process` set "
-                "CUDA_VISIBLE_DEVICES"
-            )
-        return self
-
-
-class Budget(Section):
-    """Limits that end a run cleanly with its best so far; totals over all resumes.
-
-    `max_minutes` are minutes of wall time, `max_gpu_hours` hours of each GPU in use, `max_steps`
-    trained optimizer steps.
-    """
-
-    max_minutes: Positive | None = None
-    max_steps: Count | None = None
-    max_gpu_hours: Positive | None = None
 
 
 class Config(Section):

@@ -16,7 +16,7 @@ from coralx.data.tasks import Encoded, Figures, Scores, padded
 from coralx.objectives.bootstrap import language_intervals
 from coralx.objectives.language import figures
 from coralx.objectives.scores import RowScores
-from coralx.records import Interval
+from coralx.results import Interval
 
 
 class InstructionTuning:

@@ -14,7 +14,7 @@ from coralx.data.examples import Example
 from coralx.objectives.bootstrap import intervals
 from coralx.objectives.predictions import figures
 from coralx.objectives.scores import RowScores
-from coralx.records import Interval
+from coralx.results import Interval
 
 Scores = NDArray[np.float64]
 """What a task reads off the model for each row, shape (rows, columns); columns by task."""

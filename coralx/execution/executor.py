@@ -8,7 +8,8 @@ from typing import Protocol
 from coralx.config.schema import Config
 from coralx.events import WorkerStarted, WorkerStopped
 from coralx.facts import Facts, Settings
-from coralx.records import Job, JobFailed, MeasureJob, Measurement, Progress, StageResult
+from coralx.records import Job, JobFailed, MeasureJob
+from coralx.results import Measurement, Progress, StageResult
 
 Task = Job | MeasureJob
 Outcome = StageResult | Measurement | JobFailed

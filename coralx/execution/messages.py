@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from coralx.facts import Facts, Footprint
-from coralx.records import Job, MeasureJob, Measurement, Progress, StageResult
+from coralx.records import Job, MeasureJob
+from coralx.results import Measurement, Progress, StageResult
 
 # -- to the worker -------------------------------------------------------------------------------
 

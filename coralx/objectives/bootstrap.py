@@ -8,7 +8,7 @@ from coralx.objectives import language
 from coralx.objectives.predictions import NAMES, figures
 from coralx.objectives.resampling import RESAMPLES, Drawn, drawn_figures, percentile_interval
 from coralx.objectives.scores import Labels, LanguageScores, Probabilities, RowScores
-from coralx.records import Interval
+from coralx.results import Interval
 
 
 def intervals(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coralx.config import Config
-from coralx.records import Comparison
+from coralx.results import Comparison
 from coralx.run.finale import default_finisher
 from coralx.run.history import History
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 from statistics import fmean
 from typing import Any
 
-from coralx.records import StageResult
+from coralx.results import StageResult
 from coralx.run.history import History, origin_of
 from coralx.run.timetable import Timetable
 from coralx.run.usage import MachineUse

@@ -29,10 +29,10 @@ from coralx.events import (
     WorkerStarted,
 )
 from coralx.execution.executor import Signal
-from coralx.records import Progress
 from coralx.report.figures import duration, figure, modules
 from coralx.report.opening import opening_lines
 from coralx.report.progress import Standings, describe, tally
+from coralx.results import Progress
 from coralx.run.history import title_of
 from coralx.verdicts import Stop
 

@@ -15,7 +15,8 @@ from coralx.events import (
     StageDecided,
     TrainedBeside,
 )
-from coralx.records import Genome, Progress
+from coralx.genomes import Genome
+from coralx.results import Progress
 from coralx.run.beside import heirs, unverified
 from coralx.run.finale import front_of
 from coralx.run.history import History

@@ -11,13 +11,14 @@ from typing import Any
 from coralx.config import Config
 from coralx.errors import DamagedRunError
 from coralx.events import GenerationStarted, RunStarted, StageDecided, WorkerStarted, WorkerStopped
-from coralx.records import Genome, Interval
+from coralx.genomes import Genome
 from coralx.report.comparison import against_baselines, front_pairs
 from coralx.report.efficiency import efficiency_of
 from coralx.report.feasibility import feasibility_warnings
 from coralx.report.lineage import lineage_of, schedule_of
 from coralx.report.origins import blends_of, growth_of
 from coralx.report.verification import verification_of
+from coralx.results import Interval
 from coralx.run.convergence import has_stalled, indicators
 from coralx.run.finale import default_finisher, front_of, non_dominated
 from coralx.run.history import History

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from coralx.config import Config
 from coralx.config.metrics import CATALOGUE
-from coralx.records import Measurement, Metrics
 from coralx.report.comparison import as_json
 from coralx.report.figures import figure, with_interval
+from coralx.results import Measurement, Metrics
 from coralx.run.beside import heirs
 from coralx.run.history import FRESH, History, origin_of
 from coralx.run.layout import RunLayout

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coralx.config.schema import Budget
+from coralx.config.runtime import Budget
 from coralx.records import Job
 
 

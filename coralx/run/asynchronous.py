@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from coralx.config import Config
 from coralx.events import StageDecided
-from coralx.records import Genome, Job, StageResult
+from coralx.genomes import Genome
+from coralx.records import Job
+from coralx.results import StageResult
 from coralx.run.convergence import has_stalled
 from coralx.run.decisions import promotion_order
 from coralx.run.history import History

@@ -12,7 +12,9 @@ from coralx.errors import DamagedRunError
 from coralx.events import GenomeFailed, TrainedBeside
 from coralx.execution.executor import Executor
 from coralx.files import verify_folder
-from coralx.records import Genome, Job, JobFailed, StageResult
+from coralx.genomes import Genome
+from coralx.records import Job, JobFailed
+from coralx.results import StageResult
 from coralx.run.allowance import Allowance
 from coralx.run.finale import default_finisher, from_scratch, front_of
 from coralx.run.history import BASELINE, History, origin_of

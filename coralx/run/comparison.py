@@ -12,7 +12,7 @@ from coralx.events import FrontCompared
 from coralx.execution.executor import Executor
 from coralx.objectives.resampling import Drawn, drawn_figures, percentile_interval
 from coralx.objectives.scores import is_whole, read_scores
-from coralx.records import Comparison
+from coralx.results import Comparison
 from coralx.run.finale import default_finisher, front_of, measure, retrained
 from coralx.run.history import History, origin_of
 from coralx.run.jobs import JobMaker

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coralx.config import Config
+from coralx.config.evolution import Objective
 from coralx.config.metrics import CATALOGUE
-from coralx.config.schema import Objective
 from coralx.events import StageDecided
-from coralx.records import Genome, StageResult
+from coralx.genomes import Genome
+from coralx.results import StageResult
 from coralx.run.history import History
 from coralx.schedule.promotion import decide
 from coralx.schedule.rules import judge

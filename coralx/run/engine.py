@@ -14,7 +14,9 @@ from coralx.events import BudgetSpent, GenomeFailed, StageCompleted
 from coralx.execution.executor import Executor, Outcome
 from coralx.facts import Facts
 from coralx.files import verify_folder
-from coralx.records import Genome, Job, JobFailed, StageResult
+from coralx.genomes import Genome
+from coralx.records import Job, JobFailed
+from coralx.results import StageResult
 from coralx.run.allowance import Allowance
 from coralx.run.asynchronous import AsynchronousSearch
 from coralx.run.beside import train_beside

@@ -8,7 +8,9 @@ from coralx.config import Config
 from coralx.errors import WorkerError
 from coralx.events import FrontMeasured
 from coralx.execution.executor import Executor
-from coralx.records import Genome, JobFailed, MeasureJob, Measurement, Metrics
+from coralx.genomes import Genome
+from coralx.records import JobFailed, MeasureJob
+from coralx.results import Measurement, Metrics
 from coralx.run.history import BASELINE, FRESH, History, origin_of
 from coralx.run.jobs import JobMaker
 from coralx.run.ledger import Ledger

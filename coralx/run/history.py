@@ -19,7 +19,9 @@ from coralx.events import (
     StageDecided,
     TrainedBeside,
 )
-from coralx.records import Genome, Measurement, StageBudget, StageResult
+from coralx.genomes import Genome
+from coralx.records import StageBudget
+from coralx.results import Measurement, StageResult
 from coralx.verdicts import Stop
 
 BASELINE = "_baseline"

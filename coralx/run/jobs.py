@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from coralx.config import Config
 from coralx.facts import Facts
-from coralx.records import Genome, Horizon, Job, MeasureJob, Metrics, Watch
+from coralx.genomes import Genome
+from coralx.records import Horizon, Job, MeasureJob, Watch
+from coralx.results import Metrics
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
 from coralx.run.timetable import Timetable

@@ -8,7 +8,8 @@ from dataclasses import replace
 from coralx.config import Config
 from coralx.events import GenerationCompleted, GenerationStarted
 from coralx.facts import Facts
-from coralx.records import Genome, StageBudget
+from coralx.genomes import Genome
+from coralx.records import StageBudget
 from coralx.rng import generator
 from coralx.run.history import History
 from coralx.run.ledger import Ledger

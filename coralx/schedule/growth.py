@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coralx.config.stages import HyperbandConfig, RankGrowth
-from coralx.records import Genes, Shape
+from coralx.genomes import Genes, Shape
 
 PUBLISHED_PLACE = 2
 """The published form doubles on entering the third stage,"""

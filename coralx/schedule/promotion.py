@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-from coralx.records import StageResult
+from coralx.results import StageResult
 from coralx.schedule.rules import Breach
 from coralx.schedule.stages import Stage
 from coralx.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict

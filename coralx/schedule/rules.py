@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from coralx.config.metrics import CATALOGUE
 from coralx.config.rules import ParsedRule
-from coralx.records import StageResult
+from coralx.results import StageResult
 
 MIN_JUDGED_STEPS = 8
 """A rule needs this many of the stage's steps after warm-up."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from coralx.config.rules import ParsedRule, parse_constraint
 from coralx.config.schema import Config
-from coralx.records import Metrics
+from coralx.results import Metrics
 from coralx.search.pareto import Violations
 
 TOUCHING = sys.float_info.epsilon

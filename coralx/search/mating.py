@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from coralx.config.evolution import Objective
 from coralx.config.rules import ParsedRule
-from coralx.config.schema import Objective
 from coralx.search.constraints import violations
 from coralx.search.nsga2 import Standing
 from coralx.search.pareto import as_minimised, domination, front_crowding

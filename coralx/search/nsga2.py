@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from coralx.config.crossover import CheckpointCrossover
+from coralx.config.evolution import CheckpointCrossover, Evolution, Objective
 from coralx.config.rules import ParsedRule
-from coralx.config.schema import Evolution, Objective
-from coralx.records import Blend, Genes, Genome, Metrics
+from coralx.genomes import Blend, Genes, Genome
+from coralx.results import Metrics
 from coralx.rng import derive_seed, generator
 from coralx.search.nsga3 import Niching
 from coralx.search.operators import cross_values, mutate, mutate_values

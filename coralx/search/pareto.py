@@ -15,8 +15,8 @@ from moocore import hypervolume as _hypervolume
 from moocore import pareto_rank
 from numpy.typing import NDArray
 
-from coralx.config.schema import Objective
-from coralx.records import Metrics
+from coralx.config.evolution import Objective
+from coralx.results import Metrics
 
 Points = NDArray[np.float64]
 Violations = NDArray[np.float64]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from coralx.config.evolution import Objective
 from coralx.config.rules import ParsedRule
-from coralx.config.schema import Config, Objective
-from coralx.records import Metrics
+from coralx.config.schema import Config
+from coralx.results import Metrics
 from coralx.rng import generator
 from coralx.search.constraints import violations
 from coralx.search.nsga3 import Niching, niched_first

@@ -16,7 +16,7 @@ import numpy as np
 from coralx.config.schema import Config
 from coralx.config.space import FloatChoices, FloatRange, IntChoices, IntRange
 from coralx.errors import ConfigError
-from coralx.records import GENE_NAMES, Genes
+from coralx.genomes import GENE_NAMES, Genes
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from coralx.files import write_folder
-from coralx.records import ALL_LINEAR, Genes, Genome, Shape
+from coralx.genomes import ALL_LINEAR, Genes, Genome, Shape
 from coralx.rng import derive_seed
 from coralx.training.base import Base
 from coralx.training.rank import Update, Weights, scaling

@@ -20,17 +20,10 @@ from coralx.data.sources import load_examples
 from coralx.data.subsets import batch_rows, subset_size
 from coralx.data.tasks import Figures
 from coralx.facts import Facts
+from coralx.genomes import Genes, Genome
 from coralx.objectives.scores import write_scores
-from coralx.records import (
-    Genes,
-    Genome,
-    Interval,
-    Job,
-    MeasureJob,
-    Measurement,
-    Metrics,
-    StageResult,
-)
+from coralx.records import Job, MeasureJob
+from coralx.results import Interval, Measurement, Metrics, StageResult
 from coralx.training import adapters
 from coralx.training.backend import Report, Say
 from coralx.training.base import Base, check_quantization, require_causal

@@ -15,7 +15,8 @@ from coralx.devices import visible_gpus
 from coralx.errors import ConfigError, SetupError, UsageError
 from coralx.facts import Facts
 from coralx.packages import INSTALL_UNSLOTH, is_installed, torch_cuda
-from coralx.records import Job, MeasureJob, Measurement, Progress, StageResult
+from coralx.records import Job, MeasureJob
+from coralx.results import Measurement, Progress, StageResult
 from coralx.training.architecture import FUSED, model_type
 
 Report = Callable[[Progress], None]

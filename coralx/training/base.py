@@ -24,7 +24,7 @@ from coralx.config.space import ModuleChoices
 from coralx.config.suggest import did_you_mean
 from coralx.data import builtin
 from coralx.errors import ConfigError
-from coralx.records import ALL_LINEAR
+from coralx.genomes import ALL_LINEAR
 from coralx.rng import derive_seed
 from coralx.training.backend import Say
 from coralx.training.gguf import expanded

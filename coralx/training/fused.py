@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coralx.records import Genes
+from coralx.genomes import Genes
 
 FUSED_GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj", "down_proj"))
 """Projections that share one fused kernel: an adapter on a part of a group cannot use it."""

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coralx.config.schema import Training
+from coralx.config.runtime import Training
 from coralx.data.tasks import Encoded, Scores, Task
-from coralx.records import Divergence, Horizon, Job, Progress
+from coralx.records import Horizon, Job
+from coralx.results import Divergence, Progress
 from coralx.rng import derive_seed
 from coralx.training.backend import Report
 from coralx.training.watch import ending

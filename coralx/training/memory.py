@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coralx.facts import Footprint
-from coralx.records import ALL_LINEAR, Genes, Genome
+from coralx.genomes import ALL_LINEAR, Genes, Genome
 
 BYTES_PER_TRAINED = 16
 """Weight, gradient and Adam's two moments, each in fp32."""

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import linregress
 from scipy.stats import t as student_t
 
-from coralx.records import Trend
+from coralx.results import Trend
 
 
 def loss_trend(losses: Sequence[float]) -> Trend | None:

@@ -17,18 +17,9 @@ from random import Random
 from coralx.config.schema import Config
 from coralx.facts import Facts
 from coralx.files import write_folder
-from coralx.records import (
-    ALL_LINEAR,
-    Divergence,
-    Genes,
-    Interval,
-    Job,
-    MeasureJob,
-    Measurement,
-    Progress,
-    StageResult,
-    Trend,
-)
+from coralx.genomes import ALL_LINEAR, Genes
+from coralx.records import Job, MeasureJob
+from coralx.results import Divergence, Interval, Measurement, Progress, StageResult, Trend
 from coralx.rng import derive_seed
 from coralx.training.backend import Report, Say
 from coralx.training.watch import WINDOWS, unreachable, window_ends, windows_in_warmup

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from peft import PeftModel
 
-from coralx.records import Blend, BlendTrial, Inheritance, Job
+from coralx.genomes import Blend
+from coralx.records import Job
+from coralx.results import BlendTrial, Inheritance
 from coralx.rng import generator
 from coralx.training import adapters
 from coralx.training.blending import blend

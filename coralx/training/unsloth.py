@@ -35,7 +35,7 @@ from transformers import AutoConfig
 from unsloth import FastLanguageModel
 
 from coralx.config.schema import Config
-from coralx.records import Genes
+from coralx.genomes import Genes
 from coralx.training import base as bases
 from coralx.training.adapting import AdaptingBackend
 from coralx.training.backend import Say, refuse_contradiction

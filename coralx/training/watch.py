@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from coralx.records import Divergence, Job
+from coralx.records import Job
+from coralx.results import Divergence
 
 RECENT_STEPS = 8
 """An explosion is read off the median of so many losses at least: three wild ones are a spike."""

@@ -1,0 +1,83 @@
+"""Genomes: LoRA configurations with an identity and a history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+TargetModules = tuple[str, ...] | Literal["all-linear"]
+ALL_LINEAR: Literal["all-linear"] = "all-linear"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The rank of an adapter and its alpha."""
+
+    rank: int
+    alpha: float
+
+
+@dataclass(frozen=True)
+class Genes:
+    """One LoRA configuration; alpha is a ratio to the rank, so that resizing keeps the scaling."""
+
+    rank: int = 16
+    alpha_ratio: float = 1.0
+    dropout: float = 0.0
+    learning_rate: float = 2e-4
+    target_modules: TargetModules = ALL_LINEAR
+    weight_decay: float = 0.0
+    warmup_ratio: float = 0.06
+    batch_size: int = 16
+    use_rslora: bool = False
+    use_dora: bool = False
+
+    @property
+    def alpha(self) -> float:
+        """LoRA alpha: ratio times rank."""
+        return self.alpha_ratio * self.rank
+
+    @property
+    def shape(self) -> Shape:
+        """Rank and alpha of the finished adapter."""
+        return Shape(self.rank, self.alpha)
+
+
+GENE_NAMES: tuple[str, ...] = tuple(f.name for f in fields(Genes))
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Two parents' checkpoints made one: `mask` takes each module from either of them, `merge` adds
+    a share of both updates. `other` is the parent beside the one that the genome inherits from."""
+
+    kind: Literal["mask", "merge"]
+    other: str
+
+
+@dataclass(frozen=True)
+class Genome:
+    """Genes with an identity and a history.
+
+    `inherits`: the parent whose weights it starts from, its own steps counted from 0; with a
+    `blend` only where those of both its parents together are no better. `continues`:
+    the genome that it is a copy of, with other hyperparameters, taking its training up where it
+    enters. `enters`: the place of the first stage that it trains in. `bracket`: the one it belongs
+    to.
+    """
+
+    id: str
+    generation: int
+    genes: Genes
+    parents: tuple[str, ...] = ()
+    inherits: str | None = None
+    blend: Blend | None = None
+    continues: str | None = None
+    enters: int = 0
+    bracket: int = 0
+
+    @property
+    def donors(self) -> tuple[str, ...]:
+        """The genomes whose weights it may start from."""
+        others = (self.inherits, self.blend.other if self.blend else None, self.continues)
+        return tuple(donor for donor in others if donor is not None)
