@@ -19,7 +19,7 @@ from coralx.search.selection import in_order
 from coralx.search.space import Gene, Space, default_recipe
 
 REPAIR_ATTEMPTS = 200
-"""Mutations tried on a duplicate before the space counts as exhausted."""
+"""Mutations tried on a duplicate, and then draws, before the space counts as exhausted."""
 
 
 @dataclass(frozen=True)
@@ -177,16 +177,18 @@ def _blend(
 def _without_duplicates(
     space: Space, wanted: Sequence[Genes], seen: set[Genes], generation: int, seed: int
 ) -> list[Genes | None]:
-    """`wanted` with duplicates repaired by mutation; None where the space seems exhausted."""
+    """`wanted` with duplicates repaired by mutation, or where that leads nowhere new by drawing
+    afresh; None where the space seems exhausted."""
     taken = set(seen)
     repaired: list[Genes | None] = []
     for index, genes in enumerate(wanted):
         rng = generator(seed, "repair", generation, index)
         candidate = genes
-        for _ in range(REPAIR_ATTEMPTS):
+        for attempt in range(2 * REPAIR_ATTEMPTS):
             if candidate not in taken:
                 break
-            candidate = mutate(space, candidate, 0.5, rng)
+            nearby = attempt < REPAIR_ATTEMPTS
+            candidate = mutate(space, candidate, 0.5, rng) if nearby else space.sample(1, rng)[0]
         fresh = candidate not in taken
         repaired.append(candidate if fresh else None)
         taken.add(candidate)

@@ -149,12 +149,10 @@ def _intercepts(front: Points) -> NDArray[np.float64]:
     beyond = np.where(front < NEGLIGIBLE, 0.0, front)
     achieved = (beyond[None] * weights[:, None]).max(axis=2)
     extremes = front[achieved.argmin(axis=1)]
-    try:
-        plane = np.linalg.solve(extremes, np.ones(width))
-    except np.linalg.LinAlgError:
+    if np.linalg.matrix_rank(extremes) < width:
         return np.ones(width)
-    meets = np.allclose(extremes @ plane, 1.0) and (plane > 0).all()
-    return 1.0 / plane if meets else np.ones(width)
+    plane = np.linalg.solve(extremes, np.ones(width))
+    return 1.0 / plane if (plane > 0).all() else np.ones(width)
 
 
 def associate(points: Points, lines: Points) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
