@@ -28,7 +28,7 @@ from coralx.training import adapters
 from coralx.training.backend import Report, Say
 from coralx.training.base import Base, check_quantization, require_causal
 from coralx.training.footprint import footprint_of
-from coralx.training.loop import Trace, Trainer, predict
+from coralx.training.loop import Trace, Trainer, mean_loss, predict
 from coralx.training.material import Material, task_of
 from coralx.training.precision import autocast, base_dtype, faster_precision, settled_precision
 from coralx.training.signals import loss_trend, typical_gradient_norm
@@ -38,8 +38,8 @@ from coralx.training.watch import curve_of
 TEMPLATE = "default"
 """The first adapter, which wraps the base; never trained. Genomes are added beside it."""
 
-UNTUNED_BATCHES = 4
-"""Batches by which the untuned base's training loss is measured."""
+UNTUNED_ROWS = 64
+"""Rows of the data order by which the untuned base's training loss is measured."""
 
 
 class AdaptingBackend(ABC):
@@ -174,16 +174,10 @@ class AdaptingBackend(ABC):
         return self._result(job, start, trace, metrics, evaluation, overhead)
 
     def _loss_before_training(self) -> float:
-        """The untuned base's mean training loss over the first few batches of the data order."""
-        size = self._config.training.batch_size
-        rows = self._material.order(size)[: UNTUNED_BATCHES * size].tolist()
-        self._model.eval()
-        with torch.no_grad(), self._autocast():
-            losses = [
-                self._task.loss(self._model, self._material.train, rows[start : start + size])
-                for start in range(0, len(rows), size)
-            ]
-        return float(np.mean([loss.item() for loss in losses]))
+        """The untuned base's mean training loss over the first rows of the data order."""
+        order = self._material.order(self._config.training.batch_size)
+        rows = order[:UNTUNED_ROWS].tolist()
+        return mean_loss(self._model, self._task, self._material.train, rows, self._autocast)
 
     def _trainer(self, job: Job, start: Start) -> Trainer:
         genes = job.genome.genes

@@ -132,6 +132,22 @@ def predict(
     return ordered
 
 
+def mean_loss(
+    model: Any,
+    task: Task,
+    data: Encoded,
+    rows: Sequence[int],
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> float:
+    """The loss that training would find in `rows`, the mean over them, by the model as it is."""
+    by_length = sorted(rows, key=lambda row: len(data.ids[row]))
+    batches = _batches(by_length, data.lengths, task.eval_tokens)
+    model.eval()
+    with torch.no_grad(), autocast():
+        losses = [task.loss(model, data, batch).item() * len(batch) for batch in batches]
+    return sum(losses) / len(rows)
+
+
 def _batches(rows: list[int], lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
     """Rows, shortest first, in batches that hold so many tokens, padding included."""
     batches: list[list[int]] = []
