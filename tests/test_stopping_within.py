@@ -118,6 +118,8 @@ def past(*rows: tuple[str, int, int, float, type]) -> History:
 
 
 def watch_of(history: History, genome: Genome, place: int = 1, config: Config | None = None) -> Any:
+    if genome.id != BASELINE:
+        history.apply(GenerationStarted(genome.generation, (genome,)))
     config = config or config_with()
     timetable = Timetable(config, history)
     maker = JobMaker(config, make_facts(16000), timetable, history, None)
@@ -160,6 +162,13 @@ def test_nothing_ends_the_baseline_or_a_stage_that_watches_nothing() -> None:
     newborn = replace(genome, id="c")
     assert watch_of(history, newborn, config=config_with(())) == Watch()
     assert watch_of(history, newborn, config=config_with(("explosion",))) == Watch(explosion=True)
+
+
+def test_what_verifies_an_heir_from_scratch_is_trained_to_the_end() -> None:
+    config, history = config_with(), History()
+    timetable = Timetable(config, history)
+    maker = JobMaker(config, make_facts(16000), timetable, history, None)
+    assert maker.from_scratch(make_genome("a")).watch == Watch()
 
 
 # -- what becomes of those that are stopped ------------------------------------------------------

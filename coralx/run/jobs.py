@@ -80,6 +80,7 @@ class JobMaker:
             blended_steps=blended,
             shape=shape_at(genome.genes, self._growth, stage.place),
             checkpoint=self._checkpoint(genome.id, stage.name),
+            watch=self._watch(genome, stage),
         )
 
     def from_scratch(self, genome: Genome) -> Job:
@@ -96,7 +97,6 @@ class JobMaker:
             data_fraction=float(stage.data_fraction),
             eval_limit=stage.eval_limit,
             checkpoint=self._checkpoint(genome.id, stage.name),
-            watch=self._watch(genome, stage),
         )
 
     def _watch(self, genome: Genome, stage: Stage) -> Watch:
