@@ -32,6 +32,8 @@ STAGES = (5.0, 20.0)
 KEEPS = (4, 2)
 CUTS = [(point, keep) for point in STAGES for keep in KEEPS]
 BASELINE = "AUROC"
+COLLAPSED = 0.52
+"""A full result below this is no better than chance."""
 LOT = "drawn by lot"
 
 Curves = Mapping[str, Sequence[Curve]]
@@ -52,6 +54,12 @@ def on_test(curve: Curve) -> float:
 def on_validation(curve: Curve) -> float:
     """The full result on the signals' own rows."""
     return curve.at(100.0, "auroc")
+
+
+def without_collapses(curves: Curves) -> Curves:
+    """The configurations that learnt something on every task."""
+    failed = {curve.config for task in curves.values() for curve in task if curve.full < COLLAPSED}
+    return {task: [c for c in found if c.config not in failed] for task, found in curves.items()}
 
 
 def losses(curves: Curves, full: Full) -> dict[tuple[str, str, float, int], Floats]:
@@ -152,31 +160,40 @@ def read_samples(path: Path, split: str) -> dict[Sample, dict[str, dict[int, flo
     return found
 
 
-def sample_table(curves: Curves, path: Path) -> str:
-    """Mean regret over draws and tasks by the number of validation rows."""
+def sample_tables(curves: Curves, path: Path) -> tuple[str, str]:
+    """Mean regret over draws and tasks by the number of validation rows, and its difference from
+    AUROC's on all rows."""
     samples = read_samples(path, "validation")
     configurations = len(next(iter(curves.values())))
     members = cohorts(configurations)
-    rows = []
-    for figure, sign in (("auroc", 1.0), ("eval_loss", -1.0)):
-        for size in sorted({rows for _, _, rows, _ in samples}):
-            cells = [
-                show(estimate(values, members, configurations))
-                for values in _by_cut(curves, samples, figure, sign, size, members)
-            ]
-            rows.append(["AUROC" if figure == "auroc" else "loss", str(size), *cells])
-    return table(["signal", "rows", *cut_names()], rows)
+    sizes = sorted({rows for _, _, rows, _ in samples})
+    found = {
+        (label, size): list(_by_cut(curves, samples, figure, size, members))
+        for label, figure in (("AUROC", "auroc"), ("loss", "eval_loss"))
+        for size in sizes
+    }
+    all_rows = found["AUROC", sizes[-1]]
+    plain, less = [], []
+    for (label, size), cuts in found.items():
+        plain.append(
+            [label, str(size), *(show(estimate(c, members, configurations)) for c in cuts)]
+        )
+        differences = [mine - theirs for mine, theirs in zip(cuts, all_rows, strict=True)]
+        shown = [show(estimate(value, members, configurations)) for value in differences]
+        less.append([label, str(size), *shown])
+    header = ["signal", "rows", *cut_names()]
+    return table(header, plain), table(header, less)
 
 
 def _by_cut(
     curves: Curves,
     samples: Mapping[Sample, Mapping[str, Mapping[int, float]]],
     figure: str,
-    sign: float,
     size: int,
     members: Members,
 ) -> Iterator[Floats]:
     """Regret of every cohort, averaged over draws and tasks, for each cut."""
+    sign = 1.0 if figure == "auroc" else -1.0
     for point, keep in CUTS:
         drawn = []
         for (task, place, rows, _), figures in samples.items():
@@ -217,10 +234,13 @@ def main() -> None:
     print(regret_table(curves, on_test))
     print(f"\n## The same, less that of {BASELINE} at the point\n")
     print(regret_table(curves, on_test, against=BASELINE))
+    print("\n## The same without the configurations that collapsed\n")
+    print(regret_table(without_collapses(curves), on_test, against=BASELINE))
     print(f"\n## By task: {' / '.join(curves)}\n")
     print(task_table(curves))
-    print("\n## Regret by the number of validation rows\n")
-    print(sample_table(curves, HERE / "samples.csv"))
+    plain, less = sample_tables(curves, HERE / "samples.csv")
+    print(f"\n## Regret by the number of validation rows\n\n{plain}")
+    print(f"\n## The same, less that of AUROC on all rows\n\n{less}")
     print(f"\n## Check: full result on validation, less {BASELINE} at the point\n")
     print(regret_table(curves, on_validation, against=BASELINE))
 

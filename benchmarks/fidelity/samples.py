@@ -34,6 +34,7 @@ def samples_of(scores: Any) -> Iterator[tuple[Any, ...]]:
     labels = scores["labels"]
     for point in POINTS:
         found = scores[f"raw-{point}"].astype(np.float64)
+        found /= found.sum(axis=1, keepdims=True)  # the record is in single precision
         for draw in range(DRAWS):
             order = stratified_order(labels.tolist(), generator(SEED, "fidelity-rows", draw))
             for size in SIZES:
@@ -61,7 +62,7 @@ def main() -> None:
         for path in paths:
             task, number = path.stem.rsplit("-", 1)
             for *place, skill, loss in samples_of(np.load(path)):
-                writer.writerow([task, int(number), *place, f"{skill:.4f}", f"{loss:.4f}"])
+                writer.writerow([task, int(number), *place, f"{skill:.5f}", f"{loss:.5f}"])
 
 
 if __name__ == "__main__":
