@@ -14,6 +14,7 @@ from coralx.run.engine import Engine, next_stage
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
+from coralx.schedule.stages import is_asynchronous
 from coralx.session import Outcome, go_on, run_config, start
 
 __all__ = [
@@ -82,7 +83,7 @@ def train_population(
 
 def _require_synchronous(config: Config) -> None:
     """Raise UsageError where stages do not follow one another."""
-    if config.hyperband_config.promotion == "asynchronous":
+    if is_asynchronous(config.hyperband_config):
         raise UsageError(
             "under `hyperband_config.promotion: asynchronous` stages overlap, so none can be "
             "trained by itself",
@@ -113,7 +114,7 @@ def _require_next(run: str, config: Config, history: History, stage: str) -> Non
 
 def _one_stage(engine: Engine) -> None:
     """Train the engine's next stage; after the last one, measure."""
-    following = next_stage(engine.config, engine.history)
+    following = engine.following()
     if following is not None:
         engine.train_stage(*following)
     if not engine.has_more:

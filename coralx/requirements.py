@@ -11,7 +11,7 @@ from coralx.config import Config
 from coralx.facts import Footprint
 from coralx.genomes import Genes
 from coralx.schedule.brackets import brackets_of, cohort_sizes
-from coralx.schedule.stages import schedule_of
+from coralx.schedule.stages import is_asynchronous, schedule_of
 from coralx.search.space import Continuous, Gene, Integer, Space, space_of
 from coralx.training.memory import adapter_parameters, least_bytes, likely_bytes
 
@@ -102,10 +102,12 @@ def _ends(gene: Gene) -> Sequence[Any]:
 def _kept(config: Config) -> int:
     """The most checkpoints that lie on disk at once, if no stop rule takes a genome out."""
     evolution, schedule = config.evolution, config.hyperband_config
-    if config.runtime.keep_checkpoints == "needed":
-        return evolution.population_size + evolution.births(1)  # parents and newborns
     stages, brackets = schedule_of(schedule), brackets_of(schedule)
-    return sum(
-        sum(cohort_sizes(stages, evolution.births(generation), brackets))
-        for generation in range(evolution.generations)
-    )
+    generations = range(evolution.generations)
+    copies = int(evolution.pbt_quantile * evolution.population_size) * (len(stages) - 1)
+    if config.runtime.keep_checkpoints == "all":
+        sizes = [cohort_sizes(stages, evolution.births(g), brackets) for g in generations]
+        return sum(sum(cohort) for cohort in sizes)
+    if is_asynchronous(schedule):  # whoever may still go on
+        return sum(evolution.births(generation) for generation in generations)
+    return evolution.population_size + evolution.births(1) + copies  # parents and newborns

@@ -24,10 +24,15 @@ from coralx.events import (
 )
 from coralx.execution.executor import Outcome, Task
 from coralx.execution.inprocess import InProcessExecutor
+from coralx.files import verify_folder
 from coralx.records import Job
+from coralx.results import Divergence, StageResult
+from coralx.run.decisions import promotion_order
 from coralx.run.engine import Engine
+from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
 from coralx.schedule.promotion import promotable
+from coralx.training.simulated import SimulatedBackend
 from coralx.verdicts import Cut, Finish, Promote, Stop
 
 THIRD, _ = make_stages((1, 10, 0.34), (1, 100, 1.0))
@@ -127,6 +132,130 @@ def test_every_genome_gets_its_verdicts_and_no_worker_waits(count: int) -> None:
     last_birth = events.index(started[-1])
     before = sum(isinstance(e, StageCompleted) for e in events[:last_birth])
     assert not any(workers.idle[: before + 1])
+
+
+@pytest.mark.parametrize("count", [5, 6, 7, 8])
+def test_more_workers_than_genomes(count: int) -> None:
+    """A generation is bred when half a population is known, however many workers are idle."""
+    engine, events = search(asynchronous_config(), Workers(count))
+    assert engine.front()
+    for generation in (0, 1):
+        assert len(engine.history.populations[generation]) == 6
+    started = [e for e in events if isinstance(e, GenerationStarted)]
+    known = {e.result.genome for e in events[: events.index(started[1])] if is_result(e)}
+    assert len(known) >= 3
+
+
+def is_result(event: Event) -> bool:
+    return isinstance(event, StageCompleted)
+
+
+def test_founders_that_all_diverge_do_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = SimulatedBackend.train
+
+    def diverging(self: SimulatedBackend, job: Job, report: Any) -> StageResult:
+        result = train(self, job, report)
+        if job.genome.generation:
+            return result
+        return replace(result, metrics={}, checkpoint=None, divergence=Divergence(1, "loss"))
+
+    monkeypatch.setattr(SimulatedBackend, "train", diverging)
+    engine, _ = search(asynchronous_config(), Workers(1))
+    assert sorted(engine.history.generations) == [0, 1, 2]
+    assert engine.front()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_those_go_on_whom_the_rule_of_asha_names(seed: int) -> None:
+    """Worked out once more from the order of completion. Who is stopped in a later stage keeps its
+    place in the earlier one."""
+    rate = 0.25
+    stages = [
+        {"name": "S0", "epoch_budget": 0.1, "data_percentage": 100, "survival_rate": rate},
+        {"name": "S1", "epoch_budget": 0.5, "data_percentage": 100, "survival_rate": 0.5,
+         "stop_when": ["auroc < 0.9"]},
+        {"name": "S2", "epoch_budget": 1.0, "data_percentage": 100, "survival_rate": 1.0},
+    ]  # fmt: skip
+    schedule = {**ASYNCHRONOUS, "training_stages": stages}
+    evolution = {"population_size": 16, "generations": 2}
+    config = asynchronous_config(
+        hyperband_config=schedule, evolution=evolution, experiment={"name": "r", "seed": seed}
+    )
+    engine, events = search(config, Workers(1))
+    decisions = [d for (_, name), d in engine.history.decisions.items() if name == "S0"]
+    verdicts = {v.genome: v for d in decisions for v in d.verdicts}
+    results = [e.result for e in events if isinstance(e, StageCompleted) and e.result.stage == "S0"]
+    expected: set[str] = set()
+    for count in range(1, len(results) + 1):
+        sound = [r for r in results[:count] if not isinstance(verdicts[r.genome], Stop)]
+        order = promotion_order(config, engine.stages[0], sound, count)
+        expected |= set(order[: int(rate * count)])
+    promoted = {name for name, verdict in verdicts.items() if isinstance(verdict, Promote)}
+    assert promoted == expected
+    assert any(isinstance(v, Stop) for d in engine.history.decisions.values() for v in d.verdicts)
+
+
+def test_promotions_come_before_newborns() -> None:
+    """Li et al. 2020, algorithm 2: a free worker takes a promotion if there is one."""
+    order: list[str] = []
+
+    class Watching(Workers):
+        def run(
+            self, tasks: Iterable[Task | None], deadline: float | None = None
+        ) -> Iterator[Outcome]:
+            def watched() -> Iterator[Task | None]:
+                for task in tasks:
+                    if isinstance(task, Job):
+                        order.append(task.stage)
+                    yield task
+
+            return super().run(watched(), deadline)
+
+    search(asynchronous_config(), Watching(1))
+    assert order[:2] == ["S0_sanity", "S1_shakeout"]  # S0 lets everyone pass
+
+
+class Eager(Workers):
+    """Trains a task, and writes its checkpoint, when it takes it; the outcome is seen later."""
+
+    def run(self, tasks: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
+        source, done = iter(tasks), list[Outcome]()
+        while True:
+            while len(done) < self._count and (task := next(source, None)) is not None:
+                done += self._inner.run([task])
+            if not done:
+                return
+            yield done.pop(0)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_checkpoint_that_a_worker_has_just_written_is_not_pruned(count: int) -> None:
+    config = asynchronous_config()
+    workers = Eager(count)
+    facts = workers.start(config, None, lambda _: None)
+    layout = RunLayout(Path("runs") / "eager")
+    engine = Engine(config, facts, workers, Ledger(), layout)
+    engine.search()
+    assert engine.front()
+    for genome in engine.front():
+        verify_folder(layout.checkpoint(genome, "S3_finisher"))
+
+
+@pytest.mark.parametrize("seed", [7, 32, 33])
+def test_children_of_genomes_that_are_stopped_find_their_weights(seed: int) -> None:
+    evolution = {
+        "population_size": 8,
+        "generations": 3,
+        "checkpoint_crossover": {"mask": 1.0},
+        "resize_adapters": True,
+    }
+    config = asynchronous_config(evolution=evolution, experiment={"name": "c", "seed": seed})
+    workers = Eager(6)
+    facts = workers.start(config, None, lambda _: None)
+    layout = RunLayout(Path("runs") / "children")
+    engine = Engine(config, facts, workers, Ledger(), layout)
+    engine.search()
+    assert len(engine.history.generations) == 3
 
 
 def test_the_next_generation_begins_before_the_last_one_has_ended() -> None:

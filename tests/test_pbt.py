@@ -15,6 +15,8 @@ from coralx import api
 from coralx.config import Config, parse_config
 from coralx.events import GenerationStarted, StageCompleted, StageDecided
 from coralx.genomes import GENE_NAMES, Genes
+from coralx.records import Job
+from coralx.results import StageResult
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
@@ -22,6 +24,8 @@ from coralx.search.nsga2 import founders
 from coralx.search.pbt import EXPLORED, exploit
 from coralx.search.space import space_of
 from coralx.verdicts import Promote, Replace
+
+PeftBackend = pytest.importorskip("coralx.training.peft").PeftBackend
 
 SPACE = space_of(simulated_config())
 
@@ -100,6 +104,7 @@ def test_copies_take_their_models_training_up(
     resumed = api.resume(outcome.layout)
     assert resumed.report["front"] == outcome.report["front"]
     efficiency = outcome.report["efficiency"]
+    assert efficiency["naive_steps"] == 2 * 8 * 2000  # copies only take a training up
     trained = sum(e.result.steps for e in events if isinstance(e, StageCompleted))
     assert efficiency["actual_steps"] == pytest.approx(trained, rel=0.02)
 
@@ -118,6 +123,13 @@ def test_a_copy_starts_from_its_models_weights(
 ) -> None:
     """With real gradients: what a copy resumes is its model's checkpoint, moments included."""
     monkeypatch.chdir(tmp_path)
+    train, jobs = PeftBackend.train, dict[tuple[str, str], Job]()
+
+    def spied(self: Any, job: Job, report: Any) -> StageResult:
+        jobs[job.genome.id, job.stage] = job
+        return train(self, job, report)
+
+    monkeypatch.setattr(PeftBackend, "train", spied)
     tiny_config["evolution"] |= {"pbt_quantile": 0.5, "population_size": 4, "generations": 1}
     tiny_config["runtime"] |= {"keep_checkpoints": "all", "executor": "in-process"}
     config = parse_config(tiny_config, "tiny.yaml")
@@ -132,4 +144,9 @@ def test_a_copy_starts_from_its_models_weights(
         model = history.results[str(copy.continues), stages[copy.enters - 1]]
         assert result.first_step == model.last_step > 0
         assert result.checkpoint is not None
-        assert result.divergence is None
+        job = jobs[copy.id, result.stage]
+        assert job.resume_from == model.checkpoint
+        twin = jobs.get((str(copy.continues), result.stage))
+        if twin is not None:  # from the same weights, moments and rows, but for the learning rate
+            assert (twin.resume_from, twin.first_step) == (job.resume_from, job.first_step)
+            assert twin.genome.genes.learning_rate != job.genome.genes.learning_rate

@@ -209,6 +209,11 @@ class Config(Section):
                 "`evolution.pbt_quantile` replaces genomes at a stage's end, which "
                 "`hyperband_config.promotion: asynchronous` does not have: leave out one of the two"
             )
+        if schedule.promotion == "asynchronous" and evolution.patience is not None:
+            problems.append(
+                "`evolution.patience` counts generations, which overlap under "
+                "`hyperband_config.promotion: asynchronous`: leave out one of the two"
+            )
         if problems:
             raise ValueError("; ".join(problems))
         return self

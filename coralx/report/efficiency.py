@@ -13,7 +13,7 @@ from coralx.run.history import History, origin_of
 from coralx.run.timetable import Timetable
 from coralx.run.usage import MachineUse
 from coralx.schedule.stages import Stage
-from coralx.verdicts import Finish, Promote, Stop
+from coralx.verdicts import Finish, Promote, Replace, Stop
 
 
 def efficiency_of(
@@ -21,7 +21,8 @@ def efficiency_of(
 ) -> dict[str, Any]:
     """The `efficiency` part of the report; times in seconds, greater ratios are better.
 
-    Naive is every genome trained to the last stage's budget. Its seconds come from each genome's
+    Naive is every genome trained to the last stage's budget, but for copies of others, which only
+    take a training up. Its seconds come from each genome's
     own measured seconds per step; evaluation and overhead (loading and saving) are counted on both
     sides, at the mean that each stage showed. `actual_steps` continue from checkpoints;
     `restart_steps` is what every stage from scratch would have cost. `utilisation` is the workers'
@@ -46,7 +47,8 @@ def efficiency_of(
         restart_steps += total
     actual_seconds = sum(r.seconds for results in by_stage.values() for r in results)
     naive_seconds = _naive_seconds(history, by_stage, timetable, epochs)
-    lengths = Counter((history.genomes[genome].generation, epochs[genome]) for genome in trained)
+    born = [history.genomes[genome] for genome in trained if not history.genomes[genome].continues]
+    lengths = Counter((genome.generation, epochs[genome.id]) for genome in born)
     naive_steps = sum(
         (n * timetable.of(g)[-1].planned_steps(e) for (g, e), n in lengths.items()), Fraction(0)
     )
@@ -121,7 +123,7 @@ def _stage_row(history: History, stage: Stage, results: Sequence[StageResult]) -
     return {
         "genomes_trained": len(results),
         "genomes_stopped": sum(isinstance(verdict, Stop) for verdict in verdicts),
-        "genomes_promoted": sum(isinstance(verdict, Promote | Finish) for verdict in verdicts),
+        "genomes_promoted": sum(isinstance(v, Promote | Replace | Finish) for v in verdicts),
         "planned_steps": Fraction(0),
         "trained_steps": sum(result.steps for result in results),
         "total_time": round(seconds, 3),
@@ -151,6 +153,8 @@ def _naive_seconds(
     budgets: dict[tuple[int, int], int] = {}
     total = 0.0
     for genome, spent in seconds.items():
+        if history.genomes[genome].continues is not None:
+            continue
         pace = spent / steps[genome] if steps[genome] else 0.0
         key = history.genomes[genome].generation, epochs[genome]
         if key not in budgets:

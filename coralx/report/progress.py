@@ -21,7 +21,7 @@ from coralx.run.beside import heirs, unverified
 from coralx.run.finale import front_of
 from coralx.run.history import History
 from coralx.schedule.brackets import brackets_of, entries
-from coralx.schedule.stages import Stage, schedule_of
+from coralx.schedule.stages import Stage, is_asynchronous, schedule_of
 from coralx.verdicts import Cut, Fail, Finish, Promote, Replace, Stop, Verdict
 
 
@@ -31,6 +31,7 @@ class Standings:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.stages: tuple[Stage, ...] = schedule_of(config.hyperband_config)
+        self.is_asynchronous = is_asynchronous(config.hyperband_config)
         self.history = History()
         self.generation = 0
         self.stage = self.stages[0]
@@ -45,9 +46,12 @@ class Standings:
             case RunStarted():
                 self.began = time.monotonic() - event.startup_seconds
             case GenerationStarted():
-                self.generation, self.genomes = event.generation, event.genomes
+                self.generation = event.generation
                 self.stage = self.stages[0]
-                self.state = {genome.id: "queued" for genome in event.genomes}
+                going_on = [g for g in self.genomes if self.is_asynchronous and self._is_open(g)]
+                self.genomes = (*going_on, *event.genomes)
+                queued = {genome.id: "queued" for genome in event.genomes}
+                self.state = {genome.id: self.state[genome.id] for genome in going_on} | queued
             case StageCompleted(result=result):
                 self._live.pop(result.genome, None)
                 ended = result.divergence
@@ -64,6 +68,11 @@ class Standings:
                 self._decided(event)
             case _:
                 pass
+
+    def _is_open(self, genome: Genome) -> bool:
+        """Whether it may still train: under asynchronous promotion generations overlap."""
+        is_done = (genome.id, self.stages[-1].name) in self.history.results
+        return not is_done and not self.history.is_taken_out(genome.id)
 
     def _decided(self, event: StageDecided) -> None:
         place = next(stage.place for stage in self.stages if stage.name == event.stage)
@@ -113,9 +122,17 @@ class Standings:
         beside = sum(r.eval_seconds + r.overhead_seconds for r in results) / len(results)
         steps, jobs = self._planned()
         in_search = [p for p in self._live.values() if p.genome in self.history.genomes]
-        live = sum(p.step - self.history.step_of(p.genome) for p in in_search)
+        live = sum(p.step - self._stood_at(p.genome) for p in in_search)
         left = pace * max(0, steps - steps_done - live) + beside * max(0, jobs - len(results))
         return left / started.settings.workers
+
+    def _stood_at(self, genome: str) -> int:
+        """The step from which the genome's present stage goes on."""
+        found = self.history.genomes[genome]
+        if found.continues is not None and self.history.last_result(genome) is None:
+            copied = found.continues, self.stages[found.enters - 1].name
+            return self.history.results[copied].last_step
+        return self.history.step_of(genome)
 
     def _planned(self) -> tuple[int, int]:
         """Steps and jobs of the whole run: as decided where decided, as planned elsewhere."""
@@ -136,7 +153,7 @@ class Standings:
                 steps += begun * total + continued * (total - before)
                 jobs += begun + continued
                 decision = self.history.decisions.get((generation, stage.name))
-                if decision is not None:
+                if decision is not None and not self.is_asynchronous:
                     promoted = sum(isinstance(v, Promote | Replace) for v in decision.verdicts)
         return steps, jobs
 

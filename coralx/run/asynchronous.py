@@ -16,7 +16,6 @@ from coralx.events import StageDecided
 from coralx.genomes import Genome
 from coralx.records import Job
 from coralx.results import StageResult
-from coralx.run.convergence import has_stalled
 from coralx.run.decisions import promotion_order
 from coralx.run.history import History
 from coralx.run.jobs import JobMaker
@@ -61,27 +60,30 @@ class AsynchronousSearch:
             for decision in history.decisions.values()
             for verdict in decision.verdicts
         }
-        self._ready: tuple[deque[Genome], ...] = tuple(deque() for _ in self._stages)
+        self._newborn: deque[Genome] = deque()
+        self._promoted: tuple[deque[Genome], ...] = tuple(deque() for _ in self._stages)
         self._rungs: dict[tuple[int, int], list[StageResult]] = {}
         self._news: set[tuple[int, int]] = set()
+        self._warnings: dict[str, tuple[str, ...]] = {}
         self._take_up()
 
     def _take_up(self) -> None:
         """Stand where the history ends: who is ready for which stage, and what the rungs hold."""
         places = {stage.name: stage.place for stage in self._stages}
         for genome in self._history.genomes.values():
-            self._enter(genome, genome.enters)
+            if self._may_train(genome, genome.enters):
+                self._newborn.append(genome)
         for (genome_id, stage), verdict in self._verdicts.items():
-            if isinstance(verdict, Promote):
-                self._enter(self._history.genomes[genome_id], places[stage] + 1)
+            genome = self._history.genomes[genome_id]
+            if isinstance(verdict, Promote) and self._may_train(genome, places[stage] + 1):
+                self._promoted[places[stage] + 1].append(genome)
         for genome_id, stage in self._history.results:
             self._file(genome_id, self._stages[places[stage]])
 
-    def _enter(self, genome: Genome, place: int) -> None:
-        """The genome may train the stage, unless it has or has failed."""
+    def _may_train(self, genome: Genome, place: int) -> bool:
+        """Whether the genome has neither trained the stage nor failed."""
         done = (genome.id, self._stages[place].name) in self._history.results
-        if not done and genome.id not in self._history.failures:
-            self._ready[place].append(genome)
+        return not done and genome.id not in self._history.failures
 
     def _file(self, genome: str, stage: Stage) -> None:
         """A result joins its rung: a stage of one bracket, over all generations."""
@@ -106,9 +108,9 @@ class AsynchronousSearch:
             yield job
 
     @property
-    def sources(self) -> set[str]:
-        """Checkpoints that jobs under way start from."""
-        return {source for job in self._under_way.values() for source in job.sources}
+    def under_way(self) -> tuple[Job, ...]:
+        """Jobs that a worker has and that have brought no outcome yet."""
+        return tuple(self._under_way.values())
 
     def done(self, genome: str) -> None:
         """The genome's job has brought its outcome, and the ledger holds it."""
@@ -120,16 +122,15 @@ class AsynchronousSearch:
     # -- who trains what next ----------------------------------------------------------------------
 
     def _next(self) -> Job | None:
-        """The job that a free worker gets: a promotion from the highest stage that has one, else
+        """The job that a free worker gets: a promotion into the furthest stage that has one, else
         a genome that has not begun, else one of a new generation."""
         while True:
             self._stop_and_finish()
-            for stage in reversed(self._stages):
-                while self._ready[stage.place]:
-                    genome = self._ready[stage.place].popleft()
-                    if not self._refuses(genome, stage):
-                        return self._jobs.train(genome, stage)
-            if self._promote() or self._breed():
+            self._promote()
+            while (found := self._take()) is not None:
+                if not self._refuses(*found):
+                    return self._jobs.train(*found)
+            if self._breed():
                 continue
             if self._under_way:
                 return None
@@ -137,19 +138,30 @@ class AsynchronousSearch:
                 self._close()
                 return None
 
+    def _take(self) -> tuple[Genome, Stage] | None:
+        """The next genome that is ready, and the stage that it is to train."""
+        for stage in reversed(self._stages):
+            if self._promoted[stage.place]:
+                return self._promoted[stage.place].popleft(), stage
+        if not self._newborn:
+            return None
+        genome = self._newborn.popleft()
+        return genome, self._stages[genome.enters]
+
     def _breed(self) -> bool:
-        """Begin the next generation, if there is to be one."""
+        """Begin the next generation, if there is to be one and enough is known to breed it: half a
+        population of genomes that completed a stage, or all that there will be."""
         history = self._history
+        evolution = self.config.evolution
         newest = max(history.generations, default=-1)
-        if newest + 1 >= self.config.evolution.generations or self._is_exhausted:
+        if newest + 1 >= evolution.generations or self._is_exhausted:
+            return False
+        if 2 * len(history.known()) < evolution.population_size and self._under_way:
             return False
         if newest >= 0 and newest not in history.populations:
-            self._population.survive(newest, history.known())
-        if has_stalled(self.config, history, self._timetable.last):
-            return False
+            self._population.survive(newest, list(history.genomes))
         newborn = self._population.of(newest + 1)
-        for genome in newborn:
-            self._enter(genome, genome.enters)
+        self._newborn.extend(newborn)
         self._is_exhausted = not newborn
         return not self._is_exhausted
 
@@ -164,9 +176,12 @@ class AsynchronousSearch:
 
     def _stop_and_finish(self) -> None:
         """Take out whom a stop rule ends, and let those finish that completed the last stage."""
-        for stage, results in self._by_stage(news=True):
+        for place in sorted({place for place, _ in self._news}, reverse=True):
+            stage = self._stages[place]
+            results = [r for found, rung in self._by_stage() if found == stage for r in rung]
             judgement = judge(stage.stop_when, results)
-            for result in results:
+            self._warnings[stage.name] = judgement.warnings
+            for result in sorted(results, key=lambda result: result.genome):
                 name = result.genome
                 if (name, stage.name) in self._verdicts:
                     continue
@@ -177,7 +192,7 @@ class AsynchronousSearch:
                 elif stage.is_last:
                     self._record(stage, Finish(name))
 
-    def _promote(self) -> bool:
+    def _promote(self) -> None:
         """Record the promotions that are due, the furthest stage's first."""
         for stage, results in self._by_stage(news=True):
             if stage.is_last:
@@ -186,11 +201,12 @@ class AsynchronousSearch:
             for genome in promotable(stage, self._order(stage, results), len(results), promoted):
                 self._let_pass(genome, stage)
         self._news.clear()
-        return any(self._ready)
 
     def _let_pass(self, genome: str, stage: Stage) -> None:
         self._record(stage, Promote(genome))
-        self._enter(self._history.genomes[genome], stage.place + 1)
+        found = self._history.genomes[genome]
+        if self._may_train(found, stage.place + 1):
+            self._promoted[stage.place + 1].append(found)
 
     def _promote_one(self) -> bool:
         """At the very end, where a stage was too small to let anyone pass: its best one goes on."""
@@ -204,8 +220,10 @@ class AsynchronousSearch:
         return False
 
     def _order(self, stage: Stage, results: Sequence[StageResult]) -> list[str]:
-        """The genomes of a rung that no rule took out, best first."""
-        sound = [r for r in results if not self._history.is_taken_out(r.genome)]
+        """The genomes of a rung that no rule of its stage took out, best first. Who went on and was
+        stopped later keeps its place among them, so that nobody else gets it."""
+        verdicts = {r.genome: self._verdicts.get((r.genome, stage.name)) for r in results}
+        sound = [result for result in results if not isinstance(verdicts[result.genome], Stop)]
         return promotion_order(self.config, stage, sound, len(results))
 
     def _is_promoted(self, genome: str, stage: Stage) -> bool:
@@ -223,6 +241,10 @@ class AsynchronousSearch:
 
     def _close(self) -> None:
         """Nothing goes on any more: a verdict for whoever has none, and the last survivors."""
+        newest = max(self._history.generations)
+        for name, warnings in self._warnings.items():
+            if warnings and newest not in self._history.populations:
+                self._ledger.append(StageDecided(newest, name, (), warnings=warnings))
         for stage, results in reversed(list(self._by_stage())):
             order = self._order(stage, results)
             quota = sum(self._is_promoted(r.genome, stage) for r in results)
@@ -234,7 +256,6 @@ class AsynchronousSearch:
                 stage = next(s for s in self._stages if s.name == failure.stage)
                 if (failure.genome, stage.name) not in self._verdicts:
                     self._record(stage, Fail(failure.genome, failure.reason))
-        newest = max(self._history.generations)
         if newest not in self._history.populations:
-            self._population.survive(newest, self._history.known())
+            self._population.survive(newest, list(self._history.genomes))
         self.is_closed = True

@@ -97,10 +97,12 @@ def _replay(
     jobs: JobMaker,
     allowance: Allowance,
 ) -> None:
-    """Train a copy's lineage from scratch: stage by stage, with the hyperparameters that it had."""
-    for stage in jobs.timetable.of(genome.generation):
+    """Train a copy's lineage from scratch: stage by stage from its root's first, with the
+    hyperparameters that it had."""
+    first = history.genome_at(genome.parents[0], 0).enters
+    for stage in jobs.timetable.of(genome.generation)[first:]:
         then = history.genome_at(genome.parents[0], stage.place)
-        job = jobs.train(replace(genome, genes=then.genes), stage)
+        job = jobs.train(replace(genome, genes=then.genes, enters=first), stage)
         spent = history.trained_steps + _verified_steps(history)
         if not _is_trained(history, job) and not allowance.affords(job, spent):
             return

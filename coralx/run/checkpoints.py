@@ -22,11 +22,16 @@ def is_intact(layout: RunLayout, genome: str, stage: str) -> bool:
     return True
 
 
-def prune(layout: RunLayout, needed: Collection[tuple[str, str]]) -> None:
-    """Delete every checkpoint but those of the `needed` (genome, stage) pairs."""
+def prune(
+    layout: RunLayout, needed: Collection[tuple[str, str]], at_work: Collection[str] = ()
+) -> None:
+    """Delete every checkpoint but those of the `needed` (genome, stage) pairs, and those of genomes
+    for which a worker is `at_work`: it may be writing one."""
     if not layout.checkpoints.is_dir():
         return
     for genome in [path for path in layout.checkpoints.iterdir() if path.is_dir()]:
+        if genome.name in at_work:
+            continue
         for stage in [path for path in genome.iterdir() if path.is_dir()]:
             if (genome.name, stage.name) not in needed:
                 shutil.rmtree(stage)

@@ -47,20 +47,19 @@ def promotion_order(
 def decide_stage(
     config: Config, history: History, stage: Stage, generation: int, entered: Sequence[Genome]
 ) -> StageDecided:
-    """A verdict for every genome that entered; each bracket is judged by itself."""
+    """A verdict for every genome that entered. Stop rules are applied to the stage as a whole, the
+    survival rate to each bracket by itself."""
+    failures = {g.id: history.failures[g.id].reason for g in entered if g.id in history.failures}
+    results = {g.id: history.results[g.id, stage.name] for g in entered if g.id not in failures}
+    judgement = judge(stage.stop_when, list(results.values()))
     verdicts: list[Verdict] = []
-    not_judged: list[str] = []
-    warnings: list[str] = []
     for bracket in sorted({genome.bracket for genome in entered}):
         members = [genome.id for genome in entered if genome.bracket == bracket]
-        failed = {g: history.failures[g].reason for g in members if g in history.failures}
-        results = [history.results[g, stage.name] for g in members if g not in failed]
-        judgement = judge(stage.stop_when, results)
-        sound = [result for result in results if result.genome not in judgement.breaches]
+        found = [results[name] for name in members if name in results]
+        failed = {name: failures[name] for name in members if name in failures}
+        sound = [result for result in found if result.genome not in judgement.breaches]
         order = promotion_order(config, stage, sound, len(members), generation)
-        verdicts += decide(stage, results, order, judgement.breaches, failed)
-        not_judged += judgement.not_judged
-        warnings += judgement.warnings
+        verdicts += decide(stage, found, order, judgement.breaches, failed)
     copies = _copies(config, history, stage, generation, verdicts)
     return StageDecided(
         generation,
@@ -68,8 +67,8 @@ def decide_stage(
         tuple(
             Replace(v.genome, by=copies[v.genome].id) if v.genome in copies else v for v in verdicts
         ),
-        tuple(not_judged),
-        tuple(dict.fromkeys(warnings)),
+        judgement.not_judged,
+        judgement.warnings,
         newborn=tuple(copies.values()),
     )
 
@@ -86,6 +85,7 @@ def _copies(
     if not (quantile and config.hyperband_config.enable_hyperband) or stage.is_last:
         return {}
     promoted = [history.genomes[v.genome] for v in verdicts if isinstance(v, Promote)]
+    born = sum(g.continues is not None for g in history.generations[generation])
     copies: dict[str, Genome] = {}
     for bracket in sorted({genome.bracket for genome in promoted}):
         copies |= exploit(
@@ -94,7 +94,7 @@ def _copies(
             space_of(config),
             quantile=quantile,
             place=stage.place + 1,
-            index=len(history.generations[generation]) + len(copies),
+            index=config.evolution.population_size + born + len(copies),
             seed=config.experiment.seed,
         )
     return copies

@@ -6,7 +6,7 @@ decisions and goes on where the ledger ends.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from coralx.config import Config
@@ -31,7 +31,7 @@ from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
 from coralx.run.population import Population
 from coralx.run.timetable import Timetable
-from coralx.schedule.stages import Stage
+from coralx.schedule.stages import Stage, is_asynchronous
 from coralx.training.memory import too_large
 from coralx.verdicts import Promote
 
@@ -72,8 +72,7 @@ class Engine:
         self.ledger = ledger
         self.layout = layout
         self.allowance = allowance or Allowance(config.budget)
-        schedule = config.hyperband_config
-        self.is_asynchronous = schedule.enable_hyperband and schedule.promotion == "asynchronous"
+        self.is_asynchronous = is_asynchronous(config.hyperband_config)
         self.is_exhausted = False
         self.history = History(ledger)
         ledger.subscribe(self.history.apply)
@@ -90,9 +89,7 @@ class Engine:
 
     def finish(self) -> None:
         """Measure what the search brought; train and measure what is wanted beside it; compare."""
-        for generation in self.history.generations:
-            if (generation, self.stages[-1].name) in self.history.decisions:
-                self._survive(generation)
+        self._catch_up()
         shared = (self.config, self.executor, self.ledger, self.history, self.jobs)
         measure(*shared)
         if self.history.budget_spent is None:
@@ -123,18 +120,28 @@ class Engine:
         if self.is_asynchronous:
             self._search_asynchronously()
             return self.front()
-        while (following := next_stage(self.config, self.history)) is not None:
+        while (following := self.following()) is not None:
             if not self.train_stage(*following):
                 break
         return self.front()
+
+    def following(self) -> tuple[int, Stage] | None:
+        """The generation and stage that are to be trained next; None where none is."""
+        self._catch_up()
+        return next_stage(self.config, self.history)
+
+    def _catch_up(self) -> None:
+        """Record the survivors of every generation whose last stage is decided: a process may have
+        ended between the two."""
+        for generation in [] if self.is_asynchronous else list(self.history.generations):
+            if (generation, self.timetable.last) in self.history.decisions:
+                self._survive(generation)
 
     def train_stage(self, generation: int, stage: Stage) -> bool:
         """Take every genome that may enter through one stage, and decide who goes on.
 
         False where that cannot be: the space holds no further genome, or the budget is spent.
         """
-        if generation:
-            self._survive(generation - 1)
         population = self.population.of(generation)
         if not population:
             self.is_exhausted = True
@@ -145,8 +152,7 @@ class Engine:
             return False
         event = decide_stage(self.config, self.history, stage, generation, entered)
         self.ledger.append(event)
-        if stage.is_last:
-            self._survive(generation)
+        self._catch_up()
         self._prune()
         return True
 
@@ -206,7 +212,7 @@ class Engine:
         for outcome in self.executor.run(checked(), self.allowance.deadline):
             self._record(outcome)
             search.done(str(outcome.genome))
-            self._prune(search.sources)
+            self._prune(search.under_way)
         self.is_exhausted = search.is_closed
         if not search.is_closed:
             self.ledger.append(BudgetSpent(self.allowance.limits))
@@ -244,9 +250,9 @@ class Engine:
             return True
         return is_intact(self.layout, genome, stage.name)
 
-    def _prune(self, sources: Collection[str] = ()) -> None:
+    def _prune(self, under_way: Sequence[Job] = ()) -> None:
         """Drop checkpoints that neither resume, inheritance nor front can need, nor what is trained
-        beside it, nor a job that starts from one of `sources`."""
+        beside it, nor a job that is under way."""
         if self.layout is None or self.config.runtime.keep_checkpoints == "all":
             return
         living = self._living() | set(self.front())
@@ -254,8 +260,10 @@ class Engine:
         living.update([default] if default else [])
         last = {genome: self.history.last_result(genome) for genome in living}
         needed = {(genome, result.stage) for genome, result in last.items() if result}
-        needed |= {(Path(source).parent.name, Path(source).name) for source in sources}
-        prune(self.layout, needed | self.history.beside.keys())
+        sources = [Path(source) for job in under_way for source in job.sources]
+        needed |= {(source.parent.name, source.name) for source in sources}
+        at_work = {job.genome.id for job in under_way}
+        prune(self.layout, needed | self.history.beside.keys(), at_work)
 
     def _living(self) -> set[str]:
         """Genomes that may still train, or be a parent."""
@@ -264,7 +272,7 @@ class Engine:
             unborn = [g for g in history.genomes.values() if history.last_result(g.id) is None]
             going_on = {genome for genome in history.genomes if not history.is_taken_out(genome)}
             parents = {parent for genome in unborn for parent in genome.donors}
-            return going_on | parents | set(self.population.best(history.known()))
+            return going_on | parents
         generation = max(history.generations)
         if generation in history.populations:
             return set(history.populations[generation])

@@ -43,7 +43,7 @@ def default_finisher(config: Config, history: History, last_stage: str) -> str |
     """The genome that is the default recipe, if it finished the last stage from scratch."""
     recipe = default_recipe(space_of(config))
     for genome in history.finished(last_stage):
-        if history.genomes[genome].genes == recipe and history.genomes[genome].inherits is None:
+        if history.genomes[genome].genes == recipe and not history.genomes[genome].donors:
             return genome
     trained = history.baseline.get(last_stage)
     return BASELINE if trained is not None and trained.divergence is None else None

@@ -63,6 +63,7 @@ class History:
         self.measurements: dict[str | None, Measurement] = {}
         self.compared: FrontCompared | None = None
         self._born_at: dict[str, int] = {}
+        self._given: dict[tuple[str, str], int] = {}
         self._steps: dict[str, int] = {}
         self._trained_steps = 0
         self._last: dict[str, StageResult] = {}
@@ -82,6 +83,7 @@ class History:
                 self.genomes.update({genome.id: genome for genome in event.genomes})
             case StageCompleted(result=result):
                 self.results[result.genome, result.stage] = result
+                self._begin(result.genome)
                 first = self._born_at.setdefault(result.genome, result.first_step)
                 self._steps[result.genome] = result.last_step - first
                 self._trained_steps += result.steps
@@ -110,6 +112,14 @@ class History:
                 self.completed = event
             case _:
                 pass  # workers' comings and goings change no decision
+
+    def _begin(self, genome: str) -> None:
+        """At its first result: how far its parents were, which may train on."""
+        if genome not in self._born_at:
+            donors = self.genomes[genome].donors if genome in self.genomes else ()
+            for parent in donors:
+                if parent in self._last:
+                    self._given[genome, parent] = self._kept_steps(parent)
 
     def _decide(self, event: StageDecided) -> None:
         """Take verdicts into account, beside those that the stage has had before."""
@@ -180,7 +190,7 @@ class History:
             steps[name] = own
             genome = self.genomes[name]
             parents = (genome.inherits, self._blended.get(name))
-            waiting += [(parent, self._kept_steps(parent)) for parent in parents if parent]
+            waiting += [(p, self._given.get((name, p), self._kept_steps(p))) for p in parents if p]
             if genome.continues is not None:
                 copied = self._born_at[name] - self._born_at[genome.continues]
                 waiting.append((genome.continues, copied))

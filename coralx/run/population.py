@@ -16,6 +16,7 @@ from coralx.run.ledger import Ledger
 from coralx.run.timetable import Timetable
 from coralx.schedule.adaptive import adapted
 from coralx.schedule.brackets import bracket_sizes, brackets_of
+from coralx.schedule.stages import is_asynchronous
 from coralx.search.constraints import constraints_of
 from coralx.search.indicators import diversity
 from coralx.search.mating import tournament
@@ -114,16 +115,22 @@ class Population:
         schedule = self.config.hyperband_config
         if generation == 0 or not (schedule.adaptive_budgets and schedule.enable_hyperband):
             return (), None
-        first = [genome.genes for genome in self._history.generations[0]]
+        founded = [g for g in self._history.generations[0] if g.continues is None]
+        first = [genome.genes for genome in founded]
         parents = self._history.populations[generation - 1]
         now = diversity(self.space, [self._history.genomes[genome].genes for genome in parents])
         relative = now / max(diversity(self.space, first), 1e-12)
         return adapted(self._timetable.stages, genomes, relative), relative
 
     def _donors(self, genomes: Sequence[str]) -> list[str]:
-        """Those that have weights which never exploded or ran into numbers that are not finite."""
+        """Those that have weights which never exploded or ran into numbers that are not finite.
+
+        Under asynchronous promotion none that was taken out: its checkpoint may be gone by then.
+        """
         if self._evolution.inherit == "off":
             return []
+        if is_asynchronous(self.config.hyperband_config):
+            genomes = [genome for genome in genomes if not self._history.is_taken_out(genome)]
         results = self._history.results.values()
         spoilt = {r.genome for r in results if r.divergence is not None and r.divergence.spoils}
         return [
@@ -134,16 +141,12 @@ class Population:
 
     def survive(self, generation: int, pool: Sequence[str]) -> None:
         """Record the parents of the next generation: the best of `pool`."""
-        self._ledger.append(GenerationCompleted(generation, self.best(pool)))
-
-    def best(self, pool: Sequence[str]) -> tuple[str, ...]:
-        """As many of `pool` as the population holds, best first."""
         standings = [self._standing(genome) for genome in pool]
-        size, generation = self._evolution.population_size, len(self._history.populations)
+        size = self._evolution.population_size
         niching = niching_of(self.config, size, "survive", generation)
         constraints = constraints_of(self.config)
         order = survival_order(standings, self.config.objectives, constraints, niching)
-        return tuple(order[:size])
+        self._ledger.append(GenerationCompleted(generation, tuple(order[:size])))
 
     def _standing(self, genome: str) -> Standing:
         result = self._history.last_result(genome)

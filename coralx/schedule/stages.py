@@ -74,6 +74,11 @@ def schedule_of(configured: HyperbandConfig) -> tuple[Stage, ...]:
     )
 
 
+def is_asynchronous(configured: HyperbandConfig) -> bool:
+    """Whether genomes are promoted one by one: not where nobody is cut."""
+    return configured.enable_hyperband and configured.promotion == "asynchronous"
+
+
 def horizon_of(stages: Sequence[Stage], steps_per_epoch: int, warmup_ratio: float) -> Horizon:
     """The learning-rate schedule's span: the whole planned training, fixed at birth.
 

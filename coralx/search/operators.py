@@ -66,7 +66,8 @@ def _mutate(gene: Gene, value: Any, rng: np.random.Generator) -> Any:
         case Continuous() | Integer():
             return gene.decode(polynomial_mutation(gene.encode(value), rng))
         case Ordered(values):
-            place = values.index(value) + (1 if rng.random() < 0.5 else -1)
+            nearest = min(range(len(values)), key=lambda place: abs(values[place] - value))
+            place = nearest + (1 if rng.random() < 0.5 else -1)
             return values[min(max(place, 0), len(values) - 1)]
         case Categorical(values):
             others = [other for other in values if other != value]

@@ -77,8 +77,10 @@ def _perturbed(
     candidate = genes
     for name, gene in part.genes.items():
         if isinstance(gene, Continuous):
-            value = getattr(genes, name) * FACTORS[int(rng.integers(2))]
-            moved: dict[str, Any] = {name: float(min(max(value, gene.low), gene.high))}
+            before = getattr(genes, name)  # may lie outside, if the genome is the user's own
+            value = before * FACTORS[int(rng.integers(2))]
+            low, high = min(gene.low, before), max(gene.high, before)
+            moved: dict[str, Any] = {name: float(min(max(value, low), high))}
         else:
             moved = {name: getattr(mutate(Space({name: gene}, genes), genes, 1.0, rng), name)}
         candidate = replace(candidate, **moved)

@@ -166,8 +166,9 @@ class SimulatedBackend:
 
 def _progress(job: Job, step: int) -> float:
     """The share of its horizon that a genome has trained. A child that starts from a lineage's
-    weights has a head start, at half its worth."""
-    return (step + 0.5 * job.inherited_steps) / job.horizon.total_steps
+    weights has a head start, at half its worth; a copy's steps are counted from its root's."""
+    head_start = 0.0 if job.genome.continues else 0.5 * job.inherited_steps
+    return (step + head_start) / job.horizon.total_steps
 
 
 def _ending(job: Job, curve: Curve, losses: Sequence[float]) -> Divergence | None:
