@@ -25,8 +25,9 @@ from average import WeightAverage
 
 from coralx.config.loading import parse_config, parse_yaml
 from coralx.config.schema import Config
+from coralx.genomes import Genes, Genome
 from coralx.objectives.skill import auroc, eval_loss
-from coralx.records import Genes, Genome, Job
+from coralx.records import Job
 from coralx.rng import generator
 from coralx.schedule.stages import horizon_of, schedule_of
 from coralx.search.space import space_of
@@ -34,6 +35,7 @@ from coralx.training import adapters
 from coralx.training.loop import Scores, Trainer, predict
 from coralx.training.peft import PeftBackend
 from coralx.training.precision import autocast
+from coralx.training.starting import Start
 
 HERE = Path(__file__).parent
 QUICKSTART = HERE.parents[1] / "configs" / "quickstart.yaml"
@@ -98,9 +100,9 @@ class Recorder(PeftBackend):
     def record(self, genes: Genes, number: int) -> tuple[list[dict[str, Any]], dict[str, Scores]]:
         """One row a point, and the scores of each evaluation by name."""
         genome = Genome(f"fidelity-{number:02d}", 0, genes)
-        adapters.add(self._model, genome, self._base)
         job = Job(genome, "fidelity", 0, 0, self._horizon, 1.0, None)
-        trainer = self._trainer(job, 1.0)
+        adapters.add(self._model, genome, job.trained_shape, self._base)
+        trainer = self._trainer(job, Start(0))
         averages = [WeightAverage(trainer.parameters, decay) for decay in DECAYS]
         for average in averages:
             trainer.optimizer.register_step_post_hook(average.update)
