@@ -372,6 +372,40 @@ def test_run_that_is_killed_again_and_again_ends_like_one_left_alone(whole: api.
     assert_same_end(resumed, whole)
 
 
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "brackets": {"hyperband_config": {"brackets": 3}},
+    "copies": {"evolution": {"population_size": 8, "generations": 2, "pbt_quantile": 0.5}},
+    "adaptive": {"hyperband_config": {"adaptive_budgets": True}},
+    "growth": {"hyperband_config": {"rank_growth": "published"}},
+    "crossover": {
+        "evolution": {
+            "population_size": 6,
+            "generations": 3,
+            "checkpoint_crossover": {"mask": 0.5, "merge": 0.5},
+            "elite_fraction": 0.34,
+            "patience": 1,
+        }
+    },
+    "nsga3": {
+        "evolution": {"population_size": 6, "generations": 3, "selection": "nsga3"},
+        "constraints": ["auroc >= 0.8"],
+    },
+}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_resumes_to_the_same_end_from_any_event(strategy: str) -> None:
+    """The ledger cut after every third event: what follows is what would have followed."""
+    sections = STRATEGIES[strategy]
+    undisturbed = evolve("undisturbed", runtime=KEEP, **sections)
+    for killed_after in range(1, len(events_of(undisturbed.layout)), 3):
+        name = f"cut-{killed_after}"
+        config = simulated_config(runtime=KEEP, **sections)
+        with pytest.raises(Interrupted):
+            api.evolve(config, name, KillAfter(killed_after))
+        assert_same_end(api.resume(find_run(name)), undisturbed)
+
+
 def test_resumed_run_measures_the_same_test_figures(whole: api.Outcome) -> None:
     events = events_of(whole.layout)
     last_decision = max(i for i, e in enumerate(events) if isinstance(e, GenerationCompleted))

@@ -16,7 +16,7 @@ from coralx.cli.shared import (
     known_backend,
     output_console,
     print_outcome,
-    warn_of_few_finishers,
+    warn_of_plan,
 )
 from coralx.config import load_config
 from coralx.config.modes import Mode, resolve_mode
@@ -104,6 +104,6 @@ def command(
             settings.append(f"experiment.name={json.dumps(name)}")  # text, whatever it looks like
         with errors_naming(config_path):
             config = resolve_mode(load_config(config_path, settings), mode, known_backend(backend))
-            warn_of_few_finishers(config, console, quiet=quiet)
+            warn_of_plan(config, console, quiet=quiet)
             outcome = api.evolve(config, name, view)
     print_outcome(outcome, console)

@@ -16,9 +16,7 @@ from coralx.api import Outcome
 from coralx.config import Config
 from coralx.errors import ConfigError, NoResultError, UsageError
 from coralx.report.terminal import print_report
-from coralx.schedule.brackets import brackets_of
-from coralx.schedule.cost import finisher_warning
-from coralx.schedule.stages import schedule_of
+from coralx.schedule.caveats import caveats
 from coralx.training.backend import REGISTRY
 
 MIN_WIDTH = 120
@@ -58,11 +56,9 @@ def known_backend(name: str | None) -> str | None:
     return name
 
 
-def warn_of_few_finishers(config: Config, console: Console, *, quiet: bool) -> None:
-    """Say it before anything is paid if the front is going to be meagre."""
-    schedule, births = config.hyperband_config, config.evolution.fewest_births
-    warning = finisher_warning(schedule_of(schedule), births, brackets_of(schedule))
-    if warning and not quiet:
+def warn_of_plan(config: Config, console: Console, *, quiet: bool) -> None:
+    """Say before anything is paid what speaks against the plan."""
+    for warning in [] if quiet else caveats(config):
         console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
 
 

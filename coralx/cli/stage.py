@@ -15,7 +15,7 @@ from coralx.cli.shared import (
     errors_naming,
     output_console,
     print_outcome,
-    warn_of_few_finishers,
+    warn_of_plan,
 )
 from coralx.config import load_config
 from coralx.config.modes import Mode, resolve_mode
@@ -68,7 +68,7 @@ def command(
     else:
         with errors_naming(config_path):
             config = resolve_mode(config, mode, None)
-            warn_of_few_finishers(config, console, quiet=quiet)
+            warn_of_plan(config, console, quiet=quiet)
             outcome = api.start_stage(config, run, view)
     print_outcome(outcome, console)
     if outcome.report["ended_by"] is not None:

@@ -11,7 +11,7 @@ from coralx.config import load_config
 from coralx.config.inputs import missing_inputs
 from coralx.config.modes import mode_of
 from coralx.schedule.brackets import brackets_of, cohort_sizes
-from coralx.schedule.cost import finisher_warning
+from coralx.schedule.caveats import caveats
 from coralx.schedule.stages import Stage, schedule_of
 from coralx.search.space import own_recipes, space_of
 from coralx.training.backend import refuse_contradiction
@@ -41,10 +41,7 @@ def command(config_path: ConfigPath, overrides: Overrides = None) -> None:
         console.print(f"constraints: {shown}", soft_wrap=True, highlight=False)
     if config.model.base is None or config.data.train is None:
         console.print("It names no model or no data: it can be simulated, not trained.")
-    warnings = missing_inputs(config)
-    if (few := finisher_warning(stages, fewest, brackets)) is not None:
-        warnings.append(few)
-    for warning in warnings:
+    for warning in [*missing_inputs(config), *caveats(config)]:
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
 
 

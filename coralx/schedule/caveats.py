@@ -1,0 +1,43 @@
+"""What is to be said against a plan before it is paid: a meagre front, and keys that do nothing."""
+
+from __future__ import annotations
+
+from coralx.config.schema import Config
+from coralx.schedule.brackets import brackets_of, cohort_sizes
+from coralx.schedule.cost import finisher_warning
+from coralx.schedule.stages import schedule_of
+
+
+def caveats(config: Config) -> list[str]:
+    """Warnings about the config's schedule, none where it does what it says."""
+    schedule, births = config.hyperband_config, config.evolution.fewest_births
+    few = finisher_warning(schedule_of(schedule), births, brackets_of(schedule))
+    return ([few] if few else []) + (idle_keys(config) if schedule.enable_hyperband else [])
+
+
+def idle_keys(config: Config) -> list[str]:
+    """Keys that are set and change nothing, each with what would make it act."""
+    schedule, evolution = config.hyperband_config, config.evolution
+    sizes = cohort_sizes(schedule_of(schedule), evolution.births(0), brackets_of(schedule))
+    found = []
+    if evolution.generations == 1:
+        later = {
+            "hyperband_config.adaptive_budgets": schedule.adaptive_budgets,
+            "evolution.checkpoint_crossover": evolution.checkpoint_crossover.is_on,
+            "evolution.resize_adapters": evolution.resize_adapters,
+            "evolution.elite_fraction": bool(evolution.elite_fraction),
+        }
+        found += [
+            f"{key} acts from the second generation on, and evolution.generations is 1"
+            for key, is_set in later.items()
+            if is_set
+        ]
+    elif evolution.resize_adapters and evolution.inherit == "off":
+        found.append("evolution.resize_adapters needs evolution.inherit, which is off")
+    most = max(sizes[1:], default=0)
+    if evolution.pbt_quantile and int(evolution.pbt_quantile * most) == 0:
+        found.append(
+            f"evolution.pbt_quantile is {evolution.pbt_quantile:g}, and at most {most} genomes go "
+            "on from a stage: fewer than one is replaced. Raise it, or the population"
+        )
+    return found
