@@ -195,24 +195,35 @@ def test_those_go_on_whom_the_rule_of_asha_names(seed: int) -> None:
     assert any(isinstance(v, Stop) for d in engine.history.decisions.values() for v in d.verdicts)
 
 
+class Watching(Workers):
+    """Remembers what it was offered."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.offered: list[Task | None] = []
+
+    def run(self, tasks: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
+        def watched() -> Iterator[Task | None]:
+            for task in tasks:
+                self.offered.append(task)
+                yield task
+
+        return super().run(watched(), deadline)
+
+
 def test_promotions_come_before_newborns() -> None:
     """Li et al. 2020, algorithm 2: a free worker takes a promotion if there is one."""
-    order: list[str] = []
+    workers = Watching(1)
+    search(asynchronous_config(), workers)
+    stages = [task.stage for task in workers.offered if isinstance(task, Job)]
+    assert stages[:2] == ["S0_sanity", "S1_shakeout"]  # S0 lets everyone pass
 
-    class Watching(Workers):
-        def run(
-            self, tasks: Iterable[Task | None], deadline: float | None = None
-        ) -> Iterator[Outcome]:
-            def watched() -> Iterator[Task | None]:
-                for task in tasks:
-                    if isinstance(task, Job):
-                        order.append(task.stage)
-                    yield task
 
-            return super().run(watched(), deadline)
-
-    search(asynchronous_config(), Watching(1))
-    assert order[:2] == ["S0_sanity", "S1_shakeout"]  # S0 lets everyone pass
+def test_where_nothing_can_be_trained_yet_no_task_is_offered() -> None:
+    workers = Watching(3)
+    search(asynchronous_config(), workers)
+    assert None in workers.offered
+    assert all(task is None or isinstance(task, Job) for task in workers.offered)
 
 
 class Eager(Workers):
@@ -347,23 +358,3 @@ def test_brackets_have_rungs_of_their_own() -> None:
     assert {genomes[g].bracket for g in first} == {0, 1}
     for genome, stage in first.items():
         assert stage == engine.stages[genomes[genome].bracket].name
-
-
-def test_jobs_of_the_search_are_jobs() -> None:
-    """A task that is None never reaches a worker."""
-    seen: list[Any] = []
-
-    class Watching(Workers):
-        def run(
-            self, tasks: Iterable[Task | None], deadline: float | None = None
-        ) -> Iterator[Outcome]:
-            def watched() -> Iterator[Task | None]:
-                for task in tasks:
-                    seen.append(task)
-                    yield task
-
-            return super().run(watched(), deadline)
-
-    search(asynchronous_config(), Watching(3))
-    assert None in seen
-    assert all(task is None or isinstance(task, Job) for task in seen)
