@@ -94,8 +94,11 @@ class Standings:
 
     @property
     def is_searched(self) -> bool:
-        """Whether the last generation is completed; what remains is to measure."""
-        return self.config.evolution.generations - 1 in self.history.populations
+        """Whether the last generation's last verdicts are in; what remains is to measure."""
+        newest = self.config.evolution.generations - 1
+        if self.is_asynchronous:
+            return newest in self.history.populations
+        return (newest, self.stages[-1].name) in self.history.decisions
 
     def closing(self) -> str:
         """What goes on once the search is over."""
