@@ -65,6 +65,12 @@ class WorkerError(CoralXError):
     exit_code = 4
 
 
+class OutOfMemory(CoralXError):
+    """A genome does not fit into the device's memory, not even with one row at a time."""
+
+    exit_code = 4
+
+
 class Interrupted(CoralXError):
     """The user stopped the run; it can be resumed."""
 
@@ -75,7 +81,7 @@ def error_from(kind: str, message: str, hint: str, problems: Sequence[str]) -> C
     """Rebuild an error that a worker reported by the name of its class."""
     if kind == ConfigError.__name__:
         return ConfigError("config", problems, hint)
-    for cls in (UsageError, NoResultError, SetupError, DamagedRunError):
+    for cls in (UsageError, NoResultError, SetupError, DamagedRunError, OutOfMemory):
         if cls.__name__ == kind:
             return cls(message, hint)
     return WorkerError(message, hint)

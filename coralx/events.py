@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from coralx.facts import Facts, Settings
 from coralx.genomes import Genome
@@ -14,7 +15,8 @@ from coralx.verdicts import Verdict
 
 @dataclass(frozen=True)
 class RunStarted:
-    """The first event: what was found and chosen before anything was trained."""
+    """The first event: what was found and chosen before anything was trained, under which resolved
+    config (None: by a version that did not record it)."""
 
     format: int
     run: str
@@ -25,14 +27,17 @@ class RunStarted:
     versions: Mapping[str, str]
     hardware: Mapping[str, str | int]
     startup_seconds: float
+    config: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class RunResumed:
-    """A later process took the run up with so many workers, after so many seconds."""
+    """A later process took the run up with so many workers, after so many seconds, under a config
+    that may have another budget, runtime and number of generations."""
 
     startup_seconds: float
     workers: int
+    config: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,15 @@ class GenerationStarted:
 @dataclass(frozen=True)
 class StageCompleted:
     """A genome went through a stage, whatever came of it."""
+
+    generation: int
+    result: StageResult
+
+
+@dataclass(frozen=True)
+class CheckpointRestored:
+    """A checkpoint that was damaged or missing was trained again. What had been decided by its
+    stage stays; the steps count against the budget."""
 
     generation: int
     result: StageResult
@@ -154,6 +168,7 @@ Event = (
     | WorkerStopped
     | GenerationStarted
     | StageCompleted
+    | CheckpointRestored
     | GenomeFailed
     | StageDecided
     | GenerationCompleted

@@ -54,7 +54,8 @@ class Job:
     trained `blended_steps`. Paths are absolute; without a `checkpoint` path none is written.
     `data_fraction` is the share of the fixed data order that the stage may see; `eval_limit` caps
     the validation rows (None: all). `shape` is the adapter's in this stage (None: the genes' own),
-    from which it may still grow.
+    from which it may still grow. At `partial` a long stage keeps what it has trained so far (None:
+    nowhere). `micro_batch` rows are known to fit into memory together (None: a whole batch).
     """
 
     genome: Genome
@@ -73,6 +74,8 @@ class Job:
     blended_steps: int = 0
     shape: Shape | None = None
     watch: Watch = Watch()
+    partial: str | None = None
+    micro_batch: int | None = None
 
     @property
     def sources(self) -> tuple[str, ...]:

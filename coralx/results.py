@@ -23,7 +23,8 @@ class Trend:
 class Divergence:
     """Why training ended at `step`, before the stage did.
 
-    `quantity`, the loss or the gradient, was no finite number; or the training loss exploded, being
+    `quantity` (the loss, the gradient, a parameter, or a score of the evaluation) was no finite
+    number; or the training loss exploded, being
     `value` where the untuned base has `against`; or it would be `value` at best at the stage's end,
     where survivors had `against`.
     """
@@ -99,7 +100,8 @@ class StageResult:
     that the model read while training (0: not counted). `notes` are remarks on how it was trained.
     `inheritance` stands in the first stage of a genome that started from another's weights. `rank`
     is the one that the stage trained (None: not recorded); all figures that depend on the adapter's
-    size are those of its final rank.
+    size are those of its final rank. `micro_batch` rows went through the model at once, because a
+    whole batch ran out of memory (None: it did not).
     """
 
     genome: str
@@ -120,6 +122,7 @@ class StageResult:
     inheritance: Inheritance | None = None
     rank: int | None = None
     curve: tuple[float, ...] = ()
+    micro_batch: int | None = None
 
     @property
     def seconds(self) -> float:

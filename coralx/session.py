@@ -9,7 +9,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from coralx.config import Config, dump_yaml, load_config
+from coralx.config import Config, dump_yaml, load_config, parse_config
+from coralx.config.compare import MAY_DIFFER, contradictions
+from coralx.config.loading import overridden
 from coralx.config.modes import mode_of
 from coralx.errors import DamagedRunError, Interrupted, UsageError
 from coralx.events import Event, RunCompleted, RunResumed, RunStarted, WorkerStarted, WorkerStopped
@@ -19,11 +21,13 @@ from coralx.execution.local import LocalExecutor
 from coralx.facts import Facts, Settings
 from coralx.files import write_atomically
 from coralx.genomes import Genome
+from coralx.interruption import Interruption, heeding
 from coralx.report.live import Silent, View
 from coralx.report.summary import pareto_csv, summarise
 from coralx.run.allowance import Allowance
 from coralx.run.beside import wants_more
-from coralx.run.checkpoints import hand_over
+from coralx.run.checkpoints import can_hand_over, hand_over
+from coralx.run.convergence import has_stalled
 from coralx.run.engine import Engine
 from coralx.run.environment import hardware, versions
 from coralx.run.finale import front_of
@@ -88,8 +92,8 @@ def start(
     config = settled(config, choice.name)
     own_recipes(config, space_of(config))  # raises for a recipe outside the space
     began = time.monotonic()
-    with _unstarted(), ExitStack() as stack:
-        executor = stack.enter_context(_executor(config, choice))
+    with _interruptible() as (ending, interruption), ExitStack() as stack:
+        executor = stack.enter_context(_executor(config, choice, interruption))
         session = _Session(stack.enter_context(view or Silent()))
         session.view.begin(config)
         facts = _started(executor, config, choice, None, session)
@@ -97,7 +101,7 @@ def start(
             claiming(name or config.experiment.name, chosen=name is not None)
         )
         stack.callback(executor.close)  # the workers' last words come while the run is still ours
-        stack.enter_context(_resumable(layout))
+        ending.layout = layout
         write_atomically(layout.config, dump_yaml(config))
         layout.ledger.unlink(missing_ok=True)  # a torn first line of a run that never began
         first = RunStarted(
@@ -110,6 +114,7 @@ def start(
             versions=versions(),
             hardware=hardware(),
             startup_seconds=round(time.monotonic() - began, 3),
+            config=config.model_dump(mode="json"),
         )
         session.open(Ledger(layout.ledger), first)
         return _drive(config, facts, executor, session, layout, drive, given)
@@ -125,27 +130,39 @@ def go_on(
     """Open a run again and `drive` its engine from where its ledger ends."""
     config = config or run_config(layout)
     began = time.monotonic()
-    with ExitStack() as stack:
+    with _interruptible(layout) as (_, interruption), ExitStack() as stack:
         stack.enter_context(owning(layout))
-        stack.enter_context(_resumable(layout))
         ledger = Ledger(layout.ledger)
         history = History(ledger)
-        last = config.hyperband_config.training_stages[-1].name
         write_atomically(layout.config, dump_yaml(config))
-        if history.completed is not None and not wants_more(config, history, last):
+        if _is_finished(config, history, layout):
             return _report(config, ledger, layout)
         if history.started is None:
             raise DamagedRunError(f"{layout.ledger}: does not begin with its first event")
         choice = _choice_again(config, history.started.facts)
-        executor = stack.enter_context(_executor(config, choice))
+        executor = stack.enter_context(_executor(config, choice, interruption))
         session = _Session(stack.enter_context(view or Silent()))
         session.view.begin(config)
         settings = _settings_again(config, history.started.settings)
         facts = _started(executor, config, choice, settings, session)
         _require_same_facts(facts, history.started.facts, layout)
         seconds = round(time.monotonic() - began, 3)
-        session.open(ledger, RunResumed(seconds, executor.settings.workers))
+        workers, values = executor.settings.workers, config.model_dump(mode="json")
+        session.open(ledger, RunResumed(seconds, workers, values))
         return _drive(config, facts, executor, session, layout, drive, ())
+
+
+def _is_finished(config: Config, history: History, layout: RunLayout) -> bool:
+    """Whether nothing is left but to write reports: the config asks for no more, and the front is
+    there to be handed over."""
+    last = config.hyperband_config.training_stages[-1].name
+    if history.completed is None or wants_more(config, history, last):
+        return False
+    newest = max(history.generations, default=-1)
+    wants_generations = newest + 1 < config.evolution.generations
+    if wants_generations and not has_stalled(config, history, last):
+        return False
+    return all(can_hand_over(layout, genome, last) for genome in history.completed.front)
 
 
 def _require_same_facts(now: Facts, then: Facts, layout: RunLayout) -> None:
@@ -172,11 +189,12 @@ def _choice_again(config: Config, recorded: Facts) -> Choice:
 
 
 @contextmanager
-def _executor(config: Config, choice: Choice) -> Iterator[Executor]:
+def _executor(config: Config, choice: Choice, interruption: Interruption) -> Iterator[Executor]:
     """The executor for the chosen backend; its workers are gone when the block ends."""
     name, wanted = choice.name, config.runtime.executor
     in_process = name == "simulated" if wanted == "auto" else wanted == "in-process"
-    executor: Executor = InProcessExecutor(name) if in_process else LocalExecutor(name)
+    kind = InProcessExecutor if in_process else LocalExecutor
+    executor: Executor = kind(name, interruption)
     try:
         yield executor
     finally:
@@ -194,25 +212,34 @@ def _started(
     return replace(facts, backend_reason=choice.reason)
 
 
-@contextmanager
-def _unstarted() -> Iterator[None]:
-    """Turn Ctrl-C before there is a run into an error that says so."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted before anything was trained; no run was made") from None
+@dataclass
+class _Ending:
+    """What an interruption leaves behind: nothing, or a run that can be resumed."""
+
+    layout: RunLayout | None = None
+
+    def error(self) -> Interrupted:
+        if self.layout is None:
+            return Interrupted("interrupted before anything was trained; no run was made")
+        return Interrupted(
+            f"interrupted; everything that was completed is in {self.layout.root}",
+            f"Go on with: coralx evolve --resume {self.layout.shortest_name}",
+        )
+
+    def last_words(self) -> str:
+        error = self.error()
+        return f"{error.message}\n{error.hint}".strip()
 
 
 @contextmanager
-def _resumable(layout: RunLayout) -> Iterator[None]:
-    """Turn Ctrl-C into an error that says how to go on."""
+def _interruptible(layout: RunLayout | None = None) -> Iterator[tuple[_Ending, Interruption]]:
+    """Turn Ctrl-C, SIGTERM and SIGHUP into an error that says how to go on, within seconds."""
+    ending, interruption = _Ending(layout), Interruption()
     try:
-        yield
+        with heeding(interruption, ending.last_words):
+            yield ending, interruption
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted; everything that was completed is in {layout.root}",
-            f"Go on with: coralx evolve --resume {layout.shortest_name}",
-        ) from None
+        raise ending.error() from None
 
 
 def _drive(
@@ -244,10 +271,30 @@ def _drive(
 
 
 def run_config(layout: RunLayout, overrides: Sequence[str] = ()) -> Config:
-    """The resolved config of a run. Raises DamagedRunError where it is missing."""
+    """The resolved config of a run: its config.yaml, or where that is gone, the one that the ledger
+    recorded. Raises DamagedRunError where there is neither, or where the file contradicts the
+    ledger."""
+    recorded = _recorded_config(layout)
     if not layout.config.is_file():
-        raise DamagedRunError(f"{layout.config}: missing")
-    return load_config(layout.config, overrides)
+        if recorded is None:
+            raise DamagedRunError(f"{layout.config}: missing")
+        return overridden(recorded, overrides)
+    own = load_config(layout.config)
+    if recorded is not None and (changed := contradictions(recorded, own)):
+        raise DamagedRunError(
+            f"{layout.config}: not the config that the run began with, in {', '.join(changed)}",
+            f"{MAY_DIFFER} change. Without the file, the config is taken from the ledger.",
+        )
+    return load_config(layout.config, overrides) if overrides else own
+
+
+def _recorded_config(layout: RunLayout) -> Config | None:
+    """The config under which the run was last taken up, by its ledger."""
+    starts = [
+        e for e in Ledger.read_events(layout.ledger) if isinstance(e, RunStarted | RunResumed)
+    ]
+    values = starts[-1].config if starts else None
+    return parse_config(dict(values), str(layout.ledger)) if values is not None else None
 
 
 def _report(config: Config, ledger: Ledger, layout: RunLayout) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -92,10 +93,18 @@ class FakeProcess:
     ) -> None:
         self.number, self.slot, self.pid, self.threads = number, slot, 100 + number, threads
         self.pin = extra.get("CUDA_VISIBLE_DEVICES")
-        self.ready, self.task = False, None
+        self.ready, self.task, self.silence = False, None, 0.0
+        self._reader, writer = os.pipe()
+        os.close(writer)  # at its end, a pipe is ready to be read
         is_gpu = self.device == "cuda"
         self.count = len(self.pin.split(",")) if self.pin else self.devices_without_pin
         self.replies: list[Reply] = [Hello(self.device, self.count if is_gpu else 1)]
+
+    def __del__(self) -> None:
+        os.close(self._reader)
+
+    def fileno(self) -> int:
+        return self._reader
 
     def facts(self) -> Facts:
         return replace(make_facts(), device=self.device, device_count=self.count)

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from coralx.errors import DamagedRunError, SetupError, UsageError
 from coralx.events import (
     BudgetSpent,
+    CheckpointRestored,
     Event,
     FrontCompared,
     FrontMeasured,
@@ -84,6 +85,7 @@ EVENTS: tuple[Event, ...] = (
             curve=(0.1 + 0.2, 1e-9),
         ),
     ),
+    CheckpointRestored(0, make_result("a", checkpoint="/x/a/S0")),
     GenomeFailed(0, "c", "S0", "killed\nby the kernel"),
     StageDecided(
         0,
@@ -99,7 +101,7 @@ EVENTS: tuple[Event, ...] = (
         warnings=("too strict",),
     ),
     GenerationCompleted(0, ("a", "d")),
-    RunResumed(0.5, 2),
+    RunResumed(0.5, 2, {"evolution": {"generations": 3, "elite_fraction": 0.1}}),
     FrontMeasured(Measurement("a", {"auroc": 0.9}, {"auroc": Interval(0.9, None, 1.0)})),
     FrontMeasured(Measurement(None, {}, {}, scores="5c07e5")),
     FrontCompared((Comparison("a", None, "auroc", 0.1, -0.0, 0.2),)),

@@ -19,6 +19,7 @@ from coralx import api
 from coralx.cli import main
 from coralx.errors import Interrupted
 from coralx.events import (
+    CheckpointRestored,
     Event,
     GenerationCompleted,
     GenerationStarted,
@@ -223,12 +224,12 @@ def test_checkpoint_that_a_job_starts_from_is_never_pruned(
     train = SimulatedBackend.train
     started_from = []
 
-    def watched(self: SimulatedBackend, job: Job, report: Any) -> StageResult:
+    def watched(self: SimulatedBackend, job: Job, report: Any, beat: Any) -> StageResult:
         for source in (job.resume_from, job.inherit_from):
             if source is not None:
                 verify_folder(Path(source))
                 started_from.append(source)
-        return train(self, job, report)
+        return train(self, job, report, beat)
 
     monkeypatch.setattr(SimulatedBackend, "train", watched)
     if killed_after:
@@ -434,8 +435,11 @@ def test_result_whose_checkpoint_is_damaged_is_trained_again(whole: api.Outcome)
     (layout.checkpoint(*damaged) / "trainer_state.json").write_text("{}", encoding="utf-8")
     resumed = api.resume(layout)
     trainings = trainings_of(layout)
-    assert (trainings.count(damaged), trainings.count(sound)) == (2, 1)
-    assert resumed.report["front"][0]["genome"] == whole.report["front"][0]["genome"]
+    restored = [e.result for e in events_of(layout) if isinstance(e, CheckpointRestored)]
+    assert [(result.genome, result.stage) for result in restored] == [damaged]
+    assert (trainings.count(damaged), trainings.count(sound)) == (1, 1)
+    assert story(layout) == story(whole.layout)
+    assert resumed.report["front"] == whole.report["front"]
 
 
 def test_resuming_a_completed_run_only_writes_its_report_again() -> None:

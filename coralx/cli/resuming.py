@@ -7,16 +7,13 @@ from pathlib import Path
 from coralx import api
 from coralx.cli.shared import errors_naming, known_backend
 from coralx.config import Config, load_config
-from coralx.config.compare import differences
+from coralx.config.compare import MAY_DIFFER, contradictions
 from coralx.config.modes import Mode, mode_of, resolve_mode
 from coralx.errors import UsageError
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
 from coralx.training.backend import settled
-
-FIXED = ("runtime.backend", "runtime.quantization")
-"""What trains on which base: a run that changed it would no longer compare like with like."""
 
 
 def resumed_config(
@@ -26,8 +23,8 @@ def resumed_config(
     mode: Mode | None,
     backend: str | None,
 ) -> Config:
-    """The run's own config with `settings`, or that of `path`, if it differs in budget and runtime
-    at most. Raises UsageError naming what else differs."""
+    """The run's own config with `settings`, or that of `path`, if it differs in budget, runtime
+    and a greater number of generations at most. Raises UsageError naming what else differs."""
     own = api.run_config(layout)
     if path is None:
         config = api.run_config(layout, settings)
@@ -48,18 +45,13 @@ def resumed_config(
         runtime = config.runtime.model_copy(update=beside)
         config = config.model_copy(update={"experiment": name, "runtime": runtime})
         config = settled(config, _recorded_backend(layout))
-    changed = [key for key in differences(own, config) if not _may_differ(key)]
-    if changed:
+    if changed := contradictions(own, config):
         raise UsageError(
             f"the config differs from that of run {layout.name!r} in {', '.join(changed)}",
-            f"Only budget.* and runtime.* may (but for {', '.join(FIXED)}). Go on with the run's "
-            f"own config: coralx evolve --resume {layout.shortest_name}",
+            f"{MAY_DIFFER}. Go on with the run's own config: coralx evolve --resume "
+            f"{layout.shortest_name}",
         )
     return config
-
-
-def _may_differ(key: str) -> bool:
-    return key.startswith(("budget.", "runtime.")) and key not in FIXED
 
 
 def _recorded_backend(layout: RunLayout) -> str:

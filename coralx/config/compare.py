@@ -1,10 +1,28 @@
-"""Where two configs differ."""
+"""Where two configs differ, and where they may within one run."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from coralx.config.schema import Config
+
+FIXED = ("runtime.backend", "runtime.quantization")
+"""What trains on which base: a run that changed it would no longer compare like with like."""
+
+MAY_DIFFER = (
+    f"Only budget.*, runtime.* (but for {', '.join(FIXED)}) and a greater number of generations may"
+)
+
+
+def contradictions(own: Config, other: Config) -> list[str]:
+    """Dotted paths of what a run that began under `own` cannot take over from `other`."""
+    return [key for key in differences(own, other) if not _may_differ(key, own, other)]
+
+
+def _may_differ(key: str, own: Config, other: Config) -> bool:
+    if key == "evolution.generations":
+        return other.evolution.generations > own.evolution.generations
+    return key.startswith(("budget.", "runtime.")) and key not in FIXED
 
 
 def differences(first: Config, second: Config) -> list[str]:

@@ -191,6 +191,14 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     return anchor_paths(parse_config(data, str(path)), path.parent)
 
 
+def overridden(config: Config, overrides: Sequence[str]) -> Config:
+    """A resolved config with `dotted.key=value` overrides. Raises as `load_config` does."""
+    data = config.model_dump(mode="json")
+    for assignment in overrides:
+        apply_override(data, assignment)
+    return anchor_paths(parse_config(data, "config"), Path.cwd())
+
+
 def anchor_paths(config: Config, folder: Path) -> Config:
     """Make local paths absolute: as seen from the working folder, else from the config's folder."""
 

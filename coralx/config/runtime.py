@@ -31,7 +31,9 @@ class Runtime(Section):
     `executor: in-process` trains in the driver's own process, for debuggers. `baseline` trains the
     default recipe to the end beside the search, counted apart; `verify_front` likewise those of the
     front that started from the weights of others, from scratch. `devices`: the GPUs to use, by
-    number within the visible ones.
+    number within the visible ones. A stage that takes long keeps what it has trained every
+    `checkpoint_minutes`; a worker that is silent for `heartbeat_minutes` while it has a job is
+    taken for hung, and replaced.
     """
 
     backend: Literal["auto", "unsloth", "peft", "simulated"] = "auto"
@@ -42,6 +44,8 @@ class Runtime(Section):
     quantization: Literal["none", "4bit", "8bit"] = "none"
     gradient_checkpointing: Literal["auto"] | bool = "auto"
     keep_checkpoints: Literal["needed", "all"] = "needed"
+    checkpoint_minutes: Positive = 10.0
+    heartbeat_minutes: Positive = 10.0
     baseline: bool = False
     verify_front: bool = False
 

@@ -77,6 +77,9 @@ class InstructionTuning:
             return self._loss_inside(model, sequences, places)
         return -self._text.log_probabilities(model, sequences, places).mean()
 
+    def weight(self, data: Encoded, rows: Sequence[int]) -> int:
+        return sum(len(data.targets[row]) for row in rows)
+
     def _loss_inside(
         self, model: Any, sequences: Sequence[Ids], places: Sequence[Sequence[int]]
     ) -> torch.Tensor:

@@ -62,6 +62,10 @@ class Task(Protocol):
         """Mean loss over the rows, a float32 scalar with gradient."""
         ...
 
+    def weight(self, data: Encoded, rows: Sequence[int]) -> int:
+        """How many things the loss of these rows is the mean of: rows, or tokens."""
+        ...
+
     def scores(self, model: Any, data: Encoded, rows: Sequence[int]) -> Scores:
         """What the figures are computed from, shape (rows, columns)."""
         ...
@@ -81,6 +85,9 @@ class Task(Protocol):
 
 class Classification:
     """What tasks have in common whose scores are class probabilities, shape (rows, classes)."""
+
+    def weight(self, data: Encoded, rows: Sequence[int]) -> int:
+        return len(rows)
 
     def figures(self, scores: Scores, data: Encoded) -> Figures:
         return figures(scores, data.labels)

@@ -7,18 +7,22 @@ import time
 from collections.abc import Iterable, Iterator
 
 from coralx.config.schema import Config
+from coralx.errors import OutOfMemory
 from coralx.events import WorkerStarted, WorkerStopped
-from coralx.execution.executor import Listener, Outcome, Task
+from coralx.execution.executor import Listener, Outcome, Task, task_name
 from coralx.facts import Facts, Settings
-from coralx.records import MeasureJob
-from coralx.training.backend import Backend, create
+from coralx.interruption import Interruption
+from coralx.records import JobFailed, MeasureJob
+from coralx.training.backend import Backend, Paused, create
 
 
 class InProcessExecutor:
-    """One worker, this process. Errors are not caught, so a debugger sees them where they are."""
+    """One worker, this process. Errors are not caught, so a debugger sees them where they are; but
+    a genome too large for the device fails alone."""
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, backend: str, interruption: Interruption | None = None) -> None:
         self._name = backend
+        self._interruption = interruption or Interruption()
         self._backend: Backend | None = None
         self._listener: Listener | None = None
         self._settings: Settings | None = None
@@ -51,11 +55,25 @@ class InProcessExecutor:
                 return
             if task is None:
                 raise RuntimeError("no task is left, and none is under way that could bring one")
+            self._interruption.heed()
             self._jobs += 1
+            try:
+                outcome = self._done(task, self._backend, self._listener)
+            except Paused:
+                raise KeyboardInterrupt from None
+            yield outcome
+
+    def _done(self, task: Task, backend: Backend, listener: Listener) -> Outcome:
+        try:
             if isinstance(task, MeasureJob):
-                yield self._backend.measure(task)
-            else:
-                yield self._backend.train(task, self._listener)
+                return backend.measure(task, self._beat)
+            return backend.train(task, listener, self._beat)
+        except OutOfMemory as error:
+            return JobFailed(*task_name(task), error.message)
+
+    def _beat(self) -> None:
+        if self._interruption.is_wanted:
+            raise Paused
 
     def close(self) -> None:
         if self._backend is not None and self._listener is not None:

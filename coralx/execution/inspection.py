@@ -7,6 +7,7 @@ from coralx.execution.messages import Inspect, Inspected
 from coralx.execution.placement import cores
 from coralx.execution.process import WorkerProcess, await_reply, environment
 from coralx.facts import Footprint
+from coralx.interruption import Interruption
 
 
 def inspect(config: Config) -> Footprint:
@@ -19,6 +20,10 @@ def inspect(config: Config) -> Footprint:
     worker = WorkerProcess(0, lightest, cores(), 0, environment(config))
     try:
         worker.send(Inspect(config.model_dump(mode="json")))
-        return await_reply(worker, Inspected, lambda text: None).footprint  # noqa: ARG005
+        return await_reply(worker, Inspected, _ignore, Interruption()).footprint
     finally:
         worker.kill()
+
+
+def _ignore(text: str) -> None:
+    """Nobody is told what the worker does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import selectors
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -11,15 +11,17 @@ from dataclasses import replace
 
 from coralx.config.schema import Config
 from coralx.devices import VARIABLE
-from coralx.errors import WorkerError
+from coralx.errors import OutOfMemory, WorkerError
 from coralx.events import WorkerStarted, WorkerStopped
 from coralx.execution.executor import Listener, Outcome, Task, task_name
 from coralx.execution.messages import (
     Failed,
     Goodbye,
     Hello,
+    Left,
     Measure,
     Measured,
+    Pause,
     Prepare,
     Ready,
     Reply,
@@ -28,22 +30,38 @@ from coralx.execution.messages import (
     Trained,
 )
 from coralx.execution.placement import cores, late_pins, pins, share_out
-from coralx.execution.process import GOODBYE_SECONDS, WorkerProcess, await_reply, environment
+from coralx.execution.process import (
+    POLL_SECONDS,
+    WorkerProcess,
+    await_reply,
+    environment,
+    replies,
+)
 from coralx.facts import Facts, Settings
+from coralx.interruption import Interruption
 from coralx.records import JobFailed, MeasureJob
 
 ATTEMPTS = 3
+LOADING = 6
+"""So many times longer may a worker be silent while it loads the base: a hub may be slow."""
+
+GOODBYE_SECONDS = 5.0
+PAUSE_SECONDS, HASTY_GOODBYE_SECONDS = 2.5, 1.0
+"""Together within the five seconds that an interruption may take."""
 
 
 class LocalExecutor:
     """The first worker measures what the others then reuse; they join as they become ready."""
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, backend: str, interruption: Interruption | None = None) -> None:
         self._backend = backend
+        self._interruption = interruption or Interruption()
         self._workers: list[WorkerProcess] = []
         self._waiting: deque[Task] = deque()
         self._attempts: dict[tuple[str | None, str], int] = {}
         self._spawned = 0
+        self._lost_starts = 0
+        self._given_up = 0
         self._pins: tuple[str, ...] = ()
         self._settings: Settings | None = None
 
@@ -61,12 +79,12 @@ class LocalExecutor:
         threads = settings.threads_per_worker if settings else cores()
         self._pins = pins(config, self._backend)
         first = self._spawn(threads)
-        hello = await_reply(first, Hello, listener)
+        hello = await_reply(first, Hello, listener, self._interruption)
         if not hello.device.startswith("cuda") or not self._pins:
             self._pins = late_pins(config, hello.device, hello.device_count)
         plan = settings or share_out(config, hello.device, len(self._pins) or hello.device_count)
         first.send(self._prepare(plan.precision or None, plan.threads_per_worker))
-        ready = await_reply(first, Ready, listener)
+        ready = await_reply(first, Ready, listener, self._interruption)
         self._settings = Settings(plan.workers, plan.threads_per_worker, ready.facts.precision)
         self._welcome(first, ready)
         if not self._pins:
@@ -101,22 +119,22 @@ class LocalExecutor:
         source = iter(tasks)
         open_tasks = self._take(source, 0)
         while open_tasks:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                self._abandon()
-                return
+            left = math.inf if deadline is None else deadline - time.monotonic()
+            if self._interruption.is_wanted or left <= 0:
+                yield from self._leave_off()
+                break
             self._staff(open_tasks)
             self._assign()
-            for worker, reply in self._replies(left):
-                for outcome in self._handle(worker, reply):
-                    open_tasks -= 1
-                    yield outcome
-                    open_tasks = self._take(source, open_tasks)
+            for outcome in self._outcomes(min(left, POLL_SECONDS)):
+                open_tasks -= 1
+                yield outcome
+                open_tasks = self._take(source, open_tasks)
                 self._assign()
+        self._interruption.heed()
 
     def _take(self, source: Iterator[Task | None], open_tasks: int) -> int:
         """Take tasks until every worker has one; how many are open then."""
-        while open_tasks < self.settings.workers:
+        while open_tasks < self.settings.workers and not self._interruption.is_wanted:
             task = next(source, None)
             if task is None:
                 break
@@ -127,7 +145,7 @@ class LocalExecutor:
 
     def _staff(self, open_tasks: int) -> None:
         """Start workers up to what the settings and the open tasks ask for."""
-        wanted = min(self.settings.workers, max(open_tasks, 1))
+        wanted = min(self.settings.workers - self._given_up, max(open_tasks, 1))
         while len(self._workers) < wanted:
             self._spawn(self.settings.threads_per_worker)
 
@@ -140,23 +158,55 @@ class LocalExecutor:
                     if isinstance(worker.task, MeasureJob)
                     else Train(worker.task)
                 )
+                worker.silence = 0.0
                 worker.send(order)
 
-    def _abandon(self) -> None:
-        """Drop all that is not done: no task waits, and no worker goes on with one."""
-        self._waiting.clear()
-        for worker in [worker for worker in self._workers if worker.task is not None]:
-            self._workers.remove(worker)
-            worker.kill()
+    def _outcomes(self, seconds: float) -> Iterator[Outcome]:
+        """What has come of the tasks within so many seconds."""
+        began = time.monotonic()
+        for worker, reply in replies(self._workers, seconds):
+            if worker in self._workers:  # else it has said what it was replaced for
+                yield from self._handle(worker, reply)
+        # Time in which the driver was stopped, with its workers, is no silence.
+        listened = min(time.monotonic() - began, 2 * POLL_SECONDS)
+        for worker in list(self._workers):
+            worker.silence += listened
+            if worker.silence > self._patience(worker):
+                minutes = self._patience(worker) / 60.0
+                reason = f"its worker gave no sign of life for {minutes:g} min"
+                yield from self._replace(worker, reason, worker.end_of_log())
 
-    def _replies(self, seconds: float | None) -> Iterator[tuple[WorkerProcess, Reply | None]]:
-        """Wait, at most so long, until a worker says something, and pass on what has come."""
-        with selectors.DefaultSelector() as selector:
-            for worker in self._workers:
-                selector.register(worker, selectors.EVENT_READ, worker)
-            for key, _ in selector.select(seconds):
-                for reply in key.data.receive():
-                    yield key.data, reply
+    def _patience(self, worker: WorkerProcess) -> float:
+        """Seconds for which a worker may be silent."""
+        if worker.ready and worker.task is None:
+            return math.inf
+        seconds = 60.0 * self._config.runtime.heartbeat_minutes
+        return seconds if worker.ready else LOADING * seconds
+
+    def _leave_off(self) -> Iterator[Outcome]:
+        """Have every task left where it stands, so that it can be taken up from there; outcomes
+        that come meanwhile count."""
+        self._waiting.clear()
+        if self._interruption.is_wanted:
+            self._listener("leaving off where training stands (Ctrl-C once more: at once)")
+        for worker in self._workers:
+            if worker.task is not None:
+                worker.send(Pause())
+        until = time.monotonic() + PAUSE_SECONDS
+        while (busy := [w for w in self._workers if w.task]) and time.monotonic() < until:
+            for worker, reply in replies(busy, until - time.monotonic()):
+                match reply:
+                    case Trained(result=outcome) | Measured(measurement=outcome):
+                        worker.task = None
+                        yield outcome
+                    case Left():
+                        worker.task = None
+                    case Failed() | None:
+                        self._end(worker)
+                    case _:
+                        pass
+        for worker in busy:
+            self._end(worker)
 
     def _handle(self, worker: WorkerProcess, reply: Reply | None) -> Iterator[Outcome]:
         match reply:
@@ -169,7 +219,11 @@ class LocalExecutor:
                 settings = self.settings
                 worker.send(self._prepare(settings.precision, settings.threads_per_worker))
             case Ready():
+                self._lost_starts = 0
                 self._welcome(worker, reply)
+            case Failed(error=OutOfMemory.__name__, message=reason) if worker.task is not None:
+                name, worker.task = task_name(worker.task), None
+                yield JobFailed(*name, reason)
             case Failed():
                 yield from self._replace(worker, f"{reply.error}: {reply.message}", reply.traceback)
             case None:
@@ -181,36 +235,50 @@ class LocalExecutor:
 
     def _replace(self, worker: WorkerProcess, reason: str, details: str) -> Iterator[Outcome]:
         """End a worker that failed. Its task is tried again on another, twice, then given up."""
-        task = worker.task
-        if task is None:
-            raise WorkerError(f"worker {worker.number} could not start: {reason}", details)
-        self._workers.remove(worker)
-        worker.kill()
-        name = task_name(task)
+        self._end(worker)
+        if worker.task is None:
+            self._note_lost_start(worker, reason, details)
+            return
+        name = task_name(worker.task)
         self._attempts[name] += 1
         if self._attempts[name] < ATTEMPTS:
             self._listener(f"{name[0] or 'base'}: {reason}; trying again on a new worker")
-            self._waiting.appendleft(task)
+            self._waiting.appendleft(worker.task)
         else:
             yield JobFailed(*name, reason)
+
+    def _note_lost_start(self, worker: WorkerProcess, reason: str, details: str) -> None:
+        """A worker ended before it had a task: another is started in its place, twice; then there
+        is one worker less. Raises WorkerError where none is left."""
+        self._lost_starts += 1
+        if self._lost_starts < ATTEMPTS:
+            self._listener(f"worker {worker.number} could not start: {reason}; starting another")
+            return
+        self._lost_starts = 0
+        self._given_up += 1
+        if not self._workers:
+            raise WorkerError(f"worker {worker.number} could not start: {reason}", details)
+        self._listener(f"going on with one worker less, since none could start: {reason}")
 
     # -- end -------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Dismiss idle workers, kill the others."""
-        workers, self._workers = self._workers, []
-        for worker in workers:
-            if worker.ready and worker.task is None:
-                self._part(worker)
-            worker.kill()
+        idle = [worker for worker in self._workers if worker.ready and worker.task is None]
+        for worker in idle:
+            worker.dismiss()
+        in_haste = self._interruption.is_wanted
+        until = time.monotonic() + (HASTY_GOODBYE_SECONDS if in_haste else GOODBYE_SECONDS)
+        while idle and time.monotonic() < until:
+            for worker, reply in replies(idle, until - time.monotonic()):
+                if isinstance(reply, Goodbye):
+                    self._listener(WorkerStopped(worker.number, reply.base_loads, reply.jobs))
+                if reply is None or isinstance(reply, Goodbye):
+                    idle.remove(worker)
+        for worker in list(self._workers):
+            self._end(worker)
 
-    def _part(self, worker: WorkerProcess) -> None:
-        worker.dismiss()
-        with selectors.DefaultSelector() as selector:
-            selector.register(worker, selectors.EVENT_READ)
-            while selector.select(GOODBYE_SECONDS):
-                for reply in worker.receive():
-                    if isinstance(reply, Goodbye):
-                        self._listener(WorkerStopped(worker.number, reply.base_loads, reply.jobs))
-                    if reply is None or isinstance(reply, Goodbye):
-                        return
+    def _end(self, worker: WorkerProcess) -> None:
+        """End a worker at once."""
+        self._workers.remove(worker)
+        worker.kill()

@@ -41,6 +41,13 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """Leave the job that is under way, if there is one, where it stands."""
+
+    kind: Literal["pause"] = "pause"
+
+
+@dataclass(frozen=True)
 class Inspect:
     """Tell the sizes of a config's base without loading it. No Prepare is needed before."""
 
@@ -55,7 +62,7 @@ class Shutdown:
     kind: Literal["shutdown"] = "shutdown"
 
 
-Order = Prepare | Train | Measure | Inspect | Shutdown
+Order = Prepare | Train | Measure | Pause | Inspect | Shutdown
 
 # -- from the worker -----------------------------------------------------------------------------
 
@@ -93,6 +100,20 @@ class Step:
 
     progress: Progress
     kind: Literal["step"] = "step"
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Work goes on, and there is nothing to say about it."""
+
+    kind: Literal["heartbeat"] = "heartbeat"
+
+
+@dataclass(frozen=True)
+class Left:
+    """A job was left where it stood, as Pause asked."""
+
+    kind: Literal["left"] = "left"
 
 
 @dataclass(frozen=True)
@@ -141,7 +162,19 @@ class Goodbye:
     kind: Literal["goodbye"] = "goodbye"
 
 
-Reply = Hello | Ready | Note | Step | Trained | Measured | Inspected | Failed | Goodbye
+Reply = (
+    Hello
+    | Ready
+    | Note
+    | Step
+    | Heartbeat
+    | Left
+    | Trained
+    | Measured
+    | Inspected
+    | Failed
+    | Goodbye
+)
 
 _ORDERS: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="kind")])
 _REPLIES: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import selectors
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from coralx.config.schema import Config
 from coralx.data.builtin import needs_no_hub
-from coralx.errors import WorkerError, error_from
+from coralx.errors import CoralXError, WorkerError, error_from
 from coralx.execution.executor import Task
 from coralx.execution.messages import (
     Failed,
@@ -23,11 +25,16 @@ from coralx.execution.messages import (
     decode_reply,
     encode,
 )
+from coralx.interruption import Interruption
 
 Wanted = TypeVar("Wanted", bound=Reply)
 
-GOODBYE_SECONDS = 5.0
+EXIT_SECONDS = 5.0
 LOG_LINES = 15
+POLL_SECONDS = 0.25
+"""How long a driver listens before it looks for interruptions and the like."""
+
+OUT_OF_MEMORY = ", which the kernel sends where memory runs out"
 
 _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -44,7 +51,8 @@ def environment(config: Config) -> dict[str, str]:
 
 
 class WorkerProcess:
-    """`task` is what it works on, `ready` whether it has loaded the base, `slot` its device."""
+    """`task` is what it works on, `ready` whether it has loaded the base, `slot` its device.
+    `silence` are the seconds, of those that the driver has listened, since its last word."""
 
     def __init__(
         self, number: int, backend: str, threads: int, slot: int, extra: Mapping[str, str]
@@ -53,6 +61,7 @@ class WorkerProcess:
         self.slot = slot
         self.ready = False
         self.task: Task | None = None
+        self.silence = 0.0
         self._rest = b""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         numbers = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
@@ -88,6 +97,7 @@ class WorkerProcess:
         if not chunk:
             yield None
             return
+        self.silence = 0.0
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
             yield decode_reply(line)
@@ -100,8 +110,11 @@ class WorkerProcess:
 
     def exit_reason(self) -> str:
         """Why the process ended, in words."""
-        code = self._process.wait(GOODBYE_SECONDS)
-        return f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        code = self._process.wait(EXIT_SECONDS)
+        if code >= 0:
+            return f"ended with exit code {code}"
+        why = OUT_OF_MEMORY if -code == signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-code).name}{why}"
 
     def dismiss(self) -> None:
         """Ask it to stop; its Goodbye comes as a last reply."""
@@ -118,27 +131,49 @@ class WorkerProcess:
         self._log.close()
 
 
-def await_reply(worker: WorkerProcess, wanted: type[Wanted], say: Callable[[str], None]) -> Wanted:
-    """The next reply of the `wanted` kind; raises what the worker reports instead."""
+Said = tuple[WorkerProcess, Reply | None]
+
+
+def replies(workers: Iterable[WorkerProcess], seconds: float) -> Iterator[Said]:
+    """Wait, at most so long, until a worker says something, and pass on what has come; None in
+    place of a reply where the worker is gone."""
+    with selectors.DefaultSelector() as selector:
+        for worker in workers:
+            selector.register(worker, selectors.EVENT_READ, worker)
+        for key, _ in selector.select(max(0.0, seconds)):
+            for reply in key.data.receive():
+                yield key.data, reply
+
+
+def await_reply(
+    worker: WorkerProcess,
+    wanted: type[Wanted],
+    say: Callable[[str], None],
+    interruption: Interruption,
+) -> Wanted:
+    """The next reply of the `wanted` kind; raises what the worker reports instead, and
+    KeyboardInterrupt for an interruption."""
     while True:
-        for reply in worker.receive():
+        interruption.heed()
+        for _, reply in replies([worker], POLL_SECONDS):
             if isinstance(reply, wanted):
                 return reply
             match reply:
                 case Note(text=text):
                     say(text)
                 case Failed():
-                    raise _as_error(reply)
+                    raise reported(reply)
                 case None:
                     raise WorkerError(
-                        f"the first worker {worker.exit_reason()} before it was ready",
+                        f"the first worker was {worker.exit_reason()} before it was ready",
                         worker.end_of_log(),
                     )
                 case _:
                     pass
 
 
-def _as_error(reply: Failed) -> Exception:
+def reported(reply: Failed) -> CoralXError:
+    """The error that a worker reports."""
     if reply.known:
         return error_from(reply.error, reply.message, reply.hint, reply.problems)
     return WorkerError(f"the worker failed: {reply.error}: {reply.message}", reply.traceback)

@@ -1,11 +1,13 @@
 """The worker process: `python -m coralx.execution.worker BACKEND`.
 
 It imports one backend, loads the base once, then does jobs until it is told to stop. It ends at
-once when its driver goes away, which it sees by the closing of its standard input.
+once when its driver goes away, which it sees by the closing of its standard input; on Linux the
+kernel ends it, too, in case it is stuck where no thread can look.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import queue
 import signal
@@ -20,13 +22,16 @@ from coralx.errors import ConfigError, CoralXError
 from coralx.execution.messages import (
     Failed,
     Goodbye,
+    Heartbeat,
     Hello,
     Inspect,
     Inspected,
+    Left,
     Measure,
     Measured,
     Note,
     Order,
+    Pause,
     Prepare,
     Ready,
     Reply,
@@ -37,19 +42,34 @@ from coralx.execution.messages import (
     decode_order,
     encode,
 )
-from coralx.training.backend import Backend, create
+from coralx.training.backend import Backend, Paused, create
+
+BEAT_SECONDS = 1.0
+PARENT_DEATH_SIGNAL = 1
+"""Of Linux's prctl(2): PR_SET_PDEATHSIG."""
 
 
 class Worker:
-    """One backend, answering orders one by one."""
+    """One backend, answering orders one by one. `pause` is set where the driver wants the job that
+    is under way to be left."""
 
-    def __init__(self, channel: BinaryIO) -> None:
+    def __init__(self, channel: BinaryIO, pause: threading.Event) -> None:
         self._channel = channel
+        self._pause = pause
         self._jobs = 0
+        self._spoke = 0.0
 
     def send(self, reply: Reply) -> None:
         self._channel.write(encode(reply))
         self._channel.flush()
+        self._spoke = time.monotonic()
+
+    def beat(self) -> None:
+        """Say that work goes on, now and then. Raises Paused where it is not to."""
+        if self._pause.is_set():
+            raise Paused
+        if time.monotonic() - self._spoke >= BEAT_SECONDS:
+            self.send(Heartbeat())
 
     def serve(self, backend_name: str, orders: queue.SimpleQueue[Order]) -> None:
         """Answer orders until Shutdown; errors are reported, and the driver decides."""
@@ -62,6 +82,8 @@ class Worker:
         while not isinstance(order := orders.get(), Shutdown):
             try:
                 self._obey(backend, order)
+            except Paused:
+                self.send(Left())
             except Exception as error:
                 self._fail(error)
         self.send(Goodbye(backend.base_loads, self._jobs))
@@ -77,11 +99,11 @@ class Worker:
                 self.send(Ready(facts, backend.base_loads, round(time.monotonic() - began, 3)))
             case Train(job=job):
                 self._jobs += 1
-                result = backend.train(job, lambda progress: self.send(Step(progress)))
+                result = backend.train(job, lambda progress: self.send(Step(progress)), self.beat)
                 self.send(Trained(result))
             case Measure(job=measure_job):
                 self._jobs += 1
-                self.send(Measured(backend.measure(measure_job)))
+                self.send(Measured(backend.measure(measure_job, self.beat)))
             case Inspect():
                 from coralx.training.footprint import inspect  # what no other order needs
 
@@ -98,21 +120,37 @@ class Worker:
         self.send(Failed(type(error).__name__, message, hint, known, trace, problems))
 
 
-def _listen(orders: queue.SimpleQueue[Order]) -> None:
+def _listen(orders: queue.SimpleQueue[Order], pause: threading.Event) -> None:
     """Queue what comes on standard input; when it closes, the driver is gone."""
     for line in sys.stdin.buffer:
-        orders.put(decode_order(line))
+        order = decode_order(line)
+        if isinstance(order, Pause):
+            pause.set()
+            continue
+        if isinstance(order, Train | Measure):
+            pause.clear()  # it was meant for a job that was done by then
+        orders.put(order)
     os._exit(0)
+
+
+def _end_with_driver() -> None:
+    """Have the kernel kill this process when its driver ends, where it can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def main() -> None:
     """Serve the driver. Standard output is the channel; whatever libraries print goes to stderr."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # they reach the driver, too, which handles them
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    _end_with_driver()
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(orders,), daemon=True).start()
-    Worker(channel).serve(sys.argv[1], orders)
+    pause = threading.Event()
+    threading.Thread(target=_listen, args=(orders, pause), daemon=True).start()
+    Worker(channel, pause).serve(sys.argv[1], orders)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from pathlib import Path
 
 from coralx.errors import DamagedRunError
@@ -15,8 +15,12 @@ ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 def is_intact(layout: RunLayout, genome: str, stage: str) -> bool:
     """Whether the checkpoint is complete and every file is as its manifest says."""
+    return _is_whole(layout.checkpoint(genome, stage))
+
+
+def _is_whole(folder: Path) -> bool:
     try:
-        verify_folder(layout.checkpoint(genome, stage))
+        verify_folder(folder)
     except DamagedRunError:
         return False
     return True
@@ -39,6 +43,25 @@ def prune(
             genome.rmdir()
 
 
+def drop_partials(layout: RunLayout, done: Container[tuple[str, str]]) -> None:
+    """Delete what was kept on the way to (genome, stage) pairs that are done."""
+    if not layout.partials.is_dir():
+        return
+    for genome in list(layout.partials.iterdir()):
+        for stage in list(genome.iterdir()):
+            if (genome.name, stage.name) in done:
+                shutil.rmtree(stage)
+        if not any(genome.iterdir()):
+            genome.rmdir()
+    if not any(layout.partials.iterdir()):
+        layout.partials.rmdir()
+
+
+def can_hand_over(layout: RunLayout, genome: str, last_stage: str) -> bool:
+    """Whether the genome's adapter lies in `best/`, or its checkpoint is whole."""
+    return _is_whole(layout.best_adapter(genome)) or is_intact(layout, genome, last_stage)
+
+
 def hand_over(layout: RunLayout, front: Sequence[str], last_stage: str) -> None:
     """Copy the front's adapters into `best/`, and remove what is no longer on the front."""
     if layout.best.is_dir():
@@ -47,7 +70,7 @@ def hand_over(layout: RunLayout, front: Sequence[str], last_stage: str) -> None:
                 shutil.rmtree(folder)
     for genome in front:
         source = layout.checkpoint(genome, last_stage)
-        if not (source / ADAPTER_FILES[0]).is_file():
+        if _is_whole(layout.best_adapter(genome)) or not (source / ADAPTER_FILES[0]).is_file():
             continue  # the simulated backend trains no adapter
         verify_folder(source)
 

@@ -6,6 +6,7 @@ decisions and goes on where the ledger ends.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from coralx.results import StageResult
 from coralx.run.allowance import Allowance
 from coralx.run.asynchronous import AsynchronousSearch
 from coralx.run.beside import train_beside
-from coralx.run.checkpoints import is_intact, prune
+from coralx.run.checkpoints import drop_partials, prune
 from coralx.run.comparison import compare
 from coralx.run.convergence import has_stalled
 from coralx.run.decisions import decide_stage
@@ -30,6 +31,7 @@ from coralx.run.jobs import JobMaker
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
 from coralx.run.population import Population
+from coralx.run.restoring import Restorer
 from coralx.run.timetable import Timetable
 from coralx.schedule.stages import Stage, is_asynchronous
 from coralx.training.memory import too_large
@@ -81,6 +83,9 @@ class Engine:
         self.jobs = JobMaker(config, facts, self.timetable, self.history, layout)
         self.population = Population(config, facts, ledger, self.history, self.timetable, given)
         self.footprint = facts.footprint
+        self._restorer = (
+            Restorer(executor, ledger, self.history, self.jobs, layout) if layout else None
+        )
 
     def run(self) -> None:
         """Search to the end (or the budget's), then measure baselines and front."""
@@ -90,12 +95,24 @@ class Engine:
     def finish(self) -> None:
         """Measure what the search brought; train and measure what is wanted beside it; compare."""
         self._catch_up()
+        self._require_front()
         shared = (self.config, self.executor, self.ledger, self.history, self.jobs)
         measure(*shared)
         if self.history.budget_spent is None:
             train_beside(*shared, self.allowance)
             measure(*shared, beside=True)
         compare(*shared, self.layout)
+        self._drop_partials()
+
+    def _require_front(self) -> None:
+        """See to it that the front, and the default recipe, can be measured and handed over."""
+        if self._restorer is None or self.layout is None:
+            return
+        default = default_finisher(self.config, self.history, self.timetable.last)
+        wanted = {*self.front(), default} & self.history.genomes.keys()
+        self._restorer.require(
+            self.layout.checkpoint(str(name), self.timetable.last) for name in wanted
+        )
 
     @property
     def is_over(self) -> bool:
@@ -177,11 +194,11 @@ class Engine:
 
     def _train(self, genomes: Sequence[Genome], stage: Stage) -> bool:
         """Train every genome that has no result for the stage yet; False if the budget ends it."""
-        pending = [genome for genome in genomes if not self._is_done(genome.id, stage)]
+        pending = [genome for genome in genomes if not self._is_done(genome, stage)]
         pending = [genome for genome in pending if not self._is_too_large(genome, stage)]
         wanted = [self.jobs.train(genome, stage) for genome in pending]
         jobs = self.allowance.affordable(wanted, self.history.trained_steps)
-        self._verify_sources(jobs)
+        self._require_sources(jobs)
         done = 0
         for outcome in self.executor.run(jobs, self.allowance.deadline):
             done += 1
@@ -206,9 +223,11 @@ class Engine:
 
         def checked() -> Iterator[Job | None]:
             for job in search.jobs(affords):
-                self._verify_sources([job] if job else [])
+                for source in job.sources if job else ():
+                    verify_folder(Path(source))  # while workers are busy, none is made again
                 yield job
 
+        self._require_living()
         for outcome in self.executor.run(checked(), self.allowance.deadline):
             self._record(outcome)
             search.done(str(outcome.genome))
@@ -228,10 +247,16 @@ class Engine:
             case _:
                 raise TypeError(f"a training job brought {outcome!r}")
 
-    def _verify_sources(self, jobs: Sequence[Job]) -> None:
-        """Raise DamagedRunError for a checkpoint that a job starts from and that is not whole."""
-        for source in {source for job in jobs for source in job.sources}:
-            verify_folder(Path(source))
+    def _require_sources(self, jobs: Sequence[Job]) -> None:
+        """See to it that every checkpoint is whole that a job starts from."""
+        if self._restorer is not None:
+            self._restorer.require(Path(source) for job in jobs for source in job.sources)
+
+    def _require_living(self) -> None:
+        """See to it that the last checkpoints are whole of all that may go on or be a parent."""
+        last = map(self.history.last_result, self._living() if self.history.generations else ())
+        if self._restorer is not None:
+            self._restorer.require(Path(r.checkpoint) for r in last if r and r.checkpoint)
 
     def _is_too_large(self, genome: Genome, stage: Stage) -> bool:
         """Fail a genome that no worker could hold, rather than have it fail on every attempt."""
@@ -240,19 +265,18 @@ class Engine:
             self.ledger.append(GenomeFailed(genome.generation, genome.id, stage.name, reason))
         return reason is not None
 
-    def _is_done(self, genome: str, stage: Stage) -> bool:
-        if genome in self.history.failures:
-            return True
-        result = self.history.results.get((genome, stage.name))
-        if result is None:
-            return False
-        if result.checkpoint is None or self.layout is None:
-            return True
-        return is_intact(self.layout, genome, stage.name)
+    def _is_done(self, genome: Genome, stage: Stage) -> bool:
+        history = self.history
+        return genome.id in history.failures or (genome.id, stage.name) in history.results
+
+    def _drop_partials(self) -> None:
+        if self.layout is not None:
+            drop_partials(self.layout, ChainMap(self.history.results, self.history.beside))
 
     def _prune(self, under_way: Sequence[Job] = ()) -> None:
         """Drop checkpoints that neither resume, inheritance nor front can need, nor what is trained
         beside it, nor a job that is under way."""
+        self._drop_partials()
         if self.layout is None or self.config.runtime.keep_checkpoints == "all":
             return
         living = self._living() | set(self.front())

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from coralx.events import (
     BudgetSpent,
+    CheckpointRestored,
     Event,
     FrontCompared,
     FrontMeasured,
@@ -58,6 +59,10 @@ class History:
         self.budgets: dict[int, tuple[StageBudget, ...]] = {}
         self.populations: dict[int, tuple[str, ...]] = {}
         self.beside: dict[tuple[str, str], StageResult] = {}
+        self.narrowed: list[StageResult] = []
+        """Results that took fewer rows at once than a batch, in order."""
+        self.restored: list[StageResult] = []
+        """What was trained again because its checkpoint was damaged, in order."""
         self.budget_spent: str | None = None
         self.is_test_reused = False
         self.measurements: dict[str | None, Measurement] = {}
@@ -87,13 +92,18 @@ class History:
                 first = self._born_at.setdefault(result.genome, result.first_step)
                 self._steps[result.genome] = result.last_step - first
                 self._trained_steps += result.steps
+                if result.micro_batch is not None:
+                    self.narrowed.append(result)
                 if result.divergence is None:
                     self._last[result.genome] = result
                 trial = result.inheritance.blend if result.inheritance else None
                 if trial is not None and trial.kept:
                     self._blended[result.genome] = trial.other
-                self.budget_spent = None
+                self.budget_spent = self.completed = None
                 self.is_test_reused = self.is_test_reused or any(self.measurements)
+            case CheckpointRestored(result=result):
+                self.restored.append(result)
+                self._trained_steps += result.steps
             case TrainedBeside(result=result):
                 self.beside[result.genome, result.stage] = result
             case BudgetSpent():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from coralx.config import Config
 from coralx.facts import Facts
 from coralx.genomes import Genome
@@ -81,6 +83,8 @@ class JobMaker:
             shape=shape_at(genome.genes, self._growth, stage.place),
             checkpoint=self._checkpoint(genome.id, stage.name),
             watch=self._watch(genome, stage),
+            partial=self._partial(genome.id, stage.name),
+            micro_batch=self._micro_batch(genome, stage.place),
         )
 
     def from_scratch(self, genome: Genome) -> Job:
@@ -97,6 +101,8 @@ class JobMaker:
             data_fraction=float(stage.data_fraction),
             eval_limit=stage.eval_limit,
             checkpoint=self._checkpoint(genome.id, stage.name),
+            partial=self._partial(genome.id, stage.name),
+            micro_batch=self._micro_batch(genome, stage.place),
         )
 
     def _watch(self, genome: Genome, stage: Stage) -> Watch:
@@ -127,6 +133,11 @@ class JobMaker:
         ]
         return [curve for curve in curves if len(curve) == WINDOWS]
 
+    def again(self, genome: Genome, stage: Stage) -> Job:
+        """Train once more what the genome's checkpoint of the stage held, which was lost: nothing
+        that went well then is to end it early now."""
+        return replace(self.train(genome, stage), watch=Watch(), partial=None)
+
     def measure(self, genome: Genome | None, validation: Metrics | None = None) -> MeasureJob:
         """Measure a genome that finished the last stage, or the untuned base."""
         name = genome.id if genome else None
@@ -150,6 +161,26 @@ class JobMaker:
         if result is None:
             raise LookupError(f"{genome} has completed no stage")
         return self._checkpoint(genome, result.stage)
+
+    def _micro_batch(self, genome: Genome, place: int) -> int | None:
+        """How many rows at once the last genome of this size could train with, if memory did not
+        suffice for all; the ledger remembers, so a resumed run does not find out again."""
+        wanted = self._size(genome, place)
+        places = {stage.name: stage.place for stage in self.stages}
+        for result in reversed(self._history.narrowed):
+            known = self._history.genomes.get(result.genome)
+            if known is not None and self._size(known, places[result.stage]) == wanted:
+                return result.micro_batch
+        return None
+
+    def _size(self, genome: Genome, place: int) -> tuple[object, ...]:
+        """What decides how much memory a genome takes at a stage."""
+        genes = genome.genes
+        rank = shape_at(genes, self._growth, place).rank
+        return rank, genes.batch_size, genes.target_modules, genes.use_dora
+
+    def _partial(self, genome: str, stage: str) -> str | None:
+        return str(self._layout.partial(genome, stage)) if self._layout else None
 
     def _checkpoint(self, genome: str, stage: str) -> str | None:
         return str(self._layout.checkpoint(genome, stage)) if self._layout else None

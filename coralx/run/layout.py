@@ -21,6 +21,7 @@ class RunLayout:
         self.lock = self.root / "run.lock"
         self.owner = self.root / "owner.json"
         self.checkpoints = self.root / "checkpoints"
+        self.partials = self.root / "partial"
         self.test_scores = self.root / "scores"
         self.report = self.root / "report.json"
         self.pareto = self.root / "pareto.csv"
@@ -28,6 +29,10 @@ class RunLayout:
 
     def checkpoint(self, genome: str, stage: str) -> Path:
         return self.checkpoints / genome / stage
+
+    def partial(self, genome: str, stage: str) -> Path:
+        """Where a stage that is under way keeps what it has trained."""
+        return self.partials / genome / stage
 
     def scores(self, genome: str | None) -> Path:
         """What a genome, or the untuned base, says about each row of the test split."""

@@ -18,25 +18,28 @@ from coralx.config.metrics import CAUSAL
 from coralx.config.schema import Config
 from coralx.data.sources import load_examples
 from coralx.data.subsets import batch_rows, subset_size
-from coralx.data.tasks import Figures
 from coralx.facts import Facts
 from coralx.genomes import Genes, Genome
-from coralx.objectives.scores import write_scores
 from coralx.records import Job, MeasureJob
-from coralx.results import Interval, Measurement, Metrics, StageResult
-from coralx.training import adapters
-from coralx.training.backend import Report, Say
+from coralx.results import Divergence, Measurement, Metrics, StageResult
+from coralx.training import adapters, partial
+from coralx.training.backend import Beat, Paused, Report, Say, unheard
 from coralx.training.base import Base, check_quantization, require_causal
+from coralx.training.evaluation import Evaluation, undefined
 from coralx.training.footprint import footprint_of
-from coralx.training.loop import Trace, Trainer, mean_loss, predict
+from coralx.training.loop import Trace, Trainer, mean_loss
 from coralx.training.material import Material, task_of
 from coralx.training.precision import autocast, base_dtype, faster_precision, settled_precision
+from coralx.training.shortage import refusing
 from coralx.training.signals import loss_trend, typical_gradient_norm
 from coralx.training.starting import Start, begin
 from coralx.training.watch import curve_of
 
 TEMPLATE = "default"
 """The first adapter, which wraps the base; never trained. Genomes are added beside it."""
+
+SIGNALS = ("train_loss", "gradient_norm", "loss_slope")
+"""Figures of the training steps; a stage of few steps has no slope."""
 
 UNTUNED_ROWS = 64
 """Rows of the data order by which the untuned base's training loss is measured."""
@@ -101,6 +104,13 @@ class AdaptingBackend(ABC):
             fused_loss=self._base.fused_loss,
         )
         self._model = self.wrap(config, self._base)
+        self._evaluation = Evaluation(
+            self._model,
+            self._task,
+            self._material.splits,
+            self._scoring,
+            config.experiment.seed,
+        )
         if config.model.task in CAUSAL:
             with self._scoring():
                 require_causal(config, self._model, len(self._base.tokenizer))
@@ -140,38 +150,69 @@ class AdaptingBackend(ABC):
 
     # -- training --------------------------------------------------------------------------------
 
-    def train(self, job: Job, report: Report) -> StageResult:
+    def train(self, job: Job, report: Report, beat: Beat = unheard) -> StageResult:
         began = time.monotonic()
-        genome = job.genome
-        if job.watch.explosion and self._untuned_loss is None:
-            self._untuned_loss = self._loss_before_training()
-        adapters.add(self._model, genome, job.trained_shape, self._base)
+        adapter = adapters.name_of(job.genome)
+        with refusing():
+            if job.watch.explosion and self._untuned_loss is None:
+                self._untuned_loss = self._loss_before_training()
+            adapters.add(self._model, job.genome, job.trained_shape, self._base)
+            try:
+                return self._trained(job, report, beat, began)
+            finally:
+                self._drop(adapter)
+
+    def _trained(self, job: Job, report: Report, beat: Beat, began: float) -> StageResult:
+        """Train, evaluate and save the active adapter, from its partial checkpoint on if there is
+        one; where the beat says so, leave such a one and stop."""
+        start, trace = partial.take_up(self._model, job) or self._fresh(job, beat)
+        trained_before, steps_before = trace.seconds, len(trace.losses)
+        trainer = self._trainer(job, start)
+
+        def keep() -> None:
+            partial.keep(self._model, job, trainer.optimizer, start, trace)
+
         try:
-            seed = self._config.experiment.seed
-            start = begin(self._model, job, seed, lambda: self._validated(job)["eval_loss"])
-            trainer = self._trainer(job, start)
-            trace = trainer.run(job, report)
+            minutes = self._config.runtime.checkpoint_minutes
+            trainer.run(job, trace, report, beat, keep, 60.0 * minutes)
             trained = time.monotonic()
-            metrics = {} if trace.divergence else self._figures_after(job, trace)
-            evaluated = time.monotonic()
-            if job.checkpoint is not None and trace.divergence is None:
-                state = {
-                    "genome": genome.id,
-                    "stage": job.stage,
-                    "step": job.last_step,
-                    "inherited_steps": start.inherited_steps,
-                    "horizon": {
-                        "total_steps": job.horizon.total_steps,
-                        "warmup_steps": job.horizon.warmup_steps,
-                    },
-                }
-                path = Path(job.checkpoint)
-                adapters.save(path, self._model, adapters.name_of(genome), trainer.optimizer, state)
-        finally:
-            self._drop(adapters.name_of(genome))
+            metrics = {} if trace.divergence else self._figures_after(job, trace, beat)
+        except Paused:
+            if len(trace.losses) > steps_before:
+                keep()
+            raise
+        evaluated = time.monotonic()
+        if job.checkpoint is not None and trace.divergence is None:
+            self._save(job, trainer.optimizer, start)
         evaluation = start.eval_seconds + evaluated - trained
-        overhead = time.monotonic() - began - trace.seconds - evaluation
+        spent = trace.seconds - trained_before
+        overhead = time.monotonic() - began - spent - evaluation
         return self._result(job, start, trace, metrics, evaluation, overhead)
+
+    def _fresh(self, job: Job, beat: Beat) -> tuple[Start, Trace]:
+        """How the stage begins, with nothing trained yet."""
+        seed = self._config.experiment.seed
+
+        def loss() -> float | None:
+            figures = self._evaluation.validated(job.eval_limit, beat)
+            return figures["eval_loss"] if figures is not None else None
+
+        start = begin(self._model, job, seed, loss)
+        return start, Trace(micro_batch=job.micro_batch)
+
+    def _save(self, job: Job, optimizer: torch.optim.Optimizer, start: Start) -> None:
+        state = {
+            "genome": job.genome.id,
+            "stage": job.stage,
+            "step": job.last_step,
+            "inherited_steps": start.inherited_steps,
+            "horizon": {
+                "total_steps": job.horizon.total_steps,
+                "warmup_steps": job.horizon.warmup_steps,
+            },
+        }
+        name = adapters.name_of(job.genome)
+        adapters.save(Path(str(job.checkpoint)), self._model, name, optimizer, state)
 
     def _loss_before_training(self) -> float:
         """The untuned base's mean training loss over the first rows of the data order."""
@@ -231,29 +272,36 @@ class AdaptingBackend(ABC):
             checkpoint=None if trace.divergence else job.checkpoint,
             divergence=trace.divergence,
             trained_tokens=trace.tokens,
-            notes=self.notes_on(job.genome.genes),
+            notes=(*self.notes_on(job.genome.genes), *self._undefined(job, metrics)),
             inheritance=start.inheritance,
             rank=job.trained_shape.rank,
             curve=curve_of(trace.losses, job.last_step - job.first_step),
+            micro_batch=trace.micro_batch,
         )
+
+    def _undefined(self, job: Job, metrics: Metrics) -> tuple[str, ...]:
+        """Remarks on figures of predictions that have no value."""
+        data = self._material.splits["validation"].first(job.eval_limit)
+        read_off = {name: value for name, value in metrics.items() if name not in SIGNALS}
+        return undefined(read_off, len(data.ids))
 
     # -- evaluation ------------------------------------------------------------------------------
 
-    def _figures_after(self, job: Job, trace: Trace) -> dict[str, float | None]:
-        """Every figure of the stage: predictions on validation, adapter, training signals."""
+    def _figures_after(self, job: Job, trace: Trace, beat: Beat) -> dict[str, float | None]:
+        """Every figure of the stage: predictions on validation, adapter, training signals. None
+        where scores are not finite, which then stands in the trace."""
+        figures = self._evaluation.validated(job.eval_limit, beat)
+        if figures is None:
+            trace.divergence = Divergence(job.last_step, "score")
+            return {}
         trend = loss_trend(_after_warmup(job, trace))
         return {
-            **self._validated(job),
+            **figures,
             **self._costs(job.genome, job.trained_shape.rank),
             "train_loss": float(np.mean(trace.losses[-50:])) if trace.losses else None,
             "gradient_norm": typical_gradient_norm(trace.norms),
             "loss_slope": trend.slope if trend else None,
         }
-
-    def _validated(self, job: Job) -> Figures:
-        """The figures of the stage's validation sample, by the adapter as it stands."""
-        data = self._material.splits["validation"].first(job.eval_limit)  # in a stratified order
-        return self._task.figures(predict(self._model, self._task, data, self._scoring), data)
 
     def _costs(self, genome: Genome, rank: int) -> dict[str, float | None]:
         """What the genome's finished adapter costs, whatever its rank is now: that is what its
@@ -261,34 +309,18 @@ class AdaptingBackend(ABC):
         growth = Fraction(genome.genes.rank, rank)
         return adapters.costs(self._model, adapters.name_of(genome), growth)
 
-    def measure(self, job: MeasureJob) -> Measurement:
+    def measure(self, job: MeasureJob, beat: Beat = unheard) -> Measurement:
         if job.genome is None:
             with self._model.disable_adapter():
-                return self._measured(job, {"trainable_parameters": 0.0, "adapter_bytes": 0.0})
+                untuned = {"trainable_parameters": 0.0, "adapter_bytes": 0.0}
+                return self._evaluation.measured(job, untuned, beat)
         name, genes = adapters.name_of(job.genome), job.genome.genes
         adapters.add(self._model, job.genome, genes.shape, self._base)
         try:
             adapters.put(self._model, name, adapters.read(Path(str(job.checkpoint))).weights)
-            return self._measured(job, self._costs(job.genome, genes.rank))
+            return self._evaluation.measured(job, self._costs(job.genome, genes.rank), beat)
         finally:
             self._drop(name)
-
-    def _measured(self, job: MeasureJob, costs: Metrics) -> Measurement:
-        """Figures of the active adapter; what it says about each row of the test split is kept."""
-        validation = job.validation
-        if validation is None:
-            data = self._material.splits["validation"]
-            scores = predict(self._model, self._task, data, self._scoring)
-            validation = {**self._task.figures(scores, data), **costs}
-        data = self._material.splits["test"]
-        scores = predict(self._model, self._task, data, self._scoring)
-        measured = self._task.intervals(scores, data, self._config.experiment.seed)
-        exact = {name: Interval(value, value, value) for name, value in costs.items()}
-        kept = None
-        if job.scores is not None:
-            kept = write_scores(Path(job.scores), self._task.by_row(scores, data))
-        name = job.genome.id if job.genome else None
-        return Measurement(name, validation, {**measured, **exact}, kept)
 
 
 def _device() -> torch.device:

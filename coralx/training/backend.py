@@ -21,6 +21,8 @@ from coralx.training.architecture import FUSED, model_type
 
 Report = Callable[[Progress], None]
 Say = Callable[[str], None]
+Beat = Callable[[], None]
+"""A sign of life, given after every piece of work; raises Paused where the worker is to stop."""
 
 REGISTRY = {
     "unsloth": "coralx.training.unsloth:UnslothBackend",
@@ -35,6 +37,14 @@ WHOLE_GROUPS = ModuleChoices(
     )
 )
 """An adapter on part of a group loses Unsloth's fused kernels for all of it."""
+
+
+class Paused(Exception):
+    """The driver wants the worker to leave its job where it is."""
+
+
+def unheard() -> None:
+    """The beat of a worker that nobody listens to."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +72,16 @@ class Backend(Protocol):
         """
         ...
 
-    def train(self, job: Job, report: Report) -> StageResult:
-        """Train one genome through one stage, evaluate it, write its checkpoint."""
+    def train(self, job: Job, report: Report, beat: Beat = unheard) -> StageResult:
+        """Train one genome through one stage, evaluate it, write its checkpoint.
+
+        Goes on from the job's partial checkpoint, if it has one of this very job. Where `beat`
+        raises Paused, such a one is written before the exception is passed on. Raises OutOfMemory
+        for a genome that the device cannot hold, SetupError where the disk takes no checkpoint.
+        """
         ...
 
-    def measure(self, job: MeasureJob) -> Measurement:
+    def measure(self, job: MeasureJob, beat: Beat = unheard) -> Measurement:
         """Figures of a finished adapter on the whole validation and test splits."""
         ...
 

@@ -18,7 +18,8 @@ from coralx.data.tasks import Encoded, Scores, Task
 from coralx.records import Horizon, Job
 from coralx.results import Divergence, Progress
 from coralx.rng import derive_seed
-from coralx.training.backend import Report
+from coralx.training.backend import Beat, Report, unheard
+from coralx.training.shortage import free, in_parts, is_shortage, smaller
 from coralx.training.watch import ending
 
 EVAL_ROWS = 64
@@ -47,12 +48,13 @@ def learning_rate_at(step: int, peak: float, horizon: Horizon, shape: str) -> fl
 @dataclass
 class Trace:
     """Loss and gradient norm (before clipping) of every step trained, the tokens read, and the
-    seconds it took."""
+    seconds it took. `micro_batch` rows go through the model at once (None: a whole batch)."""
 
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     tokens: int = 0
     seconds: float = 0.0
+    micro_batch: int | None = None
     divergence: Divergence | None = None
 
 
@@ -71,43 +73,51 @@ class Trainer:
     autocast: Callable[[], AbstractContextManager[Any]]
     untuned_loss: float | None = None
 
-    def run(self, job: Job, report: Report) -> Trace:
-        """Train the job's steps; ends early at the first loss or gradient that is not finite, and
-        for what the job's watch looks out for."""
-        trace = Trace()
+    def run(
+        self,
+        job: Job,
+        trace: Trace,
+        report: Report,
+        beat: Beat,
+        keep: Callable[[], None],
+        keep_seconds: float,
+    ) -> None:
+        """Train those of the job's steps that `trace` does not hold yet; ends early at the first
+        loss, gradient or parameter that is not finite, and for what the job's watch looks out for.
+        Every `keep_seconds`, `keep` is to keep what has been trained."""
         self.model.train()
-        began = reported = time.monotonic()
-        for step in range(job.first_step, job.last_step):
+        began = reported = kept = time.monotonic()
+        first, before = job.first_step + len(trace.losses), trace.seconds
+        for step in range(first, job.last_step):
+            beat()
             trace.divergence = self._step(job, step, trace) or ending(
                 job, trace.losses, self.untuned_loss
             )
             now = time.monotonic()
+            trace.seconds = before + now - began
             if trace.divergence is not None:
                 break
             if now - reported >= REPORT_SECONDS or step + 1 == job.last_step:
                 reported = now
-                pace = (now - began) / len(trace.losses)
+                pace = (now - began) / (step + 1 - first)
                 loss = trace.losses[-1]
                 report(Progress(job.genome.id, job.stage, step + 1, job.last_step, loss, pace))
-        trace.seconds = time.monotonic() - began
-        return trace
+            if now - kept >= keep_seconds and step + 1 < job.last_step:
+                keep()
+                kept = time.monotonic()
 
     def _step(self, job: Job, step: int, trace: Trace) -> Divergence | None:
         """One optimizer step. Dropout depends on genome and step alone, so a resumed stage and one
         that was never cut draw the same."""
-        torch.manual_seed(derive_seed(job.genome.id, "step", step))
         genes = job.genome.genes
         rate = learning_rate_at(step, genes.learning_rate, job.horizon, self.settings.lr_schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         rows = self.rows_of(step).tolist()
+        value = self._backward(rows, trace, derive_seed(job.genome.id, "step", step))
         trace.tokens += sum(len(self.data.ids[row]) for row in rows)
-        with self.autocast():
-            loss = self.task.loss(self.model, self.data, rows)
-        value = loss.item()
         if not math.isfinite(value):
             return Divergence(step + 1, "loss")
-        loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm).item()
         if not math.isfinite(norm):
             return Divergence(step + 1, "gradient")
@@ -115,18 +125,59 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         trace.losses.append(value)
         trace.norms.append(norm)
+        if not math.isfinite(torch.nn.utils.get_total_norm(self.parameters, math.inf).item()):
+            return Divergence(step + 1, "parameter")
         return None
+
+    def _backward(self, rows: list[int], trace: Trace, seed: int) -> float:
+        """Leave the gradients of the mean loss over `rows`, which is returned. Where memory runs
+        out, half as many rows go through the model at once, from now on; their gradients add up to
+        those of the whole batch. Raises OutOfMemory where a single row is too much."""
+        while True:
+            size = min(trace.micro_batch or len(rows), len(rows))
+            try:
+                return self._accumulated(rows, size, seed)
+            except Exception as error:
+                if not is_shortage(error):
+                    raise
+            self.optimizer.zero_grad(set_to_none=True)
+            free()
+            trace.micro_batch = smaller(size)
+
+    def _accumulated(self, rows: list[int], size: int, seed: int) -> float:
+        torch.manual_seed(seed)
+        whole, value = self.task.weight(self.data, rows), 0.0
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            with self.autocast():
+                loss = self.task.loss(self.model, self.data, part)
+            share = self.task.weight(self.data, part) / whole
+            value += share * loss.item()
+            if not math.isfinite(value):
+                break
+            (share * loss).backward()  # type: ignore[no-untyped-call]
+        return value
 
 
 def predict(
-    model: Any, task: Task, data: Encoded, autocast: Callable[[], AbstractContextManager[Any]]
+    model: Any,
+    task: Task,
+    data: Encoded,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    beat: Beat = unheard,
 ) -> Scores:
-    """The task's scores of every row of `data`, shape (rows, columns)."""
+    """The task's scores of every row of `data`, shape (rows, columns). Raises OutOfMemory where a
+    single row does not fit."""
     by_length = np.argsort(data.lengths, kind="stable")
+
+    def scored(rows: list[int]) -> Scores:
+        beat()
+        return task.scores(model, data, rows)
+
     batches = _batches(by_length.tolist(), data.lengths, task.eval_tokens)
     model.eval()
     with torch.no_grad(), autocast():
-        scores = np.concatenate([task.scores(model, data, rows) for rows in batches])
+        scores = np.concatenate([part for rows in batches for part in in_parts(scored, rows)])
     ordered = np.empty_like(scores)
     ordered[by_length] = scores
     return ordered
@@ -141,10 +192,14 @@ def mean_loss(
 ) -> float:
     """The loss that training would find in `rows`, the mean over them, by the model as it is."""
     by_length = sorted(rows, key=lambda row: len(data.ids[row]))
+
+    def summed(rows: list[int]) -> float:
+        return task.loss(model, data, rows).item() * len(rows)
+
     batches = _batches(by_length, data.lengths, task.eval_tokens)
     model.eval()
     with torch.no_grad(), autocast():
-        losses = [task.loss(model, data, batch).item() * len(batch) for batch in batches]
+        losses = [loss for batch in batches for loss in in_parts(summed, batch)]
     return sum(losses) / len(rows)
 
 

@@ -21,7 +21,7 @@ from coralx.genomes import ALL_LINEAR, Genes
 from coralx.records import Job, MeasureJob
 from coralx.results import Divergence, Interval, Measurement, Progress, StageResult, Trend
 from coralx.rng import derive_seed
-from coralx.training.backend import Report, Say
+from coralx.training.backend import Beat, Report, Say, unheard
 from coralx.training.watch import WINDOWS, unreachable, window_ends, windows_in_warmup
 
 HIDDEN = 384
@@ -96,7 +96,8 @@ class SimulatedBackend:
             rows={"train": rows, "validation": 0, "test": 0},
         )
 
-    def train(self, job: Job, report: Report) -> StageResult:
+    def train(self, job: Job, report: Report, beat: Beat = unheard) -> StageResult:
+        beat()
         genes = job.genome.genes
         curve = curve_of(genes)
         losses = curve.losses(job, self._random("simulated-losses", job))
@@ -145,7 +146,8 @@ class SimulatedBackend:
     def _random(self, purpose: str, job: Job) -> Random:
         return Random(derive_seed(self._seed, purpose, job.genome.id, job.stage))  # noqa: S311
 
-    def measure(self, job: MeasureJob) -> Measurement:
+    def measure(self, job: MeasureJob, beat: Beat = unheard) -> Measurement:
+        beat()
         if job.genome is None:
             validation: dict[str, float | None] = _metrics(0.5, Genes())
             validation["trainable_parameters"] = validation["adapter_bytes"] = 0.0

@@ -1,0 +1,70 @@
+"""Ctrl-C, and the signals that ask a process to end: heeded where nothing is half done.
+
+The first signal only raises a flag, which executors look at between two events. The second ends the
+process at once, and so does the first if nobody heeds it in time: what is on disk can be resumed
+after any end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from coralx.errors import Interrupted
+
+GRACE_SECONDS = 4.5
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+"""Of the keyboard, of batch systems, of a terminal that goes away."""
+
+_SHOW_CURSOR = b"\x1b[?25h"
+
+
+class Interruption:
+    """Whether somebody wants the process to end."""
+
+    def __init__(self) -> None:
+        self.is_wanted = False
+
+    def heed(self) -> None:
+        """Raise KeyboardInterrupt if it is wanted."""
+        if self.is_wanted:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def heeding(interruption: Interruption, last_words: Callable[[], str]) -> Iterator[None]:
+    """Within the block, signals reach `interruption`; elsewhere than in the main thread, which
+    alone can handle signals, nothing changes. `last_words` are printed at an end in haste."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    watchdog = threading.Timer(GRACE_SECONDS, _end_at_once, [last_words])
+    watchdog.daemon = True
+
+    def hear(*_: object) -> None:
+        if interruption.is_wanted:
+            _end_at_once(last_words)
+        # Nothing is said here: the main thread may be in the middle of a line.
+        interruption.is_wanted = True
+        watchdog.start()
+
+    wanted = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    before = {number: signal.signal(number, hear) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        watchdog.cancel()
+
+
+def _end_at_once(last_words: Callable[[], str]) -> None:
+    """Leave without unwinding; workers end when their pipes close."""
+    if sys.stdout.isatty():
+        os.write(1, _SHOW_CURSOR)  # the live table hides it
+    os.write(2, f"\n{last_words()}\n".encode())
+    os._exit(Interrupted.exit_code)
