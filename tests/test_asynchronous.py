@@ -153,8 +153,8 @@ def is_result(event: Event) -> bool:
 def test_founders_that_all_diverge_do_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     train = SimulatedBackend.train
 
-    def diverging(self: SimulatedBackend, job: Job, report: Any) -> StageResult:
-        result = train(self, job, report)
+    def diverging(self: SimulatedBackend, job: Job, report: Any, beat: Any) -> StageResult:
+        result = train(self, job, report, beat)
         if job.genome.generation:
             return result
         return replace(result, metrics={}, checkpoint=None, divergence=Divergence(1, "loss"))

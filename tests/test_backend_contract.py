@@ -20,13 +20,14 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from coralx.config import parse_config  # noqa: E402
+from coralx.errors import OutOfMemory  # noqa: E402
 from coralx.files import verify_folder  # noqa: E402
 from coralx.genomes import Blend, Genes, Genome, Shape  # noqa: E402
 from coralx.objectives import language, predictions  # noqa: E402
 from coralx.objectives.scores import is_whole, read_scores  # noqa: E402
 from coralx.records import Horizon, Job, MeasureJob, Watch  # noqa: E402
-from coralx.results import Inheritance, Progress, StageResult  # noqa: E402
-from coralx.training.backend import Backend, create  # noqa: E402
+from coralx.results import Divergence, Inheritance, Progress, StageResult  # noqa: E402
+from coralx.training.backend import Backend, Paused, create  # noqa: E402
 
 TASKS = {
     "peft": ["sequence-classification", "label-tokens", "sft"],
@@ -675,3 +676,191 @@ def test_a_curve_that_cannot_reach_the_survivors_ends_training_within_the_stage(
     assert len(result.curve) == result.last_step // 10
     assert (result.metrics, result.checkpoint) == ({}, None)
     assert not (tmp_path / "to-80").exists()
+
+
+# -- what may go wrong on the way ------------------------------------------------------------------
+
+
+def beats(count: int) -> Callable[[], None]:
+    """A beat that asks for a pause after so many signs of life."""
+    left = iter([False] * count)
+
+    def beat() -> None:
+        if next(left, True):
+            raise Paused
+
+    return beat
+
+
+def timeless(result: StageResult) -> StageResult:
+    """A result without what belongs to one machine and folder."""
+    seconds = {"train_seconds": 0.0, "eval_seconds": 0.0, "overhead_seconds": 0.0}
+    return replace(result, checkpoint=None, **seconds)
+
+
+@pytest.mark.parametrize("left_at", [[3], [1, 4, 2], [20]], ids=["once", "thrice", "evaluating"])
+def test_a_job_that_was_left_goes_on_to_the_same_end(
+    backend: Backend, backend_name: str, config: dict[str, Any], tmp_path: Path, left_at: list[int]
+) -> None:
+    parent = Genome("g00-00-aaaa", 0, GENES)
+    child = Genome("g01-00-bbbb", 1, GENES, ("g00-00-aaaa",), inherits="g00-00-aaaa")
+    backend.train(job(parent, tmp_path / "parent", 0, 10), ignore)
+    changes = {
+        "inherit_from": str(tmp_path / "parent" / "to-10"),
+        "inherit_optimizer": True,
+        "inherited_steps": 10,
+        "watch": Watch(explosion=True),
+    }
+    whole = backend.train(job(child, tmp_path / "whole", 0, 20, **changes), ignore)
+    wanted = job(child, tmp_path / "cut", 0, 20, partial=str(tmp_path / "kept"), **changes)
+    heard: list[Progress] = []
+    for count in left_at:
+        with pytest.raises(Paused):
+            backend.train(wanted, heard.append, beats(count))
+        assert not Path(str(wanted.checkpoint)).exists()
+    fresh = create(backend_name)
+    fresh.prepare(parse_config(config, "test"), None, 1, ignore)
+    resumed: list[int] = []
+    cut = fresh.train(wanted, lambda said: resumed.append(said.step))
+    assert adapter_bytes(tmp_path / "cut" / "to-20") == adapter_bytes(tmp_path / "whole" / "to-20")
+    assert timeless(cut) == timeless(whole)
+    done = min(sum(left_at), 20)
+    verify_folder(tmp_path / "kept")
+    state = json.loads((tmp_path / "kept" / "trainer_state.json").read_text())
+    assert len(state["trace"]["losses"]) == done
+
+
+def test_what_was_kept_of_another_job_or_is_damaged_counts_for_nothing(
+    backend: Backend, tmp_path: Path
+) -> None:
+    genome = Genome("g00-00-aaaa", 0, GENES)
+    whole = backend.train(job(genome, tmp_path / "whole", 0, 12), ignore)
+    kept = tmp_path / "kept"
+    with pytest.raises(Paused):
+        backend.train(job(genome, tmp_path, 0, 20, partial=str(kept)), ignore, beats(5))
+    other = backend.train(job(genome, tmp_path / "other", 0, 12, partial=str(kept)), ignore)
+    assert timeless(other) == timeless(whole)
+    with pytest.raises(Paused):
+        backend.train(job(genome, tmp_path, 0, 12, partial=str(kept)), ignore, beats(5))
+    weights = bytearray((kept / "adapter_model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (kept / "adapter_model.safetensors").write_bytes(weights)
+    damaged = backend.train(job(genome, tmp_path / "damaged", 0, 12, partial=str(kept)), ignore)
+    assert timeless(damaged) == timeless(whole)
+
+
+def test_a_long_stage_keeps_what_it_has_trained(
+    backend_name: str, config: dict[str, Any], tmp_path: Path
+) -> None:
+    config["runtime"]["checkpoint_minutes"] = 1e-9
+    backend = create(backend_name)
+    backend.prepare(parse_config(config, "test"), None, 1, ignore)
+    kept = tmp_path / "kept"
+    backend.train(job(Genome("a", 0, GENES), tmp_path, 0, 6, partial=str(kept)), ignore)
+    verify_folder(kept)
+    state = json.loads((kept / "trainer_state.json").read_text())
+    assert len(state["trace"]["losses"]) == 5  # the sixth is in the checkpoint
+
+
+def some_modules(backend: Any) -> Any:
+    return backend._model.modules()
+
+
+class Scarce:
+    """A task on a device whose memory holds so many rows at once."""
+
+    def __init__(self, task: Any, most: int) -> None:
+        self._task, self._most = task, most
+        self.seen: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def _taken(self, rows: Any) -> None:
+        if len(rows) > self._most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        self.seen.append(len(rows))
+
+    def loss(self, model: Any, data: Any, rows: Any) -> Any:
+        self._taken(rows)
+        return self._task.loss(model, data, rows)
+
+    def scores(self, model: Any, data: Any, rows: Any) -> Any:
+        self._taken(rows)
+        return self._task.scores(model, data, rows)
+
+
+def test_out_of_memory_halves_the_rows_at_once_and_keeps_the_batch(
+    backend: Backend, tmp_path: Path
+) -> None:
+    genome = Genome("g00-00-aaaa", 0, replace(GENES, dropout=0.0))
+    for module in some_modules(backend):  # what is dropped depends on how many rows are drawn for
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    plenty = backend.train(job(genome, tmp_path / "plenty", 0, 6), ignore)
+    ample: Any = backend
+    ample._task = scarce = Scarce(ample._task, 3)
+    ample._evaluation._task = scarce
+    result = backend.train(job(genome, tmp_path / "scarce", 0, 6), ignore)
+    assert (plenty.micro_batch, result.micro_batch) == (None, 2)
+    assert result.trained_tokens == plenty.trained_tokens
+    for figure in ("train_loss", "gradient_norm", "eval_loss"):
+        assert result.metrics[figure] == pytest.approx(plenty.metrics[figure], rel=1e-4)
+    scarce.seen.clear()
+    known = backend.train(job(genome, tmp_path / "known", 0, 6, micro_batch=2), ignore)
+    assert scarce.seen[: 6 * 4] == [2] * 24  # six steps of eight rows, and none was tried in vain
+    assert timeless(known) == timeless(result)
+
+
+def test_a_genome_of_which_not_even_one_row_fits_fails_alone(
+    backend: Backend, tmp_path: Path
+) -> None:
+    genome = Genome("g00-00-aaaa", 0, GENES)
+    before = backend.train(job(genome, tmp_path / "before", 0, 4), ignore)
+    some: Any = backend
+    task = some._task
+    some._task = Scarce(task, 0)
+    with pytest.raises(OutOfMemory, match="single row"):
+        backend.train(job(Genome("b", 0, replace(GENES, rank=8)), tmp_path, 0, 4), ignore)
+    some._task = task
+    after = backend.train(job(genome, tmp_path / "after", 0, 4), ignore)
+    assert timeless(after) == timeless(before)
+
+
+def test_a_parameter_that_is_not_finite_ends_training_at_that_step(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = torch.optim.AdamW.step
+
+    def overflowing(self: torch.optim.AdamW) -> None:
+        step(self)
+        self.param_groups[0]["params"][0].data.view(-1)[0] = torch.inf
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", overflowing)
+    wanted = job(Genome("a", 0, GENES), tmp_path, 0, 6)
+    result = backend.train(wanted, ignore)
+    assert result.divergence == Divergence(1, "parameter")
+    assert result.checkpoint is None
+    assert result.metrics == {}
+    assert not Path(str(wanted.checkpoint)).exists()
+
+
+def test_scores_that_are_not_finite_are_no_figures(backend: Backend, tmp_path: Path) -> None:
+    some: Any = backend
+    scores = some._task.scores
+    some._task.scores = lambda *arguments: scores(*arguments) * float("nan")
+    result = backend.train(job(Genome("a", 0, GENES), tmp_path, 0, 6), ignore)
+    assert result.divergence == Divergence(6, "score")
+    assert result.divergence.spoils
+    assert (result.checkpoint, result.metrics) == (None, {})
+
+
+def test_a_figure_that_the_rows_cannot_tell_is_remarked_on(
+    backend: Backend, task: str, tmp_path: Path
+) -> None:
+    if task == "sft":
+        pytest.skip("its figures need no classes")
+    wanted = job(Genome("a", 0, GENES), tmp_path, 0, 6, eval_limit=1)
+    result = backend.train(wanted, ignore)
+    assert result.metrics["auroc"] is None
+    assert any("auroc undefined" in note for note in result.notes)
