@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from coralx.errors import Interrupted
 
 GRACE_SECONDS = 4.5
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Of the keyboard, of batch systems, of a terminal that goes away."""
 
 _SHOW_CURSOR = b"\x1b[?25h"
@@ -52,14 +52,24 @@ def heeding(interruption: Interruption, last_words: Callable[[], str]) -> Iterat
         interruption.is_wanted = True
         watchdog.start()
 
-    wanted = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-    before = {number: signal.signal(number, hear) for number in wanted}
+    before = {number: signal.signal(number, hear) for number in SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         watchdog.cancel()
+
+
+@contextmanager
+def kept_from_children() -> Iterator[None]:
+    """Processes that are started in the block never see these signals, which often go to a whole
+    group: their driver is to tell them what to do. It receives its own when the block ends."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_at_once(last_words: Callable[[], str]) -> None:

@@ -25,7 +25,7 @@ from coralx.execution.messages import (
     decode_reply,
     encode,
 )
-from coralx.interruption import Interruption
+from coralx.interruption import Interruption, kept_from_children
 
 Wanted = TypeVar("Wanted", bound=Reply)
 
@@ -65,13 +65,14 @@ class WorkerProcess:
         self._rest = b""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         numbers = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "coralx.execution.worker", backend],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env={**os.environ, **_QUIET, **numbers, **extra},
-        )
+        with kept_from_children():
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "coralx.execution.worker", backend],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                env={**os.environ, **_QUIET, **numbers, **extra},
+            )
 
     @property
     def pid(self) -> int:
@@ -164,6 +165,7 @@ def await_reply(
                 case Failed():
                     raise reported(reply)
                 case None:
+                    interruption.heed()  # it may have been meant for all processes
                     raise WorkerError(
                         f"the first worker was {worker.exit_reason()} before it was ready",
                         worker.end_of_log(),

@@ -141,9 +141,6 @@ def _end_with_driver() -> None:
 
 def main() -> None:
     """Serve the driver. Standard output is the channel; whatever libraries print goes to stderr."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # they reach the driver, too, which handles them
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
     _end_with_driver()
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -90,6 +90,8 @@ def measure(
         match outcome:
             case Measurement():
                 ledger.append(FrontMeasured(outcome))
+            case JobFailed(genome=None) if not known:
+                pass  # a search without any result has nothing to hold against the base
             case JobFailed():
                 raise WorkerError(f"measuring {outcome.genome or 'the base'}: {outcome.reason}")
             case _:
