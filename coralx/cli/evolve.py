@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from coralx import api
-from coralx.cli.resuming import resumed_config
+from coralx.cli.resuming import offered, resumed_config
 from coralx.cli.shared import (
     Overrides,
     errors_naming,
@@ -89,9 +89,11 @@ def command(
         settings.append("runtime.verify_front=true")
     if seed is not None:
         settings.append(f"experiment.seed={seed}")
+    if resume is not None and name is not None:
+        raise UsageError("--name starts a new run, --resume goes on with one", "Leave one out.")
+    if resume is None and config_path is not None:
+        resume = offered(name, config_path, settings, console, quiet=quiet)
     if resume is not None:
-        if name is not None:
-            raise UsageError("--name starts a new run, --resume goes on with one", "Leave one out.")
         layout = find_run(resume)
         config = resumed_config(layout, config_path, settings, mode, backend)
         outcome = api.resume(layout, config, view)

@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+import typer
+from rich.console import Console
 
 from coralx import api
 from coralx.cli.shared import errors_naming, known_backend
 from coralx.config import Config, load_config
 from coralx.config.compare import MAY_DIFFER, contradictions
 from coralx.config.modes import Mode, mode_of, resolve_mode
-from coralx.errors import UsageError
+from coralx.errors import CoralXError, UsageError
 from coralx.run.history import History
-from coralx.run.layout import RunLayout
+from coralx.run.layout import RUNS, RunLayout, is_run, refuse_taken
 from coralx.run.ledger import Ledger
 from coralx.training.backend import settled
+
+
+def offered(
+    name: str | None, path: Path, settings: list[str], console: Console, *, quiet: bool
+) -> str | None:
+    """The run of that name, or an unfinished one of the config's, if the user wants to go on with
+    it; None for a new one. Asks on a terminal only; elsewhere an unfinished run is mentioned.
+
+    Raises UsageError where a chosen name is taken and its run not wanted.
+    """
+    wanted = name or load_config(path, settings).experiment.name
+    layout = RunLayout(RUNS / wanted)
+    if not is_run(layout.root) or (name is None and not _is_unfinished(layout)):
+        return None
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        state = "is unfinished" if _is_unfinished(layout) else "exists already"
+        if typer.confirm(f"Run {wanted!r} {state}. Go on with it?", default=True):
+            return wanted
+    elif name is None and not quiet:
+        console.print(
+            f"run {wanted!r} is unfinished; coralx evolve --resume {wanted} goes on with it",
+            soft_wrap=True,
+            highlight=False,
+        )
+    if name is not None:
+        refuse_taken(name)
+    return None
+
+
+def _is_unfinished(layout: RunLayout) -> bool:
+    """Whether a run has begun there and not ended, as far as its ledger can be read."""
+    try:
+        return History(Ledger.read_events(layout.ledger)).completed is None
+    except CoralXError:
+        return False
 
 
 def resumed_config(
