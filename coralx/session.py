@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from coralx.config import Config, dump_yaml, load_config
 from coralx.config.modes import mode_of
-from coralx.errors import DamagedRunError, Interrupted, UsageError
+from coralx.errors import DamagedRunError, Interrupted, SetupError, UsageError
 from coralx.events import Event, RunCompleted, RunResumed, RunStarted, WorkerStarted, WorkerStopped
 from coralx.execution.executor import Executor, Signal
 from coralx.execution.inprocess import InProcessExecutor
@@ -23,12 +23,12 @@ from coralx.report.live import Silent, View
 from coralx.report.summary import pareto_csv, summarise
 from coralx.run.allowance import Allowance
 from coralx.run.beside import wants_more
-from coralx.run.checkpoints import hand_over
+from coralx.run.checkpoints import hand_over, sweep
 from coralx.run.engine import Engine
 from coralx.run.environment import hardware, versions
 from coralx.run.finale import front_of
 from coralx.run.history import History
-from coralx.run.layout import RunLayout, refuse_taken
+from coralx.run.layout import RunLayout, is_run, refuse_taken
 from coralx.run.ledger import FORMAT, Ledger
 from coralx.run.lock import claiming, owning
 from coralx.run.usage import gpus_in_use, machine_use
@@ -61,6 +61,9 @@ class _Session:
             self.view.on_signal(signal)
         elif self.ledger is None:
             self._waiting.append(signal)
+        elif isinstance(signal, WorkerStopped):
+            with suppress(SetupError):  # a goodbye must not hide why the run ends
+                self.ledger.append(signal)
         else:
             self.ledger.append(signal)
 
@@ -96,6 +99,7 @@ def start(
         layout = stack.enter_context(
             claiming(name or config.experiment.name, chosen=name is not None)
         )
+        stack.callback(sweep, layout)  # after the workers
         stack.callback(executor.close)  # the workers' last words come while the run is still ours
         stack.enter_context(_resumable(layout))
         write_atomically(layout.config, dump_yaml(config))
@@ -126,8 +130,10 @@ def go_on(
     config = config or run_config(layout)
     began = time.monotonic()
     with ExitStack() as stack:
-        stack.enter_context(owning(layout))
         stack.enter_context(_resumable(layout))
+        stack.enter_context(owning(layout))
+        sweep(layout)
+        stack.callback(sweep, layout)  # after the workers
         ledger = Ledger(layout.ledger)
         history = History(ledger)
         last = config.hyperband_config.training_stages[-1].name
@@ -205,14 +211,20 @@ def _unstarted() -> Iterator[None]:
 
 @contextmanager
 def _resumable(layout: RunLayout) -> Iterator[None]:
-    """Turn Ctrl-C into an error that says how to go on."""
+    """Have Ctrl-C, and what the environment does not allow, say how to go on."""
+    go_on = f"coralx evolve --resume {layout.shortest_name}"
     try:
         yield
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted; everything that was completed is in {layout.root}",
-            f"Go on with: coralx evolve --resume {layout.shortest_name}",
+            f"Go on with: {go_on}",
         ) from None
+    except SetupError as error:
+        following = f"Nothing is lost: then go on with {go_on}"
+        if not is_run(layout.root):
+            following = "Nothing was trained yet: then start again."
+        raise SetupError(error.message, f"{error.hint} {following}".lstrip()) from error
 
 
 def _drive(

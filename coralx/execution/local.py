@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from coralx.config.schema import Config
 from coralx.devices import VARIABLE
-from coralx.errors import WorkerError
+from coralx.errors import SetupError, WorkerError
 from coralx.events import WorkerStarted, WorkerStopped
 from coralx.execution.executor import Listener, Outcome, Task, task_name
 from coralx.execution.messages import (
@@ -170,6 +170,8 @@ class LocalExecutor:
                 worker.send(self._prepare(settings.precision, settings.threads_per_worker))
             case Ready():
                 self._welcome(worker, reply)
+            case Failed(known=True, error="SetupError"):  # another worker would meet the same
+                raise SetupError(reply.message, reply.hint)
             case Failed():
                 yield from self._replace(worker, f"{reply.error}: {reply.message}", reply.traceback)
             case None:

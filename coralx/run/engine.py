@@ -24,9 +24,10 @@ from coralx.run.checkpoints import is_intact, prune
 from coralx.run.comparison import compare
 from coralx.run.convergence import has_stalled
 from coralx.run.decisions import decide_stage
-from coralx.run.finale import default_finisher, front_of, measure
+from coralx.run.finale import front_of, measure
 from coralx.run.history import History
 from coralx.run.jobs import JobMaker
+from coralx.run.keeping import needed_checkpoints
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
 from coralx.run.population import Population
@@ -251,30 +252,10 @@ class Engine:
         return is_intact(self.layout, genome, stage.name)
 
     def _prune(self, under_way: Sequence[Job] = ()) -> None:
-        """Drop checkpoints that neither resume, inheritance nor front can need, nor what is trained
-        beside it, nor a job that is under way."""
+        """Drop the checkpoints that nothing can need any more."""
         if self.layout is None or self.config.runtime.keep_checkpoints == "all":
             return
-        living = self._living() | set(self.front())
-        default = default_finisher(self.config, self.history, self.timetable.last)
-        living.update([default] if default else [])
-        last = {genome: self.history.last_result(genome) for genome in living}
-        needed = {(genome, result.stage) for genome, result in last.items() if result}
-        sources = [Path(source) for job in under_way for source in job.sources]
-        needed |= {(source.parent.name, source.name) for source in sources}
-        at_work = {job.genome.id for job in under_way}
-        prune(self.layout, needed | self.history.beside.keys(), at_work)
-
-    def _living(self) -> set[str]:
-        """Genomes that may still train, or be a parent."""
-        history = self.history
-        if self.is_asynchronous and not self.is_exhausted:
-            unborn = [g for g in history.genomes.values() if history.last_result(g.id) is None]
-            going_on = {genome for genome in history.genomes if not history.is_taken_out(genome)}
-            parents = {parent for genome in unborn for parent in genome.donors}
-            return going_on | parents
-        generation = max(history.generations)
-        if generation in history.populations:
-            return set(history.populations[generation])
-        newborn = {genome.id for genome in history.generations[generation]}
-        return newborn | set(history.populations.get(generation - 1, ()))
+        needed = needed_checkpoints(
+            self.config, self.history, under_way, is_exhausted=self.is_exhausted
+        )
+        prune(self.layout, needed, {job.genome.id for job in under_way})

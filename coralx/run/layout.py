@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from coralx.errors import UsageError
+from coralx.files import TEMPORARY
 
 RUNS = Path("runs")
 
@@ -35,6 +36,11 @@ class RunLayout:
 
     def best_adapter(self, genome: str) -> Path:
         return self.best / genome
+
+    def half_written(self) -> list[Path]:
+        """Temporary files and folders, whoever writes them or has left them."""
+        folders = (self.root, self.best, self.test_scores, *self.checkpoints.glob("*"))
+        return sorted(path for folder in folders for path in folder.glob(TEMPORARY))
 
     @property
     def shortest_name(self) -> str:

@@ -7,12 +7,12 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from filelock import FileLock, Timeout
 
 from coralx.errors import SetupError, UsageError
-from coralx.files import write_atomically
+from coralx.files import storing, write_atomically
 from coralx.run.layout import RUNS, RunLayout, is_run, refuse_taken
 
 
@@ -43,10 +43,8 @@ def claiming(name: str, *, chosen: bool) -> Iterator[RunLayout]:
             if chosen:
                 refuse_taken(name)
             continue
-        try:
+        with storing(layout.root):
             layout.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SetupError(f"{layout.root}: cannot be made ({error.strerror})") from None
         lock = _try_to_lock(layout)
         if lock is None or is_run(layout.root):  # another process was quicker
             if lock is not None:
@@ -62,11 +60,10 @@ def claiming(name: str, *, chosen: bool) -> Iterator[RunLayout]:
 def _try_to_lock(layout: RunLayout) -> FileLock | None:
     lock = FileLock(layout.lock, timeout=0)
     try:
-        lock.acquire()
+        with storing(layout.lock):
+            lock.acquire()
     except Timeout:
         return None
-    except OSError as error:
-        raise SetupError(f"{layout.lock}: cannot be locked ({error.strerror})") from None
     return lock
 
 
@@ -78,7 +75,8 @@ def _held(layout: RunLayout, lock: FileLock) -> Iterator[None]:
         write_atomically(layout.owner, json.dumps(owner) + "\n")
         yield
     finally:
-        layout.owner.unlink(missing_ok=True)
+        with suppress(OSError):  # a note without a lock says nothing
+            layout.owner.unlink(missing_ok=True)
         lock.release()
 
 
