@@ -11,6 +11,7 @@ from typing import Any
 
 from coralx.config import Config, dump_yaml, load_config
 from coralx.config.modes import mode_of
+from coralx.disk import require_room
 from coralx.errors import DamagedRunError, Interrupted, SetupError, UsageError
 from coralx.events import Event, RunCompleted, RunResumed, RunStarted, WorkerStarted, WorkerStopped
 from coralx.execution.executor import Executor, Signal
@@ -96,6 +97,7 @@ def start(
         session = _Session(stack.enter_context(view or Silent()))
         session.view.begin(config)
         facts = _started(executor, config, choice, None, session)
+        _warn_of_disk(session, require_room(config, facts.footprint))
         layout = stack.enter_context(
             claiming(name or config.experiment.name, chosen=name is not None)
         )
@@ -149,9 +151,15 @@ def go_on(
         settings = _settings_again(config, history.started.settings)
         facts = _started(executor, config, choice, settings, session)
         _require_same_facts(facts, history.started.facts, layout)
+        _warn_of_disk(session, require_room(config, facts.footprint, layout))
         seconds = round(time.monotonic() - began, 3)
         session.open(ledger, RunResumed(seconds, executor.settings.workers))
         return _drive(config, facts, executor, session, layout, drive, ())
+
+
+def _warn_of_disk(session: _Session, warning: str | None) -> None:
+    if warning is not None:
+        session.view.on_signal(f"warning: {warning}")
 
 
 def _require_same_facts(now: Facts, then: Facts, layout: RunLayout) -> None:

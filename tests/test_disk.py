@@ -6,19 +6,22 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from bad_disk import FILLER
-from factories import simulated_config
+from factories import make_config, simulated_config
 
 from coralx import api
-from coralx.config import dump_yaml
+from coralx.config import Config, dump_yaml
+from coralx.disk import require_room
+from coralx.errors import SetupError
 from coralx.events import (
     Event,
     GenerationCompleted,
@@ -27,8 +30,13 @@ from coralx.events import (
     StageCompleted,
     StageDecided,
 )
+from coralx.execution.executor import Signal
+from coralx.facts import Footprint
+from coralx.report.live import Silent
+from coralx.requirements import disk_need
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
+from coralx.training.memory import gib
 
 BAD_DISK = Path(__file__).with_name("bad_disk.py")
 DECISIONS = (GenerationStarted, StageDecided, GenerationCompleted, RunCompleted)
@@ -202,6 +210,136 @@ def test_a_full_disk_refuses_a_resume_and_leaves_all_as_it_was(
     assert_same_end(run, whole)
 
 
+# -- is there room at all? -------------------------------------------------------------------------
+
+FOOTPRINT = Footprint(
+    base_parameters=1000,
+    base_bytes=4000,
+    hidden_size=100,
+    intermediate_size=400,
+    layers=1,
+    linear=(("q_proj", 100, 100), ("v_proj", 100, 100)),
+)
+SPACE = {"rank": {"choices": [2, 8]}, "target_modules": {"choices": [["q_proj"], "all-linear"]}}
+SMALL, LARGE = 2 * 200 * 12, 8 * 400 * 12
+"""Bytes of the smallest and the largest checkpoint, of which a third are weights."""
+
+
+def sized(**sections: Any) -> Config:
+    evolution = {"population_size": 4, "generations": 1}
+    return make_config(**{"search_space": SPACE, "evolution": evolution, **sections})
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    def leave(size: int) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size))
+
+    return leave
+
+
+def test_less_than_the_first_generation_is_refused_with_both_figures(
+    free: Callable[[int], None],
+) -> None:
+    least = 4 * SMALL + SMALL // 3
+    free(least - 1)
+    with pytest.raises(SetupError) as caught:
+        require_room(sized(), FOOTPRINT)
+    assert caught.value.exit_code == 4
+    assert f"at least {gib(least)}" in caught.value.message
+    assert f"{gib(least - 1)} are free" in caught.value.message
+    assert "population_size" in caught.value.hint
+    free(least)
+    assert "up to" in str(require_room(sized(), FOOTPRINT))
+
+
+def test_less_than_all_may_take_is_a_warning(free: Callable[[int], None]) -> None:
+    most = disk_need(sized(), FOOTPRINT).most
+    assert most == 8 * LARGE + 4 * LARGE // 3
+    free(most - 1)
+    assert f"up to {gib(most)}" in str(require_room(sized(), FOOTPRINT))
+    free(most)
+    assert require_room(sized(), FOOTPRINT) is None
+    free(0)
+    assert require_room(sized(), None) is None  # nothing is trained
+
+
+def test_ranks_that_grow_begin_small() -> None:
+    grows = sized(hyperband_config={"rank_growth": "published"})
+    assert 2 * disk_need(grows, FOOTPRINT).least == disk_need(sized(), FOOTPRINT).least
+
+
+def test_a_resumed_run_needs_what_it_has_not_written_yet(
+    free: Callable[[int], None], tmp_path: Path
+) -> None:
+    layout = RunLayout(tmp_path)
+    most = disk_need(sized(), FOOTPRINT).most
+    folder = layout.checkpoint("a", "S0")
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_bytes(bytes(LARGE))
+    free(most - LARGE)
+    assert require_room(sized(), FOOTPRINT, layout) is None
+    free(most - LARGE - 1)
+    assert require_room(sized(), FOOTPRINT, layout) is not None
+    free(SMALL - 1)
+    with pytest.raises(SetupError):
+        require_room(sized(), FOOTPRINT, layout)
+
+
+@dataclass
+class Counting(Silent):
+    """Counts the checkpoints while they are at their most: when a stage is decided."""
+
+    checkpoints: Path
+    most: int = 0
+    said: list[str] = field(default_factory=list)
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, StageDecided):
+            self.most = max(self.most, len(list(self.checkpoints.glob("*/*"))))
+
+    def on_signal(self, signal: Signal) -> None:
+        self.said += [signal] if isinstance(signal, str) else []
+
+
+@pytest.mark.parametrize("generations", [1, 3])
+@pytest.mark.parametrize("keep", ["needed", "all"])
+def test_no_run_keeps_more_checkpoints_than_the_estimate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str, generations: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = simulated_config(
+        evolution={"population_size": 6, "generations": generations},
+        runtime={"backend": "simulated", "keep_checkpoints": keep},
+    )
+    view = Counting(tmp_path / "runs" / "sim" / "checkpoints")
+    api.evolve(config, "sim", view)
+    estimate = disk_need(config, FOOTPRINT).checkpoints
+    assert 0.7 * estimate <= view.most <= estimate
+
+
+def test_a_warning_of_the_disk_reaches_the_view(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("coralx.session.require_room", lambda *_: "little room")
+    view = Counting(tmp_path)
+    api.evolve(simulated_config(), "sim", view)
+    assert "warning: little room" in view.said
+
+
+def test_a_disk_too_small_for_the_first_generation_is_refused_before_a_folder_is_made(
+    tmp_path: Path, tiny_config: dict[str, Any]
+) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_config))
+    with tmpfs(tmp_path / "small", "20k") as folder:
+        output = coralx(folder, "evolve", str(path), code=4)
+        assert "at least 0.0 MiB" in output
+        assert f"are free on the disk of {folder}/runs" in output
+        assert list(folder.iterdir()) == []
+
+
 # -- with real adapters: in a worker's process -----------------------------------------------------
 
 
@@ -222,9 +360,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_search: dict[str, Any
 REAL_CASES = [
     ("12000", "begin", "checkpoints/"),  # less than the larger of an adapter's files
     ("full", "StageDecided", "checkpoints/"),
-    ("full", "FrontMeasured", "scores/"),
-    ("full", "RunCompleted", "best/"),
-    ("1500", "RunCompleted", "best/"),
+    pytest.param("full", "FrontMeasured", "scores/", marks=pytest.mark.slow),
+    pytest.param("full", "RunCompleted", "best/", marks=pytest.mark.slow),
+    pytest.param("1500", "RunCompleted", "best/", marks=pytest.mark.slow),
 ]
 
 
