@@ -210,6 +210,13 @@ def test_a_full_disk_refuses_a_resume_and_leaves_all_as_it_was(
     assert_same_end(run, whole)
 
 
+def test_doctor_checks_a_run_on_a_read_only_disk(disk: Path, config: str) -> None:
+    coralx(disk, "evolve", config, "--quiet")
+    remount(disk, "ro")
+    assert "Sound." in coralx(disk, "doctor", "sim")
+    remount(disk, "rw")
+
+
 # -- is there room at all? -------------------------------------------------------------------------
 
 FOOTPRINT = Footprint(

@@ -76,6 +76,17 @@ def find_run(name: str) -> RunLayout:
     raise UsageError(f"{name!r} is neither a run folder nor a run under runs/", listed)
 
 
+def find_remains(name: str) -> RunLayout:
+    """As `find_run`, and also what is left of a run that has lost its ledger. Raises UsageError."""
+    try:
+        return find_run(name)
+    except UsageError:
+        for layout in (RunLayout(Path(name)), RunLayout(RUNS / name)):
+            if any(p.exists() for p in (layout.config, layout.ledger, layout.checkpoints)):
+                return layout
+        raise
+
+
 def latest_run(name: str) -> RunLayout:
     """The newest run called `name` or `name-<number>`. Raises UsageError if there is none."""
     pattern = re.compile(rf"{re.escape(name)}(-\d+)?")

@@ -57,6 +57,23 @@ def claiming(name: str, *, chosen: bool) -> Iterator[RunLayout]:
         return
 
 
+def holder(layout: RunLayout) -> str | None:
+    """The process that holds the run's lock, by pid and host; None where none does, or the system
+    does not tell. Nothing is written: a shared lock is tried on the file as it is."""
+    try:
+        import fcntl  # POSIX alone has it
+    except ImportError:
+        return None
+    try:
+        with layout.lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _owner(layout)
+    except OSError:  # no such file
+        return None
+    return None
+
+
 def _try_to_lock(layout: RunLayout) -> FileLock | None:
     lock = FileLock(layout.lock, timeout=0)
     try:
