@@ -24,7 +24,7 @@ from coralx.report.soundness import examine, is_damaged
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
 from coralx.run.lock import owning
-from coralx.run.soundness import Finding
+from coralx.run.readable import Finding
 
 
 @pytest.fixture(autouse=True)

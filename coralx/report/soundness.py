@@ -15,16 +15,8 @@ from coralx.disk import free_bytes, require_room
 from coralx.errors import SetupError
 from coralx.report.summary import pareto_csv, summarise
 from coralx.run.layout import RunLayout
-from coralx.run.soundness import (
-    Finding,
-    Readable,
-    State,
-    at_work,
-    checkpoints,
-    handed_over,
-    read_run,
-    scores,
-)
+from coralx.run.readable import Finding, Readable, State, read_run
+from coralx.run.soundness import at_work, checkpoints, handed_over, scores
 from coralx.training.memory import gib
 
 COLOURS: dict[State, str] = {"ok": "green", "notice": "yellow", "damaged": "bold red"}

@@ -53,15 +53,10 @@ def sweep(layout: RunLayout) -> None:
 
 
 def hand_over(layout: RunLayout, front: Sequence[str], last_stage: str) -> None:
-    """Copy the front's adapters into `best/`, and remove what is no longer on the front.
+    """Copy the front's adapters into `best/`, then remove what is no longer on the front.
 
     Raises DamagedRunError for a checkpoint that is not whole, SetupError where the storage refuses.
     """
-    if layout.best.is_dir():
-        with storing(layout.best):
-            for folder in list(layout.best.iterdir()):
-                if folder.name not in front:
-                    shutil.rmtree(folder)
     for genome in front:
         source = layout.checkpoint(genome, last_stage)
         if not (source / ADAPTER_FILES[0]).is_file():
@@ -75,6 +70,11 @@ def hand_over(layout: RunLayout, front: Sequence[str], last_stage: str) -> None:
                 shutil.copyfile(source / name, target / name)
 
         write_folder(layout.best_adapter(genome), copy)
+    if layout.best.is_dir():
+        with storing(layout.best):
+            for folder in list(layout.best.iterdir()):
+                if folder.name not in front:
+                    shutil.rmtree(folder)
 
 
 def is_handed_over(layout: RunLayout, genome: str, last_stage: str) -> bool:
