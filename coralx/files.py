@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
+from safetensors import SafetensorError
 
 from coralx.errors import DamagedRunError, SetupError
 
 MANIFEST = "manifest.json"
+
+TEMPORARY = ".*.tmp"
+"""Names of what is being written, and of what a killed process left half-written."""
+
+_WAYS_OUT = {
+    errno.ENOSPC: "Make room on its file system.",
+    errno.EDQUOT: "Make room within the quota.",
+    errno.EFBIG: "Lift the limit on the size of files (ulimit -f), or the file system's own.",
+    errno.EROFS: "Make its file system writable.",
+    errno.EACCES: "Mend its permissions.",
+    errno.EPERM: "Mend its permissions.",
+}
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn what the storage refuses while `path` is written into a SetupError that names it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number = _error_number(error)
+        if number is None:
+            raise
+        raise SetupError(
+            f"{path}: cannot be written ({os.strerror(number)})",
+            _WAYS_OUT.get(number, "Mend that."),
+        ) from error
+
+
+def _error_number(error: Exception) -> int | None:
+    """The system's number of an error; safetensors has it in its message only."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def cache_folder() -> Path:
@@ -60,49 +99,51 @@ def fsync_file(path: Path) -> None:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace `path` by `content` (text as UTF-8); whoever reads it sees the old content or the
-    new, never half."""
+    new, never half. Raises SetupError where the storage refuses it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_directory(path.parent)
+    with storing(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):  # a file system that has become read-only keeps it
+                temporary.unlink(missing_ok=True)
+            raise
+        fsync_directory(path.parent)
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Make the folder `path` by `fill(temporary folder)`, with a manifest written last.
 
-    The manifest holds the SHA-256 of each file. An older folder of that name is replaced.
+    The manifest holds the SHA-256 of each file. An older folder of that name is replaced. Raises
+    SetupError where the storage refuses it.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        fill(temporary)
-        names = sorted(file.name for file in temporary.iterdir())
-        for name in names:
-            fsync_file(temporary / name)
-        digests = {name: sha256_of(temporary / name) for name in names}
-        write_atomically(temporary / MANIFEST, json.dumps(digests, indent=2) + "\n")
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-    except BaseException:
+    with storing(path):
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    fsync_directory(path.parent)
+        try:
+            temporary.mkdir(parents=True)
+            fill(temporary)
+            names = sorted(file.name for file in temporary.iterdir())
+            digests = {name: sha256_of(temporary / name) for name in names}
+            text = json.dumps(digests, indent=2) + "\n"
+            (temporary / MANIFEST).write_text(text, encoding="utf-8")
+            for name in (*names, MANIFEST):
+                fsync_file(temporary / name)
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        fsync_directory(path.parent)
 
 
-def verify_folder(path: Path) -> None:
-    """Check every file of `path` against its manifest.
-
-    Raises DamagedRunError naming the first file that is missing or differs.
-    """
+def manifest_of(path: Path) -> dict[str, str]:
+    """What the manifest of a folder says: its files with their SHA-256. Raises DamagedRunError."""
     manifest = path / MANIFEST
     try:
         digests = json.loads(manifest.read_text(encoding="utf-8"))
@@ -112,7 +153,15 @@ def verify_folder(path: Path) -> None:
         raise DamagedRunError(f"{manifest}: not valid JSON ({error})") from None
     if not isinstance(digests, dict):
         raise DamagedRunError(f"{manifest}: not a list of files with their checksums")
-    for name, digest in digests.items():
+    return digests
+
+
+def verify_folder(path: Path) -> None:
+    """Check every file of `path` against its manifest.
+
+    Raises DamagedRunError naming the first file that is missing or differs.
+    """
+    for name, digest in manifest_of(path).items():
         file = path / name
         if not file.is_file():
             raise DamagedRunError(f"{file}: missing")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from coralx.config import Config
 from coralx.facts import Footprint
 from coralx.genomes import Genes
 from coralx.schedule.brackets import brackets_of, cohort_sizes
+from coralx.schedule.growth import growth_of, shape_at
 from coralx.schedule.stages import is_asynchronous, schedule_of
 from coralx.search.space import Continuous, Gene, Integer, Space, space_of
 from coralx.training.memory import adapter_parameters, least_bytes, likely_bytes
@@ -39,7 +40,8 @@ class Need:
 class Requirements:
     """`capacity_bytes` is the device's memory (0: it does not tell), `together` how many genomes of
     the largest size fit beside one base, a batch each. `disk_bytes` is what `checkpoints` of that
-    size and the front's adapters take at most."""
+    size and the front's adapters take at most, `least_disk_bytes` what the first generation alone
+    takes if all of it is of the smallest size."""
 
     base: str
     base_parameters: int
@@ -50,6 +52,19 @@ class Requirements:
     together: int
     checkpoints: int
     disk_bytes: int
+    least_disk_bytes: int
+
+
+@dataclass(frozen=True)
+class DiskNeed:
+    """Bytes that a run's checkpoints and `best/` take on disk: `least` if every genome is of the
+    smallest size and the search ends with its first generation, `most` if every one is of the
+    largest. `one` is the smallest checkpoint, `checkpoints` the most that lie there at once."""
+
+    least: int
+    most: int
+    one: int
+    checkpoints: int
 
 
 def requirements_of(config: Config, footprint: Footprint, capacity: int) -> Requirements:
@@ -58,8 +73,7 @@ def requirements_of(config: Config, footprint: Footprint, capacity: int) -> Requ
     small, large = _extremes(space_of(config), footprint, length)
     smallest, largest = (_need(footprint, genes, length, capacity) for genes in (small, large))
     left = capacity - footprint.base_bytes
-    checkpoints, front = _kept(config), config.evolution.population_size
-    disk = checkpoints * (WEIGHT_BYTES + STATE_BYTES) + front * WEIGHT_BYTES
+    disk = disk_need(config, footprint)
     return Requirements(
         base=str(config.model.base),
         base_parameters=footprint.base_parameters,
@@ -68,8 +82,25 @@ def requirements_of(config: Config, footprint: Footprint, capacity: int) -> Requ
         smallest=smallest,
         largest=largest,
         together=max(0, left // (largest.likely_bytes - footprint.base_bytes)),
+        checkpoints=disk.checkpoints,
+        disk_bytes=disk.most,
+        least_disk_bytes=disk.least,
+    )
+
+
+def disk_need(config: Config, footprint: Footprint) -> DiskNeed:
+    """What a run will need on disk, from its config and the sizes of its base."""
+    small, large = _extremes(space_of(config), footprint, config.model.max_length)
+    shape = shape_at(small, growth_of(config.hyperband_config), 0)  # before its rank grows
+    small = replace(small, rank=shape.rank)
+    least, most = (adapter_parameters(footprint, genes) for genes in (small, large))
+    checkpoints, population = _kept(config), config.evolution.population_size
+    whole = WEIGHT_BYTES + STATE_BYTES
+    return DiskNeed(
+        least=least * (population * whole + WEIGHT_BYTES),
+        most=most * (checkpoints * whole + population * WEIGHT_BYTES),
+        one=least * whole,
         checkpoints=checkpoints,
-        disk_bytes=largest.parameters * disk,
     )
 
 
@@ -103,11 +134,19 @@ def _kept(config: Config) -> int:
     """The most checkpoints that lie on disk at once, if no stop rule takes a genome out."""
     evolution, schedule = config.evolution, config.hyperband_config
     stages, brackets = schedule_of(schedule), brackets_of(schedule)
-    generations = range(evolution.generations)
-    copies = int(evolution.pbt_quantile * evolution.population_size) * (len(stages) - 1)
+    births = [evolution.births(generation) for generation in range(evolution.generations)]
+    sizes = [cohort_sizes(stages, born, brackets) for born in births]
+    beside = len(stages) if config.runtime.baseline else 0
+    beside += evolution.population_size * len(stages) if config.runtime.verify_front else 0
     if config.runtime.keep_checkpoints == "all":
-        sizes = [cohort_sizes(stages, evolution.births(g), brackets) for g in generations]
-        return sum(sum(cohort) for cohort in sizes)
+        return sum(sum(cohort) for cohort in sizes) + beside
     if is_asynchronous(schedule):  # whoever may still go on
-        return sum(evolution.births(generation) for generation in generations)
-    return evolution.population_size + evolution.births(1) + copies  # parents and newborns
+        return sum(births) + beside
+    copies = int(evolution.pbt_quantile * evolution.population_size) * (len(stages) - 1)
+    at_once = [
+        (evolution.population_size if generation else 0)  # the parents
+        + births[generation]
+        + max(sizes[generation][1:], default=0)  # those of the stage before go once it is decided
+        for generation in range(min(2, evolution.generations))
+    ]
+    return max(at_once) + copies + beside

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,8 @@ from coralx.config import Config, dump_yaml, load_config, parse_config
 from coralx.config.compare import MAY_DIFFER, contradictions
 from coralx.config.loading import overridden
 from coralx.config.modes import mode_of
-from coralx.errors import DamagedRunError, Interrupted, UsageError
+from coralx.disk import require_room
+from coralx.errors import DamagedRunError, Interrupted, SetupError, UsageError
 from coralx.events import Event, RunCompleted, RunResumed, RunStarted, WorkerStarted, WorkerStopped
 from coralx.execution.executor import Executor, Signal
 from coralx.execution.inprocess import InProcessExecutor
@@ -26,13 +27,13 @@ from coralx.report.live import Silent, View
 from coralx.report.summary import pareto_csv, summarise
 from coralx.run.allowance import Allowance
 from coralx.run.beside import wants_more
-from coralx.run.checkpoints import can_hand_over, hand_over
+from coralx.run.checkpoints import can_hand_over, hand_over, sweep
 from coralx.run.convergence import has_stalled
 from coralx.run.engine import Engine
 from coralx.run.environment import hardware, versions
 from coralx.run.finale import front_of
 from coralx.run.history import History
-from coralx.run.layout import RunLayout, refuse_taken
+from coralx.run.layout import RunLayout, is_run, refuse_taken
 from coralx.run.ledger import FORMAT, Ledger
 from coralx.run.lock import claiming, owning
 from coralx.run.usage import gpus_in_use, machine_use
@@ -65,6 +66,9 @@ class _Session:
             self.view.on_signal(signal)
         elif self.ledger is None:
             self._waiting.append(signal)
+        elif isinstance(signal, WorkerStopped):
+            with suppress(SetupError):  # a goodbye must not hide why the run ends
+                self.ledger.append(signal)
         else:
             self.ledger.append(signal)
 
@@ -97,9 +101,11 @@ def start(
         session = _Session(stack.enter_context(view or Silent()))
         session.view.begin(config)
         facts = _started(executor, config, choice, None, session)
+        _warn_of_disk(session, require_room(config, facts.footprint))
         layout = stack.enter_context(
             claiming(name or config.experiment.name, chosen=name is not None)
         )
+        stack.callback(sweep, layout)  # after the workers
         stack.callback(executor.close)  # the workers' last words come while the run is still ours
         ending.layout = layout
         write_atomically(layout.config, dump_yaml(config))
@@ -132,6 +138,8 @@ def go_on(
     began = time.monotonic()
     with _interruptible(layout) as (_, interruption), ExitStack() as stack:
         stack.enter_context(owning(layout))
+        sweep(layout)
+        stack.callback(sweep, layout)  # after the workers
         ledger = Ledger(layout.ledger)
         history = History(ledger)
         write_atomically(layout.config, dump_yaml(config))
@@ -146,6 +154,7 @@ def go_on(
         settings = _settings_again(config, history.started.settings)
         facts = _started(executor, config, choice, settings, session)
         _require_same_facts(facts, history.started.facts, layout)
+        _warn_of_disk(session, require_room(config, facts.footprint, layout))
         seconds = round(time.monotonic() - began, 3)
         workers, values = executor.settings.workers, config.model_dump(mode="json")
         session.open(ledger, RunResumed(seconds, workers, values))
@@ -163,6 +172,11 @@ def _is_finished(config: Config, history: History, layout: RunLayout) -> bool:
     if wants_generations and not has_stalled(config, history, last):
         return False
     return all(can_hand_over(layout, genome, last) for genome in history.completed.front)
+
+
+def _warn_of_disk(session: _Session, warning: str | None) -> None:
+    if warning is not None:
+        session.view.on_signal(f"warning: {warning}")
 
 
 def _require_same_facts(now: Facts, then: Facts, layout: RunLayout) -> None:
@@ -214,32 +228,43 @@ def _started(
 
 @dataclass
 class _Ending:
-    """What an interruption leaves behind: nothing, or a run that can be resumed."""
+    """What an early end leaves behind: nothing, or a run that can be resumed."""
 
     layout: RunLayout | None = None
 
-    def error(self) -> Interrupted:
+    @property
+    def way_on(self) -> str:
+        """How to go on, in a sentence; nothing where there is no run folder yet."""
+        if self.layout is None:
+            return ""
+        if not is_run(self.layout.root):
+            return "Nothing was trained yet: start again."
+        return f"Nothing is lost: go on with coralx evolve --resume {self.layout.shortest_name}"
+
+    def interrupted(self) -> Interrupted:
         if self.layout is None:
             return Interrupted("interrupted before anything was trained; no run was made")
         return Interrupted(
-            f"interrupted; everything that was completed is in {self.layout.root}",
-            f"Go on with: coralx evolve --resume {self.layout.shortest_name}",
+            f"interrupted; everything that was completed is in {self.layout.root}", self.way_on
         )
 
     def last_words(self) -> str:
-        error = self.error()
+        error = self.interrupted()
         return f"{error.message}\n{error.hint}".strip()
 
 
 @contextmanager
 def _interruptible(layout: RunLayout | None = None) -> Iterator[tuple[_Ending, Interruption]]:
-    """Turn Ctrl-C, SIGTERM and SIGHUP into an error that says how to go on, within seconds."""
+    """Turn Ctrl-C, SIGTERM and SIGHUP into an error, within seconds; have it, and what the
+    environment does not allow, say how to go on."""
     ending, interruption = _Ending(layout), Interruption()
     try:
         with heeding(interruption, ending.last_words):
             yield ending, interruption
     except KeyboardInterrupt:
-        raise ending.error() from None
+        raise ending.interrupted() from None
+    except SetupError as error:
+        raise SetupError(error.message, f"{error.hint} {ending.way_on}".strip()) from error
 
 
 def _drive(

@@ -186,10 +186,11 @@ def test_disk_counts_the_checkpoints_that_are_kept() -> None:
     sections = {"evolution": {"population_size": 8, "generations": 3}}
     needed = needs(GIB, **sections)
     kept = needs(GIB, **sections, runtime={"keep_checkpoints": "all"})
-    assert needed.checkpoints == 16
+    assert needed.checkpoints == 24  # parents, newborns, and these once more a stage further
     assert kept.checkpoints > 3 * 8
     parameters = needed.largest.parameters
-    assert needed.disk_bytes == parameters * (16 * 12 + 8 * 4)
+    assert needed.disk_bytes == parameters * (24 * 12 + 8 * 4)
+    assert needed.least_disk_bytes == needed.smallest.parameters * (8 * 12 + 4)
 
 
 @pytest.fixture(scope="module")

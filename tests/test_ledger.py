@@ -298,8 +298,9 @@ def test_failed_atomic_write_leaves_the_old_file(
     with pytest.raises(UnicodeEncodeError):
         write_atomically(path, "half, then \ud800")
     monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(SetupError, match=r"a\.json: cannot be written \(No space") as caught:
         write_atomically(path, "new")
+    assert "Make room" in caught.value.hint
     assert path.read_text(encoding="utf-8") == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 

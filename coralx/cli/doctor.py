@@ -1,4 +1,4 @@
-"""`coralx doctor`: what can this machine do?"""
+"""`coralx doctor`: what can this machine do, and is a run sound?"""
 
 from __future__ import annotations
 
@@ -15,14 +15,21 @@ from coralx.cli.shared import Overrides, errors_naming, output_console, print_js
 from coralx.config import Config, load_config
 from coralx.config.metrics import CAUSAL
 from coralx.diagnosis import diagnose
+from coralx.errors import DamagedRunError, UsageError
 from coralx.execution.executor import Signal
 from coralx.report.doctor import diagnosis_json, print_check, print_diagnosis
+from coralx.report.soundness import examine, findings_json, is_damaged, print_findings
+from coralx.run.layout import RunLayout, find_remains
 
 
 def command(
-    config_path: Annotated[
-        Path | None,
-        typer.Argument(metavar="CONFIG", help="Also say what this YAML config would need."),
+    subject: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CONFIG|RUN",
+            help="Also say what this YAML config would need; or check a run instead: its folder, "
+            "its name under runs/, or latest.",
+        ),
     ] = None,
     gpu_check: Annotated[
         bool,
@@ -42,9 +49,20 @@ def command(
     space need in memory and whether that fits, how many adapters fit beside one base, and what a
     run needs on disk. Only the base's description is read, no weights are loaded.
 
-    Problems are listed with the way out. Exit codes: 0 diagnosed, however weak the machine; 2 a
-    config with mistakes; 4 --gpu-check without a GPU that torch can use.
+    Problems are listed with the way out. With RUN: whether each of its files is as it was written,
+    and the way out where one is not; nothing is changed. Exit codes: 0 diagnosed, however weak the
+    machine, or a sound run; 2 a config with mistakes; 4 --gpu-check without a GPU that torch can
+    use, or a run with damage.
     """
+    if subject is not None and not _is_config(subject):
+        if gpu_check or overrides:
+            raise UsageError(
+                f"{subject!r} is no config file, and --gpu-check and --set are for a config",
+                "To check a run, leave them out.",
+            )
+        _check_run(find_remains(subject), as_json=as_json)
+        return
+    config_path = Path(subject) if subject is not None else None
     if gpu_check:
         require_gpu()
     console = output_console()
@@ -61,6 +79,21 @@ def command(
         print_json(found)
     elif checked is not None:
         print_check(checked, console)
+
+
+def _is_config(subject: str) -> bool:
+    return Path(subject).is_file() or Path(subject).suffix in (".yaml", ".yml")
+
+
+def _check_run(layout: RunLayout, *, as_json: bool) -> None:
+    """Say what was found, and exit with 4 where a file is damaged."""
+    findings = examine(layout)
+    if as_json:
+        print_json(findings_json(layout, findings))
+    else:
+        print_findings(layout, findings, output_console())
+    if is_damaged(findings):
+        raise typer.Exit(DamagedRunError.exit_code)
 
 
 def _checked(config: Config | None, console: Console, *, quiet: bool) -> list[Checked]:

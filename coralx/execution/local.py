@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from coralx.config.schema import Config
 from coralx.devices import VARIABLE
-from coralx.errors import OutOfMemory, WorkerError
+from coralx.errors import SetupError, WorkerError
 from coralx.events import WorkerStarted, WorkerStopped
 from coralx.execution.executor import Listener, Outcome, Task, task_name
 from coralx.execution.messages import (
@@ -221,9 +221,11 @@ class LocalExecutor:
             case Ready():
                 self._lost_starts = 0
                 self._welcome(worker, reply)
-            case Failed(error=OutOfMemory.__name__, message=reason) if worker.task is not None:
+            case Failed(error="OutOfMemory", message=reason) if worker.task is not None:
                 name, worker.task = task_name(worker.task), None
                 yield JobFailed(*name, reason)
+            case Failed(known=True, error="SetupError"):  # another worker would meet the same
+                raise SetupError(reply.message, reply.hint)
             case Failed():
                 yield from self._replace(worker, f"{reply.error}: {reply.message}", reply.traceback)
             case None:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from coralx.errors import DamagedRunError
-from coralx.files import sha256_of, write_atomically
+from coralx.files import sha256_of, storing, write_atomically
 
 Probabilities = NDArray[np.float64]
 """Class probabilities, shape (rows, classes)."""
@@ -35,12 +35,14 @@ class RowScores:
 
 
 def write_scores(path: Path, rows: RowScores) -> str:
-    """Keep the scores at `path`, in float64 as they were computed; returns the file's SHA-256."""
+    """Keep the scores at `path`, in float64 as they were computed; returns the file's SHA-256.
+    Raises SetupError where the storage refuses it."""
     tensors = {"scores": np.ascontiguousarray(rows.scores, dtype=np.float64)}
     if rows.labels is not None:
         tensors["labels"] = np.ascontiguousarray(rows.labels, dtype=np.int64)
     content = save(tensors)
-    path.parent.mkdir(exist_ok=True)
+    with storing(path):
+        path.parent.mkdir(exist_ok=True)
     write_atomically(path, content)
     return hashlib.sha256(content).hexdigest()
 

@@ -82,7 +82,8 @@ def _print_requirements(needs: Requirements, console: Console) -> None:
     console.print(table)
     console.print(
         f"Beside one base fit {needs.together:,} genomes of the largest size, a batch each. Up to "
-        f"{needs.checkpoints} checkpoints take {gib(needs.disk_bytes)} of disk at most.",
+        f"{needs.checkpoints} checkpoints take {gib(needs.disk_bytes)} of disk at most, those of "
+        f"the first generation alone at least {gib(needs.least_disk_bytes)}.",
         soft_wrap=True,
         highlight=False,
     )

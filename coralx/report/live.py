@@ -184,7 +184,9 @@ class LiveTable(Silent):
         self._standings.on_event(event)
 
     def on_signal(self, signal: Signal) -> None:
-        if isinstance(signal, str):
+        if isinstance(signal, str) and signal.startswith("warning:"):
+            self._console.print(signal, style="yellow", markup=False, soft_wrap=True)
+        elif isinstance(signal, str):
             self._note = signal
         elif isinstance(signal, Progress):
             self._standings.on_progress(signal)

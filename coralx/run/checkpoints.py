@@ -1,13 +1,14 @@
-"""Which checkpoints stay, and the front's adapters as they are handed over."""
+"""Checkpoints dropped, and the front's adapters as they are handed over."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Container, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from coralx.errors import DamagedRunError
-from coralx.files import verify_folder, write_folder
+from coralx.files import manifest_of, storing, verify_folder, write_folder
 from coralx.run.layout import RunLayout
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -30,31 +31,44 @@ def prune(
     layout: RunLayout, needed: Collection[tuple[str, str]], at_work: Collection[str] = ()
 ) -> None:
     """Delete every checkpoint but those of the `needed` (genome, stage) pairs, and those of genomes
-    for which a worker is `at_work`: it may be writing one."""
+    for which a worker is `at_work`: it may be writing one. Raises SetupError where that cannot be.
+    """
     if not layout.checkpoints.is_dir():
         return
     for genome in [path for path in layout.checkpoints.iterdir() if path.is_dir()]:
         if genome.name in at_work:
             continue
-        for stage in [path for path in genome.iterdir() if path.is_dir()]:
-            if (genome.name, stage.name) not in needed:
-                shutil.rmtree(stage)
-        if not any(genome.iterdir()):
-            genome.rmdir()
+        with storing(genome):
+            for stage in [path for path in genome.iterdir() if path.is_dir()]:
+                if (genome.name, stage.name) not in needed:
+                    shutil.rmtree(stage)
+            if not any(genome.iterdir()):
+                genome.rmdir()
+
+
+def sweep(layout: RunLayout) -> None:
+    """Remove what killed processes left half-written, as far as that can be."""
+    for path in layout.half_written():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
 
 
 def drop_partials(layout: RunLayout, done: Container[tuple[str, str]]) -> None:
     """Delete what was kept on the way to (genome, stage) pairs that are done."""
     if not layout.partials.is_dir():
         return
-    for genome in list(layout.partials.iterdir()):
-        for stage in list(genome.iterdir()):
-            if (genome.name, stage.name) in done:
-                shutil.rmtree(stage)
-        if not any(genome.iterdir()):
-            genome.rmdir()
-    if not any(layout.partials.iterdir()):
-        layout.partials.rmdir()
+    with storing(layout.partials):
+        for genome in list(layout.partials.iterdir()):
+            for stage in list(genome.iterdir()):
+                if (genome.name, stage.name) in done:
+                    shutil.rmtree(stage)
+            if not any(genome.iterdir()):
+                genome.rmdir()
+        if not any(layout.partials.iterdir()):
+            layout.partials.rmdir()
 
 
 def can_hand_over(layout: RunLayout, genome: str, last_stage: str) -> bool:
@@ -63,15 +77,18 @@ def can_hand_over(layout: RunLayout, genome: str, last_stage: str) -> bool:
 
 
 def hand_over(layout: RunLayout, front: Sequence[str], last_stage: str) -> None:
-    """Copy the front's adapters into `best/`, and remove what is no longer on the front."""
-    if layout.best.is_dir():
-        for folder in list(layout.best.iterdir()):
-            if folder.name not in front:
-                shutil.rmtree(folder)
+    """Copy the front's adapters into `best/`, then remove what is no longer on the front.
+
+    Raises DamagedRunError for a checkpoint that is not whole, SetupError where the storage refuses.
+    """
     for genome in front:
         source = layout.checkpoint(genome, last_stage)
-        if _is_whole(layout.best_adapter(genome)) or not (source / ADAPTER_FILES[0]).is_file():
+        if not (source / ADAPTER_FILES[0]).is_file():
             continue  # the simulated backend trains no adapter
+        if is_handed_over(layout, genome, last_stage):
+            continue
+        if _is_whole(layout.best_adapter(genome)) and not _is_whole(source):
+            continue  # what was handed over is all that there is
         verify_folder(source)
 
         def copy(target: Path, source: Path = source) -> None:
@@ -79,3 +96,19 @@ def hand_over(layout: RunLayout, front: Sequence[str], last_stage: str) -> None:
                 shutil.copyfile(source / name, target / name)
 
         write_folder(layout.best_adapter(genome), copy)
+    if layout.best.is_dir():
+        with storing(layout.best):
+            for folder in list(layout.best.iterdir()):
+                if folder.name not in front:
+                    shutil.rmtree(folder)
+
+
+def is_handed_over(layout: RunLayout, genome: str, last_stage: str) -> bool:
+    """Whether `best/` holds the adapter whole, as the checkpoint's manifest has it."""
+    best = layout.best_adapter(genome)
+    try:
+        verify_folder(best)
+        trained = manifest_of(layout.checkpoint(genome, last_stage))
+    except DamagedRunError:
+        return False
+    return manifest_of(best) == {name: trained.get(name) for name in ADAPTER_FILES}

@@ -28,6 +28,7 @@ from coralx.run.decisions import decide_stage
 from coralx.run.finale import default_finisher, front_of, measure
 from coralx.run.history import History
 from coralx.run.jobs import JobMaker
+from coralx.run.keeping import needed_checkpoints
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
 from coralx.run.population import Population
@@ -254,9 +255,10 @@ class Engine:
 
     def _require_living(self) -> None:
         """See to it that the last checkpoints are whole of all that may go on or be a parent."""
-        last = map(self.history.last_result, self._living() if self.history.generations else ())
-        if self._restorer is not None:
-            self._restorer.require(Path(r.checkpoint) for r in last if r and r.checkpoint)
+        if self._restorer is not None and self.layout is not None:
+            needed = needed_checkpoints(self.config, self.history)
+            known = [(name, stage) for name, stage in needed if name in self.history.genomes]
+            self._restorer.require(self.layout.checkpoint(*found) for found in known)
 
     def _is_too_large(self, genome: Genome, stage: Stage) -> bool:
         """Fail a genome that no worker could hold, rather than have it fail on every attempt."""
@@ -274,31 +276,11 @@ class Engine:
             drop_partials(self.layout, ChainMap(self.history.results, self.history.beside))
 
     def _prune(self, under_way: Sequence[Job] = ()) -> None:
-        """Drop checkpoints that neither resume, inheritance nor front can need, nor what is trained
-        beside it, nor a job that is under way."""
+        """Drop the checkpoints that nothing can need any more."""
         self._drop_partials()
         if self.layout is None or self.config.runtime.keep_checkpoints == "all":
             return
-        living = self._living() | set(self.front())
-        default = default_finisher(self.config, self.history, self.timetable.last)
-        living.update([default] if default else [])
-        last = {genome: self.history.last_result(genome) for genome in living}
-        needed = {(genome, result.stage) for genome, result in last.items() if result}
-        sources = [Path(source) for job in under_way for source in job.sources]
-        needed |= {(source.parent.name, source.name) for source in sources}
-        at_work = {job.genome.id for job in under_way}
-        prune(self.layout, needed | self.history.beside.keys(), at_work)
-
-    def _living(self) -> set[str]:
-        """Genomes that may still train, or be a parent."""
-        history = self.history
-        if self.is_asynchronous and not self.is_exhausted:
-            unborn = [g for g in history.genomes.values() if history.last_result(g.id) is None]
-            going_on = {genome for genome in history.genomes if not history.is_taken_out(genome)}
-            parents = {parent for genome in unborn for parent in genome.donors}
-            return going_on | parents
-        generation = max(history.generations)
-        if generation in history.populations:
-            return set(history.populations[generation])
-        newborn = {genome.id for genome in history.generations[generation]}
-        return newborn | set(history.populations.get(generation - 1, ()))
+        needed = needed_checkpoints(
+            self.config, self.history, under_way, is_exhausted=self.is_exhausted
+        )
+        prune(self.layout, needed, {job.genome.id for job in under_way})

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from coralx.errors import UsageError
+from coralx.files import TEMPORARY
 
 RUNS = Path("runs")
 
@@ -41,6 +42,12 @@ class RunLayout:
     def best_adapter(self, genome: str) -> Path:
         return self.best / genome
 
+    def half_written(self) -> list[Path]:
+        """Temporary files and folders, whoever writes them or has left them."""
+        genomes = (*self.checkpoints.glob("*"), *self.partials.glob("*"))
+        folders = (self.root, self.best, self.test_scores, *genomes)
+        return sorted(path for folder in folders for path in folder.glob(TEMPORARY))
+
     @property
     def shortest_name(self) -> str:
         """What names the run on a command line given here: its name under ./runs, else its path."""
@@ -73,6 +80,17 @@ def find_run(name: str) -> RunLayout:
     known = sorted(path.name for path in RUNS.iterdir() if is_run(path)) if RUNS.is_dir() else []
     listed = f"Runs here: {', '.join(known)}." if known else "There is no run under runs/ here."
     raise UsageError(f"{name!r} is neither a run folder nor a run under runs/", listed)
+
+
+def find_remains(name: str) -> RunLayout:
+    """As `find_run`, and also what is left of a run that has lost its ledger. Raises UsageError."""
+    try:
+        return find_run(name)
+    except UsageError:
+        for layout in (RunLayout(Path(name)), RunLayout(RUNS / name)):
+            if any(p.exists() for p in (layout.config, layout.ledger, layout.checkpoints)):
+                return layout
+        raise
 
 
 def latest_run(name: str) -> RunLayout:

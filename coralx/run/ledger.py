@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +19,9 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from coralx.errors import DamagedRunError, SetupError
+from coralx.errors import DamagedRunError
 from coralx.events import Event, RunStarted, TrainedBeside
-from coralx.files import canonical_json, fsync_directory
+from coralx.files import canonical_json, fsync_directory, storing
 from coralx.records import from_json, to_json
 
 FORMAT = 1
@@ -65,7 +66,8 @@ class Ledger:
         if path is not None and path.exists():
             self._entries, intact = _read(path)
             if intact < path.stat().st_size:
-                os.truncate(path, intact)
+                with storing(path):
+                    os.truncate(path, intact)
 
     @staticmethod
     def read(path: Path) -> tuple[Entry, ...]:
@@ -91,23 +93,21 @@ class Ledger:
     def append(self, event: Event) -> None:
         """Write `event`, so that it outlives a kill of the process or a loss of power.
 
-        Whatever interrupts it (a full disk, Ctrl-C) leaves file and memory as they were.
+        Whatever interrupts it (a full disk, Ctrl-C) leaves file and memory as they were. Raises
+        SetupError where the storage refuses it.
         """
         entry = Entry(len(self._entries), _now(), event)
         size = self._path.stat().st_size if self._path and self._path.exists() else 0
         try:
             if self._path is not None:
-                _write(self._path, entry)
+                with storing(self._path):
+                    _write(self._path, entry)
             self._entries.append(entry)
-        except BaseException as error:
+        except BaseException:
             del self._entries[entry.seq :]
             if self._path is not None and self._path.exists():
-                os.truncate(self._path, size)
-            if isinstance(error, OSError):
-                raise SetupError(
-                    f"{self._path}: cannot be written ({error.strerror})",
-                    "Nothing is lost: make room or mend the permissions, then resume the run.",
-                ) from None
+                with suppress(OSError):  # a line that stays torn is dropped when it is read
+                    os.truncate(self._path, size)
             raise
         for observer in self._observers:
             observer(event)

@@ -7,12 +7,12 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from filelock import FileLock, Timeout
 
 from coralx.errors import SetupError, UsageError
-from coralx.files import write_atomically
+from coralx.files import storing, write_atomically
 from coralx.run.layout import RUNS, RunLayout, is_run, refuse_taken
 
 
@@ -43,10 +43,8 @@ def claiming(name: str, *, chosen: bool) -> Iterator[RunLayout]:
             if chosen:
                 refuse_taken(name)
             continue
-        try:
+        with storing(layout.root):
             layout.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SetupError(f"{layout.root}: cannot be made ({error.strerror})") from None
         lock = _try_to_lock(layout)
         if lock is None or is_run(layout.root):  # another process was quicker
             if lock is not None:
@@ -59,14 +57,30 @@ def claiming(name: str, *, chosen: bool) -> Iterator[RunLayout]:
         return
 
 
+def holder(layout: RunLayout) -> str | None:
+    """The process that holds the run's lock, by pid and host; None where none does, or the system
+    does not tell. Nothing is written: a shared lock is tried on the file as it is."""
+    try:
+        import fcntl  # POSIX alone has it
+    except ImportError:
+        return None
+    try:
+        with layout.lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _owner(layout)
+    except OSError:  # no such file
+        return None
+    return None
+
+
 def _try_to_lock(layout: RunLayout) -> FileLock | None:
     lock = FileLock(layout.lock, timeout=0)
     try:
-        lock.acquire()
+        with storing(layout.lock):
+            lock.acquire()
     except Timeout:
         return None
-    except OSError as error:
-        raise SetupError(f"{layout.lock}: cannot be locked ({error.strerror})") from None
     return lock
 
 
@@ -78,7 +92,8 @@ def _held(layout: RunLayout, lock: FileLock) -> Iterator[None]:
         write_atomically(layout.owner, json.dumps(owner) + "\n")
         yield
     finally:
-        layout.owner.unlink(missing_ok=True)
+        with suppress(OSError):  # a note without a lock says nothing
+            layout.owner.unlink(missing_ok=True)
         lock.release()
 
 
