@@ -15,6 +15,8 @@ from platformdirs import user_cache_path
 from coralx.errors import DamagedRunError, SetupError
 
 MANIFEST = "manifest.json"
+TEMPORARY = ".*.tmp"
+"""What matches the names under which files and folders are written before they are renamed."""
 
 
 def cache_folder() -> Path:
@@ -58,10 +60,14 @@ def fsync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace `path` by `content` (text as UTF-8); whoever reads it sees the old content or the
     new, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -79,7 +85,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
     The manifest holds the SHA-256 of each file. An older folder of that name is replaced.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:

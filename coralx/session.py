@@ -23,7 +23,7 @@ from coralx.report.live import Silent, View
 from coralx.report.summary import pareto_csv, summarise
 from coralx.run.allowance import Allowance
 from coralx.run.beside import wants_more
-from coralx.run.checkpoints import hand_over
+from coralx.run.checkpoints import hand_over, sweep
 from coralx.run.engine import Engine
 from coralx.run.environment import hardware, versions
 from coralx.run.finale import front_of
@@ -128,6 +128,7 @@ def go_on(
     with ExitStack() as stack:
         stack.enter_context(owning(layout))
         stack.enter_context(_resumable(layout))
+        sweep(layout)
         ledger = Ledger(layout.ledger)
         history = History(ledger)
         last = config.hyperband_config.training_stages[-1].name
@@ -238,6 +239,7 @@ def _drive(
     engine = Engine(config, facts, executor, ledger, layout, allowance=allowance, given=given)
     drive(engine)
     executor.close()
+    sweep(layout)  # a worker may have been killed
     if engine.is_over and engine.history.completed is None:
         ledger.append(RunCompleted(engine.front()))
     return _report(config, ledger, layout)

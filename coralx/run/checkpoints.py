@@ -1,4 +1,4 @@
-"""Which checkpoints stay, and the front's adapters as they are handed over."""
+"""Which checkpoints stay, the front's adapters as they are handed over, what kills left behind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from coralx.errors import DamagedRunError
-from coralx.files import verify_folder, write_folder
+from coralx.files import TEMPORARY, verify_folder, write_folder
 from coralx.run.layout import RunLayout
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -37,6 +37,16 @@ def prune(
                 shutil.rmtree(stage)
         if not any(genome.iterdir()):
             genome.rmdir()
+
+
+def sweep(layout: RunLayout) -> None:
+    """Delete the temporary files and folders, wherever in the run folder, that processes left which
+    were killed while they wrote. Only for the run's owner, and while no worker writes."""
+    for path in list(layout.root.rglob(TEMPORARY)):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)  # what lies within is found, too
+        else:
+            path.unlink(missing_ok=True)
 
 
 def hand_over(layout: RunLayout, front: Sequence[str], last_stage: str) -> None:
