@@ -12,6 +12,7 @@ import pytest
 from factories import simulated_config
 
 from coralx import api
+from coralx.config import Config
 from coralx.errors import Interrupted
 from coralx.events import Event, GenerationCompleted, StageCompleted
 from coralx.files import TEMPORARY
@@ -21,7 +22,6 @@ from coralx.run.history import History
 from coralx.run.layout import RunLayout, find_run
 from coralx.run.ledger import Ledger
 
-POPULATION = 4
 GENERATIONS = 50
 LAST = "S3_finisher"
 SPACE = {"rank": {"low": 1, "high": 64}}
@@ -60,16 +60,9 @@ class Weighing(Silent):
         return self._weighed[checkpoint]
 
 
-def evolve(name: str, **sections: Any) -> tuple[api.Outcome, Weighing]:
-    weighing = Weighing(Path("runs") / name / "checkpoints")
-    evolution = {"population_size": POPULATION, "generations": GENERATIONS}
-    config = simulated_config(evolution=evolution, search_space=SPACE, **sections)
-    return api.evolve(config, name, weighing), weighing
-
-
-def largest_front(layout: RunLayout) -> int:
+def largest_front(config: Config, layout: RunLayout) -> int:
     """The most members that the front had at the end of a generation."""
-    config, history, sizes = api.run_config(layout), History(), [0]
+    history, sizes = History(), [0]
     for event in Ledger.read_events(layout.ledger):
         history.apply(event)
         if isinstance(event, GenerationCompleted):
@@ -84,22 +77,25 @@ FULL = {
 """The front grows with the generations here: everyone finishes, and three objectives conflict."""
 
 
-@pytest.mark.parametrize("sections", [{}, FULL], ids=["stages", "full"])
+@pytest.mark.parametrize(("size", "sections"), [(5, {}), (3, FULL)], ids=["stages", "full"])
 def test_checkpoints_are_bounded_by_population_and_front_over_fifty_generations(
-    sections: dict[str, Any],
+    size: int, sections: dict[str, Any]
 ) -> None:
     """Parents, the newborn, and, while they train, the stage that each of these began from; beside
     them the front, which is all that was found, and may be larger than any population."""
-    outcome, weighing = evolve("long", **sections)
-    assert outcome.report["efficiency"]["total_genomes"] == POPULATION * GENERATIONS
-    bound = 3 * POPULATION + largest_front(outcome.layout)
+    evolution = {"population_size": size, "generations": GENERATIONS}
+    config = simulated_config(evolution=evolution, search_space=SPACE, **sections)
+    weighing = Weighing(Path("runs/long/checkpoints"))
+    outcome = api.evolve(config, "long", weighing)
+    assert outcome.report["efficiency"]["total_genomes"] == size * GENERATIONS
+    bound = 3 * size + largest_front(config, outcome.layout)
     assert max(weighing.counts) <= bound
     mean = weighing.weights[-1] / weighing.counts[-1]
     assert max(weighing.weights) <= 1.1 * bound * mean
     left = {path.parent.name for path in outcome.layout.checkpoints.glob("*/*")}
     front = {member["genome"] for member in outcome.report["front"]}
     assert front <= left
-    assert len(left) <= POPULATION + len(front)
+    assert len(left) <= size + len(front)
     assert weighing.resident[-1] < 1.1 * weighing.resident[4]  # the driver's memory stays, too
 
 

@@ -6,7 +6,7 @@ Adapters of every kind (ranks, modules, alpha, dropout, rsLoRA, DoRA, batch size
 inherited) are trained for a few steps and saved by one real worker process. Prints its resident
 memory after every 20 genomes, and exits with 1 if that grew by more than 5 % from the 20th on.
 `tiny` is a small random Llama that needs no further package, `minilm` the quickstart's base.
-Takes a minute or two with `tiny` on two cores, about five with `minilm`.
+Takes a minute with `tiny` on two cores, several with `minilm`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from coralx.results import StageResult
 
 EVERY = 20
 ALLOWED = 1.05
-STEPS = 4
-EVAL_ROWS = 48
+STEPS = 3
+EVAL_ROWS = 32
 BASES = ("tiny", "minilm")
 MODULES = {
     "tiny": (("q_proj", "v_proj"), ("q_proj", "k_proj", "v_proj", "o_proj"), ALL_LINEAR),
