@@ -29,10 +29,12 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class RunResumed:
-    """A later process took the run up with so many workers, after so many seconds."""
+    """A later process took the run up with so many workers, after so many seconds. `lost_seconds`:
+    how long the one before it went on after the ledger's last event, if it was killed."""
 
     startup_seconds: float
     workers: int
+    lost_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from coralx.run.finale import front_of
 from coralx.run.history import History
 from coralx.run.layout import RunLayout, refuse_taken
 from coralx.run.ledger import FORMAT, Ledger
-from coralx.run.lock import claiming, owning
+from coralx.run.lock import beat, claiming, owning
 from coralx.run.usage import gpus_in_use, machine_use
 from coralx.search.space import own_recipes, space_of
 from coralx.training.backend import Choice, choose, require, settled
@@ -54,9 +54,12 @@ class _Session:
     def __init__(self, view: View) -> None:
         self.view = view
         self.ledger: Ledger | None = None
+        self.layout: RunLayout | None = None  # where it leaves signs of life
         self._waiting: list[Event] = []
 
     def hear(self, signal: Signal) -> None:
+        if self.layout is not None:
+            beat(self.layout)
         if not isinstance(signal, WorkerStarted | WorkerStopped):
             self.view.on_signal(signal)
         elif self.ledger is None:
@@ -96,6 +99,7 @@ def start(
         layout = stack.enter_context(
             claiming(name or config.experiment.name, chosen=name is not None)
         )
+        session.layout = layout
         stack.callback(executor.close)  # the workers' last words come while the run is still ours
         stack.enter_context(_resumable(layout))
         write_atomically(layout.config, dump_yaml(config))
@@ -126,7 +130,7 @@ def go_on(
     config = config or run_config(layout)
     began = time.monotonic()
     with ExitStack() as stack:
-        stack.enter_context(owning(layout))
+        killed = stack.enter_context(owning(layout))
         stack.enter_context(_resumable(layout))
         sweep(layout)
         ledger = Ledger(layout.ledger)
@@ -140,12 +144,14 @@ def go_on(
         choice = _choice_again(config, history.started.facts)
         executor = stack.enter_context(_executor(config, choice))
         session = _Session(stack.enter_context(view or Silent()))
+        session.layout = layout
         session.view.begin(config)
         settings = _settings_again(config, history.started.settings)
         facts = _started(executor, config, choice, settings, session)
         _require_same_facts(facts, history.started.facts, layout)
         seconds = round(time.monotonic() - began, 3)
-        session.open(ledger, RunResumed(seconds, executor.settings.workers))
+        lost = round(killed.after(ledger.entries[-1].timestamp), 3)
+        session.open(ledger, RunResumed(seconds, executor.settings.workers, lost))
         return _drive(config, facts, executor, session, layout, drive, ())
 
 
