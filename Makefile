@@ -12,7 +12,7 @@ UNSLOTH := $(if $(shell command -v nvidia-smi),-e '.[unsloth]',--no-deps unsloth
 
 TABLE ?= ../shared/data/lora_curves/fr-en.csv
 
-.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-replay lint types layers format clean
+.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-replay bench-memory lint types layers format clean
 
 help:
 	@echo "make evolve      run the quickstart: real training, a few minutes without a GPU"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench-quick the quickstart's search against full training, a quarter of an hour"
 	@echo "make bench-ablation  each strategy of the search on and off, hours"
 	@echo "make bench-replay [TABLE=curves.csv]  searches on recorded learning curves, some minutes"
+	@echo "make bench-memory    300 genomes through one worker: does its memory grow, some minutes"
 	@echo "make lint types layers   check style, types and imports"
 
 evolve: $(VENV)/quickstart.stamp
@@ -49,6 +50,10 @@ bench-ablation: $(VENV)/quickstart.stamp
 
 bench-replay: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/replay/replay.py $(TABLE)
+
+bench-memory: $(VENV)/quickstart.stamp
+	$(BIN)/python benchmarks/memory/memory.py
+	$(BIN)/python benchmarks/memory/memory.py --base minilm
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

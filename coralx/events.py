@@ -33,10 +33,12 @@ class RunStarted:
 @dataclass(frozen=True)
 class RunResumed:
     """A later process took the run up with so many workers, after so many seconds, under a config
-    that may have another budget, runtime and number of generations."""
+    that may have another budget, runtime and number of generations. `lost_seconds`: how long the
+    process before it went on after the ledger's last event, if it was killed."""
 
     startup_seconds: float
     workers: int
+    lost_seconds: float = 0.0
     config: Mapping[str, Any] | None = None
 
 

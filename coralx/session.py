@@ -35,7 +35,7 @@ from coralx.run.finale import front_of
 from coralx.run.history import History
 from coralx.run.layout import RunLayout, is_run, refuse_taken
 from coralx.run.ledger import FORMAT, Ledger
-from coralx.run.lock import claiming, owning
+from coralx.run.lock import beat, claiming, owning
 from coralx.run.usage import gpus_in_use, machine_use
 from coralx.search.space import own_recipes, space_of
 from coralx.training.backend import Choice, choose, require, settled
@@ -59,9 +59,12 @@ class _Session:
     def __init__(self, view: View) -> None:
         self.view = view
         self.ledger: Ledger | None = None
+        self.layout: RunLayout | None = None  # where it leaves signs of life
         self._waiting: list[Event] = []
 
     def hear(self, signal: Signal) -> None:
+        if self.layout is not None:
+            beat(self.layout)
         if not isinstance(signal, WorkerStarted | WorkerStopped):
             self.view.on_signal(signal)
         elif self.ledger is None:
@@ -105,6 +108,7 @@ def start(
         layout = stack.enter_context(
             claiming(name or config.experiment.name, chosen=name is not None)
         )
+        session.layout = layout
         stack.callback(sweep, layout)  # after the workers
         stack.callback(executor.close)  # the workers' last words come while the run is still ours
         ending.layout = layout
@@ -137,7 +141,7 @@ def go_on(
     config = config or run_config(layout)
     began = time.monotonic()
     with _interruptible(layout) as (_, interruption), ExitStack() as stack:
-        stack.enter_context(owning(layout))
+        killed = stack.enter_context(owning(layout))
         sweep(layout)
         stack.callback(sweep, layout)  # after the workers
         ledger = Ledger(layout.ledger)
@@ -150,14 +154,16 @@ def go_on(
         choice = _choice_again(config, history.started.facts)
         executor = stack.enter_context(_executor(config, choice, interruption))
         session = _Session(stack.enter_context(view or Silent()))
+        session.layout = layout
         session.view.begin(config)
         settings = _settings_again(config, history.started.settings)
         facts = _started(executor, config, choice, settings, session)
         _require_same_facts(facts, history.started.facts, layout)
         _warn_of_disk(session, require_room(config, facts.footprint, layout))
         seconds = round(time.monotonic() - began, 3)
+        lost = round(killed.after(ledger.entries[-1].timestamp), 3)
         workers, values = executor.settings.workers, config.model_dump(mode="json")
-        session.open(ledger, RunResumed(seconds, workers, values))
+        session.open(ledger, RunResumed(seconds, workers, lost, values))
         return _drive(config, facts, executor, session, layout, drive, ())
 
 

@@ -101,7 +101,7 @@ EVENTS: tuple[Event, ...] = (
         warnings=("too strict",),
     ),
     GenerationCompleted(0, ("a", "d")),
-    RunResumed(0.5, 2, {"evolution": {"generations": 3, "elite_fraction": 0.1}}),
+    RunResumed(0.5, 2, 1.25, {"evolution": {"generations": 3, "elite_fraction": 0.1}}),
     FrontMeasured(Measurement("a", {"auroc": 0.9}, {"auroc": Interval(0.9, None, 1.0)})),
     FrontMeasured(Measurement(None, {}, {}, scores="5c07e5")),
     FrontCompared((Comparison("a", None, "auroc", 0.1, -0.0, 0.2),)),

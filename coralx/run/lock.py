@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from filelock import FileLock, Timeout
 
@@ -15,18 +18,45 @@ from coralx.errors import SetupError, UsageError
 from coralx.files import storing, write_atomically
 from coralx.run.layout import RUNS, RunLayout, is_run, refuse_taken
 
+BEAT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Stint:
+    """When a process that was killed owned the run, as far as is known: seconds since the epoch."""
+
+    since: float = 0.0
+    until: float = 0.0
+
+    def after(self, moment: float) -> float:
+        """How many of its seconds came after `moment`."""
+        return max(0.0, self.until - max(self.since, moment))
+
 
 @contextmanager
-def owning(layout: RunLayout) -> Iterator[None]:
-    """Hold the run's lock. Raises SetupError naming the pid and host that hold it already."""
+def owning(layout: RunLayout) -> Iterator[Stint]:
+    """Hold the run's lock; yields the stint of an owner that did not come to let go of it.
+
+    Raises SetupError naming the pid and host that hold it already.
+    """
     lock = _try_to_lock(layout)
     if lock is None:
         raise SetupError(
             f"run {layout.name!r} is in use by {_owner(layout)}",
             "Wait for it to end, or stop that process.",
         )
+    killed = _left_behind(layout)
     with _held(layout, lock):
-        yield
+        yield killed
+
+
+def beat(layout: RunLayout) -> None:
+    """The owner is at work still: should it be killed, its time counts up to here. Told often, it
+    notes so every `BEAT_SECONDS`."""
+    now = time.time()
+    with contextlib.suppress(OSError):
+        if now - layout.owner.stat().st_mtime >= BEAT_SECONDS:
+            os.utime(layout.owner, (now, now))
 
 
 @contextmanager
@@ -88,7 +118,7 @@ def _try_to_lock(layout: RunLayout) -> FileLock | None:
 def _held(layout: RunLayout, lock: FileLock) -> Iterator[None]:
     """Write down who holds the lock; let it go at the end."""
     try:
-        owner = {"pid": os.getpid(), "host": socket.gethostname()}
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
         write_atomically(layout.owner, json.dumps(owner) + "\n")
         yield
     finally:
@@ -103,3 +133,12 @@ def _owner(layout: RunLayout) -> str:
         return f"process {owner['pid']} on {owner['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
+
+
+def _left_behind(layout: RunLayout) -> Stint:
+    """The stint that the note of a killed owner tells of; an empty one where there is none."""
+    try:
+        owner = json.loads(layout.owner.read_text(encoding="utf-8"))
+        return Stint(float(owner["since"]), layout.owner.stat().st_mtime)
+    except (OSError, ValueError, KeyError, TypeError):
+        return Stint()

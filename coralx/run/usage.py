@@ -1,4 +1,12 @@
-"""How long the machine was in use: sums over the processes that worked on a run."""
+"""How long the machine was in use: sums over the processes that worked on a run.
+
+A process that is killed (kill -9, a loss of power) writes no closing event. What it did after its
+last event counts up to its last sign of life (`run.lock.beat`), which it leaves whenever a worker
+says something, so that after a kill no more is lost than ten seconds and what a worker does without
+a word: one evaluation, or one loading of the base. What is not counted at all is a process that was
+killed before the run had its first event, and one that was killed while it resumed, if the next one
+was so, too.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +41,15 @@ def machine_use(entries: Sequence[Entry]) -> MachineUse:
         match entry.event:
             case RunStarted(facts=found, settings=settings, startup_seconds=seconds):
                 facts, workers = found, settings.workers
-            case RunResumed(startup_seconds=seconds, workers=resumed):
+                spans = [(seconds, workers)]
+            case RunResumed(startup_seconds=seconds, workers=resumed, lost_seconds=lost):
+                spans = [(lost, workers), (seconds, resumed)]
                 workers = resumed
             case _:
-                seconds = entry.timestamp - last
+                spans = [(entry.timestamp - last, workers)]
         last = entry.timestamp
-        wall += seconds
-        busy += seconds * workers
-        gpu += seconds * (gpus_in_use(facts, workers) if facts else 0)
+        for seconds, staff in spans:
+            wall += seconds
+            busy += seconds * staff
+            gpu += seconds * (gpus_in_use(facts, staff) if facts else 0)
     return MachineUse(round(wall, 3), round(busy, 3), round(gpu, 3))
