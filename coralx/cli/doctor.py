@@ -66,7 +66,7 @@ def command(
 def _checked(config: Config | None, console: Console, *, quiet: bool) -> list[Checked]:
     def hear(signal: Signal) -> None:
         if isinstance(signal, str) and not quiet:
-            console.print(f"  {signal}", style="dim", soft_wrap=True, highlight=False)
+            console.print(f"  {signal}", style="dim", soft_wrap=True, highlight=False, markup=False)
 
     if config is not None and config.model.task in CAUSAL:  # else there is nothing to compare
         return check_backends(config, BACKENDS, hear)

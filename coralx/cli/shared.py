@@ -11,10 +11,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from coralx.api import Outcome
 from coralx.config import Config
 from coralx.errors import ConfigError, NoResultError, UsageError
+from coralx.report.console import HarmlessConsole
 from coralx.report.terminal import print_report
 from coralx.schedule.caveats import caveats
 from coralx.training.backend import REGISTRY
@@ -35,12 +37,12 @@ Overrides = Annotated[
 
 def output_console() -> Console:
     """Standard output, at least wide enough for tables where it is not a terminal."""
-    return Console(width=None if sys.stdout.isatty() else MIN_WIDTH)
+    return HarmlessConsole(width=None if sys.stdout.isatty() else MIN_WIDTH)
 
 
 def error_console() -> Console:
     """Standard error, for what went wrong."""
-    return Console(stderr=True, highlight=False)
+    return HarmlessConsole(stderr=True, highlight=False)
 
 
 def print_json(value: Any) -> None:
@@ -59,7 +61,7 @@ def known_backend(name: str | None) -> str | None:
 def warn_of_plan(config: Config, console: Console, *, quiet: bool) -> None:
     """Say before anything is paid what speaks against the plan."""
     for warning in [] if quiet else caveats(config):
-        console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
 
 
 @contextmanager
@@ -85,6 +87,7 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
             f"{outcome.layout.shortest_name} --set budget.KEY=MORE",
             soft_wrap=True,
             highlight=False,
+            markup=False,
         )
     is_over = report["completed"] or report["ended_by"] is not None
     if is_over and not report["front"] and not (report["ended_by"] and report["provisional"]):
