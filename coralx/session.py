@@ -247,7 +247,7 @@ def run_config(layout: RunLayout, overrides: Sequence[str] = ()) -> Config:
     """The resolved config of a run. Raises DamagedRunError where it is missing."""
     if not layout.config.is_file():
         raise DamagedRunError(f"{layout.config}: missing")
-    return load_config(layout.config, overrides)
+    return load_config(layout.config, overrides, resolved=True)
 
 
 def _report(config: Config, ledger: Ledger, layout: RunLayout) -> Outcome:

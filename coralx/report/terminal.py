@@ -34,8 +34,8 @@ def _parts(report: Mapping[str, Any], *, wide: bool) -> list[RenderableType]:
         state = f" (ended by {escape(report['ended_by'])})"
     title = (
         f"[bold]{escape(report['run'])}[/]{state}: {escape(report['mode'])}, "
-        f"seed {report['seed']}, {report['generations']} generations of {report['population_size']}, "
-        f"{escape(report['backend'])} on {escape(report['device'])}, "
+        f"seed {report['seed']}, {report['generations']} generations of "
+        f"{report['population_size']}, {escape(report['backend'])} on {escape(report['device'])}, "
         f"{duration(report['wall_seconds'])}"
     )
     parts: list[RenderableType] = [Text.from_markup(title)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from os.path import isdir
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ def source_of(config: Config, say: Say) -> Source:
         if path.suffix == ".gguf":
             path = expanded(path, entry, say)
         return Source(str(path), True, entry.hub, entry.notes)
-    local = Path(name).is_dir()
+    local = isdir(name)
     if not local and is_local(name):
         raise ConfigError("config", [f"model.base: no such folder: {name}"])
     return Source(name, local, name)
