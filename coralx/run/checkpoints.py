@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from coralx.errors import DamagedRunError
-from coralx.files import verify_folder, write_folder
+from coralx.files import MANIFEST, verify_folder, write_folder
 from coralx.run.layout import RunLayout
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -29,21 +29,32 @@ def prune(
     for which a worker is `at_work`: it may be writing one."""
     if not layout.checkpoints.is_dir():
         return
-    for genome in [path for path in layout.checkpoints.iterdir() if path.is_dir()]:
+    for genome in _folders(layout.checkpoints):
         if genome.name in at_work:
             continue
-        for stage in [path for path in genome.iterdir() if path.is_dir()]:
-            if (genome.name, stage.name) not in needed:
+        for stage in _folders(genome):
+            if (genome.name, stage.name) not in needed and _is_made(stage):
                 shutil.rmtree(stage)
         if not any(genome.iterdir()):
             genome.rmdir()
 
 
+def _folders(path: Path) -> list[Path]:
+    """The folders in a folder; what a link leads to is none of the run's."""
+    return [found for found in path.iterdir() if found.is_dir() and not found.is_symlink()]
+
+
+def _is_made(folder: Path) -> bool:
+    """Whether it was made by `write_folder`, or half-made. In a run folder that came from elsewhere
+    `checkpoints` and `best` may be links, too: to folders of which nothing may be deleted."""
+    return (folder / MANIFEST).is_file() or folder.name.endswith(".tmp")
+
+
 def hand_over(layout: RunLayout, front: Sequence[str], last_stage: str) -> None:
     """Copy the front's adapters into `best/`, and remove what is no longer on the front."""
     if layout.best.is_dir():
-        for folder in list(layout.best.iterdir()):
-            if folder.name not in front:
+        for folder in _folders(layout.best):
+            if folder.name not in front and _is_made(folder):
                 shutil.rmtree(folder)
     for genome in front:
         source = layout.checkpoint(genome, last_stage)
