@@ -11,12 +11,20 @@ import typer
 from rich.console import Console
 
 from coralx.check import BACKENDS, Checked, check_backends, require_gpu, specimen_config
-from coralx.cli.shared import Overrides, errors_naming, output_console, print_json
+from coralx.cli.shared import (
+    Overrides,
+    error_console,
+    errors_naming,
+    output_console,
+    print_json,
+    warn,
+)
 from coralx.config import Config, load_config
 from coralx.config.metrics import CAUSAL
 from coralx.diagnosis import diagnose
 from coralx.execution.executor import Signal
 from coralx.report.doctor import diagnosis_json, print_check, print_diagnosis
+from coralx.schedule.caveats import remote_code
 
 
 def command(
@@ -49,6 +57,8 @@ def command(
         require_gpu()
     console = output_console()
     config = load_config(config_path, overrides or ()) if config_path else None
+    if config is not None:
+        warn(remote_code(config), error_console() if as_json else console)
     with errors_naming(config_path or Path("config")):
         diagnosis = diagnose(config)
         if not as_json:

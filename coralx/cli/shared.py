@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from coralx.config import Config
 from coralx.errors import ConfigError, NoResultError, UsageError
 from coralx.report.console import HarmlessConsole
 from coralx.report.terminal import print_report
-from coralx.schedule.caveats import caveats
+from coralx.schedule.caveats import caveats, remote_code
 from coralx.training.backend import REGISTRY
 
 MIN_WIDTH = 120
@@ -59,9 +59,14 @@ def known_backend(name: str | None) -> str | None:
 
 
 def warn_of_plan(config: Config, console: Console, *, quiet: bool) -> None:
-    """Say before anything is paid what speaks against the plan."""
-    for warning in [] if quiet else caveats(config):
-        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+    """Say before anything is paid what speaks against the plan, or at least what is dangerous."""
+    warn(remote_code(config) if quiet else caveats(config), console)
+
+
+def warn(warnings: Iterable[str], console: Console) -> None:
+    """Print each on a line."""
+    for warning in warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
 
 
 @contextmanager

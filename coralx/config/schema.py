@@ -53,11 +53,13 @@ class Experiment(Section):
 
 class Model(Section):
     """`base`: hub id, local folder, or `builtin:<name>`. `task`: a classification head on an
-    encoder, the label words of a causal language model, or supervised fine-tuning of one."""
+    encoder, the label words of a causal language model, or supervised fine-tuning of one.
+    `trust_remote_code`: run the Python files that a base brings along; without it none is run."""
 
     base: Name | None = None
     task: Task = "sequence-classification"
     max_length: Annotated[int, Field(ge=4, le=1 << 24)] = 128
+    trust_remote_code: bool = False
 
 
 class Data(Section):

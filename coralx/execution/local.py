@@ -33,6 +33,7 @@ from coralx.facts import Facts, Settings
 from coralx.records import JobFailed, MeasureJob
 
 ATTEMPTS = 3
+DAY = 86_400.0
 
 
 class LocalExecutor:
@@ -154,7 +155,8 @@ class LocalExecutor:
         with selectors.DefaultSelector() as selector:
             for worker in self._workers:
                 selector.register(worker, selectors.EVENT_READ, worker)
-            for key, _ in selector.select(seconds):
+            # epoll counts milliseconds in 32 bits, which are 24 days
+            for key, _ in selector.select(None if seconds is None else min(seconds, DAY)):
                 for reply in key.data.receive():
                     yield key.data, reply
 
