@@ -54,15 +54,17 @@ def _known_keys(root: type[BaseModel], path: list[str | int]) -> set[str]:
     return {key for model in models for key in model.model_fields}
 
 
-def _real_path(root: type[BaseModel], location: tuple[int | str, ...]) -> list[int | str]:
-    """Drop what pydantic adds to a location for the members of a union."""
+def _real_path(root: type[BaseModel], error: ErrorDetails) -> list[int | str]:
+    """Drop what pydantic adds to a location for the members of a union. An unknown key stands last,
+    and may look like that, too."""
+    location = error["loc"]
     path: list[int | str] = []
     for position, name in enumerate(location):
         last = position == len(location) - 1
         if (
             isinstance(name, int)
             or name in _known_keys(root, path)
-            or (last and not _looks_internal(name))
+            or (last and (error["type"] == "extra_forbidden" or not _looks_internal(name)))
         ):
             path.append(name)
     return path
@@ -74,7 +76,7 @@ def _looks_internal(name: str) -> bool:
 
 
 def _describe(error: ErrorDetails, root: type[BaseModel]) -> str:
-    path = _real_path(root, error["loc"])
+    path = _real_path(root, error)
     kind, found = error["type"], error["input"]
     if kind == "value_error":
         message = str(error["ctx"]["error"])
