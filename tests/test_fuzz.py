@@ -109,8 +109,9 @@ NUMBERS = (
 )  # fmt: skip
 WHOLE = tuple(number for number in NUMBERS if isinstance(number, int))
 WORDS = (
-    *CATALOGUE, "sft", "label-tokens", "maximize", "minimize", "off", "adapter", "nsga3", "by-stage",
-    "published", "asynchronous", "unreachable", "constant", "fp32", "simulated", "unsloth", "4bit",
+    *CATALOGUE, "sft", "label-tokens", "maximize", "minimize", "off", "adapter", "nsga3",
+    "by-stage", "published", "asynchronous", "unreachable", "constant", "fp32", "simulated",
+    "unsloth", "4bit",
 )  # fmt: skip
 TEXTS = (
     "", " ", "..", "../../etc/passwd", "/etc/passwd", "a/b",
@@ -166,8 +167,8 @@ def configs(draw: st.DrawFn) -> Any:
     """A shipped config or an empty one, and some keys of the schema with values of their kind, or
     of any."""
     values: dict[str, Any] = copy.deepcopy(draw(st.sampled_from(VALID)))
-    for _ in range(draw(st.integers(1, 3))):
-        section = draw(st.sampled_from(sorted(DEFAULTS)))
+    sections = st.lists(st.sampled_from(sorted(DEFAULTS)), min_size=1, max_size=3, unique=True)
+    for section in draw(sections):
         default = copy.deepcopy(DEFAULTS[section])
         if isinstance(default, dict):
             default |= values.get(section) or {}
@@ -180,8 +181,6 @@ def configs(draw: st.DrawFn) -> Any:
             holder *= draw(st.sampled_from([2, 101, 1_001]))
         else:
             holder[key] = draw(anything if change == 2 else alike(holder[key]))
-            if not isinstance(values[section], dict | list):  # what is left has no keys
-                break
     return values
 
 
