@@ -56,7 +56,7 @@ def apply_override(data: dict[str, Any], assignment: str) -> None:
             if not _is_position(name) or int(name) >= len(target):
                 raise UsageError(
                     f"--set {path}: {'.'.join(names[:position])} is a list of {len(target)}, "
-                    f"{name!r} is not one of its positions (from 0)"
+                    f"{shown(name)} is not one of its positions (from 0)"
                 )
             key: Any = int(name)
         elif isinstance(target, dict):
