@@ -292,6 +292,33 @@ def test_a_ledger_whose_front_is_unknown_is_damaged(run: Run, finished: RunLayou
     assert best.startswith("g")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 100_000,
+        b'{"seq": ' + b"9" * 5_000 + b"}",
+        b'{"checksum": NaN}',
+        b'{"checksum":"","payload":{},"seq":0,"time":"","type":"RunCompleted"}',
+        b"\xff\x00",
+        b"null",
+    ],
+)
+def test_a_line_that_is_no_event_is_damage(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(line + b"\n")
+    with pytest.raises(DamagedRunError, match="line 1: damaged"):
+        Ledger.read(path)
+
+
+def test_an_event_at_no_time_is_damage(finished: RunLayout) -> None:
+    intact, entry = finished.ledger.read_bytes(), Ledger.read(finished.ledger)[0]
+    for time_ in ("yesterday", "0001-01-01T00:00:00", 5):
+        forged(finished, entry.time, time_)
+        with pytest.raises(DamagedRunError, match="line 1: damaged"):
+            Ledger.read(finished.ledger)
+        finished.ledger.write_bytes(intact)
+
+
 @pytest.mark.parametrize("value", ["\x1b[31m[red]x", "[/]", "[bold]\u202e"])
 def test_what_a_forged_ledger_says_is_shown_and_not_obeyed(
     run: Run, finished: RunLayout, value: str
