@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from coralx.config import Config
-from coralx.errors import UsageError
+from coralx.errors import DamagedRunError, UsageError
 from coralx.genomes import Genome
+from coralx.printable import shown
 from coralx.report.live import View
 from coralx.report.summary import summarise
 from coralx.run.engine import Engine, next_stage
@@ -122,5 +123,12 @@ def _one_stage(engine: Engine) -> None:
 
 
 def read_report(layout: RunLayout) -> dict[str, Any]:
-    """The report of a run in whatever state it is, made anew from config and ledger."""
-    return summarise(run_config(layout), Ledger.read(layout.ledger), layout)
+    """The report of a run in whatever state it is, made anew from config and ledger. Raises
+    DamagedRunError where the two do not fit each other."""
+    config, entries = run_config(layout), Ledger.read(layout.ledger)
+    try:
+        return summarise(config, entries, layout)
+    except LookupError as error:  # every line is intact, so someone wrote it
+        raise DamagedRunError(
+            f"{layout.ledger}: names {shown(error.args[0])}, which the run does not have"
+        ) from error

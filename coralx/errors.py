@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from coralx.printable import printable, shortened
+
+LONGEST_PROBLEM = 2_000
+"""Characters of one problem of a config; the values that it is about may be of any length."""
+
 
 class CoralXError(Exception):
-    """A known failure: `message` says what is wrong and where, `hint` what to do about it."""
+    """A known failure: `message` says what is wrong and where, `hint` what to do about it.
+
+    Both are printable, whatever is quoted in them.
+    """
 
     exit_code: ClassVar[int] = 4
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = printable(message)
+        self.hint = printable(hint)
+        super().__init__(self.message)
 
 
 class UsageError(CoralXError):
@@ -31,10 +39,10 @@ class ConfigError(CoralXError):
 
     def __init__(self, source: str, problems: Sequence[str], hint: str = "") -> None:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        lines = "\n".join(f"  {problem}" for problem in problems)
+        self.problems = tuple(shortened(printable(p), LONGEST_PROBLEM) for p in problems)
+        lines = "\n".join(f"  {problem}" for problem in self.problems)
         super().__init__(f"{source}: {count}\n{lines}", hint)
         self.source = source
-        self.problems = tuple(problems)
 
     def located(self, source: str) -> ConfigError:
         """The same error, naming the file it is about."""

@@ -310,13 +310,13 @@ def run_config(layout: RunLayout, overrides: Sequence[str] = ()) -> Config:
         if recorded is None:
             raise DamagedRunError(f"{layout.config}: missing")
         return overridden(recorded, overrides)
-    own = load_config(layout.config)
+    own = load_config(layout.config, resolved=True)
     if recorded is not None and (changed := contradictions(recorded, own)):
         raise DamagedRunError(
             f"{layout.config}: not the config that the run began with, in {', '.join(changed)}",
             f"{MAY_DIFFER} change. Without the file, the config is taken from the ledger.",
         )
-    return load_config(layout.config, overrides) if overrides else own
+    return overridden(own, overrides) if overrides else own
 
 
 def _recorded_config(layout: RunLayout) -> Config | None:

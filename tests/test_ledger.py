@@ -479,7 +479,7 @@ def test_prune_keeps_exactly_what_is_needed(
     for genome, stage in present:
         folder = layout.checkpoint(genome, stage)
         folder.mkdir(parents=True)
-        (folder / "state.json").touch()
+        (folder / MANIFEST).touch()
     prune(layout, needed)
     left = {(path.parent.name, path.name) for path in layout.checkpoints.glob("*/*")}
     assert left == present & needed

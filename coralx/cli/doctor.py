@@ -11,7 +11,14 @@ import typer
 from rich.console import Console
 
 from coralx.check import BACKENDS, Checked, check_backends, require_gpu, specimen_config
-from coralx.cli.shared import Overrides, errors_naming, output_console, print_json
+from coralx.cli.shared import (
+    Overrides,
+    error_console,
+    errors_naming,
+    output_console,
+    print_json,
+    warn,
+)
 from coralx.config import Config, load_config
 from coralx.config.metrics import CAUSAL
 from coralx.diagnosis import diagnose
@@ -20,6 +27,7 @@ from coralx.execution.executor import Signal
 from coralx.report.doctor import diagnosis_json, print_check, print_diagnosis
 from coralx.report.soundness import examine, findings_json, is_damaged, print_findings
 from coralx.run.layout import RunLayout, find_remains
+from coralx.schedule.caveats import remote_code
 
 
 def command(
@@ -67,6 +75,8 @@ def command(
         require_gpu()
     console = output_console()
     config = load_config(config_path, overrides or ()) if config_path else None
+    if config is not None:
+        warn(remote_code(config), error_console() if as_json else console)
     with errors_naming(config_path or Path("config")):
         diagnosis = diagnose(config)
         if not as_json:
@@ -99,7 +109,7 @@ def _check_run(layout: RunLayout, *, as_json: bool) -> None:
 def _checked(config: Config | None, console: Console, *, quiet: bool) -> list[Checked]:
     def hear(signal: Signal) -> None:
         if isinstance(signal, str) and not quiet:
-            console.print(f"  {signal}", style="dim", soft_wrap=True, highlight=False)
+            console.print(f"  {signal}", style="dim", soft_wrap=True, highlight=False, markup=False)
 
     if config is not None and config.model.task in CAUSAL:  # else there is nothing to compare
         return check_backends(config, BACKENDS, hear)

@@ -16,6 +16,7 @@ from coralx.cli.shared import (
     known_backend,
     output_console,
     print_outcome,
+    warn,
     warn_of_plan,
 )
 from coralx.config import load_config
@@ -23,6 +24,7 @@ from coralx.config.modes import Mode, resolve_mode
 from coralx.errors import UsageError
 from coralx.report.live import view_for
 from coralx.run.layout import find_run
+from coralx.schedule.caveats import remote_code
 
 
 def command(
@@ -96,6 +98,7 @@ def command(
     if resume is not None:
         layout = find_run(resume)
         config = resumed_config(layout, config_path, settings, mode, backend)
+        warn(remote_code(config), console)  # the folder may be another's
         outcome = api.resume(layout, config, view)
     else:
         if config_path is None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from coralx.api import Outcome
 from coralx.config import Config
 from coralx.errors import ConfigError, NoResultError, UsageError
+from coralx.report.console import HarmlessConsole
 from coralx.report.terminal import print_report
-from coralx.schedule.caveats import caveats
+from coralx.schedule.caveats import caveats, remote_code
 from coralx.training.backend import REGISTRY
 
 MIN_WIDTH = 120
@@ -35,12 +37,12 @@ Overrides = Annotated[
 
 def output_console() -> Console:
     """Standard output, at least wide enough for tables where it is not a terminal."""
-    return Console(width=None if sys.stdout.isatty() else MIN_WIDTH)
+    return HarmlessConsole(width=None if sys.stdout.isatty() else MIN_WIDTH)
 
 
 def error_console() -> Console:
     """Standard error, for what went wrong."""
-    return Console(stderr=True, highlight=False)
+    return HarmlessConsole(stderr=True, highlight=False)
 
 
 def print_json(value: Any) -> None:
@@ -57,9 +59,14 @@ def known_backend(name: str | None) -> str | None:
 
 
 def warn_of_plan(config: Config, console: Console, *, quiet: bool) -> None:
-    """Say before anything is paid what speaks against the plan."""
-    for warning in [] if quiet else caveats(config):
-        console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+    """Say before anything is paid what speaks against the plan, or at least what is dangerous."""
+    warn(remote_code(config) if quiet else caveats(config), console)
+
+
+def warn(warnings: Iterable[str], console: Console) -> None:
+    """Print each on a line."""
+    for warning in warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
 
 
 @contextmanager
@@ -85,6 +92,7 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
             f"{outcome.layout.shortest_name} --set budget.KEY=MORE",
             soft_wrap=True,
             highlight=False,
+            markup=False,
         )
     is_over = report["completed"] or report["ended_by"] is not None
     if is_over and not report["front"] and not (report["ended_by"] and report["provisional"]):

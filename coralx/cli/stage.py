@@ -15,6 +15,7 @@ from coralx.cli.shared import (
     errors_naming,
     output_console,
     print_outcome,
+    warn,
     warn_of_plan,
 )
 from coralx.config import load_config
@@ -22,6 +23,7 @@ from coralx.config.modes import Mode, resolve_mode
 from coralx.errors import NoResultError, UsageError
 from coralx.report.live import view_for
 from coralx.run.layout import RUNS, RunLayout, find_run, is_run, latest_run
+from coralx.schedule.caveats import remote_code
 
 
 def command(
@@ -64,6 +66,7 @@ def command(
         generations = api.run_config(layout).evolution.generations
         settings.append(f"evolution.generations={generations}")
         config = resumed_config(layout, config_path, settings, mode, None)
+        warn(remote_code(config), console)
         outcome = api.train_stage(layout, stage, config, view)
     else:
         with errors_naming(config_path):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.markup import escape
-
-from coralx.cli.shared import ConfigPath, Overrides, errors_naming, output_console
+from coralx.cli.shared import ConfigPath, Overrides, errors_naming, output_console, warn
 from coralx.config import load_config
 from coralx.config.inputs import missing_inputs
 from coralx.config.modes import mode_of
@@ -34,15 +32,14 @@ def command(config_path: ConfigPath, overrides: Overrides = None) -> None:
     sizes = _sizes(stages, births, brackets)
     if fewest < births:
         sizes += f"; newborn in each later one: {_sizes(stages, fewest, brackets)}"
-    console.print(f"{config_path}: sound ({mode_of(config)})", soft_wrap=True, highlight=False)
-    console.print(f"genomes a generation: {sizes}", soft_wrap=True, highlight=False)
+    lines = [f"{config_path}: sound ({mode_of(config)})", f"genomes a generation: {sizes}"]
     if config.constraints:
-        shown = escape(", ".join(config.constraints))
-        console.print(f"constraints: {shown}", soft_wrap=True, highlight=False)
+        lines.append(f"constraints: {', '.join(config.constraints)}")
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     if config.model.base is None or config.data.train is None:
         console.print("It names no model or no data: it can be simulated, not trained.")
-    for warning in [*missing_inputs(config), *caveats(config)]:
-        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
+    warn([*missing_inputs(config), *caveats(config)], console)
 
 
 def _sizes(stages: Sequence[Stage], births: int, brackets: int) -> str:

@@ -49,14 +49,14 @@ class Evolution(Section):
     retraining; only the rest of a later generation is newly bred. `selection`: what spreads a
     front, crowding (nsga2) or, for three objectives and more, reference points (nsga3)."""
 
-    population_size: Annotated[int, Field(ge=2)] = 8
-    generations: Count = 2
+    population_size: Annotated[int, Field(ge=2, le=1_000)] = 8
+    generations: Annotated[int, Field(ge=1, le=1_000)] = 2
     patience: Count | None = None
     inherit: Literal["off", "adapter", "adapter+optimizer"] = "adapter"
     resize_adapters: bool = False
     checkpoint_crossover: CheckpointCrossover = CheckpointCrossover()
     pbt_quantile: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
-    seed_genomes: tuple[SeedGenome, ...] = ()
+    seed_genomes: Annotated[tuple[SeedGenome, ...], Field(max_length=1_000)] = ()
     elite_fraction: Annotated[Exact, Field(ge=0, lt=1)] = Decimal(0)
     selection: Literal["nsga2", "nsga3"] = "nsga2"
     crossover_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9

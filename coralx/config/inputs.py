@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import isdir, isfile  # of what cannot be a name they say no; Path raises
 from pathlib import Path
 
 from coralx.config.schema import Config
@@ -26,16 +27,15 @@ def missing_inputs(config: Config) -> list[str]:
     """One line for each named file or folder that does not exist."""
     problems = []
     base = config.model.base
-    if base is not None and is_local(base) and not Path(base).is_dir():
-        what = "is a file; a folder is needed" if Path(base).is_file() else "no such folder"
+    if base is not None and is_local(base) and not isdir(base):
+        what = "is a file; a folder is needed" if isfile(base) else "no such folder"
         problems.append(f"model.base: {what}: {base}")
     for split in ("train", "validation", "test"):
         name = getattr(config.data, split)
         if name is None or name.startswith("builtin:"):
             continue
-        path = Path(name)
-        if path.is_dir():
+        if isdir(name):
             problems.append(f"data.{split}: is a folder; a file is needed: {name}")
-        elif not path.is_file() and (is_local(name) or path.suffix.lower() in FORMATS):
+        elif not isfile(name) and (is_local(name) or Path(name).suffix.lower() in FORMATS):
             problems.append(f"data.{split}: no such file: {name}")
     return problems

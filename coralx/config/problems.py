@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from coralx.config.suggest import did_you_mean
+from coralx.printable import LONGEST_VALUE, shortened, shown
 
 _MESSAGES = {
     "extra_forbidden": "unknown key",
@@ -27,6 +28,9 @@ _MESSAGES = {
     "model_attributes_type": "expected keys and values",
     "dict_type": "expected keys and values",
 }
+
+LISTED = 50
+"""Problems of one config that are described; of more only the number is told."""
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -50,15 +54,17 @@ def _known_keys(root: type[BaseModel], path: list[str | int]) -> set[str]:
     return {key for model in models for key in model.model_fields}
 
 
-def _real_path(root: type[BaseModel], location: tuple[int | str, ...]) -> list[int | str]:
-    """Drop what pydantic adds to a location for the members of a union."""
+def _real_path(root: type[BaseModel], error: ErrorDetails) -> list[int | str]:
+    """Drop what pydantic adds to a location for the members of a union. An unknown key stands last,
+    and may look like that, too."""
+    location = error["loc"]
     path: list[int | str] = []
     for position, name in enumerate(location):
         last = position == len(location) - 1
         if (
             isinstance(name, int)
             or name in _known_keys(root, path)
-            or (last and not _looks_internal(name))
+            or (last and (error["type"] == "extra_forbidden" or not _looks_internal(name)))
         ):
             path.append(name)
     return path
@@ -70,25 +76,28 @@ def _looks_internal(name: str) -> bool:
 
 
 def _describe(error: ErrorDetails, root: type[BaseModel]) -> str:
-    path = _real_path(root, error["loc"])
+    path = _real_path(root, error)
     kind, found = error["type"], error["input"]
     if kind == "value_error":
         message = str(error["ctx"]["error"])
     else:
         message = _MESSAGES.get(kind, error["msg"][0].lower() + error["msg"][1:])
+        message = message.replace("tuple should", "list should").replace(" after validation", "")
     if kind == "extra_forbidden":
         known = _known_keys(root, path[:-1])
         near = did_you_mean(str(path[-1]), known)
         message += near or f"; known here: {', '.join(sorted(known))}"
     elif kind != "missing" and not isinstance(found, dict | list | BaseModel):
-        message += f", found {found!r}"
-    where = ".".join(str(part) for part in path) or "(top level)"
+        message += f", found {shown(found)}"
+    where = ".".join(shortened(str(part), LONGEST_VALUE) for part in path) or "(top level)"
     return f"{where}: {message}"
 
 
 def problems_of(error: ValidationError, root: type[BaseModel]) -> list[str]:
     """One line a problem, duplicates (from the members of a union) removed, in file order."""
     details = error.errors(include_url=False)
+    left_out = len(details) - LISTED
+    details = details[:LISTED]
     locations = [item["loc"] for item in details]
 
     def is_echo(item: ErrorDetails) -> bool:
@@ -101,4 +110,5 @@ def problems_of(error: ValidationError, root: type[BaseModel]) -> list[str]:
             len(other) > len(place) and other[: len(place)] == place for other in locations
         )
 
-    return list(dict.fromkeys(_describe(item, root) for item in details if not is_echo(item)))
+    found = list(dict.fromkeys(_describe(item, root) for item in details if not is_echo(item)))
+    return found if left_out <= 0 else [*found, f"and {left_out:,} more problems"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from coralx.config.metrics import check_metric
+from coralx.printable import shown
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -55,9 +56,9 @@ def _parse(text: str, kind: str, example: str) -> ParsedRule:
     try:
         threshold = float(number)
     except ValueError:
-        raise ValueError(f"{number!r} is not a number") from None
+        raise ValueError(f"{shown(number)} is not a number") from None
     if not math.isfinite(threshold):
-        raise ValueError(f"{number!r} is not a finite number")
+        raise ValueError(f"{shown(number)} is not a finite number")
     return ParsedRule(metric, comparison, threshold)
 
 

@@ -6,19 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from coralx.config.section import Count, Section
+from coralx.config.section import Count, Section, Size
 
-Positive = Annotated[float, Field(gt=0.0)]
-Place = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0.0, le=1e9)]
+Place = Annotated[int, Field(ge=0, le=1 << 16)]
+Processes = Annotated[int, Field(ge=1, le=1_024)]
 
 
 class Training(Section):
     """`warmup_ratio` is a share of the horizon; precision `auto` measures bf16 autocast."""
 
-    batch_size: Count = 16
+    batch_size: Size = 16
     lr_schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.06
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
@@ -38,9 +39,11 @@ class Runtime(Section):
 
     backend: Literal["auto", "unsloth", "peft", "simulated"] = "auto"
     executor: Literal["auto", "in-process", "local"] = "auto"
-    workers: Literal["auto"] | Count = "auto"
-    threads_per_worker: Literal["auto"] | Count = "auto"
-    devices: Literal["auto"] | Annotated[tuple[Place, ...], Field(min_length=1)] = "auto"
+    workers: Literal["auto"] | Processes = "auto"
+    threads_per_worker: Literal["auto"] | Processes = "auto"
+    devices: (
+        Literal["auto"] | Annotated[tuple[Place, ...], Field(min_length=1, max_length=1_024)]
+    ) = "auto"
     quantization: Literal["none", "4bit", "8bit"] = "none"
     gradient_checkpointing: Literal["auto"] | bool = "auto"
     keep_checkpoints: Literal["needed", "all"] = "needed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -21,14 +22,17 @@ from coralx.config.rules import (
     refuse_contradictions,
 )
 from coralx.config.runtime import Budget, Place, Runtime, Training
-from coralx.config.section import Count, Section
+from coralx.config.section import Count, Name, Section, Text
 from coralx.config.space import SearchSpace
 from coralx.config.stages import HyperbandConfig, TrainingStage, with_defaults
+from coralx.printable import shown
 
 Labels = Annotated[
-    tuple[str, ...], BeforeValidator(lambda label: [label] if isinstance(label, str) else label)
+    tuple[Name, ...],
+    Field(max_length=1_000),
+    BeforeValidator(lambda label: [label] if isinstance(label, str) else label),
 ]
-Column = str | Place
+Column = Name | Place
 Constraint = Annotated[str, BeforeValidator(check_constraint)]
 """What must hold of a genome, `metric op number`; op is one of < <= > >=."""
 
@@ -49,11 +53,13 @@ class Experiment(Section):
 
 class Model(Section):
     """`base`: hub id, local folder, or `builtin:<name>`. `task`: a classification head on an
-    encoder, the label words of a causal language model, or supervised fine-tuning of one."""
+    encoder, the label words of a causal language model, or supervised fine-tuning of one.
+    `trust_remote_code`: run the Python files that a base brings along; without it none is run."""
 
-    base: str | None = None
+    base: Name | None = None
     task: Task = "sequence-classification"
-    max_length: Annotated[int, Field(ge=4)] = 128
+    max_length: Annotated[int, Field(ge=4, le=1 << 24)] = 128
+    trust_remote_code: bool = False
 
 
 class Data(Section):
@@ -64,22 +70,26 @@ class Data(Section):
     and no `prompt_column`.
     """
 
-    train: str | None = None
-    validation: str | None = None
-    test: str | None = None
+    train: Name | None = None
+    validation: Name | None = None
+    test: Name | None = None
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     header: bool = True
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    encoding: str = "utf-8"
+    delimiter: Annotated[Text, Field(min_length=1, max_length=1)] | None = None
+    encoding: Name = "utf-8"
     text: Column = "text"
     label: Column = "label"
-    prompt: str = "Text: {text}\nLabel:"
+    prompt: Text = "Text: {text}\nLabel:"
     chat: bool = False
     prompt_column: Column = "prompt"
     completion_column: Column = "completion"
-    messages_column: str = "messages"
-    labels: tuple[str, ...] | dict[str, Labels] | None = None
+    messages_column: Name = "messages"
+    labels: (
+        Annotated[tuple[Name, ...], Field(max_length=1_000)]
+        | Annotated[dict[Name, Labels], Field(max_length=1_000)]
+        | None
+    ) = None
     limit: Count | None = None
     steps_per_epoch: Count | None = None
 
@@ -112,9 +122,9 @@ class Data(Section):
         listed = list(labels)
         if isinstance(labels, dict):
             listed = [label for covered in labels.values() for label in covered]
-        twice = sorted({label for label in listed if listed.count(label) > 1})
+        twice = sorted(label for label, count in Counter(listed).items() if count > 1)
         if twice:
-            raise ValueError(f"the label {twice[0]!r} is listed twice")
+            raise ValueError(f"the label {shown(twice[0])} is listed twice")
         return labels
 
 
@@ -130,12 +140,12 @@ class Config(Section):
     data: Data = Data()
     search_space: SearchSpace = SearchSpace()
     evolution: Evolution = Evolution()
-    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = Field(
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1, max_length=100)] = Field(
         default_factory=lambda data: tuple(
             Objective(metric=metric) for metric in default_objectives(data["model"].task)
         )
     )
-    constraints: tuple[Constraint, ...] = ()
+    constraints: Annotated[tuple[Constraint, ...], Field(max_length=100)] = ()
     hyperband_config: HyperbandConfig = HyperbandConfig()
     training: Training = Training()
     runtime: Runtime = Runtime()

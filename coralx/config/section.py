@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+)
 
 from coralx.config.metrics import check_metric
 
@@ -19,7 +27,13 @@ class Section(BaseModel):
 
 
 def _exact(value: Any) -> Any:
-    """Floats become the decimal that was written, so that 0.1 is a tenth."""
+    """Floats become the decimal that was written, so that 0.1 is a tenth. Text and decimals go the
+    same way: what is dumped is a float, and must come back as what it was."""
+    if isinstance(value, str | Decimal):
+        try:
+            value = float(value)
+        except (ValueError, OverflowError):
+            return value
     return Decimal(repr(value)) if isinstance(value, float) else value
 
 
@@ -31,4 +45,24 @@ Exact = Annotated[
     Decimal, BeforeValidator(_exact), PlainSerializer(_plain_number, return_type=float | int)
 ]
 MetricName = Annotated[str, BeforeValidator(check_metric)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
+"""Of rows or steps. Bounds here are not what is advisable, but what arithmetic and memory stand."""
+
+Size = Annotated[int, Field(ge=1, le=1 << 16)]
+"""Of a rank or a batch."""
+
+_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
+
+
+def _without_controls(text: str) -> str:
+    found = _CONTROLS.search(text)
+    if found:
+        raise ValueError(f"the character {found[0]!r} is not allowed here")
+    return text
+
+
+Text = Annotated[str, Field(max_length=1 << 16)]
+"""Whatever can be written. Where there is a limit, pydantic also refuses halves of characters."""
+
+Name = Annotated[str, Field(max_length=1 << 12), AfterValidator(_without_controls)]
+"""Of a file, a column, a label or a module: nothing that a terminal would obey."""

@@ -14,7 +14,10 @@ from pydantic import (
     model_validator,
 )
 
-from coralx.config.section import Count, Section
+from coralx.config.section import Name, Section, Size
+
+Several = Field(min_length=1, max_length=1_000)
+"""How many choices there may be."""
 
 
 class FloatRange(Section):
@@ -36,8 +39,8 @@ class FloatRange(Section):
 class IntRange(Section):
     """A whole number in [low, high], drawn on a log scale if `log`."""
 
-    low: Count
-    high: Count
+    low: Size
+    high: Size
     log: bool = False
 
     @model_validator(mode="after")
@@ -50,26 +53,26 @@ class IntRange(Section):
 class IntChoices(Section):
     """Whole numbers to choose from; neighbours in size count as similar."""
 
-    choices: Annotated[tuple[Count, ...], Field(min_length=1)]
+    choices: Annotated[tuple[Size, ...], Several]
 
 
 class FloatChoices(Section):
     """Numbers to choose from; neighbours in size count as similar."""
 
-    choices: Annotated[tuple[float, ...], Field(min_length=1)]
+    choices: Annotated[tuple[float, ...], Several]
 
 
 class BoolChoices(Section):
     """A switch."""
 
-    choices: Annotated[tuple[bool, ...], Field(min_length=1)]
+    choices: Annotated[tuple[bool, ...], Several]
 
 
 Modules = (
     Literal["all-linear"]
     | Annotated[
-        tuple[str, ...],
-        Field(min_length=1),
+        tuple[Name, ...],
+        Several,
         AfterValidator(lambda names: tuple(sorted(set(names)))),  # a set, whatever the order
     ]
 )
@@ -78,7 +81,7 @@ Modules = (
 class ModuleChoices(Section):
     """Sets of linear modules to adapt: lists of names, or `all-linear`."""
 
-    choices: Annotated[tuple[Modules, ...], Field(min_length=1)]
+    choices: Annotated[tuple[Modules, ...], Several]
 
 
 def _kind(value: Any) -> str:
@@ -105,6 +108,9 @@ _LIMITS: dict[str, tuple[bool, float | None]] = {
     "warmup_ratio": (True, 1.0),
 }
 """Whether 0 is allowed, and the value that a gene must stay below."""
+
+SMALLEST, LARGEST = 1e-12, 1e6
+"""Of any gene but 0: far outside of what trains, and what products and ratios of genes stand."""
 
 
 class SearchSpace(Section):
@@ -135,6 +141,11 @@ class SearchSpace(Section):
             raise ValueError(f"must be {'at least' if floor_allowed else 'above'} 0, found {low:g}")
         if ceiling is not None and high >= ceiling:
             raise ValueError(f"must be below {ceiling:g}, found {high:g}")
+        if high > LARGEST:
+            raise ValueError(f"must be at most {LARGEST:g}, found {high:g}")
+        too_small = [value for value in values if 0 < value < SMALLEST]
+        if too_small:
+            raise ValueError(f"must be at least {SMALLEST:g}, found {too_small[0]:g}")
         return gene
 
 
@@ -144,7 +155,7 @@ class SeedGenome(Section):
     `alpha` may stand in place of `alpha_ratio`.
     """
 
-    rank: Count | None = None
+    rank: Size | None = None
     alpha: Annotated[float, Field(gt=0.0)] | None = None
     alpha_ratio: Annotated[float, Field(gt=0.0)] | None = None
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
@@ -152,7 +163,7 @@ class SeedGenome(Section):
     target_modules: Modules | None = None
     weight_decay: Annotated[float, Field(ge=0.0)] | None = None
     warmup_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
-    batch_size: Count | None = None
+    batch_size: Size | None = None
     use_rslora: bool | None = None
     use_dora: bool | None = None
 

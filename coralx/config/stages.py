@@ -10,8 +10,10 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from coralx.config.metrics import Task
 from coralx.config.rules import check_rule
-from coralx.config.section import Count, Exact, MetricName, Section
+from coralx.config.section import Count, Exact, MetricName, Section, Size
 
+Some = Field(max_length=100)
+LEAST_SHARE = Decimal("0.000001")
 Rule = Annotated[str, BeforeValidator(check_rule)]
 RankGrowth = Literal["off", "by-stage", "published"]
 
@@ -41,15 +43,15 @@ class TrainingStage(Section):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    epoch_budget: Annotated[Exact, Field(gt=0)]
-    data_percentage: Annotated[Exact, Field(gt=0, le=100)]
-    survival_rate: Annotated[Exact, Field(gt=0, le=1)]
-    stop_when: tuple[Rule, ...] | None = None
-    stop_within: tuple[Literal["explosion", "unreachable"], ...] = ("explosion",)
-    proxy_metrics: tuple[MetricName, ...] = ()
+    epoch_budget: Annotated[Exact, Field(ge=LEAST_SHARE, le=1_000_000)]
+    data_percentage: Annotated[Exact, Field(ge=LEAST_SHARE, le=100)]
+    survival_rate: Annotated[Exact, Field(ge=LEAST_SHARE, le=1)]
+    stop_when: Annotated[tuple[Rule, ...], Some] | None = None
+    stop_within: Annotated[tuple[Literal["explosion", "unreachable"], ...], Some] = ("explosion",)
+    proxy_metrics: Annotated[tuple[MetricName, ...], Some] = ()
     promote_by: MetricName | None = None
     eval_limit: Count | None = None
-    rank_multiplier: Count = 1
+    rank_multiplier: Size = 1
 
 
 def _published_stages() -> tuple[TrainingStage, ...]:
@@ -102,8 +104,8 @@ class HyperbandConfig(Section):
     promotion: Literal["synchronous", "asynchronous"] = "synchronous"
     adaptive_budgets: bool = False
     rank_growth: RankGrowth = "off"
-    training_stages: Annotated[tuple[TrainingStage, ...], Field(min_length=1)] = Field(
-        default_factory=_published_stages
+    training_stages: Annotated[tuple[TrainingStage, ...], Field(min_length=1, max_length=100)] = (
+        Field(default_factory=_published_stages)
     )
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from os.path import isdir, isfile
 from pathlib import Path
 
 from coralx.config.schema import Config
@@ -86,8 +87,8 @@ def needs_no_hub(config: Config) -> bool:
     data = config.data
     tables = [name for name in (data.train, data.validation, data.test) if name is not None]
     base = config.model.base
-    is_base_here = base is not None and (_is_packaged(base, MODELS) or Path(base).is_dir())
-    return is_base_here and all(_is_packaged(t, TABLES) or Path(t).is_file() for t in tables)
+    is_base_here = base is not None and (_is_packaged(base, MODELS) or isdir(base))
+    return is_base_here and all(_is_packaged(t, TABLES) or isfile(t) for t in tables)
 
 
 def _is_packaged(name: str, known: dict[str, Builtin]) -> bool:

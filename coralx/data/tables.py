@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import warnings
 from collections.abc import Sequence
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,13 @@ def read_table(data: Data, name: str, split: str) -> list[Row]:
         return list(tweets.table(name.removeprefix("builtin:")))
     where, path = f"data.{split}: {name}", Path(name)
     kind = FORMATS.get(path.suffix.lower())
-    if path.is_file() and kind is None:
+    if isfile(path) and kind is None:
         known = ", ".join(FORMATS)
         raise problem(where, f"unknown kind of file {path.suffix!r}; known: {known}")
-    if not path.is_file() and (kind is not None or is_local(name)):
+    if not isfile(path) and (kind is not None or is_local(name)):
         raise problem(where, "no such file")
     try:
-        if not path.is_file():
+        if not isfile(path):
             return [dict(row) for row in load_dataset(name, split=split)]
         if kind == "csv":
             return _read_csv(data, path)

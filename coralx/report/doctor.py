@@ -69,8 +69,8 @@ def _machine_rows(machine: Machine) -> Iterator[tuple[str, str]]:
 
 def _print_requirements(needs: Requirements, console: Console) -> None:
     table = Table(
-        title=f"{needs.base}: {needs.base_parameters:,} parameters in {gib(needs.base_bytes)}; "
-        f"{gib(needs.capacity_bytes)} of memory to train in",
+        title=f"{escape(needs.base)}: {needs.base_parameters:,} parameters in "
+        f"{gib(needs.base_bytes)}; {gib(needs.capacity_bytes)} of memory to train in",
         title_justify="left",
     )
     for name in ("genome", "rank", "batch", "modules"):
@@ -93,7 +93,7 @@ def _cells(need: Need) -> tuple[str, ...]:
     return (
         str(need.genes.rank),
         str(need.genes.batch_size),
-        modules(need.genes.target_modules),
+        escape(modules(need.genes.target_modules)),
         f"{need.parameters:,}",
         gib(need.least_bytes),
         gib(need.likely_bytes),
@@ -113,7 +113,7 @@ def print_check(checked: Sequence[Checked], console: Console) -> None:
             speed = one.tokens_per_second
             table.add_row(
                 backend.backend,
-                backend.device,
+                escape(backend.device),
                 backend.precision,
                 f"rank {one.rank}",
                 f"{one.seconds:.2f}",

@@ -201,13 +201,13 @@ class LiveTable(Silent):
                 for line in opening_lines(self._standings.config, event):
                     self._console.print(escape(line), highlight=False, soft_wrap=True)
             case RunResumed():
-                self._console.print(resumed_line(self._standings), highlight=False)
+                self._console.print(resumed_line(self._standings), highlight=False, markup=False)
             case StageDecided():
                 where = f"generation {event.generation + 1}, {event.stage}"
-                done = f"{escape(where)}: {tally(event.verdicts)}; {_remaining(self._standings)}"
-                self._console.print(done, highlight=False)
+                done = f"{where}: {tally(event.verdicts)}; {_remaining(self._standings)}"
+                self._console.print(done, highlight=False, markup=False)
                 if event.not_judged:
-                    self._console.print(not_judged_line(event), highlight=False)
+                    self._console.print(not_judged_line(event), highlight=False, markup=False)
                 for warning in event.warnings:
                     self._console.print(f"warning: {warning}", style="yellow", markup=False)
             case _:
@@ -248,7 +248,7 @@ class LiveTable(Silent):
             genes = genome.genes
             state = self._standings.state.get(genome.id, "queued")
             table.add_row(
-                genome.id,
+                escape(genome.id),
                 f"{genes.rank}/{genes.alpha:g}",
                 f"{genes.learning_rate:.1e}",
                 escape(modules(genes.target_modules)),

@@ -26,6 +26,7 @@ from coralx.run.layout import RunLayout
 from coralx.run.ledger import Entry
 from coralx.run.timetable import Timetable
 from coralx.run.usage import machine_use
+from coralx.schedule.caveats import remote_code
 from coralx.schedule.stages import Stage
 from coralx.verdicts import Stop
 
@@ -95,6 +96,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "lineage": lineage_of(history),
         "notes": _notes(history),
         "warnings": [
+            *remote_code(config),
             *_warnings(entries),
             *feasibility_warnings(config, history, members, stages[-1].name),
         ],
@@ -178,7 +180,10 @@ def _adapter(layout: RunLayout | None, genome: str, stage: str) -> str | None:
     """Where the adapter lies in the run folder: handed over, else its checkpoint, else nowhere."""
     if layout is None:
         return None
-    for folder in (layout.best_adapter(genome), layout.checkpoint(genome, stage)):
+    folders = [layout.best_adapter(genome)]
+    if stage:
+        folders.append(layout.checkpoint(genome, stage))
+    for folder in folders:
         if (folder / "adapter_model.safetensors").is_file():
             return layout.relative(folder)
     return None
@@ -251,6 +256,13 @@ def _workers(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     return rows
 
 
+def _cell(value: Any) -> Any:
+    """A value that a spreadsheet does not take for a formula: text that would begin one stands
+    behind an apostrophe (OWASP, CSV injection). Numbers stay numbers."""
+    is_formula = isinstance(value, str) and value[:1] in tuple("=+-@\t\r\n")
+    return f"'{value}" if is_formula else value
+
+
 def pareto_csv(report: dict[str, Any]) -> str:
     """The front as a table: genome, genes, then each objective on validation and test."""
     metrics = [objective["metric"] for objective in report["objectives"]]
@@ -269,5 +281,6 @@ def pareto_csv(report: dict[str, Any]) -> str:
             for value in member["genes"].values()
         ]
         steps = (member["own_steps"], member["lineage_steps"])
-        writer.writerow([member["genome"], member["generation"], *listed, *values, *steps])
+        row = [member["genome"], member["generation"], *listed, *values, *steps]
+        writer.writerow([_cell(value) for value in row])
     return text.getvalue()

@@ -31,11 +31,11 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
 def _parts(report: Mapping[str, Any], *, wide: bool) -> list[RenderableType]:
     state = "" if report["completed"] else " (not completed)"
     if report["ended_by"]:
-        state = f" (ended by {report['ended_by']})"
+        state = f" (ended by {escape(report['ended_by'])})"
     title = (
-        f"[bold]{escape(report['run'])}[/]{state}: {report['mode']}, seed {report['seed']}, "
-        f"{report['generations']} generations of {report['population_size']}, "
-        f"{escape(report['backend'])} on {escape(report['device'])}, "
+        f"[bold]{escape(report['run'])}[/]{state}: {escape(report['mode'])}, "
+        f"seed {report['seed']}, {report['generations']} generations of "
+        f"{report['population_size']}, {escape(report['backend'])} on {escape(report['device'])}, "
         f"{duration(report['wall_seconds'])}"
     )
     parts: list[RenderableType] = [Text.from_markup(title)]
@@ -106,7 +106,7 @@ def _front_table(report: Mapping[str, Any]) -> Table:
     for member in report["front"]:
         genes = member["genes"]
         table.add_row(
-            member["genome"],
+            escape(member["genome"]),
             f"{genes['rank']}/{genes['alpha']:g}",
             f"{genes['learning_rate']:.2e}",
             escape(modules(genes["target_modules"])),
@@ -126,7 +126,7 @@ def _front_blocks(report: Mapping[str, Any]) -> Text:
     for member in report["front"]:
         genes = member["genes"]
         lines += [
-            f"[bold]{member['genome']}[/]: rank {genes['rank']}, alpha {genes['alpha']:g}, "
+            f"[bold]{escape(member['genome'])}[/]: rank {genes['rank']}, alpha {genes['alpha']:g}, "
             f"lr {genes['learning_rate']:.2e}, {escape(modules(genes['target_modules']))}",
             *(
                 f"  {title} {with_interval((member['test'] or {}).get(metric))}"
@@ -205,8 +205,12 @@ def _stopped_table(report: Mapping[str, Any]) -> Table:
     for stop in report["stopped"]:
         value = "" if stop["value"] is None else f" (it was {stop['value']:.4g})"
         table.add_row(
-            stop["genome"], stop["stage"], str(stop["step"]), escape(stop["rule"]) + value
+            escape(stop["genome"]),
+            escape(stop["stage"]),
+            str(stop["step"]),
+            escape(stop["rule"]) + value,
         )
     for failure in report["failed"]:
-        table.add_row(failure["genome"], failure["stage"], "", escape(failure["reason"]))
+        cells = (failure["genome"], failure["stage"], "", failure["reason"])
+        table.add_row(*map(escape, cells))
     return table

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from coralx.errors import DamagedRunError
-from coralx.files import manifest_of, storing, verify_folder, write_folder
+from coralx.files import MANIFEST, manifest_of, storing, verify_folder, write_folder
 from coralx.run.layout import RunLayout
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -35,12 +35,12 @@ def prune(
     """
     if not layout.checkpoints.is_dir():
         return
-    for genome in [path for path in layout.checkpoints.iterdir() if path.is_dir()]:
+    for genome in _folders(layout.checkpoints):
         if genome.name in at_work:
             continue
         with storing(genome):
-            for stage in [path for path in genome.iterdir() if path.is_dir()]:
-                if (genome.name, stage.name) not in needed:
+            for stage in _folders(genome):
+                if (genome.name, stage.name) not in needed and _is_made(stage):
                     shutil.rmtree(stage)
             if not any(genome.iterdir()):
                 genome.rmdir()
@@ -61,9 +61,9 @@ def drop_partials(layout: RunLayout, done: Container[tuple[str, str]]) -> None:
     if not layout.partials.is_dir():
         return
     with storing(layout.partials):
-        for genome in list(layout.partials.iterdir()):
-            for stage in list(genome.iterdir()):
-                if (genome.name, stage.name) in done:
+        for genome in _folders(layout.partials):
+            for stage in _folders(genome):
+                if (genome.name, stage.name) in done and _is_made(stage):
                     shutil.rmtree(stage)
             if not any(genome.iterdir()):
                 genome.rmdir()
@@ -74,6 +74,17 @@ def drop_partials(layout: RunLayout, done: Container[tuple[str, str]]) -> None:
 def can_hand_over(layout: RunLayout, genome: str, last_stage: str) -> bool:
     """Whether the genome's adapter lies in `best/`, or its checkpoint is whole."""
     return _is_whole(layout.best_adapter(genome)) or is_intact(layout, genome, last_stage)
+
+
+def _folders(path: Path) -> list[Path]:
+    """The folders in a folder; what a link leads to is none of the run's."""
+    return [found for found in path.iterdir() if found.is_dir() and not found.is_symlink()]
+
+
+def _is_made(folder: Path) -> bool:
+    """Whether it was made by `write_folder`, or half-made. In a run folder that came from elsewhere
+    `checkpoints` and `best` may be links, too: to folders of which nothing may be deleted."""
+    return (folder / MANIFEST).is_file() or folder.name.endswith(".tmp")
 
 
 def hand_over(layout: RunLayout, front: Sequence[str], last_stage: str) -> None:
@@ -98,8 +109,8 @@ def hand_over(layout: RunLayout, front: Sequence[str], last_stage: str) -> None:
         write_folder(layout.best_adapter(genome), copy)
     if layout.best.is_dir():
         with storing(layout.best):
-            for folder in list(layout.best.iterdir()):
-                if folder.name not in front:
+            for folder in _folders(layout.best):
+                if folder.name not in front and _is_made(folder):
                     shutil.rmtree(folder)
 
 

@@ -5,14 +5,24 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from coralx.errors import UsageError
+from coralx.errors import DamagedRunError, UsageError
 from coralx.files import TEMPORARY
+from coralx.printable import shown
 
 RUNS = Path("runs")
 
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,119}")
+"""A genome's id or a stage's name: one that is no path. The ledger may not be our own."""
+
+_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
 
 class RunLayout:
-    """The files of one run. Nothing else in the project joins paths of a run folder."""
+    """The files of one run. Nothing else in the project joins paths of a run folder.
+
+    Whatever is asked for lies in it: a genome or a stage whose name could lead out of it (`..`, a
+    slash) raises DamagedRunError.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -29,24 +39,33 @@ class RunLayout:
         self.best = self.root / "best"
 
     def checkpoint(self, genome: str, stage: str) -> Path:
-        return self.checkpoints / genome / stage
+        return self.checkpoints / self._part(genome) / self._part(stage)
 
     def partial(self, genome: str, stage: str) -> Path:
         """Where a stage that is under way keeps what it has trained."""
-        return self.partials / genome / stage
+        return self.partials / self._part(genome) / self._part(stage)
 
     def scores(self, genome: str | None) -> Path:
         """What a genome, or the untuned base, says about each row of the test split."""
-        return self.test_scores / f"{genome or '_untuned'}.safetensors"
+        return self.test_scores / f"{self._part(genome or '_untuned')}.safetensors"
 
     def best_adapter(self, genome: str) -> Path:
-        return self.best / genome
+        return self.best / self._part(genome)
+
+    def _part(self, name: str) -> str:
+        if not _PART.fullmatch(name):
+            raise DamagedRunError(
+                f"{self.ledger}: {shown(name)} can name no genome and no stage",
+                "CoralX has not written it so.",
+            )
+        return name
 
     def half_written(self) -> list[Path]:
         """Temporary files and folders, whoever writes them or has left them."""
         genomes = (*self.checkpoints.glob("*"), *self.partials.glob("*"))
         folders = (self.root, self.best, self.test_scores, *genomes)
-        return sorted(path for folder in folders for path in folder.glob(TEMPORARY))
+        own = [folder for folder in folders if not folder.is_symlink()]
+        return sorted(path for folder in own for path in folder.glob(TEMPORARY))
 
     @property
     def shortest_name(self) -> str:
@@ -63,7 +82,7 @@ def is_run(folder: Path) -> bool:
     try:
         with (folder / "ledger.jsonl").open("rb") as file:
             return file.readline().endswith(b"\n")
-    except OSError:
+    except (OSError, ValueError):  # a name that no file can have
         return False
 
 
@@ -79,7 +98,7 @@ def find_run(name: str) -> RunLayout:
             return RunLayout(folder)
     known = sorted(path.name for path in RUNS.iterdir() if is_run(path)) if RUNS.is_dir() else []
     listed = f"Runs here: {', '.join(known)}." if known else "There is no run under runs/ here."
-    raise UsageError(f"{name!r} is neither a run folder nor a run under runs/", listed)
+    raise UsageError(f"{shown(name)} is neither a run folder nor a run under runs/", listed)
 
 
 def find_remains(name: str) -> RunLayout:
@@ -106,7 +125,12 @@ def latest_run(name: str) -> RunLayout:
 
 
 def refuse_taken(name: str) -> None:
-    """Raise UsageError if there is a run of that name."""
+    """Raise UsageError if there is a run of that name, or if no run can be called so."""
+    if not _RUN.fullmatch(name):
+        raise UsageError(
+            f"{shown(name)} cannot name a run",
+            "Use letters, digits, dots, dashes and underscores, 100 at most.",
+        )
     layout = RunLayout(RUNS / name)
     if is_run(layout.root):
         raise UsageError(

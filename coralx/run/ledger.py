@@ -164,7 +164,9 @@ def _parse(line: bytes, number: int, path: Path) -> Entry:
                 f"{where}: unknown event {data['type']!r}",
                 "The run was written by a newer version of CoralX.",
             )
-        return Entry(data["seq"], data["time"], from_json(cls, data["payload"]))
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        entry = Entry(data["seq"], data["time"], from_json(cls, data["payload"]))
+        entry.timestamp  # noqa: B018  raises where it is no time
+        return entry
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         reason = "not an event of this format" if isinstance(error, ValidationError) else "not JSON"
         raise DamagedRunError(f"{where}: damaged, {reason}") from None

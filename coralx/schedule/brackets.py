@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from heapq import heapify, heapreplace
 
 from coralx.config.stages import HyperbandConfig
 from coralx.schedule.stages import Stage
@@ -28,10 +29,13 @@ def bracket_sizes(stages: Sequence[Stage], brackets: int, population: int) -> tu
     """
     costs = [_cost(stages[k:]) for k in range(min(brackets, population))]
     sizes = [1] * len(costs)
+    waiting = [(cost, k) for k, cost in enumerate(costs)]
+    heapify(waiting)
     for _ in range(population - len(costs)):
         # bracket k holds more than m genomes as soon as B exceeds m c_k
-        smallest = min(range(len(costs)), key=lambda k: (sizes[k] * costs[k], k))
+        _, smallest = waiting[0]
         sizes[smallest] += 1
+        heapreplace(waiting, (sizes[smallest] * costs[smallest], smallest))
     return tuple(sizes)
 
 

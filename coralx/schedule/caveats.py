@@ -1,4 +1,5 @@
-"""What is to be said against a plan before it is paid: a meagre front, and keys that do nothing."""
+"""What is to be said against a plan before it is paid: a meagre front, keys that do nothing, and
+code that comes with a model."""
 
 from __future__ import annotations
 
@@ -9,10 +10,22 @@ from coralx.schedule.stages import schedule_of
 
 
 def caveats(config: Config) -> list[str]:
-    """Warnings about the config's schedule, none where it does what it says."""
+    """Warnings about a config that is to be trained, none where it does what it says."""
     schedule, births = config.hyperband_config, config.evolution.fewest_births
     few = finisher_warning(schedule_of(schedule), births, brackets_of(schedule))
-    return ([few] if few else []) + (idle_keys(config) if schedule.enable_hyperband else [])
+    idle = idle_keys(config) if schedule.enable_hyperband else []
+    return [*remote_code(config), *([few] if few else []), *idle]
+
+
+def remote_code(config: Config) -> list[str]:
+    """A warning where the base may bring code of its own; none without it."""
+    if not config.model.trust_remote_code:
+        return []
+    return [
+        f"model.trust_remote_code is on: Python files from the repository or folder of "
+        f"{config.model.base} run on this machine with your rights, to read and change whatever "
+        "you can. Leave it on only for a model whose code you have read"
+    ]
 
 
 def idle_keys(config: Config) -> list[str]:

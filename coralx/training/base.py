@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from os.path import isdir
 from typing import Any
 
 import torch
@@ -71,10 +71,19 @@ def source_of(config: Config, say: Say) -> Source:
         if path.suffix == ".gguf":
             path = expanded(path, entry, say)
         return Source(str(path), True, entry.hub, entry.notes)
-    local = Path(name).is_dir()
+    local = isdir(name)
     if not local and is_local(name):
         raise ConfigError("config", [f"model.base: no such folder: {name}"])
     return Source(name, local, name)
+
+
+def reading(config: Config, source: Source) -> dict[str, bool]:
+    """How transformers may read a base. Where it is told nothing about code that a base brings
+    along, it asks on standard input, which in a worker belongs to the driver."""
+    return {
+        "local_files_only": source.is_local,
+        "trust_remote_code": config.model.trust_remote_code,
+    }
 
 
 def loading_error(config: Config, source: Source, error: Exception) -> Exception:
@@ -91,6 +100,13 @@ def loading_error(config: Config, source: Source, error: Exception) -> Exception
     )
     if not source.is_local and any(sign in reason[0].lower() for sign in ("connect", "offline")):
         hint = "The hub cannot be reached: check the network, or give a folder on this machine."
+    if "custom code" in reason[0] and not config.model.trust_remote_code:
+        hint = (
+            "It can be read by Python files of its own alone. Look at them, and if you trust them "
+            "to run on this machine with your rights: --set model.trust_remote_code=true"
+        )
+    elif "safetensors" in reason[0]:
+        hint = "CoralX reads no pickled weights: take a version of the model in safetensors."
     return ConfigError(
         "config",
         [f"model.base: {name} cannot be loaded for {config.model.task}: {reason[0]}"],
@@ -110,13 +126,14 @@ def load(
     classifies = config.model.task == "sequence-classification"
     torch.manual_seed(derive_seed(config.experiment.seed, "head"))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.path, local_files_only=source.is_local)
+        tokenizer = AutoTokenizer.from_pretrained(source.path, **reading(config, source))
         auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
         model, info = auto.from_pretrained(
             source.path,
             dtype=dtype,
-            local_files_only=source.is_local,
+            use_safetensors=True,  # other weights are pickled
             output_loading_info=True,
+            **reading(config, source),
             **({"num_labels": len(labels)} if classifies else {}),
             **_quantized(config, device, dtype),
         )

@@ -74,13 +74,14 @@ def inspect(config: Config, device: torch.device | None = None) -> Footprint:
         precision = "bf16" if device.type == "cuda" else "fp32"
     dtype = base_dtype(config, precision, device)
     classifies = config.model.task == "sequence-classification"
+    trusted = config.model.trust_remote_code
     try:
-        described = AutoConfig.from_pretrained(source.path, local_files_only=source.is_local)
+        described = AutoConfig.from_pretrained(source.path, **bases.reading(config, source))
         if classifies and config.data.labels is not None:
             described.num_labels = len(config.data.labels)
         auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
         with torch.device("meta"):
-            model = auto.from_config(described, dtype=dtype)
+            model = auto.from_config(described, dtype=dtype, trust_remote_code=trusted)
     except Exception as error:
         raise bases.loading_error(config, source, error) from None
     head = _head_of(model) if classifies else ()

@@ -67,7 +67,8 @@ class UnslothBackend(AdaptingBackend):
         checkpoints = bases.checkpoints_gradients(config, device)
         self._checkpointing = "unsloth" if checkpoints else False
         try:
-            self._max_length = _context(source.path, config.model.max_length)
+            described = AutoConfig.from_pretrained(source.path, **bases.reading(config, source))
+            self._max_length = _context(described, config.model.max_length)
             model, tokenizer = FastLanguageModel.from_pretrained(
                 model_name=source.path,
                 max_seq_length=self._max_length,
@@ -78,6 +79,8 @@ class UnslothBackend(AdaptingBackend):
                 device_map={"": device.index or 0} if device.type == "cuda" else None,
                 use_gradient_checkpointing=self._checkpointing,
                 random_state=config.experiment.seed % 2**32,
+                trust_remote_code=config.model.trust_remote_code,
+                use_safetensors=True,  # other weights are pickled
             )
         except Exception as error:
             raise bases.loading_error(config, source, error) from None
@@ -139,9 +142,9 @@ def _has_bias(model: Any, leaf: str) -> bool:
     return getattr(next(found, None), "bias", None) is not None
 
 
-def _context(path: str, wanted: int) -> int:
+def _context(described: Any, wanted: int) -> int:
     """The sequence length to state: long enough for offloaded checkpointing, never longer than the
     base reads, which would change its rotary embedding."""
-    limit = getattr(AutoConfig.from_pretrained(path), "max_position_embeddings", None)
+    limit = getattr(described, "max_position_embeddings", None)
     enough = max(wanted, SHORTEST_OFFLOADED)
     return max(wanted, min(enough, limit)) if limit else enough

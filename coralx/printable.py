@@ -1,0 +1,43 @@
+"""Text from elsewhere (data, file names, libraries) as it can be shown without doing anything.
+
+A terminal obeys escape sequences wherever they come from: they could rewrite what stands on it, or
+hide a part of a message. Overrides of the writing direction show text in another order.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_HARMFUL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, but for tab and line feed
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # direction of writing
+    "\u2028\u2029\ud800-\udfff]"  # line separators; halves of a character, which cannot be encoded
+)
+
+LONGEST_VALUE = 120
+"""Characters of a value that a message echoes."""
+
+
+def printable(text: str) -> str:
+    r"""`text` with its control characters visible: an escape becomes the four characters \x1b.
+
+    Tabs and line feeds stay.
+    """
+    return _HARMFUL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def shortened(text: str, longest: int) -> str:
+    """`text`, of which at most `longest` characters are kept, and how many are left out."""
+    left_out = len(text) - longest
+    return text if left_out <= 0 else f"{text[:longest]}... ({left_out:,} characters more)"
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it, short enough to be echoed."""
+    if isinstance(value, str) and len(value) > LONGEST_VALUE:  # closing the quotes of what is kept
+        return f"{value[:LONGEST_VALUE]!r}... ({len(value) - LONGEST_VALUE:,} characters more)"
+    try:
+        return shortened(repr(value), LONGEST_VALUE)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return "a number of thousands of digits"
