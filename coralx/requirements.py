@@ -140,8 +140,9 @@ def _kept(config: Config) -> int:
     beside += evolution.population_size * len(stages) if config.runtime.verify_front else 0
     if config.runtime.keep_checkpoints == "all":
         return sum(sum(cohort) for cohort in sizes) + beside
-    if is_asynchronous(schedule):  # whoever may still go on
-        return sum(births) + beside
+    if is_asynchronous(schedule):  # who waits at each rung, who is at work, and the parents
+        rungs = (len(stages) - 1) * brackets
+        return min(sum(births), (rungs + 2) * evolution.population_size) + beside
     copies = int(evolution.pbt_quantile * evolution.population_size) * (len(stages) - 1)
     at_once = [
         (evolution.population_size if generation else 0)  # the parents

@@ -77,18 +77,26 @@ FULL = {
 """The front grows with the generations here: everyone finishes, and three objectives conflict."""
 
 
-@pytest.mark.parametrize(("size", "sections"), [(5, {}), (3, FULL)], ids=["stages", "full"])
+ASYNCHRONOUS = {"hyperband_config": {"promotion": "asynchronous"}}
+
+
+@pytest.mark.parametrize(
+    ("size", "times", "sections"),
+    [(5, 3, {}), (3, 3, FULL), (5, 5, ASYNCHRONOUS)],
+    ids=["stages", "full", "asynchronous"],
+)
 def test_checkpoints_are_bounded_by_population_and_front_over_fifty_generations(
-    size: int, sections: dict[str, Any]
+    size: int, times: int, sections: dict[str, Any]
 ) -> None:
-    """Parents, the newborn, and, while they train, the stage that each of these began from; beside
-    them the front, which is all that was found, and may be larger than any population."""
+    """Parents, the newborn, and, while they train, the stage that each of these began from (under
+    asynchronous promotion: who waits at each of three rungs); beside them the front, which is all
+    that was found, and may be larger than any population."""
     evolution = {"population_size": size, "generations": GENERATIONS}
     config = simulated_config(evolution=evolution, search_space=SPACE, **sections)
     weighing = Weighing(Path("runs/long/checkpoints"))
     outcome = api.evolve(config, "long", weighing)
     assert outcome.report["efficiency"]["total_genomes"] == size * GENERATIONS
-    bound = 3 * size + largest_front(config, outcome.layout)
+    bound = times * size + largest_front(config, outcome.layout)
     assert max(weighing.counts) <= bound
     mean = weighing.weights[-1] / weighing.counts[-1]
     assert max(weighing.weights) <= 1.1 * bound * mean

@@ -130,7 +130,7 @@ def test_yaml_that_is_meant_to_harm_is_refused_in_words(text: str, says: str) ->
     ("section", "key", "most"),
     [
         ("evolution", "population_size", 1_000),
-        ("evolution", "generations", 1_000),
+        ("evolution", "generations", 10_000),
         ("training", "batch_size", 65_536),
         ("model", "max_length", 1 << 24),
         ("runtime", "workers", 1_024),

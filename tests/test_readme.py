@@ -93,3 +93,15 @@ def test_shipped_configs_are_sound(path: Path) -> None:
     config = load_config(path)
     assert config.model.base
     assert config.data.train
+
+
+def test_every_row_about_reliability_is_held_by_tests_that_exist() -> None:
+    section = README.split("## Reliability\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][2:]
+    sources = "\n".join(path.read_text() for path in sorted((ROOT / "tests").glob("test_*.py")))
+    assert len(rows) > 10
+    for row in rows:
+        named = re.findall(r"`(test_\w+)`", row.rsplit("|", 2)[1])
+        assert named, row
+        for name in named:
+            assert f"def {name}(" in sources, name

@@ -25,7 +25,7 @@ from coralx.run.ledger import Ledger
 ROWS = 10**9
 """Imagined training rows: so many that steps cut a curve at any share."""
 
-NEVER_ENDING = 10**6
+NEVER_ENDING = 10_000
 """Generations: the budget ends a search, not their number."""
 
 QUALITY, SIZE = "eval_loss", "trainable_parameters"

@@ -50,7 +50,7 @@ class Evolution(Section):
     front, crowding (nsga2) or, for three objectives and more, reference points (nsga3)."""
 
     population_size: Annotated[int, Field(ge=2, le=1_000)] = 8
-    generations: Annotated[int, Field(ge=1, le=1_000)] = 2
+    generations: Annotated[int, Field(ge=1, le=10_000)] = 2
     patience: Count | None = None
     inherit: Literal["off", "adapter", "adapter+optimizer"] = "adapter"
     resize_adapters: bool = False

@@ -1,13 +1,14 @@
 """Asynchronous promotion: no worker waits for the others (ASHA, Li et al. 2020).
 
 A genome goes on as soon as it is among the best that its stage has seen so far, over all
-generations; and when a worker would be idle, the next generation is bred from what is known by
-then. What was decided depends on the order in which jobs were completed; the ledger records it, and
-a resumed run goes on from there.
+generations; of those that wait for it, the best, as many as a population, stay; and when a worker
+would be idle, the next generation is bred from what is known by then. What was decided depends on
+the order in which jobs were completed; the ledger records it, and a resumed run goes on from there.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
@@ -197,10 +198,24 @@ class AsynchronousSearch:
         for stage, results in self._by_stage(news=True):
             if stage.is_last:
                 continue
-            promoted = {r.genome for r in results if self._is_promoted(r.genome, stage)}
-            for genome in promotable(stage, self._order(stage, results), len(results), promoted):
+            order = self._order(stage, results)
+            settled = {genome for genome in order if (genome, stage.name) in self._verdicts}
+            for genome in promotable(stage, order, len(results), settled):
                 self._let_pass(genome, stage)
+            self._cut_off(stage, order, len(results))
         self._news.clear()
+
+    def _cut_off(self, stage: Stage, order: Sequence[str], completed: int) -> None:
+        """Of those that wait for a promotion, as many as a population stay: the others' turn would
+        hardly come, and their checkpoints would fill the disk with every generation."""
+        waiting = [
+            (place, genome)
+            for place, genome in enumerate(order, start=1)
+            if (genome, stage.name) not in self._verdicts
+        ]
+        quota = math.floor(stage.survival_rate * completed)
+        for place, genome in waiting[self.config.evolution.population_size :]:
+            self._record(stage, Cut(genome, place, quota))
 
     def _let_pass(self, genome: str, stage: Stage) -> None:
         self._record(stage, Promote(genome))
@@ -213,9 +228,13 @@ class AsynchronousSearch:
         for stage, results in self._by_stage():
             if stage.is_last:
                 continue
-            order = self._order(stage, results)
-            if order and not any(self._is_promoted(r.genome, stage) for r in results):
-                self._let_pass(order[0], stage)
+            waiting = [
+                genome
+                for genome in self._order(stage, results)
+                if (genome, stage.name) not in self._verdicts
+            ]
+            if waiting and not any(self._is_promoted(r.genome, stage) for r in results):
+                self._let_pass(waiting[0], stage)
                 return True
         return False
 

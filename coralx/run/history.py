@@ -23,7 +23,7 @@ from coralx.events import (
 from coralx.genomes import Genome
 from coralx.records import StageBudget
 from coralx.results import Measurement, StageResult
-from coralx.verdicts import Stop
+from coralx.verdicts import Cut, Finish, Stop
 
 BASELINE = "_baseline"
 """The id of the default recipe when it is trained beside the search; no genome's can be like it."""
@@ -73,6 +73,9 @@ class History:
         self._trained_steps = 0
         self._last: dict[str, StageResult] = {}
         self._stopped: set[str] = set()
+        self._settled: set[str] = set()
+        self.left_behind: set[str] = set()
+        """Those who neither train on nor were among the survivors of a generation since."""
         self._blended: dict[str, str] = {}
         for event in events:
             self.apply(event)
@@ -114,6 +117,7 @@ class History:
                 self._decide(event)
             case GenerationCompleted():
                 self.populations[event.generation] = event.population
+                self.left_behind |= self._settled.difference(event.population)
             case FrontMeasured(measurement=measurement):
                 self.measurements[measurement.genome] = measurement
             case FrontCompared():
@@ -142,6 +146,8 @@ class History:
         for verdict in event.verdicts:
             if isinstance(verdict, Stop):
                 self._stopped.add(verdict.genome)
+            if isinstance(verdict, Finish | Cut):
+                self._settled.add(verdict.genome)
 
     def last_result(self, genome: str) -> StageResult | None:
         """The furthest stage that the genome was trained through."""
@@ -159,6 +165,11 @@ class History:
     def is_taken_out(self, genome: str) -> bool:
         """Whether a stop rule or a failing worker ended the genome."""
         return genome in self._stopped or genome in self.failures
+
+    def may_give_weights(self, genome: str) -> bool:
+        """Whether its last checkpoint is kept where generations overlap: it trains on, or may be a
+        parent."""
+        return not self.is_taken_out(genome) and genome not in self.left_behind
 
     def own_steps(self, genome: str) -> int:
         """Steps trained since the genome's birth."""

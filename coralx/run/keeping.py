@@ -32,9 +32,8 @@ def _living(config: Config, history: History, is_exhausted: bool) -> set[str]:
     """Genomes that may still train, or be a parent."""
     if is_asynchronous(config.hyperband_config) and not is_exhausted:
         unborn = [g for g in history.genomes.values() if history.last_result(g.id) is None]
-        going_on = {genome for genome in history.genomes if not history.is_taken_out(genome)}
         parents = {parent for genome in unborn for parent in genome.donors}
-        return going_on | parents
+        return parents | {name for name in history.genomes if history.may_give_weights(name)}
     generation = max(history.generations, default=0)
     if generation in history.populations:
         return set(history.populations[generation])

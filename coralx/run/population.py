@@ -125,12 +125,12 @@ class Population:
     def _donors(self, genomes: Sequence[str]) -> list[str]:
         """Those that have weights which never exploded or ran into numbers that are not finite.
 
-        Under asynchronous promotion none that was taken out: its checkpoint may be gone by then.
+        Under asynchronous promotion none whose checkpoint may be gone by then.
         """
         if self._evolution.inherit == "off":
             return []
         if is_asynchronous(self.config.hyperband_config):
-            genomes = [genome for genome in genomes if not self._history.is_taken_out(genome)]
+            genomes = [genome for genome in genomes if self._history.may_give_weights(genome)]
         results = self._history.results.values()
         spoilt = {r.genome for r in results if r.divergence is not None and r.divergence.spoils}
         return [
