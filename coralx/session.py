@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from coralx.config import Config, dump_yaml, load_config, parse_config
+from coralx.config import Config, dump_yaml, load_config
 from coralx.config.compare import MAY_DIFFER, contradictions
 from coralx.config.loading import overridden
 from coralx.config.modes import mode_of
@@ -36,6 +36,7 @@ from coralx.run.history import History
 from coralx.run.layout import RunLayout, is_run, refuse_taken
 from coralx.run.ledger import FORMAT, Ledger
 from coralx.run.lock import beat, claiming, owning
+from coralx.run.readable import recorded_config
 from coralx.run.usage import gpus_in_use, machine_use
 from coralx.search.space import own_recipes, space_of
 from coralx.training.backend import Choice, choose, require, settled
@@ -305,7 +306,7 @@ def run_config(layout: RunLayout, overrides: Sequence[str] = ()) -> Config:
     """The resolved config of a run: its config.yaml, or where that is gone, the one that the ledger
     recorded. Raises DamagedRunError where there is neither, or where the file contradicts the
     ledger."""
-    recorded = _recorded_config(layout)
+    recorded = recorded_config(History(Ledger.read_events(layout.ledger)), layout)
     if not layout.config.is_file():
         if recorded is None:
             raise DamagedRunError(f"{layout.config}: missing")
@@ -317,15 +318,6 @@ def run_config(layout: RunLayout, overrides: Sequence[str] = ()) -> Config:
             f"{MAY_DIFFER} change. Without the file, the config is taken from the ledger.",
         )
     return overridden(own, overrides) if overrides else own
-
-
-def _recorded_config(layout: RunLayout) -> Config | None:
-    """The config under which the run was last taken up, by its ledger."""
-    starts = [
-        e for e in Ledger.read_events(layout.ledger) if isinstance(e, RunStarted | RunResumed)
-    ]
-    values = starts[-1].config if starts else None
-    return parse_config(dict(values), str(layout.ledger)) if values is not None else None
 
 
 def _report(config: Config, ledger: Ledger, layout: RunLayout) -> Outcome:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from coralx.events import (
     BudgetSpent,
@@ -15,6 +16,7 @@ from coralx.events import (
     GenerationStarted,
     GenomeFailed,
     RunCompleted,
+    RunResumed,
     RunStarted,
     StageCompleted,
     StageDecided,
@@ -50,6 +52,8 @@ class History:
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.started: RunStarted | None = None
+        self.recorded_config: Mapping[str, Any] | None = None
+        """Under which resolved config the run was last taken up; None: not recorded."""
         self.completed: RunCompleted | None = None
         self.genomes: dict[str, Genome] = {}
         self.generations: dict[int, tuple[Genome, ...]] = {}
@@ -85,6 +89,9 @@ class History:
         match event:
             case RunStarted():
                 self.started = event
+                self.recorded_config = event.config
+            case RunResumed():
+                self.recorded_config = event.config or self.recorded_config
             case GenerationStarted():
                 self.generations[event.generation] = event.genomes
                 self.budgets[event.generation] = event.budgets

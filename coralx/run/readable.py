@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from coralx.config import Config, load_config
-from coralx.config.loading import parse_yaml
-from coralx.config.modes import mode_of
+from coralx.config import Config, load_config, parse_config
+from coralx.config.compare import contradictions
 from coralx.errors import ConfigError, DamagedRunError
-from coralx.packages import installed_version
-from coralx.run.finale import front_of
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Entry, Ledger
@@ -63,63 +60,34 @@ def damage(
 # -- config and ledger -----------------------------------------------------------------------------
 
 
+def recorded_config(history: History, layout: RunLayout) -> Config | None:
+    """The config under which the run was last taken up, by its ledger; None where an earlier
+    version did not record it. Raises ConfigError for one that is none."""
+    values = history.recorded_config
+    return parse_config(dict(values), str(layout.ledger)) if values is not None else None
+
+
 def _config(layout: RunLayout, history: History | None) -> tuple[Config | None, Finding]:
     name = layout.relative(layout.config)
-    way_out = "Put the config there that the run began with; a resume writes every default out."
+    recorded = recorded_config(history, layout) if history else None
+    way_out = "Put the config there that the run began with."
+    if recorded is not None:
+        way_out = "Delete it: a resume writes it again, from the ledger."
     if not layout.config.is_file():
-        return None, Finding("damaged", name, "missing", way_out)
+        if recorded is None:
+            return None, Finding("damaged", name, "missing", way_out)
+        return recorded, Finding("notice", name, "missing", "A resume takes it from the ledger.")
     try:
-        config = load_config(layout.config)
-        text = layout.config.read_text(encoding="utf-8")
-        missing = _missing(parse_yaml(text, name), config.model_dump(mode="json"))
+        config = load_config(layout.config, resolved=True)
+        is_cut = not layout.config.read_text(encoding="utf-8").endswith("\n")
     except ConfigError as error:
-        return None, Finding("damaged", name, "; ".join(error.problems), way_out)
-    contradiction = _contradiction(config, history) if history and history.started else None
-    if contradiction is not None:
-        return None, Finding("damaged", name, contradiction, way_out)
-    if not text.endswith("\n") or (missing and _is_of_this_version(history)):
-        cut = f"cut off: {missing[0]} is missing" if missing else "cut off in its last line"
-        return None, Finding("damaged", name, cut, way_out)
-    if missing:
-        told = f"written by another version of CoralX, without {missing[0]}"
-        return config, Finding("notice", name, told, "A resume adds it, with its default.")
+        return recorded, Finding("damaged", name, "; ".join(error.problems), way_out)
+    if recorded is not None and (changed := contradictions(recorded, config)):
+        told = f"not the config that the run began with, in {', '.join(changed)}"
+        return recorded, Finding("damaged", name, told, way_out)
+    if is_cut:
+        return recorded, Finding("damaged", name, "cut off in its last line", way_out)
     return config, Finding("ok", name, "readable and valid")
-
-
-def _missing(written: Any, whole: Any, path: str = "") -> list[str]:
-    """Dotted paths of keys that a resolved config has and the file lacks."""
-    if not isinstance(whole, dict) or not isinstance(written, dict):
-        return []
-    found = []
-    for key, value in whole.items():
-        place = f"{path}.{key}".lstrip(".")
-        found += _missing(written[key], value, place) if key in written else [place]
-    return found
-
-
-def _is_of_this_version(history: History | None) -> bool:
-    started = history.started if history else None
-    return started is not None and started.versions.get("coralx") == installed_version("coralx")
-
-
-def _contradiction(config: Config, history: History) -> str | None:
-    """Where the ledger tells of another config."""
-    started, completed = history.started, history.completed
-    if started is not None and (started.seed, started.mode) != (
-        config.experiment.seed,
-        mode_of(config),
-    ):
-        return (
-            f"seed {config.experiment.seed} and mode {mode_of(config)}; the ledger has seed "
-            f"{started.seed} and mode {started.mode}"
-        )
-    stages = [stage.name for stage in config.hyperband_config.training_stages]
-    trained = {stage for _, stage in history.results}
-    if not trained <= set(stages):
-        return f"no stage {sorted(trained - set(stages))[0]}, which the ledger has results of"
-    if completed is not None and set(front_of(config, history, stages[-1])) != {*completed.front}:
-        return "the front by its objectives and constraints is not the one in the ledger"
-    return None
 
 
 def _ledger(layout: RunLayout) -> tuple[tuple[Entry, ...] | None, list[Finding]]:

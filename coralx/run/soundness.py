@@ -56,7 +56,7 @@ def _train_again(run: Readable, genome: str) -> str:
     if run.history is None or run.history.completed is None:
         return "A resume trains this stage again from the one before."
     if genome in run.history.completed.front:
-        return "The run is complete: what best/ holds of it is enough to use it."
+        return "What best/ holds of it is enough to use it; without, a resume trains it again."
     return "The run is complete and needs it no more."
 
 
@@ -108,7 +108,7 @@ def _copy_again(layout: RunLayout, run: Readable, genome: str) -> str:
     source = _source(layout, run, genome)
     if source is not None and is_intact(layout, genome, source.name):
         return "A resume copies it anew from its checkpoint."
-    return "Its checkpoint is not whole either: a new run of the same config and seed trains it."
+    return "A resume trains its last stage again, then copies it."
 
 
 def scores(layout: RunLayout, run: Readable) -> Iterator[Finding]:
