@@ -17,7 +17,7 @@ from factories import make_facts, make_result, simulated_config
 from coralx import api
 from coralx.config.runtime import Budget
 from coralx.errors import Interrupted
-from coralx.events import RunResumed, RunStarted, StageCompleted
+from coralx.events import CheckpointRestored, RunResumed, RunStarted, StageCompleted
 from coralx.facts import Facts, Settings
 from coralx.files import write_atomically
 from coralx.records import Job
@@ -60,7 +60,7 @@ class Work:
         self.killed: Collection[int] = ()
         train, prepare = SimulatedBackend.train, SimulatedBackend.prepare
 
-        def minute(backend: SimulatedBackend, job: Job, report: Any) -> StageResult:
+        def minute(backend: SimulatedBackend, job: Job, report: Any, beat: Any) -> StageResult:
             self.jobs += 1
             clock.now += BEFORE
             report(Progress(job.genome.id, job.stage, job.first_step, job.last_step, 0.7, 0.0))
@@ -69,7 +69,7 @@ class Work:
                 shutil.copytree("runs/x", "as-it-was")
             if self.jobs in (*self.killed, *self.interrupted):
                 raise KeyboardInterrupt
-            return train(backend, job, lambda _: None)
+            return train(backend, job, lambda _: None, beat)
 
         def described(*arguments: Any) -> Facts:
             facts = prepare(*arguments)
@@ -146,7 +146,7 @@ def test_steps_that_were_trained_again_count_again() -> None:
 
 
 def completed(event: object) -> bool:
-    return isinstance(event, StageCompleted)
+    return isinstance(event, StageCompleted | CheckpointRestored)
 
 
 def test_hours_of_every_gpu_in_use_add_up_over_resumes_with_other_workers() -> None:

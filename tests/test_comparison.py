@@ -61,8 +61,8 @@ def by_row(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     measure = SimulatedBackend.measure
     measured: list[str | None] = []
 
-    def with_rows(self: SimulatedBackend, job: MeasureJob) -> Measurement:
-        found = measure(self, job)
+    def with_rows(self: SimulatedBackend, job: MeasureJob, beat: Any) -> Measurement:
+        found = measure(self, job, beat)
         measured.append(found.genome)
         labels = np.random.default_rng(0).integers(2, size=ROWS)
         rng = np.random.default_rng(derive_seed("rows", str(found.genome)))
@@ -220,8 +220,8 @@ def test_a_lost_file_is_measured_again_and_a_whole_one_is_not(
 def test_a_file_that_cannot_be_brought_back_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     measure = SimulatedBackend.measure
 
-    def forgetting(self: SimulatedBackend, job: MeasureJob) -> Measurement:
-        found = measure(self, job)
+    def forgetting(self: SimulatedBackend, job: MeasureJob, beat: Any) -> Measurement:
+        found = measure(self, job, beat)
         Path(str(job.scores)).unlink()
         return found
 
@@ -273,8 +273,8 @@ def test_an_undefined_figure_leaves_the_comparison_undefined(
 ) -> None:
     measure = SimulatedBackend.measure
 
-    def without(self: SimulatedBackend, job: MeasureJob) -> Measurement:
-        found = measure(self, job)
+    def without(self: SimulatedBackend, job: MeasureJob, beat: Any) -> Measurement:
+        found = measure(self, job, beat)
         if job.genome is not None:
             return found
         nothing = replace(found.test["auroc"], value=None, low=None, high=None)

@@ -323,11 +323,15 @@ def test_an_event_at_no_time_is_damage(finished: RunLayout) -> None:
 def test_what_a_forged_ledger_says_is_shown_and_not_obeyed(
     run: Run, finished: RunLayout, value: str
 ) -> None:
-    for old in ("sim", "hyperband", "simulation", "none"):
+    for old in ("simulation", "simulated learning curves; nothing is trained"):
         forged(finished, old, value)
     code, output = run("report", "sim")
     assert code == 0
     assert printable(value) in output
+    forged(finished, "adapter", value)  # in the config that the ledger records
+    code, output = run("report", "sim")
+    assert code == 4
+    assert "\x1b[31m" not in output
 
 
 def test_links_in_a_run_folder_lead_no_deletion_out_of_it(tmp_path: Path) -> None:

@@ -125,9 +125,9 @@ def test_a_copy_starts_from_its_models_weights(
     monkeypatch.chdir(tmp_path)
     train, jobs = PeftBackend.train, dict[tuple[str, str], Job]()
 
-    def spied(self: Any, job: Job, report: Any) -> StageResult:
+    def spied(self: Any, job: Job, report: Any, beat: Any) -> StageResult:
         jobs[job.genome.id, job.stage] = job
-        return train(self, job, report)
+        return train(self, job, report, beat)
 
     monkeypatch.setattr(PeftBackend, "train", spied)
     tiny_config["evolution"] |= {"pbt_quantile": 0.5, "population_size": 4, "generations": 1}

@@ -121,7 +121,7 @@ def test_plan_opening_lines_and_time_left_agree_with_what_is_trained(fraction: f
 
 def test_disk_is_planned_for_the_newborn_alone() -> None:
     wanted = config(0.4)
-    assert _kept(wanted) == 16  # ten parents and six newborn
+    assert _kept(wanted) == 19  # ten parents, six newborn, and three of them at two stages
     keep = wanted.runtime.model_copy(update={"keep_checkpoints": "all"})
     assert _kept(wanted.model_copy(update={"runtime": keep})) == (10 + 5) + 3 * (6 + 3)
 

@@ -82,9 +82,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """The training jobs that the backend is given."""
     train, given = SimulatedBackend.train, []
 
-    def watched(self: SimulatedBackend, job: Job, report: Any) -> StageResult:
+    def watched(self: SimulatedBackend, job: Job, report: Any, beat: Any) -> StageResult:
         given.append(job)
-        return train(self, job, report)
+        return train(self, job, report, beat)
 
     monkeypatch.setattr(SimulatedBackend, "train", watched)
     return given
@@ -257,8 +257,8 @@ def test_one_that_diverges_from_scratch_is_told_and_not_tried_again(
     train = SimulatedBackend.train
     tried = []
 
-    def diverging(self: SimulatedBackend, job: Job, report: Any) -> StageResult:
-        result = train(self, job, report)
+    def diverging(self: SimulatedBackend, job: Job, report: Any, beat: Any) -> StageResult:
+        result = train(self, job, report, beat)
         if origin_of(job.genome.id) is None:
             return result
         tried.append(job.genome.id)

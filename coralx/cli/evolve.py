@@ -93,6 +93,8 @@ def command(
         settings.append(f"experiment.seed={seed}")
     if resume is not None and name is not None:
         raise UsageError("--name starts a new run, --resume goes on with one", "Leave one out.")
+    if name is not None:
+        settings.append(f"experiment.name={json.dumps(name)}")  # text, whatever it looks like
     if resume is None and config_path is not None:
         resume = offered(name, config_path, settings, console, quiet=quiet)
     if resume is not None:
@@ -105,8 +107,6 @@ def command(
             raise UsageError(
                 "a CONFIG is needed", "For example: coralx evolve configs/quickstart.yaml"
             )
-        if name is not None:
-            settings.append(f"experiment.name={json.dumps(name)}")  # text, whatever it looks like
         with errors_naming(config_path):
             config = resolve_mode(load_config(config_path, settings), mode, known_backend(backend))
             warn_of_plan(config, console, quiet=quiet)

@@ -28,7 +28,7 @@ def offered(
 
     Raises UsageError where a chosen name is taken and its run not wanted.
     """
-    wanted = name or load_config(path, settings).experiment.name
+    wanted = load_config(path, settings).experiment.name
     layout = RunLayout(RUNS / wanted)
     if not is_run(layout.root) or (name is None and not _is_unfinished(layout)):
         return None

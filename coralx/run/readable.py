@@ -62,9 +62,13 @@ def damage(
 
 def recorded_config(history: History, layout: RunLayout) -> Config | None:
     """The config under which the run was last taken up, by its ledger; None where an earlier
-    version did not record it. Raises ConfigError for one that is none."""
-    values = history.recorded_config
-    return parse_config(dict(values), str(layout.ledger)) if values is not None else None
+    version did not record it. Raises DamagedRunError for one that is none."""
+    if history.recorded_config is None:
+        return None
+    try:
+        return parse_config(dict(history.recorded_config), str(layout.ledger))
+    except ConfigError as error:
+        raise DamagedRunError(f"{layout.ledger}: records no config: {error.problems[0]}") from None
 
 
 def _config(layout: RunLayout, history: History | None) -> tuple[Config | None, Finding]:
