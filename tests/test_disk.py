@@ -3,6 +3,7 @@ run ends as if nothing had happened once there is room."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
