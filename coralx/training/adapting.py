@@ -21,7 +21,7 @@ from coralx.data.subsets import batch_rows, subset_size
 from coralx.facts import Facts
 from coralx.genomes import Genes, Genome
 from coralx.records import Job, MeasureJob
-from coralx.results import Divergence, Measurement, Metrics, StageResult
+from coralx.results import Divergence, Measurement, StageResult
 from coralx.training import adapters, partial
 from coralx.training.backend import Beat, Paused, Report, Say, unheard
 from coralx.training.base import Base, check_quantization, require_causal
@@ -29,17 +29,13 @@ from coralx.training.evaluation import Evaluation, undefined
 from coralx.training.footprint import footprint_of
 from coralx.training.loop import Trace, Trainer, mean_loss
 from coralx.training.material import Material, task_of
+from coralx.training.outcome import result_of, signals_of
 from coralx.training.precision import autocast, base_dtype, faster_precision, settled_precision
 from coralx.training.shortage import refusing
-from coralx.training.signals import loss_trend, typical_gradient_norm
 from coralx.training.starting import Start, begin
-from coralx.training.watch import curve_of
 
 TEMPLATE = "default"
 """The first adapter, which wraps the base; never trained. Genomes are added beside it."""
-
-SIGNALS = ("train_loss", "gradient_norm", "loss_slope")
-"""Figures of the training steps; a stage of few steps has no slope."""
 
 UNTUNED_ROWS = 64
 """Rows of the data order by which the untuned base's training loss is measured."""
@@ -176,7 +172,7 @@ class AdaptingBackend(ABC):
             minutes = self._config.runtime.checkpoint_minutes
             trainer.run(job, trace, report, beat, keep, 60.0 * minutes)
             trained = time.monotonic()
-            metrics = {} if trace.divergence else self._figures_after(job, trace, beat)
+            metrics, remarks = self._figures_after(job, trace, beat)
         except Paused:
             if len(trace.losses) > steps_before:
                 keep()
@@ -187,7 +183,8 @@ class AdaptingBackend(ABC):
         evaluation = start.eval_seconds + evaluated - trained
         spent = trace.seconds - trained_before
         overhead = time.monotonic() - began - spent - evaluation
-        return self._result(job, start, trace, metrics, evaluation, overhead)
+        notes = (*self.notes_on(job.genome.genes), *remarks)
+        return result_of(job, start, trace, metrics, notes, evaluation, overhead)
 
     def _fresh(self, job: Job, beat: Beat) -> tuple[Start, Trace]:
         """How the stage begins, with nothing trained yet."""
@@ -247,61 +244,23 @@ class AdaptingBackend(ABC):
         self._model.set_adapter(TEMPLATE)
         self._model.delete_adapter(adapter)
 
-    def _result(
-        self,
-        job: Job,
-        start: Start,
-        trace: Trace,
-        metrics: Metrics,
-        eval_seconds: float,
-        overhead: float,
-    ) -> StageResult:
-        judged = max(0, job.last_step - max(job.first_step, job.horizon.warmup_steps))
-        return StageResult(
-            genome=job.genome.id,
-            stage=job.stage,
-            first_step=job.first_step,
-            last_step=job.first_step + len(trace.losses),
-            metrics=metrics,
-            judged_steps=judged,
-            loss_trend=None if trace.divergence else loss_trend(_after_warmup(job, trace)),
-            train_seconds=trace.seconds,
-            eval_seconds=eval_seconds,
-            overhead_seconds=max(0.0, overhead),
-            inherited_steps=start.inherited_steps,
-            checkpoint=None if trace.divergence else job.checkpoint,
-            divergence=trace.divergence,
-            trained_tokens=trace.tokens,
-            notes=(*self.notes_on(job.genome.genes), *self._undefined(job, metrics)),
-            inheritance=start.inheritance,
-            rank=job.trained_shape.rank,
-            curve=curve_of(trace.losses, job.last_step - job.first_step),
-            micro_batch=trace.micro_batch,
-        )
-
-    def _undefined(self, job: Job, metrics: Metrics) -> tuple[str, ...]:
-        """Remarks on figures of predictions that have no value."""
-        data = self._material.splits["validation"].first(job.eval_limit)
-        read_off = {name: value for name, value in metrics.items() if name not in SIGNALS}
-        return undefined(read_off, len(data.ids))
-
     # -- evaluation ------------------------------------------------------------------------------
 
-    def _figures_after(self, job: Job, trace: Trace, beat: Beat) -> dict[str, float | None]:
-        """Every figure of the stage: predictions on validation, adapter, training signals. None
-        where scores are not finite, which then stands in the trace."""
+    def _figures_after(
+        self, job: Job, trace: Trace, beat: Beat
+    ) -> tuple[dict[str, float | None], tuple[str, ...]]:
+        """Every figure of the stage (predictions on validation, adapter, training signals), and
+        what is to be remarked on them. None of what diverged; scores that are not finite are a
+        divergence, too, which then stands in the trace."""
+        if trace.divergence is not None:
+            return {}, ()
         figures = self._evaluation.validated(job.eval_limit, beat)
         if figures is None:
             trace.divergence = Divergence(job.last_step, "score")
-            return {}
-        trend = loss_trend(_after_warmup(job, trace))
-        return {
-            **figures,
-            **self._costs(job.genome, job.trained_shape.rank),
-            "train_loss": float(np.mean(trace.losses[-50:])) if trace.losses else None,
-            "gradient_norm": typical_gradient_norm(trace.norms),
-            "loss_slope": trend.slope if trend else None,
-        }
+            return {}, ()
+        rows = len(self._material.splits["validation"].first(job.eval_limit).ids)
+        costs = self._costs(job.genome, job.trained_shape.rank)
+        return {**figures, **costs, **signals_of(job, trace)}, undefined(figures, rows)
 
     def _costs(self, genome: Genome, rank: int) -> dict[str, float | None]:
         """What the genome's finished adapter costs, whatever its rank is now: that is what its
@@ -315,12 +274,13 @@ class AdaptingBackend(ABC):
                 untuned = {"trainable_parameters": 0.0, "adapter_bytes": 0.0}
                 return self._evaluation.measured(job, untuned, beat)
         name, genes = adapters.name_of(job.genome), job.genome.genes
-        adapters.add(self._model, job.genome, genes.shape, self._base)
-        try:
-            adapters.put(self._model, name, adapters.read(Path(str(job.checkpoint))).weights)
-            return self._evaluation.measured(job, self._costs(job.genome, genes.rank), beat)
-        finally:
-            self._drop(name)
+        with refusing():
+            adapters.add(self._model, job.genome, genes.shape, self._base)
+            try:
+                adapters.put(self._model, name, adapters.read(Path(str(job.checkpoint))).weights)
+                return self._evaluation.measured(job, self._costs(job.genome, genes.rank), beat)
+            finally:
+                self._drop(name)
 
 
 def _device() -> torch.device:
@@ -329,7 +289,3 @@ def _device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
-
-
-def _after_warmup(job: Job, trace: Trace) -> list[float]:
-    return trace.losses[max(0, job.horizon.warmup_steps - job.first_step) :]

@@ -1,0 +1,65 @@
+"""What a stage's training comes to: its signals as figures, and the result for the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from coralx.records import Job
+from coralx.results import Metrics, StageResult
+from coralx.training.loop import Trace
+from coralx.training.signals import loss_trend, typical_gradient_norm
+from coralx.training.starting import Start
+from coralx.training.watch import curve_of
+
+RECENT_STEPS = 50
+"""The training loss is the mean over so many steps, the last ones."""
+
+
+def signals_of(job: Job, trace: Trace) -> dict[str, float | None]:
+    """Figures of the training steps; a stage of few steps has no slope."""
+    trend = loss_trend(_after_warmup(job, trace))
+    return {
+        "train_loss": float(np.mean(trace.losses[-RECENT_STEPS:])) if trace.losses else None,
+        "gradient_norm": typical_gradient_norm(trace.norms),
+        "loss_slope": trend.slope if trend else None,
+    }
+
+
+def result_of(
+    job: Job,
+    start: Start,
+    trace: Trace,
+    metrics: Metrics,
+    notes: Sequence[str],
+    eval_seconds: float,
+    overhead_seconds: float,
+) -> StageResult:
+    """The result of a job that is done; without figures and checkpoint where it diverged."""
+    judged = max(0, job.last_step - max(job.first_step, job.horizon.warmup_steps))
+    return StageResult(
+        genome=job.genome.id,
+        stage=job.stage,
+        first_step=job.first_step,
+        last_step=job.first_step + len(trace.losses),
+        metrics=metrics,
+        judged_steps=judged,
+        loss_trend=None if trace.divergence else loss_trend(_after_warmup(job, trace)),
+        train_seconds=trace.seconds,
+        eval_seconds=eval_seconds,
+        overhead_seconds=max(0.0, overhead_seconds),
+        inherited_steps=start.inherited_steps,
+        checkpoint=None if trace.divergence else job.checkpoint,
+        divergence=trace.divergence,
+        trained_tokens=trace.tokens,
+        notes=tuple(notes),
+        inheritance=start.inheritance,
+        rank=job.trained_shape.rank,
+        curve=curve_of(trace.losses, job.last_step - job.first_step),
+        micro_batch=trace.micro_batch,
+    )
+
+
+def _after_warmup(job: Job, trace: Trace) -> list[float]:
+    return trace.losses[max(0, job.horizon.warmup_steps - job.first_step) :]
