@@ -122,6 +122,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     SetupError where the storage refuses it.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    older = path.with_name(f".{path.name}.{os.getpid()}.older.tmp")
     with storing(path):
         shutil.rmtree(temporary, ignore_errors=True)
         try:
@@ -134,12 +135,22 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
             for name in (*names, MANIFEST):
                 fsync_file(temporary / name)
             if path.exists():
-                shutil.rmtree(path)
+                path.rename(older)
             temporary.rename(path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
+            if older.exists() and not path.exists():
+                older.rename(path)
             raise
+        shutil.rmtree(older, ignore_errors=True)
         fsync_directory(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder; a kill in the midst of it leaves a temporary one, not half of this one."""
+    older = path.with_name(f".{path.name}.{os.getpid()}.older.tmp")
+    path.rename(older)
+    shutil.rmtree(older)
 
 
 def manifest_of(path: Path) -> dict[str, str]:

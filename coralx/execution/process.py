@@ -111,7 +111,10 @@ class WorkerProcess:
 
     def exit_reason(self) -> str:
         """Why the process ended, in words."""
-        code = self._process.wait(EXIT_SECONDS)
+        try:
+            code = self._process.wait(EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "cut off from its pipe"
         if code >= 0:
             return f"ended with exit code {code}"
         why = OUT_OF_MEMORY if -code == signal.SIGKILL else ""

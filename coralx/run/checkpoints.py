@@ -8,7 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from coralx.errors import DamagedRunError
-from coralx.files import MANIFEST, manifest_of, storing, verify_folder, write_folder
+from coralx.files import (
+    MANIFEST,
+    manifest_of,
+    remove_folder,
+    storing,
+    verify_folder,
+    write_folder,
+)
 from coralx.run.layout import RunLayout
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -41,7 +48,7 @@ def prune(
         with storing(genome):
             for stage in _folders(genome):
                 if (genome.name, stage.name) not in needed and _is_made(stage):
-                    shutil.rmtree(stage)
+                    remove_folder(stage)
             if not any(genome.iterdir()):
                 genome.rmdir()
 
@@ -64,7 +71,7 @@ def drop_partials(layout: RunLayout, done: Container[tuple[str, str]]) -> None:
         for genome in _folders(layout.partials):
             for stage in _folders(genome):
                 if (genome.name, stage.name) in done and _is_made(stage):
-                    shutil.rmtree(stage)
+                    remove_folder(stage)
             if not any(genome.iterdir()):
                 genome.rmdir()
         if not any(layout.partials.iterdir()):
@@ -111,7 +118,7 @@ def hand_over(layout: RunLayout, front: Sequence[str], last_stage: str) -> None:
         with storing(layout.best):
             for folder in _folders(layout.best):
                 if folder.name not in front and _is_made(folder):
-                    shutil.rmtree(folder)
+                    remove_folder(folder)
 
 
 def is_handed_over(layout: RunLayout, genome: str, last_stage: str) -> bool:

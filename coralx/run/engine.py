@@ -103,7 +103,7 @@ class Engine:
             train_beside(*shared, self.allowance)
             measure(*shared, beside=True)
         compare(*shared, self.layout)
-        self._drop_partials()
+        self._prune()  # a process may have ended before it did
 
     def _require_front(self) -> None:
         """See to it that the front, and the default recipe, can be measured and handed over."""
