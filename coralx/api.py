@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from coralx.config import Config
-from coralx.errors import DamagedRunError, UsageError
+from coralx.errors import UsageError
 from coralx.genomes import Genome
-from coralx.printable import shown
 from coralx.report.live import View
 from coralx.report.summary import summarise
 from coralx.run.engine import Engine, next_stage
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
+from coralx.run.readable import require_consistent
 from coralx.schedule.stages import is_asynchronous
 from coralx.session import Outcome, go_on, run_config, start
 
@@ -43,8 +43,9 @@ def resume(layout: RunLayout, config: Config | None = None, view: View | None = 
     """Go on with a run where its ledger ends; of a completed run, train and measure what `config`
     wants beside the search (`runtime.baseline`, `runtime.verify_front`), and write the reports.
 
-    `config` may differ from the run's own in `runtime` and `budget` only. Raises SetupError while
-    another process owns the run, DamagedRunError for a damaged ledger.
+    `config` may differ from the run's own in `runtime`, `budget` and a greater number of
+    generations only. Raises SetupError while another process owns the run, DamagedRunError for a
+    damaged ledger.
     """
     return go_on(layout, Engine.run, config=config, view=view)
 
@@ -126,9 +127,5 @@ def read_report(layout: RunLayout) -> dict[str, Any]:
     """The report of a run in whatever state it is, made anew from config and ledger. Raises
     DamagedRunError where the two do not fit each other."""
     config, entries = run_config(layout), Ledger.read(layout.ledger)
-    try:
-        return summarise(config, entries, layout)
-    except LookupError as error:  # every line is intact, so someone wrote it
-        raise DamagedRunError(
-            f"{layout.ledger}: names {shown(error.args[0])}, which the run does not have"
-        ) from error
+    require_consistent(History(entry.event for entry in entries), config, layout)
+    return summarise(config, entries, layout)

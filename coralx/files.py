@@ -160,8 +160,8 @@ def manifest_of(path: Path) -> dict[str, str]:
         digests = json.loads(manifest.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DamagedRunError(f"{path}: incomplete, it has no {MANIFEST}") from None
-    except ValueError as error:
-        raise DamagedRunError(f"{manifest}: not valid JSON ({error})") from None
+    except (OSError, ValueError) as error:
+        raise DamagedRunError(f"{manifest}: not readable as JSON ({error})") from None
     if not isinstance(digests, dict):
         raise DamagedRunError(f"{manifest}: not a list of files with their checksums")
     return digests
@@ -176,5 +176,9 @@ def verify_folder(path: Path) -> None:
         file = path / name
         if not file.is_file():
             raise DamagedRunError(f"{file}: missing")
-        if sha256_of(file) != digest:
+        try:
+            found = sha256_of(file)
+        except OSError as error:
+            raise DamagedRunError(f"{file}: cannot be read ({error.strerror})") from None
+        if found != digest:
             raise DamagedRunError(f"{file}: damaged, its checksum is not the manifest's")

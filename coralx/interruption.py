@@ -37,11 +37,7 @@ class Interruption:
 
 @contextmanager
 def heeding(interruption: Interruption, last_words: Callable[[], str]) -> Iterator[None]:
-    """Within the block, signals reach `interruption`; elsewhere than in the main thread, which
-    alone can handle signals, nothing changes. `last_words` are printed at an end in haste."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Within the block, signals reach `interruption`. `last_words` are for an end in haste."""
     watchdog = threading.Timer(GRACE_SECONDS, _end_at_once, [last_words])
     watchdog.daemon = True
 
@@ -52,13 +48,34 @@ def heeding(interruption: Interruption, last_words: Callable[[], str]) -> Iterat
         interruption.is_wanted = True
         watchdog.start()
 
-    before = {number: signal.signal(number, hear) for number in SIGNALS}
+    try:
+        with _handled(hear):
+            yield
+    finally:
+        watchdog.cancel()
+
+
+@contextmanager
+def exiting() -> Iterator[None]:
+    """Within the block, signals end the process at once, with the exit code of an interruption."""
+    with _handled(lambda *_: _end_at_once(lambda: "interrupted")):
+        yield
+
+
+@contextmanager
+def _handled(handler: Callable[..., None]) -> Iterator[None]:
+    """Have `handler` called for those of the signals that are not ignored, as by nohup. Elsewhere
+    than in the main thread, which alone can handle signals, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    wanted = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in wanted}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        watchdog.cancel()
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from coralx.report.live import Silent, View
 from coralx.report.summary import pareto_csv, summarise
 from coralx.run.allowance import Allowance
 from coralx.run.beside import wants_more
-from coralx.run.checkpoints import can_hand_over, hand_over, sweep
+from coralx.run.checkpoints import can_hand_over, drop_all_partials, hand_over, sweep
 from coralx.run.convergence import has_stalled
 from coralx.run.engine import Engine
 from coralx.run.environment import hardware, versions
@@ -36,7 +36,7 @@ from coralx.run.history import History
 from coralx.run.layout import RunLayout, is_run, refuse_taken
 from coralx.run.ledger import FORMAT, Ledger
 from coralx.run.lock import beat, claiming, owning
-from coralx.run.readable import recorded_config
+from coralx.run.readable import recorded_config, require_consistent
 from coralx.run.usage import gpus_in_use, machine_use
 from coralx.search.space import own_recipes, space_of
 from coralx.training.backend import Choice, choose, require, settled
@@ -115,6 +115,7 @@ def start(
         ending.layout = layout
         write_atomically(layout.config, dump_yaml(config))
         layout.ledger.unlink(missing_ok=True)  # a torn first line of a run that never began
+        drop_all_partials(layout)
         first = RunStarted(
             format=FORMAT,
             run=layout.name,
@@ -147,8 +148,9 @@ def go_on(
         stack.callback(sweep, layout)  # after the workers
         ledger = Ledger(layout.ledger)
         history = History(ledger)
-        write_atomically(layout.config, dump_yaml(config))
+        require_consistent(history, config, layout)
         if _is_finished(config, history, layout):
+            write_atomically(layout.config, dump_yaml(config))
             return _report(config, ledger, layout)
         if history.started is None:
             raise DamagedRunError(f"{layout.ledger}: does not begin with its first event")
@@ -164,6 +166,7 @@ def go_on(
         seconds = round(time.monotonic() - began, 3)
         lost = round(killed.after(ledger.entries[-1].timestamp), 3)
         workers, values = executor.settings.workers, config.model_dump(mode="json")
+        write_atomically(layout.config, dump_yaml(config))
         session.open(ledger, RunResumed(seconds, workers, lost, values))
         return _drive(config, facts, executor, session, layout, drive, ())
 
@@ -174,9 +177,8 @@ def _is_finished(config: Config, history: History, layout: RunLayout) -> bool:
     last = config.hyperband_config.training_stages[-1].name
     if history.completed is None or wants_more(config, history, last):
         return False
-    newest = max(history.generations, default=-1)
-    wants_generations = newest + 1 < config.evolution.generations
-    if wants_generations and not has_stalled(config, history, last):
+    wanted = history.wanted_generations or len(history.generations)
+    if config.evolution.generations > wanted and not has_stalled(config, history, last):
         return False
     return all(can_hand_over(layout, genome, last) for genome in history.completed.front)
 
@@ -198,9 +200,13 @@ def _require_same_facts(now: Facts, then: Facts, layout: RunLayout) -> None:
 
 
 def _settings_again(config: Config, recorded: Settings) -> Settings:
-    """The recorded settings, but as many workers as the config now names."""
-    workers = config.runtime.workers
-    return recorded if workers == "auto" else replace(recorded, workers=workers)
+    """The recorded settings, but as many workers and threads as the config now names."""
+    named = {
+        name: value
+        for name in ("workers", "threads_per_worker")
+        if (value := getattr(config.runtime, name)) != "auto"
+    }
+    return replace(recorded, **named)
 
 
 def _choice_again(config: Config, recorded: Facts) -> Choice:

@@ -20,7 +20,9 @@ import pytest
 import yaml
 
 from coralx.events import Event, GenomeFailed, StageCompleted, StageDecided
+from coralx.interruption import Interruption, heeding
 from coralx.run.history import History
+from coralx.run.layout import is_run
 from coralx.run.ledger import Ledger
 
 KILL_POINTS = Path(__file__).with_name("kill_points.py")
@@ -147,25 +149,31 @@ def victims(started: Started, whom: str) -> None:
 def test_a_real_search_killed_again_and_again_ends_like_one_left_alone(
     place: Path, kills: int, seed: int
 ) -> None:
+    """Each time at a random moment, the start and the resuming themselves included."""
     rng = random.Random(seed)
+    hits = 0
     name = f"killed-{seed}-{kills}"
     run = place / "runs" / name
     order = ["driver", "worker", "group"] * kills
     for whom in order[:kills]:
-        begun = (run / "ledger.jsonl").exists()
+        begun = is_run(run)
         started = Started(
             place, "evolve", *(["--resume", name] if begun else ["tiny.yaml", "--name", name])
         )
-        started.until("generation 1 of 2|resumed where")
+        if rng.random() < 0.7:
+            started.until("generation 1 of 2|resumed where")
         time.sleep(rng.uniform(0.0, 2.5))
         if started.process.poll() is None:
             victims(started, whom)
+            hits += 1
         if whom == "worker":
             time.sleep(rng.uniform(0.0, 3.0))
             started.process.kill()
             started.ended()
-    last = Started(place, "evolve", "--resume", name)
+    arguments = ["--resume", name] if is_run(run) else ["tiny.yaml", "--name", name]
+    last = Started(place, "evolve", *arguments)
     assert last.ended() == 0, last.said()
+    assert hits > kills // 2
     assert comparable(run) == comparable(place / "runs" / "whole")
     assert not (run / "partial").exists()
 
@@ -180,7 +188,8 @@ def test_a_signal_leaves_a_run_that_goes_on_where_training_stood(
 ) -> None:
     """Sent to the whole group, as batch systems and terminals do."""
     name = f"asked-{number.name}"
-    started = Started(place, "evolve", "tiny.yaml", "--name", name)
+    seldom = ("--set", "runtime.checkpoint_minutes=60")  # what is kept is kept for the signal
+    started = Started(place, "evolve", "tiny.yaml", "--name", name, *seldom)
     started.until("S1_shakeout: . promoted")
     time.sleep(0.7)
     workers, began = started.workers(), time.monotonic()
@@ -225,6 +234,18 @@ def test_a_worker_that_does_not_leave_off_is_not_waited_for(place: Path) -> None
     assert time.monotonic() - began < 5
     assert "coralx evolve --resume stuck" in started.said()
     assert are_gone(workers)
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """As under nohup, which has runs outlive their terminal."""
+    interruption, before = Interruption(), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with heeding(interruption, lambda: "never said"):
+            os.kill(os.getpid(), signal.SIGHUP)
+            interruption.heed()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert not interruption.is_wanted
 
 
 @pytest.mark.parametrize("end", ["hangs", pytest.param("segfault", marks=pytest.mark.slow)])

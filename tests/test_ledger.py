@@ -344,8 +344,8 @@ def test_failed_fill_leaves_the_old_folder(tmp_path: Path) -> None:
         ("one.bin", None, "one.bin: missing"),
         ("two.txt", b"", "two.txt: damaged"),
         (MANIFEST, None, "incomplete"),
-        (MANIFEST, b"{", "not valid JSON"),
-        (MANIFEST, b"\xff", "not valid JSON"),
+        (MANIFEST, b"{", "not readable as JSON"),
+        (MANIFEST, b"\xff", "not readable as JSON"),
         pytest.param(
             MANIFEST,
             b"[]",

@@ -18,11 +18,11 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_quickstart_ends_in_adapters_far_above_the_untuned_model(tmp_path: Path) -> None:
-    from coralx.data.builtin import model_source
+    from coralx.data import builtin
     from coralx.data.sources import load_examples
 
-    folder, _, packaged = model_source("minilm")
-    if not packaged:
+    _, folder = builtin.find("minilm", builtin.MODELS, "model")
+    if folder is None:
         pytest.skip("the quickstart extra is not installed")
     subprocess.run(
         [sys.executable, "-m", "coralx", "evolve", str(QUICKSTART), "--quiet"],
@@ -40,7 +40,7 @@ def test_the_quickstart_ends_in_adapters_far_above_the_untuned_model(tmp_path: P
     assert all(worker["base_loads"] == 1 for worker in report["workers"])
 
     config = load_config(run / "config.yaml")
-    test = load_examples(config.data, config.experiment.seed).test
+    test = load_examples(config.data, config.experiment.seed, config.model.task).test
     rows = tmp_path / "rows.json"
     rows.write_text(json.dumps([[example.text, example.label] for example in test]))
     adapters = [str(run / member["adapter"]) for member in report["front"]]
@@ -48,7 +48,7 @@ def test_the_quickstart_ends_in_adapters_far_above_the_untuned_model(tmp_path: P
         [
             sys.executable,
             str(ROOT / "tests" / "plain_peft.py"),
-            folder,
+            str(folder),
             str(rows),
             str(config.model.max_length),
             *adapters,

@@ -21,6 +21,8 @@ from coralx import api
 from coralx.cli.resuming import resumed_config
 from coralx.errors import DamagedRunError, Interrupted, UsageError
 from coralx.events import CheckpointRestored, RunResumed
+from coralx.files import verify_folder
+from coralx.run.history import History
 from coralx.run.layout import RunLayout, find_run
 
 THREE = {"evolution": {"population_size": 6, "generations": 3}}
@@ -58,11 +60,12 @@ def test_a_finished_run_goes_on_for_more_generations(promotion: str) -> None:
     assert comparable(again.report) == comparable(longer.report)
 
 
-def test_an_extension_that_was_killed_goes_on_too() -> None:
+@pytest.mark.parametrize("events", range(1, 11))
+def test_an_extension_that_was_killed_goes_on_too(events: int) -> None:
     short = api.evolve(simulated_config(**TWO), "short")
     config = resumed_config(short.layout, None, ["evolution.generations=3"], None, None)
     with pytest.raises(Interrupted):
-        api.resume(short.layout, config, KillAfter(9))
+        api.resume(short.layout, config, KillAfter(events))
     longer = api.resume(short.layout)
     whole = api.evolve(simulated_config(**THREE), "whole")
     assert decided(longer.layout) == decided(whole.layout)
@@ -116,13 +119,30 @@ def test_a_run_that_lost_all_its_checkpoints_trains_what_it_needs_again(events: 
         assert layout.checkpoint(member["genome"], "S3_finisher") / "manifest.json" in there
 
 
-def test_the_steps_of_what_was_trained_again_count_against_the_budget() -> None:
+@pytest.mark.parametrize("more", [1, 300, 900])
+def test_the_steps_of_what_was_trained_again_count_against_the_budget(more: int) -> None:
     layout = cut()
-    before = api.read_report(layout)["efficiency"]["actual_steps"]
+    before = History(events_of(layout)).trained_steps
     shutil.rmtree(layout.checkpoints)
-    limit = [f"budget.max_steps={before + 1}"]
+    limit = [f"budget.max_steps={before + more}"]
     resumed = api.resume(layout, resumed_config(layout, None, limit, None, None))
     assert resumed.report["ended_by"]
+    assert History(events_of(layout)).trained_steps <= before + more
+
+
+def test_a_baseline_that_was_lost_before_it_was_measured_is_trained_again() -> None:
+    baseline = {"runtime": {"backend": "simulated", "baseline": True}}
+    whole = api.evolve(simulated_config(**TWO, **baseline), "whole")
+    kinds = [type(event).__name__ for event in events_of(whole.layout)]
+    last = len(kinds) - kinds[::-1].index("TrainedBeside")
+    with pytest.raises(Interrupted):
+        api.evolve(simulated_config(**TWO, **baseline), "cut", KillAfter(last))
+    layout = find_run("cut")
+    (layout.checkpoint("_baseline", "S3_finisher") / "trainer_state.json").write_text("{}")
+    resumed = api.resume(layout)
+    assert resumed.report["completed"]
+    assert resumed.report["baselines"] == whole.report["baselines"]
+    verify_folder(layout.checkpoint("_baseline", "S3_finisher"))
 
 
 def test_a_checkpoint_of_a_finished_front_is_trained_again() -> None:

@@ -303,6 +303,16 @@ def test_no_run_that_was_killed_is_called_damaged(strategy: str) -> None:
             assert faults(RunLayout(Path("runs") / name)) == []
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_an_asynchronous_run_is_sound_whoever_was_left_behind(seed: int) -> None:
+    config = simulated_config(
+        experiment={"name": "sim", "seed": seed},
+        evolution={"population_size": 5, "generations": 8},
+        hyperband_config={"promotion": "asynchronous"},
+    )
+    assert faults(api.evolve(config).layout) == []
+
+
 # -- the command line ------------------------------------------------------------------------------
 
 

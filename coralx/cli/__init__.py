@@ -10,12 +10,14 @@ from rich.markup import escape
 from coralx.cli.app import app
 from coralx.cli.shared import error_console
 from coralx.errors import CoralXError
+from coralx.interruption import exiting
 
 
 def main() -> None:
     """Run the command. A known error prints what is wrong and what to do, without a traceback."""
     try:
-        app()
+        with exiting():  # a search at work does better
+            app()
     except CoralXError as error:
         console = error_console()
         console.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)

@@ -32,6 +32,8 @@ from coralx.execution.messages import (
 from coralx.execution.placement import cores, late_pins, pins, share_out
 from coralx.execution.process import (
     POLL_SECONDS,
+    LostWorker,
+    Wanted,
     WorkerProcess,
     await_reply,
     environment,
@@ -48,6 +50,9 @@ LOADING = 6
 GOODBYE_SECONDS = 5.0
 PAUSE_SECONDS, HASTY_GOODBYE_SECONDS = 2.5, 1.0
 """Together within the five seconds that an interruption may take."""
+
+LATE_SECONDS = 60.0
+"""At a deadline there is time for a slow step to end."""
 
 
 class LocalExecutor:
@@ -76,20 +81,36 @@ class LocalExecutor:
     def start(self, config: Config, settings: Settings | None, listener: Listener) -> Facts:
         self._config, self._listener = config, listener
         listener("starting a worker")
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._start(config, settings)
+            except LostWorker as error:
+                if attempt == ATTEMPTS:
+                    raise
+                listener(f"{error.message}; starting another")
+                self._end(self._workers[0])
+        raise RuntimeError("the loop above ends by itself")
+
+    def _start(self, config: Config, settings: Settings | None) -> Facts:
+        """Start the first worker. Raises LostWorker where it dies or hangs before it is ready."""
         threads = settings.threads_per_worker if settings else cores()
         self._pins = pins(config, self._backend)
         first = self._spawn(threads)
-        hello = await_reply(first, Hello, listener, self._interruption)
+        hello = self._await(first, Hello)
         if not hello.device.startswith("cuda") or not self._pins:
             self._pins = late_pins(config, hello.device, hello.device_count)
         plan = settings or share_out(config, hello.device, len(self._pins) or hello.device_count)
         first.send(self._prepare(plan.precision or None, plan.threads_per_worker))
-        ready = await_reply(first, Ready, listener, self._interruption)
+        ready = self._await(first, Ready)
         self._settings = Settings(plan.workers, plan.threads_per_worker, ready.facts.precision)
         self._welcome(first, ready)
         if not self._pins:
             return ready.facts
         return replace(ready.facts, device_count=len(self._pins))  # a worker sees but its own
+
+    def _await(self, worker: WorkerProcess, wanted: type[Wanted]) -> Wanted:
+        patience = self._patience(worker)
+        return await_reply(worker, wanted, self._listener, self._interruption, patience)
 
     def _prepare(self, precision: str | None, threads: int) -> Prepare:
         return Prepare(self._config.model_dump(mode="json"), precision, threads)
@@ -192,9 +213,12 @@ class LocalExecutor:
         for worker in self._workers:
             if worker.task is not None:
                 worker.send(Pause())
-        until = time.monotonic() + PAUSE_SECONDS
+        in_haste = self._interruption.is_wanted
+        until = time.monotonic() + (PAUSE_SECONDS if in_haste else LATE_SECONDS)
         while (busy := [w for w in self._workers if w.task]) and time.monotonic() < until:
-            for worker, reply in replies(busy, until - time.monotonic()):
+            if self._interruption.is_wanted and not in_haste:
+                break
+            for worker, reply in replies(busy, min(until - time.monotonic(), POLL_SECONDS)):
                 match reply:
                     case Trained(result=outcome) | Measured(measurement=outcome):
                         worker.task = None
@@ -250,11 +274,11 @@ class LocalExecutor:
             yield JobFailed(*name, reason)
 
     def _note_lost_start(self, worker: WorkerProcess, reason: str, details: str) -> None:
-        """A worker ended before it had a task: another is started in its place, twice; then there
-        is one worker less. Raises WorkerError where none is left."""
+        """A worker ended without a task: another is started in its place, twice if none of them
+        gets ready; then there is one worker less. Raises WorkerError where none is left."""
         self._lost_starts += 1
         if self._lost_starts < ATTEMPTS:
-            self._listener(f"worker {worker.number} could not start: {reason}; starting another")
+            self._listener(f"worker {worker.number} is lost: {reason}; starting another")
             return
         self._lost_starts = 0
         self._given_up += 1

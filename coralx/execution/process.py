@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import selectors
 import signal
@@ -48,6 +49,10 @@ def environment(config: Config) -> dict[str, str]:
     """What a worker for such a config needs in its environment: where everything lies on this
     machine, no library is to ask the network."""
     return {"HF_HUB_OFFLINE": "1"} if needs_no_hub(config) else {}
+
+
+class LostWorker(WorkerError):
+    """A worker died or hung before it was ready; another may fare better."""
 
 
 class WorkerProcess:
@@ -118,7 +123,8 @@ class WorkerProcess:
         if code >= 0:
             return f"ended with exit code {code}"
         why = OUT_OF_MEMORY if -code == signal.SIGKILL else ""
-        return f"killed by {signal.Signals(-code).name}{why}"
+        known = -code in set(signal.Signals)
+        return f"killed by {signal.Signals(-code).name if known else f'signal {-code}'}{why}"
 
     def dismiss(self) -> None:
         """Ask it to stop; its Goodbye comes as a last reply."""
@@ -127,7 +133,8 @@ class WorkerProcess:
     def kill(self) -> None:
         """End it at once and release its pipes."""
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: left to it
+            self._process.wait(EXIT_SECONDS)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
@@ -154,11 +161,15 @@ def await_reply(
     wanted: type[Wanted],
     say: Callable[[str], None],
     interruption: Interruption,
+    patience: float = math.inf,
 ) -> Wanted:
-    """The next reply of the `wanted` kind; raises what the worker reports instead, and
-    KeyboardInterrupt for an interruption."""
+    """The next reply of the `wanted` kind. Raises what the worker reports instead, LostWorker for
+    one that dies or is silent for `patience` seconds, and KeyboardInterrupt for an interruption."""
     while True:
         interruption.heed()
+        worker.silence += POLL_SECONDS
+        if worker.silence > patience:
+            raise LostWorker(f"the first worker gave no sign of life for {patience / 60:g} min")
         for _, reply in replies([worker], POLL_SECONDS):
             if isinstance(reply, wanted):
                 return reply
@@ -169,7 +180,7 @@ def await_reply(
                     raise reported(reply)
                 case None:
                     interruption.heed()  # it may have been meant for all processes
-                    raise WorkerError(
+                    raise LostWorker(
                         f"the first worker was {worker.exit_reason()} before it was ready",
                         worker.end_of_log(),
                     )

@@ -42,6 +42,21 @@ def wants_baseline(config: Config, history: History, last_stage: str) -> bool:
     return config.runtime.baseline and missing and not is_over
 
 
+def restore_baseline(
+    config: Config, executor: Executor, ledger: Ledger, history: History, jobs: JobMaker
+) -> None:
+    """Train the default recipe's checkpoint again where it is to be measured and was lost."""
+    last = jobs.timetable.last
+    is_finished = default_finisher(config, history, last) == BASELINE
+    if not is_finished or BASELINE in history.measurements:
+        return
+    recipe = Genome(BASELINE, 0, space_of(config).common)
+    wanted = [jobs.train(recipe, stage) for stage in jobs.stages]
+    if not _is_trained(history, wanted[-1]):
+        for job in wanted:
+            _train([job], executor, ledger, history, None)
+
+
 def unverified(config: Config, history: History, last_stage: str) -> list[Genome]:
     """Heirs on the front, as they train from scratch, of which no figure and no failure tells yet
     how they end; best skill first."""

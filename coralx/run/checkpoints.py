@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -63,19 +63,23 @@ def sweep(layout: RunLayout) -> None:
                 path.unlink()
 
 
-def drop_partials(layout: RunLayout, done: Container[tuple[str, str]]) -> None:
-    """Delete what was kept on the way to (genome, stage) pairs that are done."""
+def drop_partials(layout: RunLayout, is_done: Callable[[str, str], bool]) -> None:
+    """Delete what was kept on the way to a stage that `is_done`, asked by genome and stage. Empty
+    folders stay, for a worker may be about to write there."""
     if not layout.partials.is_dir():
         return
     with storing(layout.partials):
         for genome in _folders(layout.partials):
             for stage in _folders(genome):
-                if (genome.name, stage.name) in done and _is_made(stage):
+                if is_done(genome.name, stage.name) and _is_made(stage):
                     remove_folder(stage)
-            if not any(genome.iterdir()):
-                genome.rmdir()
-        if not any(layout.partials.iterdir()):
-            layout.partials.rmdir()
+
+
+def drop_all_partials(layout: RunLayout) -> None:
+    """Delete all that was kept on the way. Only while no worker trains."""
+    if layout.partials.is_dir() and not layout.partials.is_symlink():
+        with storing(layout.partials):
+            shutil.rmtree(layout.partials)
 
 
 def can_hand_over(layout: RunLayout, genome: str, last_stage: str) -> bool:

@@ -6,7 +6,6 @@ decisions and goes on where the ledger ends.
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from coralx.records import Job, JobFailed
 from coralx.results import StageResult
 from coralx.run.allowance import Allowance
 from coralx.run.asynchronous import AsynchronousSearch
-from coralx.run.beside import train_beside
-from coralx.run.checkpoints import drop_partials, prune
+from coralx.run.beside import restore_baseline, train_beside
+from coralx.run.checkpoints import drop_all_partials, drop_partials, prune
 from coralx.run.comparison import compare
 from coralx.run.convergence import has_stalled
 from coralx.run.decisions import decide_stage
@@ -96,24 +95,30 @@ class Engine:
     def finish(self) -> None:
         """Measure what the search brought; train and measure what is wanted beside it; compare."""
         self._catch_up()
-        self._require_front()
+        if not self._require_front():
+            self.ledger.append(BudgetSpent(self.allowance.limits))
+            return
         shared = (self.config, self.executor, self.ledger, self.history, self.jobs)
+        restore_baseline(*shared)
         measure(*shared)
         if self.history.budget_spent is None:
             train_beside(*shared, self.allowance)
             measure(*shared, beside=True)
         compare(*shared, self.layout)
         self._prune()  # a process may have ended before it did
+        if self.is_over and self.layout is not None:
+            drop_all_partials(self.layout)
 
-    def _require_front(self) -> None:
-        """See to it that the front, and the default recipe, can be measured and handed over."""
+    def _require_front(self) -> bool:
+        """See to it that the front, and the default recipe, can be measured and handed over; False
+        where the budget does not afford that."""
         if self._restorer is None or self.layout is None:
-            return
+            return True
         default = default_finisher(self.config, self.history, self.timetable.last)
         wanted = {*self.front(), default} & self.history.genomes.keys()
-        self._restorer.require(
-            self.layout.checkpoint(str(name), self.timetable.last) for name in wanted
-        )
+        last = self.timetable.last
+        paths = [self.layout.checkpoint(str(name), last) for name in wanted]
+        return self._restorer.require(paths, self.allowance)
 
     @property
     def is_over(self) -> bool:
@@ -195,11 +200,14 @@ class Engine:
 
     def _train(self, genomes: Sequence[Genome], stage: Stage) -> bool:
         """Train every genome that has no result for the stage yet; False if the budget ends it."""
-        pending = [genome for genome in genomes if not self._is_done(genome, stage)]
+        pending = [g for g in genomes if not self.history.is_done(g.id, stage.name)]
         pending = [genome for genome in pending if not self._is_too_large(genome, stage)]
         wanted = [self.jobs.train(genome, stage) for genome in pending]
         jobs = self.allowance.affordable(wanted, self.history.trained_steps)
-        self._require_sources(jobs)
+        if self._restorer is not None:  # what it trains again counts, too
+            sources = (Path(source) for job in jobs for source in job.sources)
+            is_whole = self._restorer.require(sources, self.allowance)
+            jobs = self.allowance.affordable(jobs, self.history.trained_steps) if is_whole else []
         done = 0
         for outcome in self.executor.run(jobs, self.allowance.deadline):
             done += 1
@@ -228,7 +236,9 @@ class Engine:
                     verify_folder(Path(source))  # while workers are busy, none is made again
                 yield job
 
-        self._require_living()
+        if not self._require_living():
+            self.ledger.append(BudgetSpent(self.allowance.limits))
+            return
         for outcome in self.executor.run(checked(), self.allowance.deadline):
             self._record(outcome)
             search.done(str(outcome.genome))
@@ -248,17 +258,15 @@ class Engine:
             case _:
                 raise TypeError(f"a training job brought {outcome!r}")
 
-    def _require_sources(self, jobs: Sequence[Job]) -> None:
-        """See to it that every checkpoint is whole that a job starts from."""
-        if self._restorer is not None:
-            self._restorer.require(Path(source) for job in jobs for source in job.sources)
-
-    def _require_living(self) -> None:
-        """See to it that the last checkpoints are whole of all that may go on or be a parent."""
-        if self._restorer is not None and self.layout is not None:
-            needed = needed_checkpoints(self.config, self.history)
-            known = [(name, stage) for name, stage in needed if name in self.history.genomes]
-            self._restorer.require(self.layout.checkpoint(*found) for found in known)
+    def _require_living(self) -> bool:
+        """See to it that the last checkpoints are whole of all that may go on or be a parent; False
+        where the budget does not afford that."""
+        if self._restorer is None or self.layout is None:
+            return True
+        needed = needed_checkpoints(self.config, self.history)
+        known = [(name, stage) for name, stage in needed if name in self.history.genomes]
+        paths = [self.layout.checkpoint(*found) for found in known]
+        return self._restorer.require(paths, self.allowance)
 
     def _is_too_large(self, genome: Genome, stage: Stage) -> bool:
         """Fail a genome that no worker could hold, rather than have it fail on every attempt."""
@@ -267,18 +275,12 @@ class Engine:
             self.ledger.append(GenomeFailed(genome.generation, genome.id, stage.name, reason))
         return reason is not None
 
-    def _is_done(self, genome: Genome, stage: Stage) -> bool:
-        history = self.history
-        return genome.id in history.failures or (genome.id, stage.name) in history.results
-
-    def _drop_partials(self) -> None:
-        if self.layout is not None:
-            drop_partials(self.layout, ChainMap(self.history.results, self.history.beside))
-
     def _prune(self, under_way: Sequence[Job] = ()) -> None:
         """Drop the checkpoints that nothing can need any more."""
-        self._drop_partials()
-        if self.layout is None or self.config.runtime.keep_checkpoints == "all":
+        if self.layout is None:
+            return
+        drop_partials(self.layout, self.history.is_done)
+        if self.config.runtime.keep_checkpoints == "all":
             return
         needed = needed_checkpoints(
             self.config, self.history, under_way, is_exhausted=self.is_exhausted

@@ -55,6 +55,8 @@ class History:
         self.recorded_config: Mapping[str, Any] | None = None
         """Under which resolved config the run was last taken up; None: not recorded."""
         self.completed: RunCompleted | None = None
+        self.wanted_generations: int | None = None
+        """How many generations the config asked for when the run was completed; None: not known."""
         self.genomes: dict[str, Genome] = {}
         self.generations: dict[int, tuple[Genome, ...]] = {}
         self.results: dict[tuple[str, str], StageResult] = {}
@@ -92,7 +94,9 @@ class History:
                 self.recorded_config = event.config
             case RunResumed():
                 self.recorded_config = event.config or self.recorded_config
+                self.budget_spent = None  # it is told again where it still binds
             case GenerationStarted():
+                self.completed = None  # a run may be extended
                 self.generations[event.generation] = event.genomes
                 self.budgets[event.generation] = event.budgets
                 self.genomes.update({genome.id: genome for genome in event.genomes})
@@ -131,6 +135,8 @@ class History:
                 self.compared = event
             case RunCompleted():
                 self.completed = event
+                evolution = (self.recorded_config or {}).get("evolution", {})
+                self.wanted_generations = evolution.get("generations")
             case _:
                 pass  # workers' comings and goings change no decision
 
@@ -148,13 +154,19 @@ class History:
         before = self.decisions.get(key)
         self.decisions[key] = event if before is None else _joined(before, event)
         if event.newborn:
-            self.generations[event.generation] += event.newborn
+            born = self.generations.get(event.generation, ())
+            self.generations[event.generation] = (*born, *event.newborn)
             self.genomes.update({genome.id: genome for genome in event.newborn})
         for verdict in event.verdicts:
             if isinstance(verdict, Stop):
                 self._stopped.add(verdict.genome)
             if isinstance(verdict, Finish | Cut):
                 self._settled.add(verdict.genome)
+
+    def is_done(self, genome: str, stage: str) -> bool:
+        """Whether the genome, or what is trained beside the search, need not train the stage."""
+        is_trained = (genome, stage) in self.results or (genome, stage) in self.beside
+        return is_trained or genome in self.failures
 
     def last_result(self, genome: str) -> StageResult | None:
         """The furthest stage that the genome was trained through."""

@@ -136,7 +136,7 @@ class JobMaker:
     def again(self, genome: Genome, stage: Stage) -> Job:
         """Train once more what the genome's checkpoint of the stage held, which was lost: nothing
         that went well then is to end it early now."""
-        return replace(self.train(genome, stage), watch=Watch(), partial=None)
+        return replace(self.train(genome, stage), watch=Watch())
 
     def measure(self, genome: Genome | None, validation: Metrics | None = None) -> MeasureJob:
         """Measure a genome that finished the last stage, or the untuned base."""
@@ -164,12 +164,15 @@ class JobMaker:
 
     def _micro_batch(self, genome: Genome, place: int) -> int | None:
         """How many rows at once the last genome of this size could train with, if memory did not
-        suffice for all; the ledger remembers, so a resumed run does not find out again."""
+        suffice for all; the ledger remembers, so a resumed run does not find out again. What its
+        own stage finds out counts later: it would depend on who was first."""
         wanted = self._size(genome, place)
         places = {stage.name: stage.place for stage in self.stages}
         for result in reversed(self._history.narrowed):
             known = self._history.genomes.get(result.genome)
-            if known is not None and self._size(known, places[result.stage]) == wanted:
+            if known is None or self._size(known, places[result.stage]) != wanted:
+                continue
+            if (known.generation, places[result.stage]) != (genome.generation, place):
                 return result.micro_batch
         return None
 

@@ -36,6 +36,9 @@ def _living(config: Config, history: History, is_exhausted: bool) -> set[str]:
         return parents | {name for name in history.genomes if history.may_give_weights(name)}
     generation = max(history.generations, default=0)
     if generation in history.populations:
-        return set(history.populations[generation])
+        survivors = set(history.populations[generation])
+        if is_asynchronous(config.hyperband_config):  # some may have been left behind before
+            survivors = {name for name in survivors if history.may_give_weights(name)}
+        return survivors
     newborn = {genome.id for genome in history.generations.get(generation, ())}
     return newborn | set(history.populations.get(generation - 1, ()))

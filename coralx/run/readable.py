@@ -13,6 +13,7 @@ from typing import Literal
 from coralx.config import Config, load_config, parse_config
 from coralx.config.compare import contradictions
 from coralx.errors import ConfigError, DamagedRunError
+from coralx.printable import shown
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Entry, Ledger
@@ -44,6 +45,12 @@ def read_run(layout: RunLayout) -> tuple[Readable, list[Finding]]:
     entries, findings = _ledger(layout)
     history = History(entry.event for entry in entries) if entries else None
     config, of_config = _config(layout, history)
+    if history is not None and config is not None:
+        try:
+            require_consistent(history, config, layout)
+        except DamagedRunError as error:
+            findings.append(damage(layout, error, layout.ledger, ""))
+            return Readable(config, None, None), [of_config, *findings]
     return Readable(config, entries, history), [of_config, *findings]
 
 
@@ -55,6 +62,28 @@ def damage(
         return Finding("damaged", layout.relative(file), f"cannot be read: {error}", way_out)
     where, _, found = error.message.removeprefix(f"{layout.root}/").partition(": ")
     return Finding("damaged", where, found, error.hint or way_out)
+
+
+def require_consistent(history: History, config: Config, layout: RunLayout) -> None:
+    """Raise DamagedRunError where events speak of genomes or stages that the run does not have."""
+    stages = {stage.name for stage in config.hyperband_config.training_stages}
+    genomes = history.genomes.keys()
+    decided = list(history.decisions.values())
+    named = {
+        *(genome for genome, _ in history.results),
+        *(verdict.genome for decision in decided for verdict in decision.verdicts),
+        *(genome for population in history.populations.values() for genome in population),
+        *(history.completed.front if history.completed else ()),
+        *(donor for genome in history.genomes.values() for donor in genome.donors),
+    }
+    reached = {stage for _, stage in history.results} | {decision.stage for decision in decided}
+    for what, unknown in (("genome", named - genomes), ("stage", reached - stages)):
+        if unknown:
+            raise DamagedRunError(
+                f"{layout.ledger}: names the {what} {shown(min(unknown))}, which the run does not "
+                "have",
+                "Restore the ledger from a backup.",
+            )
 
 
 # -- config and ledger -----------------------------------------------------------------------------

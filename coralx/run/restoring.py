@@ -11,7 +11,9 @@ from pathlib import Path
 from coralx.errors import DamagedRunError
 from coralx.events import CheckpointRestored
 from coralx.execution.executor import Executor
+from coralx.records import Job
 from coralx.results import StageResult
+from coralx.run.allowance import Allowance
 from coralx.run.checkpoints import is_intact
 from coralx.run.history import History
 from coralx.run.jobs import JobMaker
@@ -36,29 +38,49 @@ class Restorer:
         self._jobs = jobs
         self._layout = layout
 
-    def require(self, checkpoints: Iterable[Path]) -> None:
-        """Train again what is not whole of these, and of what they in turn start from.
+    def require(self, checkpoints: Iterable[Path], allowance: Allowance | None = None) -> bool:
+        """Train again what is not whole of these, and before it what that in turn starts from.
 
-        Raises DamagedRunError for one that cannot be made again.
+        False where the `allowance` (None: no limit) does not suffice. Raises DamagedRunError for a
+        checkpoint that cannot be made again.
         """
-        for path in sorted(set(checkpoints)):
-            self._require(path.parent.name, path.name)
+        waiting = sorted(set(checkpoints), reverse=True)
+        while waiting:
+            path = waiting[-1]
+            if is_intact(self._layout, path.parent.name, path.name):
+                waiting.pop()
+                continue
+            job = self._job(path)
+            lost = [s for s in map(Path, job.sources) if not is_intact(self._layout, *_names(s))]
+            if lost:
+                waiting += lost
+            elif not self._train_again(job, path, allowance):
+                return False
+        return True
 
-    def _require(self, genome_id: str, stage_name: str) -> None:
-        if is_intact(self._layout, genome_id, stage_name):
-            return
-        path = self._layout.checkpoint(genome_id, stage_name)
-        genome = self._history.genomes.get(genome_id)
-        if genome is None:  # what was trained beside the search is trained again where it is used
+    def _job(self, path: Path) -> Job:
+        """What made the checkpoint."""
+        genome = self._history.genomes.get(path.parent.name)
+        if genome is None:  # what was trained beside the search is made again where it is used
             raise DamagedRunError(f"{path}: damaged, and not to be made again")
         stages = self._jobs.timetable.of(genome.generation)
-        stage = next(stage for stage in stages if stage.name == stage_name)
-        job = self._jobs.again(genome, stage)
-        self.require(Path(source) for source in job.sources)
-        for outcome in self._executor.run([job]):
+        return self._jobs.again(genome, next(s for s in stages if s.name == path.name))
+
+    def _train_again(self, job: Job, path: Path, allowance: Allowance | None) -> bool:
+        """Whether the budget sufficed."""
+        if allowance is not None and not allowance.affords(job, self._history.trained_steps):
+            return False
+        outcomes = list(self._executor.run([job], allowance.deadline if allowance else None))
+        for outcome in outcomes:
             if not isinstance(outcome, StageResult) or outcome.checkpoint is None:
                 raise DamagedRunError(
                     f"{path}: damaged, and training it again failed",
-                    "The error above says why; mend it and resume, or put the checkpoint back.",
+                    "Put the checkpoint back, or mend what made the training fail, and resume.",
                 )
-            self._ledger.append(CheckpointRestored(genome.generation, outcome))
+            self._ledger.append(CheckpointRestored(job.genome.generation, outcome))
+        return bool(outcomes)
+
+
+def _names(path: Path) -> tuple[str, str]:
+    """Genome and stage of a checkpoint."""
+    return path.parent.name, path.name

@@ -66,6 +66,6 @@ def undefined(figures: Metrics, rows: int) -> tuple[str, ...]:
     if not names:
         return ()
     return (
-        f"{', '.join(names)} undefined: not every class has a row among the {rows} validation rows "
-        "that are scored",
+        f"{', '.join(names)} undefined: the {rows} validation rows that are scored do not tell (a "
+        "class has none of them?)",
     )

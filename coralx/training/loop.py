@@ -19,7 +19,7 @@ from coralx.records import Horizon, Job
 from coralx.results import Divergence, Progress
 from coralx.rng import derive_seed
 from coralx.training.backend import Beat, Report, unheard
-from coralx.training.shortage import free, in_parts, is_shortage, smaller
+from coralx.training.shortage import free, in_parts, is_shortage, reason_of, smaller
 from coralx.training.watch import ending
 
 EVAL_ROWS = 64
@@ -140,9 +140,10 @@ class Trainer:
             except Exception as error:
                 if not is_shortage(error):
                     raise
+                reason = reason_of(error)
             self.optimizer.zero_grad(set_to_none=True)
             free()
-            trace.micro_batch = smaller(size)
+            trace.micro_batch = smaller(size, reason)
 
     def _accumulated(self, rows: list[int], size: int, seed: int) -> float:
         torch.manual_seed(seed)

@@ -6,16 +6,28 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+import torch
+from accelerate.utils.memory import clear_device_cache
 
 from coralx.errors import OutOfMemory
 
 Part = TypeVar("Part")
 
+SIGNS = (
+    "out of memory",  # CUDA, HIP, XPU, MPS, Triton
+    "can't allocate memory",  # torch on a CPU
+    "alloc_failed",  # cuBLAS, cuDNN
+    "could not create a primitive",  # oneDNN, which gives no reason
+    "could not create a memory",
+)
+"""What libraries say where memory runs out, in small letters."""
+
 
 def is_shortage(error: Exception) -> bool:
     """Whether the error says that memory ran out, on whatever device."""
-    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
 
 
 def free() -> None:
@@ -24,11 +36,11 @@ def free() -> None:
     clear_device_cache(garbage_collection=True)
 
 
-def smaller(rows: int) -> int:
+def smaller(rows: int, reason: str) -> int:
     """How many rows to try instead of so many. Raises OutOfMemory where one was too much."""
     if rows <= 1:
         raise OutOfMemory(
-            "out of memory, with a single row at a time",
+            f"out of memory, with a single row at a time: {reason}",
             "A shorter model.max_length, smaller ranks or runtime.quantization: 4bit need less.",
         )
     return (rows + 1) // 2
@@ -42,8 +54,9 @@ def in_parts(work: Callable[[list[int]], Part], rows: Sequence[int]) -> list[Par
     except Exception as error:
         if not is_shortage(error):
             raise
+        reason = reason_of(error)
     free()
-    half = smaller(len(rows))
+    half = smaller(len(rows), reason)
     return [*in_parts(work, rows[:half]), *in_parts(work, rows[half:])]
 
 
@@ -55,8 +68,14 @@ def refusing() -> Iterator[None]:
     except Exception as error:
         if not is_shortage(error):
             raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = reason_of(error)
     else:
         return
     free()
     raise OutOfMemory(f"out of memory: {reason}")
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what an error says."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
