@@ -18,7 +18,7 @@ from coralx import api
 from coralx.cli import main
 from coralx.errors import Interrupted
 from coralx.events import Event, RunStarted
-from coralx.files import MANIFEST
+from coralx.files import MANIFEST, write_folder
 from coralx.report.live import Silent
 from coralx.report.soundness import examine, is_damaged
 from coralx.run.layout import RunLayout
@@ -301,6 +301,17 @@ def test_no_run_that_was_killed_is_called_damaged(strategy: str) -> None:
             api.evolve(config, name, KillAfter(events))
         except Interrupted:
             assert faults(RunLayout(Path("runs") / name)) == []
+
+
+def test_what_a_stage_under_way_has_kept_can_be_done_without(simulated: Path) -> None:
+    layout = copied(simulated)
+    kept = layout.partial("g00-00-aaaa", "S2_serious")
+    write_folder(kept, lambda folder: (folder / "trainer_state.json").write_text("{}"))
+    (found,) = (f for f in examine(layout) if f.file.startswith("partial/"))
+    assert (found.state, found.found) == ("ok", "whole: a resume goes on from there")
+    (kept / "trainer_state.json").write_text("{ }")
+    (found,) = faults(layout)
+    assert (found.state, found.file) == ("notice", "partial/g00-00-aaaa/S2_serious")
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -16,7 +16,7 @@ from coralx.errors import SetupError
 from coralx.report.summary import pareto_csv, summarise
 from coralx.run.layout import RunLayout
 from coralx.run.readable import Finding, Readable, State, read_run
-from coralx.run.soundness import at_work, checkpoints, handed_over, scores
+from coralx.run.soundness import at_work, checkpoints, handed_over, partials, scores
 from coralx.training.memory import gib
 
 COLOURS: dict[State, str] = {"ok": "green", "notice": "yellow", "damaged": "bold red"}
@@ -29,6 +29,7 @@ def examine(layout: RunLayout) -> tuple[Finding, ...]:
     return (
         *findings,
         *checkpoints(layout, run),
+        *partials(layout),
         *handed_over(layout, run),
         *scores(layout, run),
         *_reports(layout, run),

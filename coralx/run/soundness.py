@@ -40,6 +40,22 @@ def checkpoints(layout: RunLayout, run: Readable) -> Iterator[Finding]:
         yield Finding("ok", name, f"{whole} of {len(present | dict.fromkeys(needed))} whole")
 
 
+def partials(layout: RunLayout) -> Iterator[Finding]:
+    """What stages that are under way have kept; each can be done without."""
+    temporary = set(layout.half_written())
+    for folder in sorted(layout.partials.glob("*/*")):
+        if folder in temporary or not folder.is_dir():
+            continue
+        name = layout.relative(folder)
+        try:
+            verify_folder(folder)
+            yield Finding("ok", name, "whole: a resume goes on from there")
+        except DamagedRunError:
+            yield Finding(
+                "notice", name, "damaged", "A resume trains the stage from its beginning."
+            )
+
+
 def _needed(run: Readable) -> set[tuple[str, str]]:
     """The checkpoints that must be there, as far as that can be told."""
     if run.config is None or run.history is None:
