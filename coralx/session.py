@@ -14,7 +14,7 @@ from coralx.config.compare import MAY_DIFFER, contradictions
 from coralx.config.loading import overridden
 from coralx.config.modes import mode_of
 from coralx.disk import require_room
-from coralx.errors import DamagedRunError, Interrupted, SetupError, UsageError
+from coralx.errors import DamagedRunError, SetupError, UsageError
 from coralx.events import Event, RunCompleted, RunResumed, RunStarted, WorkerStarted, WorkerStopped
 from coralx.execution.executor import Executor, Signal
 from coralx.execution.inprocess import InProcessExecutor
@@ -22,18 +22,19 @@ from coralx.execution.local import LocalExecutor
 from coralx.facts import Facts, Settings
 from coralx.files import write_atomically
 from coralx.genomes import Genome
-from coralx.interruption import Interruption, heeding
+from coralx.interruption import Interruption
 from coralx.report.live import Silent, View
 from coralx.report.summary import pareto_csv, summarise
 from coralx.run.allowance import Allowance
 from coralx.run.beside import wants_more
 from coralx.run.checkpoints import can_hand_over, drop_all_partials, hand_over, sweep
 from coralx.run.convergence import has_stalled
+from coralx.run.ending import interruptible
 from coralx.run.engine import Engine
 from coralx.run.environment import hardware, versions
 from coralx.run.finale import front_of
 from coralx.run.history import History
-from coralx.run.layout import RunLayout, is_run, refuse_taken
+from coralx.run.layout import RunLayout, refuse_taken
 from coralx.run.ledger import FORMAT, Ledger
 from coralx.run.lock import beat, claiming, owning
 from coralx.run.readable import recorded_config, require_consistent
@@ -100,7 +101,7 @@ def start(
     config = settled(config, choice.name)
     own_recipes(config, space_of(config))  # raises for a recipe outside the space
     began = time.monotonic()
-    with _interruptible() as (ending, interruption), ExitStack() as stack:
+    with interruptible() as (ending, interruption), ExitStack() as stack:
         executor = stack.enter_context(_executor(config, choice, interruption))
         session = _Session(stack.enter_context(view or Silent()))
         session.view.begin(config)
@@ -142,7 +143,7 @@ def go_on(
     """Open a run again and `drive` its engine from where its ledger ends."""
     config = config or run_config(layout)
     began = time.monotonic()
-    with _interruptible(layout) as (_, interruption), ExitStack() as stack:
+    with interruptible(layout) as (_, interruption), ExitStack() as stack:
         killed = stack.enter_context(owning(layout))
         sweep(layout)
         stack.callback(sweep, layout)  # after the workers
@@ -237,47 +238,6 @@ def _started(
 ) -> Facts:
     facts = executor.start(config, settings, session.hear)
     return replace(facts, backend_reason=choice.reason)
-
-
-@dataclass
-class _Ending:
-    """What an early end leaves behind: nothing, or a run that can be resumed."""
-
-    layout: RunLayout | None = None
-
-    @property
-    def way_on(self) -> str:
-        """How to go on, in a sentence; nothing where there is no run folder yet."""
-        if self.layout is None:
-            return ""
-        if not is_run(self.layout.root):
-            return "Nothing was trained yet: start again."
-        return f"Nothing is lost: go on with coralx evolve --resume {self.layout.shortest_name}"
-
-    def interrupted(self) -> Interrupted:
-        if self.layout is None:
-            return Interrupted("interrupted before anything was trained; no run was made")
-        return Interrupted(
-            f"interrupted; everything that was completed is in {self.layout.root}", self.way_on
-        )
-
-    def last_words(self) -> str:
-        error = self.interrupted()
-        return f"{error.message}\n{error.hint}".strip()
-
-
-@contextmanager
-def _interruptible(layout: RunLayout | None = None) -> Iterator[tuple[_Ending, Interruption]]:
-    """Turn Ctrl-C, SIGTERM and SIGHUP into an error, within seconds; have it, and what the
-    environment does not allow, say how to go on."""
-    ending, interruption = _Ending(layout), Interruption()
-    try:
-        with heeding(interruption, ending.last_words):
-            yield ending, interruption
-    except KeyboardInterrupt:
-        raise ending.interrupted() from None
-    except SetupError as error:
-        raise SetupError(error.message, f"{error.hint} {ending.way_on}".strip()) from error
 
 
 def _drive(

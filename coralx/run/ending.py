@@ -1,0 +1,52 @@
+"""How a process at work on a run ends early: interrupted, or by what the machine lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from coralx.errors import Interrupted, SetupError
+from coralx.interruption import Interruption, heeding
+from coralx.run.layout import RunLayout, is_run
+
+
+@dataclass
+class Ending:
+    """What an early end leaves behind: nothing, or a run that can be resumed."""
+
+    layout: RunLayout | None = None
+
+    @property
+    def way_on(self) -> str:
+        """How to go on, in a sentence; nothing where there is no run folder yet."""
+        if self.layout is None:
+            return ""
+        if not is_run(self.layout.root):
+            return "Nothing was trained yet: start again."
+        return f"Nothing is lost: go on with coralx evolve --resume {self.layout.shortest_name}"
+
+    def interrupted(self) -> Interrupted:
+        if self.layout is None:
+            return Interrupted("interrupted before anything was trained; no run was made")
+        return Interrupted(
+            f"interrupted; everything that was completed is in {self.layout.root}", self.way_on
+        )
+
+    def last_words(self) -> str:
+        error = self.interrupted()
+        return f"{error.message}\n{error.hint}".strip()
+
+
+@contextmanager
+def interruptible(layout: RunLayout | None = None) -> Iterator[tuple[Ending, Interruption]]:
+    """Turn Ctrl-C, SIGTERM and SIGHUP into an error, within seconds; have it, and what the
+    environment does not allow, say how to go on."""
+    ending, interruption = Ending(layout), Interruption()
+    try:
+        with heeding(interruption, ending.last_words):
+            yield ending, interruption
+    except KeyboardInterrupt:
+        raise ending.interrupted() from None
+    except SetupError as error:
+        raise SetupError(error.message, f"{error.hint} {ending.way_on}".strip()) from error
