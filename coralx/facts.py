@@ -42,7 +42,8 @@ class Footprint:
 class Facts:
     """What only a worker can know: device, base model, and the rows of each split.
 
-    `fingerprint` changes with the encoded examples, their order and the size of the base.
+    `fingerprint` changes with the encoded examples, their order and the size of the base,
+    `functions` with the files of the user's own metrics and judges (empty without any).
     """
 
     backend: str
@@ -54,6 +55,7 @@ class Facts:
     base_parameters: int
     rows: Mapping[str, int]
     fingerprint: str = ""
+    functions: str = ""
     warnings: tuple[str, ...] = ()
     footprint: Footprint | None = None
 

@@ -55,7 +55,8 @@ class Job:
     `data_fraction` is the share of the fixed data order that the stage may see; `eval_limit` caps
     the validation rows (None: all). `shape` is the adapter's in this stage (None: the genes' own),
     from which it may still grow. At `partial` a long stage keeps what it has trained so far (None:
-    nowhere). `micro_batch` rows are known to fit into memory together (None: a whole batch).
+    nowhere). `micro_batch` rows are known to fit into memory together (None: a whole batch). At
+    `predictions` is kept what it says about each validation row (None: nowhere).
     """
 
     genome: Genome
@@ -76,6 +77,7 @@ class Job:
     watch: Watch = Watch()
     partial: str | None = None
     micro_batch: int | None = None
+    predictions: str | None = None
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -155,6 +155,7 @@ def go_on(
             return _report(config, ledger, layout)
         if history.started is None:
             raise DamagedRunError(f"{layout.ledger}: does not begin with its first event")
+        _require_asked_for(config, layout)
         choice = _choice_again(config, history.started.facts)
         executor = stack.enter_context(_executor(config, choice, interruption))
         session = _Session(stack.enter_context(view or Silent()))
@@ -163,6 +164,11 @@ def go_on(
         settings = _settings_again(config, history.started.settings)
         facts = _started(executor, config, choice, settings, session)
         _require_same_facts(facts, history.started.facts, layout)
+        if facts.functions != history.started.facts.functions:
+            session.view.on_signal(
+                f"warning: {', '.join(config.functions)} changed since the run began: figures of "
+                "before and after are compared all the same"
+            )
         _warn_of_disk(session, require_room(config, facts.footprint, layout))
         seconds = round(time.monotonic() - began, 3)
         lost = round(killed.after(ledger.entries[-1].timestamp), 3)
@@ -182,6 +188,17 @@ def _is_finished(config: Config, history: History, layout: RunLayout) -> bool:
     if config.evolution.generations > wanted and not has_stalled(config, history, last):
         return False
     return all(can_hand_over(layout, genome, last) for genome in history.completed.front)
+
+
+def _require_asked_for(config: Config, layout: RunLayout) -> None:
+    """Raise UsageError where a run names functions of somebody's and nobody has given the config:
+    the folder may be another's."""
+    if config.functions and config.runtime.functions_from is None:
+        raise UsageError(
+            f"run {layout.name!r} uses {', '.join(config.functions)}: functions run only from a "
+            "config file that you give",
+            f"coralx evolve CONFIG --resume {layout.shortest_name}",
+        )
 
 
 def _warn_of_disk(session: _Session, warning: str | None) -> None:

@@ -23,7 +23,7 @@ from coralx.config import parse_config  # noqa: E402
 from coralx.errors import OutOfMemory  # noqa: E402
 from coralx.files import verify_folder  # noqa: E402
 from coralx.genomes import Blend, Genes, Genome, Shape  # noqa: E402
-from coralx.objectives import language, predictions  # noqa: E402
+from coralx.objectives import predictions  # noqa: E402
 from coralx.objectives.scores import is_whole, read_scores  # noqa: E402
 from coralx.records import Horizon, Job, MeasureJob, Watch  # noqa: E402
 from coralx.results import Divergence, Inheritance, Progress, StageResult  # noqa: E402
@@ -205,13 +205,11 @@ def test_what_is_said_of_each_test_row_is_kept(backend: Backend, task: str, tmp_
     path = tmp_path / "scores" / "base.safetensors"
     measured = backend.measure(MeasureJob(None, None, scores=str(path)))
     assert is_whole(path, str(measured.scores))
-    rows = read_scores(path)
-    if task == "sft":
-        assert rows.labels is None
-        again = language.figures(rows.scores)
-    else:
-        assert rows.labels is not None
-        again = predictions.figures(rows.scores, rows.labels)
+    said = read_scores(path)
+    assert (said[""].labels is None) == (task == "sft")
+    again = predictions.figures(said)
+    for name in predictions.SETTLED.values():  # on validation, not figures of the test split
+        assert again.pop(name, None) == measured.validation.get(name)
     assert again == {name: measured.test[name].value for name in again}
     assert backend.measure(MeasureJob(None, None)).test == measured.test
 
@@ -800,8 +798,9 @@ def test_out_of_memory_halves_the_rows_at_once_and_keeps_the_batch(
             module.p = 0.0
     plenty = backend.train(job(genome, tmp_path / "plenty", 0, 6), ignore)
     ample: Any = backend
-    ample._task = scarce = Scarce(ample._task, 3)
-    ample._evaluation._task = scarce
+    material = ample._material
+    material.task = scarce = Scarce(material.task, 3)
+    ample._evaluation._parts = (replace(material.parts[0], task=scarce),)
     result = backend.train(job(genome, tmp_path / "scarce", 0, 6), ignore)
     assert (plenty.micro_batch, result.micro_batch) == (None, 2)
     assert result.trained_tokens == plenty.trained_tokens
@@ -819,11 +818,11 @@ def test_a_genome_of_which_not_even_one_row_fits_fails_alone(
     genome = Genome("g00-00-aaaa", 0, GENES)
     before = backend.train(job(genome, tmp_path / "before", 0, 4), ignore)
     some: Any = backend
-    task = some._task
-    some._task = Scarce(task, 0)
+    task = some._material.task
+    some._material.task = Scarce(task, 0)
     with pytest.raises(OutOfMemory, match="single row"):
         backend.train(job(Genome("b", 0, replace(GENES, rank=8)), tmp_path, 0, 4), ignore)
-    some._task = task
+    some._material.task = task
     after = backend.train(job(genome, tmp_path / "after", 0, 4), ignore)
     assert timeless(after) == timeless(before)
 
@@ -848,8 +847,9 @@ def test_a_parameter_that_is_not_finite_ends_training_at_that_step(
 
 def test_scores_that_are_not_finite_are_no_figures(backend: Backend, tmp_path: Path) -> None:
     some: Any = backend
-    scores = some._task.scores
-    some._task.scores = lambda *arguments: scores(*arguments) * float("nan")
+    task = some._material.parts[0].task
+    scores = task.scores
+    task.scores = lambda *arguments: scores(*arguments) * float("nan")
     result = backend.train(job(Genome("a", 0, GENES), tmp_path, 0, 6), ignore)
     assert result.divergence == Divergence(6, "score")
     assert result.divergence.spoils
@@ -864,4 +864,5 @@ def test_a_figure_that_the_rows_cannot_tell_is_remarked_on(
     wanted = job(Genome("a", 0, GENES), tmp_path, 0, 6, eval_limit=1)
     result = backend.train(wanted, ignore)
     assert result.metrics["auroc"] is None
-    assert any("auroc undefined" in note for note in result.notes)
+    told = "auroc, balanced_accuracy, task_skill undefined on the 1 validation rows that are scored"
+    assert f"{told}: a class has no row" in result.notes

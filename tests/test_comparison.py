@@ -69,8 +69,8 @@ def by_row(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
         positive = rng.random(ROWS) + 0.5 * labels * (found.genome is not None)
         positive = 0.98 * positive / positive.max() + 0.01
         rows = RowScores(np.column_stack([1 - positive, positive]), labels)
-        figures = intervals(rows.scores, labels, 7)
-        kept = write_scores(Path(str(job.scores)), rows)
+        figures = intervals({"": rows}, 7)
+        kept = write_scores(Path(str(job.scores)), {"": rows})
         return replace(found, test={**found.test, **figures}, scores=kept)
 
     monkeypatch.setattr(SimulatedBackend, "measure", with_rows)

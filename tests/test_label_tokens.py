@@ -24,6 +24,7 @@ from coralx.data.examples import Example, Message  # noqa: E402
 from coralx.data.label_tokens import LabelTokens  # noqa: E402
 from coralx.data.sources import load_examples  # noqa: E402
 from coralx.errors import ConfigError  # noqa: E402
+from coralx.objectives.predictions import figures  # noqa: E402
 from coralx.training.loop import EVAL_ROWS, _batches, predict  # noqa: E402
 
 KINDS = ("words", "pieces", "bytes")
@@ -55,7 +56,8 @@ def label_tokens(
     config = make_config(
         model={"task": "label-tokens", "max_length": max_length}, data={"prompt": PROMPT, **data}
     )
-    return LabelTokens(language.tokenizer, config, labels, torch.device("cpu"))
+    device = torch.device("cpu")
+    return LabelTokens(language.tokenizer, config.data, max_length, labels, device)
 
 
 def examples(texts: Sequence[str], classes: int = 2) -> list[Example]:
@@ -482,8 +484,24 @@ def test_what_a_template_refuses_is_a_problem_of_the_config(
 
 
 def test_labels_of_the_same_tokens_are_refused(languages: dict[str, Language]) -> None:
-    with pytest.raises(ConfigError, match=r"data\.labels: .*'ungut'.*same tokens as 'gut'"):
-        label_tokens(languages["words"], ("gut", "ungut"))
+    with pytest.raises(ConfigError, match=r"data\.labels: .*'good  '.*same tokens as 'good'"):
+        label_tokens(languages["words"], ("good", "good  "))
+
+
+def test_a_label_that_the_tokenizer_does_not_know_is_refused(
+    languages: dict[str, Language],
+) -> None:
+    with pytest.raises(ConfigError, match=r"data\.labels: .*'gut' is not known"):
+        label_tokens(languages["words"], ("good", "gut"))
+
+
+def test_labels_that_are_hard_to_compare_are_warned_of(languages: dict[str, Language]) -> None:
+    assert label_tokens(languages["words"], ("good", "bad")).oddities() == []
+    found = label_tokens(languages["bytes"], ("no", "nobody")).oddities()
+    assert len(found) == 2
+    assert "'no' is the beginning of 'nobody' to the tokenizer" in found[0]
+    assert "'nobody' is" in found[1]
+    assert "tokens long; name the classes by short, different words" in found[1]
 
 
 def test_a_label_of_no_tokens_is_refused(languages: dict[str, Language]) -> None:
@@ -511,11 +529,10 @@ def test_figures_are_those_of_the_probabilities(languages: dict[str, Language]) 
     task = label_tokens(language, ("negative", "positive"))
     data = task.encode(examples(TEXTS))
     scores = predict(language.model, task, data, contextlib.nullcontext)
-    found = task.figures(scores, data)
+    found = figures({"": task.by_row(scores, data)})
     own = scores[np.arange(len(TEXTS)), data.labels]
     assert found["eval_loss"] == pytest.approx(-np.log(own).mean())
     assert found["accuracy"] == pytest.approx((scores.argmax(axis=1) == data.labels).mean())
-    assert found.keys() == task.intervals(scores, data, seed=0).keys()
 
 
 def test_prompts_that_were_cut_are_counted_in_the_facts_of_a_run(

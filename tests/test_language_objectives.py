@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coralx.objectives.bootstrap import language_intervals
+from coralx.objectives.bootstrap import intervals
 from coralx.objectives.language import figures
-from coralx.objectives.resampling import CHUNK
+from coralx.objectives.resampling import CHUNK, RESAMPLES
+from coralx.objectives.scores import RowScores
 from coralx.results import Interval
 from coralx.rng import generator
 
@@ -21,6 +22,12 @@ def scores(rows: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     counts = rng.integers(1, 31, size=rows)
     return np.column_stack([counts * (0.5 + 2 * rng.random(rows) / counts), counts])
+
+
+def language_intervals(
+    table: np.ndarray, seed: int, resamples: int = RESAMPLES
+) -> dict[str, Interval]:
+    return intervals({"": RowScores(table)}, seed, resamples)
 
 
 def plain_interval(drawn: list[float]) -> tuple[float, float]:
@@ -55,9 +62,9 @@ def test_no_figure_is_made_of_a_likelihood_that_is_not_finite(value: float) -> N
 def test_a_perplexity_beyond_any_float_is_none_and_the_loss_stays() -> None:
     found = figures(np.array([[7200.0, 10.0]]))
     assert found == {"eval_loss": 720.0, "perplexity": None}
-    intervals = language_intervals(np.array([[7200.0, 10.0], [7300.0, 10.0]]), seed=0)
-    assert intervals["perplexity"] == Interval(None, None, None)
-    assert intervals["eval_loss"] == Interval(725.0, 720.0, 730.0)
+    ends = language_intervals(np.array([[7200.0, 10.0], [7300.0, 10.0]]), seed=0)
+    assert ends["perplexity"] == Interval(None, None, None)
+    assert ends["eval_loss"] == Interval(725.0, 720.0, 730.0)
 
 
 @given(

@@ -7,8 +7,9 @@ import pytest
 
 from coralx.objectives.bootstrap import intervals
 from coralx.objectives.calibration import calibration
-from coralx.objectives.predictions import NAMES, figures
+from coralx.objectives.predictions import settled, task_figures
 from coralx.objectives.resampling import resampled
+from coralx.objectives.scores import RowScores
 
 
 def predictions(rows: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -17,6 +18,19 @@ def predictions(rows: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndar
     scores = rng.random((rows, classes)).round(2) + 0.01  # rounded, so that ties occur
     scores[np.arange(rows), labels] += 0.4
     return scores / scores.sum(axis=1, keepdims=True), labels
+
+
+def figures(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
+    rows = RowScores(probabilities, labels)
+    return task_figures(settled(rows, rows))
+
+
+def said(rows: int) -> dict[str, RowScores]:
+    found = RowScores(*predictions(rows, 2, seed=1))
+    return {"": settled(found, found)}
+
+
+NAMES = tuple(figures(*predictions(9, 2, 0)))
 
 
 def test_figures_of_four_rows_by_hand() -> None:
@@ -55,20 +69,20 @@ def test_a_resample_has_the_figures_of_the_rows_it_drew(classes: int) -> None:
     for _ in range(20):
         rows = rng.integers(len(labels), size=len(labels))
         counts = np.bincount(rows, minlength=len(labels)).astype(float)[None, :]
-        fast = resampled(probabilities, labels, counts)
-        slow = figures(probabilities[rows], labels[rows])
-        for name in NAMES:
+        fast = resampled(probabilities, labels, counts, temperature=1.5)
+        slow = task_figures(RowScores(probabilities[rows], labels[rows], temperature=1.5))
+        for name in fast:
             assert fast[name][0] == pytest.approx(slow[name], abs=1e-12), name
 
 
 def test_intervals_hold_the_figure_and_narrow_with_more_rows() -> None:
-    few, many = (intervals(*predictions(rows, 2, seed=1), seed=0) for rows in (50, 2000))
+    few, many = (intervals(said(rows), seed=0) for rows in (50, 2000))
     for name in NAMES:
         assert few[name].low < few[name].value < few[name].high
         assert many[name].high - many[name].low < few[name].high - few[name].low
 
 
 def test_intervals_depend_on_the_seed_alone() -> None:
-    data = predictions(50, 2, seed=1)
-    assert intervals(*data, seed=3) == intervals(*data, seed=3)
-    assert intervals(*data, seed=3) != intervals(*data, seed=4)
+    data = said(50)
+    assert intervals(data, seed=3) == intervals(data, seed=3)
+    assert intervals(data, seed=3) != intervals(data, seed=4)

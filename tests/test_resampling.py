@@ -3,6 +3,8 @@ and the files that keep the scores it is made of."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,14 @@ from scipy import stats
 
 from coralx.errors import DamagedRunError
 from coralx.objectives import language
-from coralx.objectives.bootstrap import intervals, language_intervals
-from coralx.objectives.predictions import NAMES, figures
-from coralx.objectives.resampling import drawn_figures, percentile_interval
+from coralx.objectives.bootstrap import intervals
+from coralx.objectives.predictions import settled, task_figures
+from coralx.objectives.resampling import (
+    RESAMPLES,
+    Drawn,
+    drawn_figures,
+    percentile_interval,
+)
 from coralx.objectives.scores import RowScores, is_whole, read_scores, write_scores
 from coralx.rng import generator
 
@@ -26,13 +33,24 @@ def classifier(rows: int, classes: int, seed: int, skill: float = 0.4) -> RowSco
     rng = np.random.default_rng(seed)
     scores = rng.random((rows, classes)).round(2) + 0.01  # rounded, so that ties occur
     scores[np.arange(rows), labels] += skill
-    return RowScores(scores / scores.sum(axis=1, keepdims=True), labels)
+    rows_scores = RowScores(scores / scores.sum(axis=1, keepdims=True), labels)
+    return settled(rows_scores, rows_scores)
 
 
 def language_model(rows: int, seed: int) -> RowScores:
     counts = np.random.default_rng(rows).integers(1, 31, size=rows)
     losses = counts * np.random.default_rng(seed).random(rows)
-    return RowScores(np.column_stack([losses, counts]).astype(np.float64), None)
+    return RowScores(np.column_stack([losses, counts]).astype(np.float64))
+
+
+NAMES = tuple(task_figures(classifier(9, 2, 0)))
+
+
+def drawn_of(
+    models: Mapping[str, RowScores], seed: int, resamples: int = RESAMPLES
+) -> dict[str, dict[str, Drawn]]:
+    """The drawn figures of models that were given one task without a name."""
+    return drawn_figures({name: {"": rows} for name, rows in models.items()}, seed, resamples)
 
 
 models = st.one_of(
@@ -45,7 +63,7 @@ models = st.one_of(
 @settings(max_examples=40, deadline=None)
 @given(models, st.integers(0, 9))
 def test_a_model_does_not_differ_from_itself(model: RowScores, seed: int) -> None:
-    drawn = drawn_figures({"a": model, "b": model}, seed, 60)
+    drawn = drawn_of({"a": model, "b": model}, seed, 60)
     for name in drawn["a"]:
         assert percentile_interval(drawn["a"][name] - drawn["b"][name]) == (0.0, 0.0)
 
@@ -56,7 +74,7 @@ def test_the_difference_the_other_way_round_is_its_negative(
     classes: int, first: int, second: int, seed: int
 ) -> None:
     pair = {"a": classifier(31, classes, first), "b": classifier(31, classes, second)}
-    drawn = drawn_figures(pair, seed, 80)
+    drawn = drawn_of(pair, seed, 80)
     for name in NAMES:
         one = percentile_interval(drawn["a"][name] - drawn["b"][name])
         other = percentile_interval(drawn["b"][name] - drawn["a"][name])
@@ -70,12 +88,15 @@ def test_differences_are_those_of_rows_drawn_one_by_one(classes: int) -> None:
     """Brute force: every resample's rows given to scikit-learn, for both models."""
     rows, resamples = 40, 120
     pair = {"a": classifier(rows, classes, 1), "b": classifier(rows, classes, 2, skill=0.2)}
-    drawn = drawn_figures(pair, 5, resamples)
+    drawn = drawn_of(pair, 5, resamples)
     counts = generator(5, "bootstrap").multinomial(rows, np.full(rows, 1 / rows), size=resamples)
     slow: dict[str, list[float]] = {name: [] for name in NAMES}
     for times in counts:
         chosen = np.repeat(np.arange(rows), times)
-        one, other = (figures(m.scores[chosen], m.labels[chosen]) for m in pair.values())  # type: ignore[index]
+        one, other = (
+            task_figures(replace(m, scores=m.scores[chosen], labels=m.labels[chosen]))  # type: ignore[index]
+            for m in pair.values()
+        )
         for name in NAMES:
             ours, theirs = one[name], other[name]
             slow[name].append(np.nan if ours is None or theirs is None else ours - theirs)
@@ -88,7 +109,7 @@ def test_differences_are_those_of_rows_drawn_one_by_one(classes: int) -> None:
 def test_differences_of_language_models_are_those_of_examples_drawn_one_by_one() -> None:
     rows, resamples = 30, 100
     pair = {"a": language_model(rows, 1), "b": language_model(rows, 2)}
-    drawn = drawn_figures(pair, 3, resamples)
+    drawn = drawn_of(pair, 3, resamples)
     counts = generator(3, "bootstrap").multinomial(rows, np.full(rows, 1 / rows), size=resamples)
     for name in ("eval_loss", "perplexity"):
         slow = [
@@ -120,7 +141,7 @@ def test_the_interval_is_what_scipy_finds() -> None:
         n_resamples=20_000,
         rng=np.random.default_rng(0),
     ).confidence_interval
-    drawn = drawn_figures({"a": a, "b": b}, 1, 20_000)
+    drawn = drawn_of({"a": a, "b": b}, 1, 20_000)
     ours = percentile_interval(drawn["a"]["accuracy"] - drawn["b"]["accuracy"])
     width = found.high - found.low
     assert ours == pytest.approx((found.low, found.high), abs=0.05 * width)
@@ -133,13 +154,13 @@ def test_the_interval_is_what_scipy_finds() -> None:
 def test_a_models_own_interval_is_made_of_the_same_draws() -> None:
     model, other = classifier(50, 2, 1), classifier(50, 2, 2)
     assert model.labels is not None
-    own = intervals(model.scores, model.labels, 4)
-    drawn = drawn_figures({"x": other, "y": model}, 4)["y"]
+    own = intervals({"": model}, 4)
+    drawn = drawn_of({"x": other, "y": model}, 4)["y"]
     for name in NAMES:
         assert percentile_interval(drawn[name]) == (own[name].low, own[name].high)
     text = language_model(50, 1)
-    loss = language_intervals(text.scores, 4)["eval_loss"]
-    drawn = drawn_figures({"y": text}, 4)["y"]
+    loss = intervals({"": text}, 4)["eval_loss"]
+    drawn = drawn_of({"y": text}, 4)["y"]
     assert percentile_interval(drawn["eval_loss"]) == (loss.low, loss.high)
 
 
@@ -152,16 +173,16 @@ def test_models_that_scored_different_rows_are_refused() -> None:
         RowScores(model.scores, None),
     ):
         with pytest.raises(ValueError, match="different rows"):
-            drawn_figures({"a": model, "b": other}, 0, 5)
+            drawn_of({"a": model, "b": other}, 0, 5)
     with pytest.raises(ValueError, match="different rows"):
-        drawn_figures({"a": language_model(20, 1), "b": language_model(21, 1)}, 0, 5)
+        drawn_of({"a": language_model(20, 1), "b": language_model(21, 1)}, 0, 5)
     assert drawn_figures({}, 0) == {}
 
 
 def test_draws_without_a_figure_do_not_count() -> None:
     """Three rows, one positive: in about a third of the draws there is no AUROC."""
     model = RowScores(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), np.array([0, 1, 0]))
-    drawn = drawn_figures({"a": model}, 0, 200)["a"]["auroc"]
+    drawn = drawn_of({"a": model}, 0, 200)["a"]["auroc"]
     assert 0 < np.isnan(drawn).sum() < 200
     assert percentile_interval(drawn) == (1.0, 1.0)
     assert percentile_interval(np.full(3, np.nan)) is None
@@ -175,22 +196,22 @@ def test_draws_without_a_figure_do_not_count() -> None:
 @pytest.mark.parametrize("rows", [classifier(30, 3, 1), language_model(30, 1)])
 def test_scores_come_back_bit_for_bit(tmp_path: Path, rows: RowScores) -> None:
     path = tmp_path / "scores" / "g.safetensors"
-    digest = write_scores(path, rows)
-    again = read_scores(path)
+    digest = write_scores(path, {"": rows})
+    again = read_scores(path)[""]
     assert again.scores.dtype == np.float64
     assert np.array_equal(again.scores, rows.scores)
     if rows.labels is None:
         assert again.labels is None
     else:
         assert np.array_equal(again.labels, rows.labels)  # type: ignore[arg-type]
-    assert write_scores(path, rows) == digest
+    assert write_scores(path, {"": rows}) == digest
     assert is_whole(path, digest)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_any_flipped_byte_is_found(tmp_path: Path) -> None:
     path = tmp_path / "scores" / "g.safetensors"
-    digest = write_scores(path, classifier(10, 2, 1))
+    digest = write_scores(path, {"": classifier(10, 2, 1)})
     whole = path.read_bytes()
     for place in range(0, len(whole), 7):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])

@@ -25,6 +25,7 @@ from coralx.data.instruction_tuning import InstructionTuning  # noqa: E402
 from coralx.data.sources import Examples, load_examples  # noqa: E402
 from coralx.data.tasks import Encoded  # noqa: E402
 from coralx.errors import ConfigError  # noqa: E402
+from coralx.objectives.predictions import figures  # noqa: E402
 from coralx.training.loop import predict  # noqa: E402
 
 KINDS = ("words", "pieces", "bytes")
@@ -182,7 +183,7 @@ def test_figures_weigh_every_token_the_same(languages: dict[str, Language], kind
         ]
     assert scores[:, 0] == pytest.approx([row.sum().item() for row in plain], abs=1e-4)
     assert scores[:, 1].tolist() == [len(row) for row in plain]
-    found = task.figures(scores, data)
+    found = figures({"": task.by_row(scores, data)})
     assert found["eval_loss"] == pytest.approx(torch.cat(plain).mean().item(), abs=1e-5)
     assert found["perplexity"] == pytest.approx(math.exp(found["eval_loss"]))
     with torch.no_grad():

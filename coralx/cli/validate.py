@@ -37,7 +37,8 @@ def command(config_path: ConfigPath, overrides: Overrides = None) -> None:
         lines.append(f"constraints: {', '.join(config.constraints)}")
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
-    if config.model.base is None or config.data.train is None:
+    trains = all(source.train is not None for source in config.data.sources.values())
+    if config.model.base is None or not trains:
         console.print("It names no model or no data: it can be simulated, not trained.")
     warn([*missing_inputs(config), *caveats(config)], console)
 

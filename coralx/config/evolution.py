@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from coralx.config.metrics import CATALOGUE
+from coralx.config.metrics import Direction, check_metric, described
 from coralx.config.section import Count, Exact, MetricName, Section
 from coralx.config.space import SeedGenome
 
@@ -83,16 +83,28 @@ class Evolution(Section):
 
 
 class Objective(Section):
-    """What is optimised; `direction` defaults to the metric's natural one."""
+    """What is optimised; `direction` defaults to the metric's natural one. `weight`: what it counts
+    in the report's weighted sum, which decides nothing."""
 
     metric: MetricName
-    direction: Literal["maximize", "minimize"] | None = None
+    direction: Direction | None = None
+    weight: Annotated[float, Field(ge=0.0, le=1e6)] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _natural_direction(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("direction") is None:
-            metric = CATALOGUE.get(str(data.get("metric")))
-            if metric is not None:
-                return {**data, "direction": metric.direction}
-        return data
+        if not isinstance(data, dict) or data.get("direction") is not None:
+            return data
+        try:
+            natural = described(str(check_metric(data.get("metric")))).direction
+        except (KeyError, ValueError):
+            return data  # what is wrong with the name is told where it is checked
+        return data if natural is None else {**data, "direction": natural}
+
+    @model_validator(mode="after")
+    def _has_a_direction(self) -> Objective:
+        if self.direction is None:
+            raise ValueError(
+                f"{self.metric} is a function of yours: say `direction: maximize` or `minimize`"
+            )
+        return self

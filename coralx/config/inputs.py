@@ -5,6 +5,7 @@ from __future__ import annotations
 from os.path import isdir, isfile  # of what cannot be a name they say no; Path raises
 from pathlib import Path
 
+from coralx.config.data import key_of
 from coralx.config.schema import Config
 
 FORMATS = {
@@ -30,12 +31,16 @@ def missing_inputs(config: Config) -> list[str]:
     if base is not None and is_local(base) and not isdir(base):
         what = "is a file; a folder is needed" if isfile(base) else "no such folder"
         problems.append(f"model.base: {what}: {base}")
-    for split in ("train", "validation", "test"):
-        name = getattr(config.data, split)
-        if name is None or name.startswith("builtin:"):
+    files = {
+        key_of(task, key): name
+        for task, source in config.data.sources.items()
+        for key, name in source.files.items()
+    }
+    for key, name in files.items():
+        if name.startswith("builtin:"):
             continue
         if isdir(name):
-            problems.append(f"data.{split}: is a folder; a file is needed: {name}")
+            problems.append(f"{key}: is a folder; a file is needed: {name}")
         elif not isfile(name) and (is_local(name) or Path(name).suffix.lower() in FORMATS):
-            problems.append(f"data.{split}: no such file: {name}")
+            problems.append(f"{key}: no such file: {name}")
     return problems

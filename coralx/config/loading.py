@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from coralx.config.data import Source
 from coralx.config.problems import problems_of
 from coralx.config.schema import Config
 from coralx.config.text import (
+    ANY,
     DEEPEST,
     MOST_BYTES,
     MOST_NODES,
@@ -23,10 +25,15 @@ from coralx.config.text import (
 from coralx.errors import ConfigError, UsageError
 from coralx.printable import LONGEST_VALUE, shortened, shown
 
+LABELS = (("data", "labels"), ("data", "tasks", ANY, "labels"))
+"""Where what is written stays text: `no` is a label, not a boolean."""
+
+AnySource = TypeVar("AnySource", bound=Source)
+
 
 def parse_yaml(text: str, source: str, *, most_nodes: int = MOST_NODES) -> dict[str, Any]:
     """YAML text as a mapping. Raises ConfigError naming `source` and the line."""
-    data = read_values(text, source, text_at=("data", "labels"), most_nodes=most_nodes)
+    data = read_values(text, source, text_at=LABELS, most_nodes=most_nodes)
     if data is None:
         raise ConfigError(source, ["the file is empty"], "`configs/quickstart.yaml` is an example.")
     if not isinstance(data, dict):
@@ -47,8 +54,7 @@ def apply_override(data: dict[str, Any], assignment: str) -> None:
             "For example: --set evolution.population_size=4",
         )
     path = shortened(path, LONGEST_VALUE)
-    text_at = () if names[:2] == ["data", "labels"] else None
-    value = read_values(text, f"--set {path}", text_at=text_at)
+    value = read_values(text, f"--set {path}", text_at=_labels_below(names))
     target: Any = data
     for position, name in enumerate(names):
         last = position == len(names) - 1
@@ -70,6 +76,15 @@ def apply_override(data: dict[str, Any], assignment: str) -> None:
             target[key] = value
         else:
             target = target[key]
+
+
+def _labels_below(names: Sequence[str]) -> list[Sequence[str]]:
+    """Where in the value of an override at this path there are labels."""
+    return [
+        path[len(names) :]
+        for path in LABELS
+        if all(wanted in (ANY, name) for wanted, name in zip(path, names, strict=False))
+    ]
 
 
 def _is_position(name: str) -> bool:
@@ -103,7 +118,22 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, resolved: bool = F
     data = parse_yaml(text, str(path), most_nodes=most_nodes)
     for assignment in overrides:
         apply_override(data, assignment)
-    return anchor_paths(parse_config(data, str(path)), path.parent)
+    config = anchor_paths(parse_config(data, str(path)), path.parent)
+    if resolved or not config.functions:
+        return without_functions(config)
+    return _with_functions_from(config, Path(config.runtime.functions_from or path.parent))
+
+
+def _with_functions_from(config: Config, folder: Path | None) -> Config:
+    where = None if folder is None else str(folder.resolve())
+    runtime = config.runtime.model_copy(update={"functions_from": where})
+    return config.model_copy(update={"runtime": runtime})
+
+
+def without_functions(config: Config) -> Config:
+    """The config such that no function of a user's is run under it: what a run folder holds may be
+    another's, and is not the file that the user gave."""
+    return _with_functions_from(config, None)
 
 
 def overridden(config: Config, overrides: Sequence[str]) -> Config:
@@ -111,7 +141,7 @@ def overridden(config: Config, overrides: Sequence[str]) -> Config:
     data = config.model_dump(mode="json")
     for assignment in overrides:
         apply_override(data, assignment)
-    return anchor_paths(parse_config(data, "config"), Path.cwd())
+    return without_functions(anchor_paths(parse_config(data, "config"), Path.cwd()))
 
 
 def anchor_paths(config: Config, folder: Path) -> Config:
@@ -127,13 +157,23 @@ def anchor_paths(config: Config, folder: Path) -> Config:
             return name
 
     model = config.model.model_copy(update={"base": anchored(config.model.base)})
-    data = config.data.model_copy(
-        update={
-            split: anchored(getattr(config.data, split))
-            for split in ("train", "validation", "test")
-        }
-    )
+    data = _anchored_source(config.data, anchored)
+    if data.tasks is not None:
+        tasks = {name: _anchored_source(task, anchored) for name, task in data.tasks.items()}
+        data = data.model_copy(update={"tasks": tasks})
     return config.model_copy(update={"model": model, "data": data})
+
+
+def _anchored_source(source: AnySource, anchored: Callable[[str | None], str | None]) -> AnySource:
+    """A source whose files are looked up by `anchored`."""
+    update: dict[str, Any] = {
+        split: anchored(getattr(source, split)) for split in ("train", "validation", "test")
+    }
+    for key in ("attacks", "clean_holdout"):
+        table = getattr(source, key)
+        if table is not None:
+            update[key] = table.model_copy(update={"file": anchored(table.file)})
+    return source.model_copy(update=update)
 
 
 def dump_yaml(config: Config) -> str:

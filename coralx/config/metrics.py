@@ -1,10 +1,12 @@
 """The metrics that a config may name: direction, range, and when each is undefined.
 
-How each is computed stands in `coralx.objectives`; here only what a config needs to be checked.
+How each is computed stands in `coralx.objectives` (what is read off predictions) and in
+`coralx.training` (what is measured); here only what a config needs to be checked.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +15,7 @@ from coralx.config.suggest import did_you_mean
 
 Direction = Literal["maximize", "minimize"]
 Task = Literal["sequence-classification", "label-tokens", "sft"]
+Modality = Literal["text"]
 
 CLASSIFICATION: tuple[Task, ...] = ("sequence-classification", "label-tokens")
 CAUSAL: tuple[Task, ...] = ("label-tokens", "sft")
@@ -20,27 +23,82 @@ CAUSAL: tuple[Task, ...] = ("label-tokens", "sft")
 
 EVERY_TASK: tuple[Task, ...] = ("sequence-classification", "label-tokens", "sft")
 
+READS: dict[Task, tuple[Modality, ...]] = dict.fromkeys(EVERY_TASK, ("text",))
+"""What a task reads of an example."""
+
+Source = Literal["predictions", "adapter", "training", "measurement", "user"]
+"""Where a figure comes from: read off predictions, off the adapter, off the training steps,
+measured on this machine (another time a little different), or returned by the user's function."""
+
+SPREAD = "_spread"
+"""Behind the name of what is measured: the spread of its repetitions."""
+
+OF_TASK = "@"
+"""Between a metric and the name of the task of `data.tasks` that it is of."""
+
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
 
 @dataclass(frozen=True)
 class Metric:
-    """`source`: read off predictions, off the adapter, or off the training steps themselves."""
+    """`direction` is None where only the config can say it. `needs` names a key of `data` without
+    which there is nothing to compute; `refused` says why there never is."""
 
-    direction: Direction
-    source: Literal["predictions", "adapter", "training"]
+    direction: Direction | None
+    source: Source
     range: str
     undefined: str = "never"
     tasks: tuple[Task, ...] = EVERY_TASK
+    needs: Literal["", "attacks", "group"] = ""
+    refused: str = ""
 
+
+def _skill(undefined: str = "never") -> Metric:
+    return Metric("maximize", "predictions", "0 to 1", undefined, CLASSIFICATION)
+
+
+def _error(undefined: str = "never") -> Metric:
+    return Metric("minimize", "predictions", "0 to 1", undefined, CLASSIFICATION)
+
+
+NO_CLASS = "a class has no row"
 
 CATALOGUE: dict[str, Metric] = {
-    "auroc": Metric("maximize", "predictions", "0 to 1", "a class has no row", CLASSIFICATION),
-    "accuracy": Metric("maximize", "predictions", "0 to 1", tasks=CLASSIFICATION),
-    "f1": Metric("maximize", "predictions", "0 to 1", tasks=CLASSIFICATION),
-    "precision": Metric("maximize", "predictions", "0 to 1", tasks=CLASSIFICATION),
-    "recall": Metric("maximize", "predictions", "0 to 1", tasks=CLASSIFICATION),
-    "calibration": Metric("minimize", "predictions", "0 to 1", tasks=CLASSIFICATION),
+    # P1 to P6
+    "task_skill": _skill(NO_CLASS),
+    "safety": Metric("maximize", "predictions", "0 to 1", needs="attacks"),
+    "false_positive_cost": _error("no validation row is positive, or no row of the hold-out is"),
+    "memory": Metric("minimize", "measurement", "0 bytes upward"),
+    "cross_modal_fusion": Metric(
+        "maximize",
+        "predictions",
+        "-1 to 1",
+        refused="it compares all modalities with text alone, and every task reads text alone so "
+        "far: there is nothing to fuse",
+    ),
+    "calibration": _error(),
+    # beside them
+    "calibration_scaled": _error(),
+    "auroc": _skill(NO_CLASS),
+    "robustness": Metric(
+        "maximize",
+        "predictions",
+        "0 to 1",
+        "no group has ten rows of every class",
+        CLASSIFICATION,
+        needs="group",
+    ),
+    "accuracy": _skill(),
+    "balanced_accuracy": _skill(NO_CLASS),
+    "f1": _skill(),
+    "precision": _skill(),
+    "recall": _skill(),
+    "brier": Metric("minimize", "predictions", "0 to 2 (two classes: to 1)", tasks=CLASSIFICATION),
     "eval_loss": Metric("minimize", "predictions", "0 upward"),
-    "perplexity": Metric("minimize", "predictions", "1 upward", tasks=("sft",)),
+    "perplexity": Metric(
+        "minimize", "predictions", "1 upward", "it is beyond any number", tasks=("sft",)
+    ),
+    "latency_ms": Metric("minimize", "measurement", "0 upward"),
     "trainable_parameters": Metric("minimize", "adapter", "1 upward"),
     "adapter_bytes": Metric("minimize", "adapter", "1 upward"),
     "train_loss": Metric("minimize", "training", "0 upward"),
@@ -48,13 +106,46 @@ CATALOGUE: dict[str, Metric] = {
     "loss_slope": Metric("minimize", "training", "any", "fewer than three steps after warm-up"),
 }
 
+OWN = Metric(None, "user", "any", "the function returns None")
+"""A user's own metric, `module:function`."""
+
+
+def is_function(name: str) -> bool:
+    """Whether it names a function of the user's, `module:function`."""
+    return _FUNCTION.fullmatch(name) is not None
+
+
+def of_task(name: str) -> tuple[str, str]:
+    """A metric's own name, and that of the task whose figure is meant; "" for all tasks together.
+    `auroc@toxicity` is the AUROC of the task `toxicity`."""
+    metric, _, task = name.partition(OF_TASK)
+    return metric, task
+
+
+def described(name: str) -> Metric:
+    """What the catalogue says of a metric that `check_metric` let pass."""
+    metric, _ = of_task(name)
+    return OWN if is_function(metric) else CATALOGUE[metric]
+
 
 def check_metric(name: object) -> object:
-    """Pass a known metric's name through; raises ValueError with the nearest known one."""
-    if isinstance(name, str) and name not in CATALOGUE:
+    """Pass a known metric's name through, or `module:function`; raises ValueError with the nearest
+    known one, or with the reason why it cannot be computed."""
+    if not isinstance(name, str):
+        return name
+    metric, task = of_task(name)
+    if not is_function(metric) and metric not in CATALOGUE:
         raise ValueError(
-            f"no metric of that name{did_you_mean(name, CATALOGUE)}; known: {', '.join(CATALOGUE)}"
+            f"no metric of that name{did_you_mean(metric, CATALOGUE)}; known: "
+            f"{', '.join(known for known, m in CATALOGUE.items() if not m.refused)}, and your own "
+            "as `module:function`"
         )
+    found = described(name)
+    if found.refused:
+        raise ValueError(f"{metric} cannot be computed: {found.refused}")
+    if OF_TASK in name and (not task or found.source not in ("predictions", "user")):
+        what = "names no task behind @" if not task else "is one figure for all tasks"
+        raise ValueError(f"{name!r}: {what}; `auroc@NAME` is the AUROC of one of data.tasks")
     return name
 
 
@@ -66,6 +157,8 @@ def default_objectives(task: Task) -> tuple[str, str]:
 def offered_metrics(task: Task, names: Iterable[str]) -> None:
     """Raise ValueError naming the first of `names` that a task has no figure for."""
     for name in names:
-        if task not in CATALOGUE[name].tasks:
-            offered = ", ".join(known for known, m in CATALOGUE.items() if task in m.tasks)
+        if task not in described(name).tasks:
+            offered = ", ".join(
+                known for known, m in CATALOGUE.items() if task in m.tasks and not m.refused
+            )
             raise ValueError(f"the task {task!r} has no metric {name!r}; it has {offered}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from coralx.config.data import key_of
 from coralx.config.inputs import missing_inputs
 from coralx.config.schema import Config
 from coralx.errors import ConfigError, UsageError
@@ -55,14 +56,16 @@ def _require_inputs(config: Config) -> None:
     problems = []
     hint = ""
     if config.runtime.backend == "simulated":
-        if config.data.steps_per_epoch is None and config.data.limit is None:
+        if config.data.steps_per_epoch is None and not config.data.known_rows:
             problems.append("data.steps_per_epoch: missing; a simulation cannot count real rows")
             hint = "For example: --set data.steps_per_epoch=1000"
     else:
         if config.model.base is None:
             problems.append("model.base: missing; a hub id, a local folder, or builtin:minilm")
-        if config.data.train is None:
-            problems.append("data.train: missing; a file, a hub id, or builtin:tweets")
+        for task, source in config.data.sources.items():
+            if source.train is None:
+                key = key_of(task, "train")
+                problems.append(f"{key}: missing; a file, a hub id, or builtin:tweets")
         hint = "To try the schedule without a model and data: --mode simulation"
         missing = missing_inputs(config)
         if missing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -40,18 +40,24 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _known_keys(root: type[BaseModel], path: list[str | int]) -> set[str]:
-    """Keys that may stand where `path` ends."""
-    models = [root]
+    """Keys that may stand where `path` ends; none in a mapping, whose keys are the user's."""
+    models, is_mapping = [root], False
     for name in path:
         if isinstance(name, int):
             continue
-        models = [
-            found
-            for model in models
-            if name in model.model_fields
-            for found in _models_in(model.model_fields[name].annotation)
-        ]
-    return {key for model in models for key in model.model_fields}
+        if is_mapping:  # the name of one of its entries
+            is_mapping = False
+            continue
+        annotations = [m.model_fields[name].annotation for m in models if name in m.model_fields]
+        models = [model for annotation in annotations for model in _models_in(annotation)]
+        is_mapping = any(map(_maps_to_a_section, annotations))
+    return set() if is_mapping else {key for model in models for key in model.model_fields}
+
+
+def _maps_to_a_section(annotation: Any) -> bool:
+    if get_origin(annotation) is dict:
+        return bool(_models_in(annotation))
+    return any(_maps_to_a_section(part) for part in get_args(annotation))
 
 
 def _real_path(root: type[BaseModel], error: ErrorDetails) -> list[int | str]:
@@ -63,7 +69,8 @@ def _real_path(root: type[BaseModel], error: ErrorDetails) -> list[int | str]:
         last = position == len(location) - 1
         if (
             isinstance(name, int)
-            or name in _known_keys(root, path)
+            or name in (known := _known_keys(root, path))
+            or (not known and path[-1:] == ["tasks"])  # whose keys are names of the user's
             or (last and (error["type"] == "extra_forbidden" or not _looks_internal(name)))
         ):
             path.append(name)

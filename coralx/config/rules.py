@@ -21,7 +21,8 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-_PATTERN = re.compile(r"^\s*([A-Za-z_]\w*)\s*(>=|<=|>|<)\s*([-+]?[0-9.][0-9.eE+-]*)\s*$")
+_METRIC = r"[A-Za-z_][\w.]*(?::[A-Za-z_]\w*)?(?:@[A-Za-z0-9._-]*)?"
+_PATTERN = re.compile(rf"^\s*({_METRIC})\s*(>=|<=|>|<)\s*([-+]?[0-9.][0-9.eE+-]*)\s*$")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from coralx.config.section import Count, Section, Size
+from coralx.config.section import Count, Name, Section, Size
 
 Positive = Annotated[float, Field(gt=0.0, le=1e9)]
 Place = Annotated[int, Field(ge=0, le=1 << 16)]
@@ -34,7 +34,9 @@ class Runtime(Section):
     front that started from the weights of others, from scratch. `devices`: the GPUs to use, by
     number within the visible ones. A stage that takes long keeps what it has trained every
     `checkpoint_minutes`; a worker that is silent for `heartbeat_minutes` while it has a job is
-    taken for hung, and replaced.
+    taken for hung, and replaced. `save_predictions` keeps what each stage's adapter says about
+    every validation row that it is judged by. `functions_from` is where functions of the user's,
+    `module:function`, are looked for: the config file's folder, filled in when the file is read.
     """
 
     backend: Literal["auto", "unsloth", "peft", "simulated"] = "auto"
@@ -51,6 +53,8 @@ class Runtime(Section):
     heartbeat_minutes: Positive = 10.0
     baseline: bool = False
     verify_front: bool = False
+    save_predictions: bool = False
+    functions_from: Name | None = None
 
     @field_validator("devices", mode="after")
     @classmethod

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from coralx.config.data import Attacks, Data, key_of
 from coralx.config.evolution import Evolution, Objective
 from coralx.config.metrics import (
     CAUSAL,
     CLASSIFICATION,
+    Direction,
     Task,
     default_objectives,
+    described,
+    is_function,
+    of_task,
     offered_metrics,
 )
 from coralx.config.rules import (
@@ -21,18 +25,11 @@ from coralx.config.rules import (
     parse_rule,
     refuse_contradictions,
 )
-from coralx.config.runtime import Budget, Place, Runtime, Training
-from coralx.config.section import Count, Name, Section, Text
+from coralx.config.runtime import Budget, Runtime, Training
+from coralx.config.section import Name, Section
 from coralx.config.space import SearchSpace
 from coralx.config.stages import HyperbandConfig, TrainingStage, with_defaults
-from coralx.printable import shown
 
-Labels = Annotated[
-    tuple[Name, ...],
-    Field(max_length=1_000),
-    BeforeValidator(lambda label: [label] if isinstance(label, str) else label),
-]
-Column = Name | Place
 Constraint = Annotated[str, BeforeValidator(check_constraint)]
 """What must hold of a genome, `metric op number`; op is one of < <= > >=."""
 
@@ -62,72 +59,6 @@ class Model(Section):
     trust_remote_code: bool = False
 
 
-class Data(Section):
-    """Where examples come from. Files: csv, tsv, json, jsonl, parquet; else hub id or builtin.
-
-    `prompt` is what label-tokens lets the model read, `{text}` standing for the text; `chat` puts
-    prompts into the tokenizer's chat template. sft reads `messages_column` where the table has one
-    and no `prompt_column`.
-    """
-
-    train: Name | None = None
-    validation: Name | None = None
-    test: Name | None = None
-    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    header: bool = True
-    delimiter: Annotated[Text, Field(min_length=1, max_length=1)] | None = None
-    encoding: Name = "utf-8"
-    text: Column = "text"
-    label: Column = "label"
-    prompt: Text = "Text: {text}\nLabel:"
-    chat: bool = False
-    prompt_column: Column = "prompt"
-    completion_column: Column = "completion"
-    messages_column: Name = "messages"
-    labels: (
-        Annotated[tuple[Name, ...], Field(max_length=1_000)]
-        | Annotated[dict[Name, Labels], Field(max_length=1_000)]
-        | None
-    ) = None
-    limit: Count | None = None
-    steps_per_epoch: Count | None = None
-
-    @model_validator(mode="after")
-    def _columns_are_reachable(self) -> Data:
-        pairs = ((self.text, self.label), (self.prompt_column, self.completion_column))
-        if not self.header and not any(isinstance(a, int) and isinstance(b, int) for a, b in pairs):
-            raise ValueError(
-                "without a header, `text` and `label` (sft: `prompt_column` and "
-                "`completion_column`) are column numbers, from 0"
-            )
-        return self
-
-    @field_validator("prompt", mode="after")
-    @classmethod
-    def _holds_the_text_once(cls, prompt: str) -> str:
-        if prompt.count("{text}") != 1:
-            raise ValueError("must hold {text} once, where the text is to stand")
-        return prompt
-
-    @field_validator("labels", mode="after")
-    @classmethod
-    def _classes_are_distinct(
-        cls, labels: tuple[str, ...] | dict[str, tuple[str, ...]] | None
-    ) -> tuple[str, ...] | dict[str, tuple[str, ...]] | None:
-        if labels is None:
-            return None
-        if len(labels) < 2:
-            raise ValueError("needs at least two classes, the negative one first")
-        listed = list(labels)
-        if isinstance(labels, dict):
-            listed = [label for covered in labels.values() for label in covered]
-        twice = sorted(label for label, count in Counter(listed).items() if count > 1)
-        if twice:
-            raise ValueError(f"the label {shown(twice[0])} is listed twice")
-        return labels
-
-
 class Config(Section):
     """A whole config; every section and key has a default.
 
@@ -151,6 +82,23 @@ class Config(Section):
     runtime: Runtime = Runtime()
     budget: Budget = Budget()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _objectives_constraints_stand_with_the_others(cls, data: Any) -> Any:
+        """An objective's `constraint: ">= 0.8"` is short for one of `constraints`."""
+        objectives = data.get("objectives") if isinstance(data, dict) else None
+        if not isinstance(objectives, list):
+            return data
+        kept, found = [], list[str]()
+        for objective in objectives:
+            if isinstance(objective, dict) and isinstance(objective.get("constraint"), str):
+                found.append(f"{objective.get('metric')} {objective['constraint']}")
+                objective = {k: v for k, v in objective.items() if k != "constraint"}
+            kept.append(objective)
+        if not found or not isinstance(data.get("constraints", []), list):
+            return data
+        return {**data, "objectives": kept, "constraints": [*data.get("constraints", []), *found]}
+
     @field_validator("data", mode="after")
     @classmethod
     def _is_read_by_the_task(cls, data: Data, info: ValidationInfo) -> Data:
@@ -158,10 +106,20 @@ class Config(Section):
         if "model" not in info.data:
             return data
         task, unset = info.data["model"].task, Data()
-        readers = {"prompt": ("label-tokens",), "chat": CAUSAL, "labels": CLASSIFICATION}
+        readers = {
+            "prompt": ("label-tokens",),
+            "chat": CAUSAL,
+            "labels": CLASSIFICATION,
+            "group": CLASSIFICATION,
+            "clean_holdout": CLASSIFICATION,
+        }
         for key, tasks in readers.items():
-            if task not in tasks and getattr(data, key) != getattr(unset, key):
-                raise ValueError(f"`{key}` is for {' and '.join(tasks)}; model.task is {task}")
+            for source in data.sources.values():
+                if task not in tasks and getattr(source, key) != getattr(unset, key):
+                    raise ValueError(f"`{key}` is for {' and '.join(tasks)}; model.task is {task}")
+        for name, source in data.sources.items():
+            if source.attacks is not None:
+                refuse_attacks(source.attacks, task, key_of(name, "attacks"))
         return data
 
     @field_validator("objectives", mode="after")
@@ -204,6 +162,65 @@ class Config(Section):
         return hyperband.model_copy(update={"training_stages": stages})
 
     @model_validator(mode="after")
+    def _metrics_have_what_they_need(self) -> Config:
+        """Raise ValueError for a metric of a task that is not there, or without its data."""
+        sources = self.data.sources
+        for name in self.named_metrics:
+            metric, task = of_task(name)
+            if task and task not in (self.data.tasks or {}):
+                known = (
+                    f"; there are {', '.join(sources)}" if self.data.tasks else ", of which none is"
+                )
+                raise ValueError(f"{name!r} is of no task in `data.tasks`; there: {known}")
+            needs = described(metric).needs
+            judged = [sources[task]] if task else sources.values()
+            if needs and all(getattr(source, needs) is None for source in judged):
+                where = key_of(task, needs)
+                raise ValueError(f"the metric {name!r} needs `{where}`: {NEEDED[needs]}")
+        return self
+
+    @model_validator(mode="after")
+    def _own_metrics_have_a_direction(self) -> Config:
+        listed = {objective.metric for objective in self.objectives}
+        for stage in self.hyperband_config.training_stages:
+            by = stage.promote_by
+            if by is not None and described(by).direction is None and by not in listed:
+                raise ValueError(
+                    f"stage {stage.name!r} promotes by {by!r}, of which only an entry of "
+                    "`objectives` can say whether more is better: list it there"
+                )
+        return self
+
+    @property
+    def named_metrics(self) -> tuple[str, ...]:
+        """Every metric that it names anywhere, each once."""
+        names = [
+            *(objective.metric for objective in self.objectives),
+            *(parse_constraint(text).metric for text in self.constraints),
+            *(
+                name
+                for stage in self.hyperband_config.training_stages
+                for name in _metrics_of(stage)
+            ),
+        ]
+        return tuple(dict.fromkeys(names))
+
+    def direction_of(self, metric: str) -> Direction:
+        """Which side of a metric is better: as an objective says, else its natural one."""
+        for objective in self.objectives:
+            if objective.metric == metric and objective.direction is not None:
+                return objective.direction
+        return described(metric).direction or "minimize"
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The user's own functions that it names: metrics and judges, each once."""
+        judges = [s.attacks.judge for s in self.data.sources.values() if s.attacks is not None]
+        names = [of_task(name)[0] for name in self.named_metrics]
+        found = [name for name in (*names, *judges) if name is not None and is_function(name)]
+        return tuple(dict.fromkeys(found))
+
+    @model_validator(mode="after")
     def _schedules_agree(self) -> Config:
         """Ways of scheduling that exclude each other are refused."""
         schedule, evolution = self.hyperband_config, self.evolution
@@ -234,3 +251,24 @@ def _metrics_of(stage: TrainingStage) -> list[str]:
     rules = [parse_rule(rule).metric for rule in stage.stop_when or ()]
     promote_by = [stage.promote_by] if stage.promote_by else []
     return [*rules, *stage.proxy_metrics, *promote_by]
+
+
+NEEDED = {
+    "attacks": "rows of attacks (a file), or perturbations of the positive class such as "
+    "[swap, homoglyph, spacing, prefix]",
+    "group": "the column by which rows are grouped",
+}
+
+
+def refuse_attacks(attacks: Attacks, task: Task, key: str) -> None:
+    """Raise ValueError where a task's model cannot be attacked so."""
+    if task == "sequence-classification" and attacks.judge not in (None, "flagged"):
+        raise ValueError(
+            f"`{key}.judge` is {attacks.judge}, but a {task} model gives no answers to judge; "
+            "leave it out"
+        )
+    if task == "sft" and (attacks.perturbations or attacks.judge == "flagged"):
+        raise ValueError(
+            f"`{key}`: {task} flags nothing; give harmful prompts in a `file`, of which the share "
+            "that is refused counts"
+        )

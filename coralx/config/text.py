@@ -31,6 +31,9 @@ DEEPEST = 32
 LONGEST_NUMBER = 64
 """Characters of a number. Python takes quadratic time over the digits of one without end."""
 
+ANY = "*"
+"""In a path of keys, whatever stands there."""
+
 _YAML = "tag:yaml.org,2002:"
 _STRING_TAG = f"{_YAML}str"
 
@@ -152,32 +155,32 @@ def _keep_text(node: yaml.Node) -> None:
             _keep_text(value)
 
 
-def _child(node: yaml.Node | None, name: str) -> yaml.Node | None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value == name:
-                found: yaml.Node = value
-                return found
-    return None
+def _below(node: yaml.Node, path: Sequence[str]) -> list[yaml.Node]:
+    """The nodes at a path of keys, of which `*` is any."""
+    if not path:
+        return [node]
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    return [
+        found
+        for key, value in node.value
+        if path[0] == ANY or (isinstance(key, yaml.ScalarNode) and key.value == path[0])
+        for found in _below(value, path[1:])
+    ]
 
 
 def read_values(
-    text: str, source: str, *, text_at: Sequence[str] | None, most_nodes: int = MOST_NODES
+    text: str, source: str, *, text_at: Sequence[Sequence[str]], most_nodes: int = MOST_NODES
 ) -> Any:
-    """The value of a YAML text; scalars below the keys `text_at` stay text. Raises ConfigError
+    """The value of a YAML text; scalars below the paths `text_at` stay text. Raises ConfigError
     naming `source`, line and column."""
     try:
         loader = _Loader(text, most_nodes)
         root = loader.get_single_node()
         if root is None:
             return None
-        if text_at is not None:
-            node: yaml.Node | None = root
-            for name in text_at:
-                node = _child(node, name)
-            if node is not None and not (
-                isinstance(node, yaml.ScalarNode) and node.value in ("", "null", "~")
-            ):
+        for node in (found for path in text_at for found in _below(root, path)):
+            if not (isinstance(node, yaml.ScalarNode) and node.value in ("", "null", "~")):
                 _keep_text(node)
         return loader.construct_document(root)
     except yaml.MarkedYAMLError as error:

@@ -84,8 +84,7 @@ def find(name: str, known: dict[str, Builtin], what: str) -> tuple[Builtin, Path
 
 def needs_no_hub(config: Config) -> bool:
     """Whether base and data all lie on this machine."""
-    data = config.data
-    tables = [name for name in (data.train, data.validation, data.test) if name is not None]
+    tables = [name for source in config.data.sources.values() for name in source.files.values()]
     base = config.model.base
     is_base_here = base is not None and (_is_packaged(base, MODELS) or isdir(base))
     return is_base_here and all(_is_packaged(t, TABLES) or isfile(t) for t in tables)

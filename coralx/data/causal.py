@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ class CausalText:
         self._device = device
         added = tokenizer.added_tokens_decoder.values()
         self._special = {*tokenizer.all_special_tokens, *(t.content for t in added if t.special)}
+        self.unknown: int | None = tokenizer.unk_token_id
         self.beginning = self._beginning()
         separators = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id, 0)
         self.separator: Ids = (next(id_ for id_ in separators if id_ is not None),)
@@ -123,6 +124,24 @@ class CausalText:
         return -torch.nn.functional.cross_entropy(
             logits, torch.tensor(own, device=logits.device), reduction="none"
         )
+
+
+def longest_fitting(prompt: Callable[[str], Ids], text: str, room: int) -> Ids | None:
+    """The prompt with the longest beginning of `text` that takes at most `room` tokens, to within a
+    word: bisection overlooks that a word's beginning may take more tokens than the word. None where
+    not even the prompt without a text fits."""
+    best = prompt("")
+    if len(best) > room:
+        return None
+    low, high = 0, len(text) - 1
+    while low <= high:
+        middle = (low + high) // 2
+        tried = prompt(text[:middle].rstrip())
+        if len(tried) <= room:
+            best, low = tried, middle + 1
+        else:
+            high = middle - 1
+    return best
 
 
 HEAD_ROWS = 1 << 14

@@ -18,10 +18,13 @@ class Example:
     """A labelled text, or for sft a prompt and its completion, or a chat.
 
     `label` is the class's index in the order of the config's `labels`; 0 for sft. `messages` are
-    sft's turns; `is_chat` tells turns of a chat from a bare prompt and its completion.
+    sft's turns; `is_chat` tells turns of a chat from a bare prompt and its completion. `group` is
+    what `robustness` goes by. What a task reads of it stands in `config.metrics.READS`: an image
+    or a sound would be a further field here, and a further word there.
     """
 
     text: str
     label: int = 0
     messages: tuple[Message, ...] = ()
     is_chat: bool = False
+    group: str = ""

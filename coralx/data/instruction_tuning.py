@@ -12,11 +12,8 @@ from coralx.config.schema import Config
 from coralx.data.causal import CausalText, Ids
 from coralx.data.examples import Example, Message
 from coralx.data.tables import problem
-from coralx.data.tasks import Encoded, Figures, Scores, padded
-from coralx.objectives.bootstrap import language_intervals
-from coralx.objectives.language import figures
+from coralx.data.tasks import Encoded, Scores, padded
 from coralx.objectives.scores import RowScores
-from coralx.results import Interval
 
 
 class InstructionTuning:
@@ -42,8 +39,8 @@ class InstructionTuning:
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Prompt and completion, cut at the end; rows whose prompt leaves no room for a token of
         the completion are left out. Raises ConfigError if none is left."""
-        rows, targets, cut = [], [], 0
-        for example in examples:
+        rows, targets, taken, cut = [], [], [], 0
+        for number, example in enumerate(examples):
             opening: Ids = () if example.is_chat else self._text.beginning
             ids, places = opening, list[int]()
             for text, is_answer in self._pieces(example):
@@ -60,6 +57,7 @@ class InstructionTuning:
                 cut += len(ids) > self._max_length
                 rows.append(ids[: self._max_length])
                 targets.append(kept)
+                taken.append(number)
         if not rows:
             raise problem(
                 "model.max_length",
@@ -67,7 +65,8 @@ class InstructionTuning:
                 "Give a longer max_length.",
             )
         labels = np.zeros(len(rows), dtype=np.int64)
-        return Encoded(tuple(rows), labels, tuple(targets), cut, len(examples) - len(rows))
+        left_out = len(examples) - len(rows)
+        return Encoded(tuple(rows), labels, tuple(targets), cut, left_out, tuple(taken))
 
     def loss(self, model: Any, data: Encoded, rows: Sequence[int]) -> torch.Tensor:
         """Mean negative log-likelihood over the completions' tokens."""
@@ -99,12 +98,6 @@ class InstructionTuning:
         starts = np.cumsum([0, *counts[:-1]])
         sums = np.add.reduceat(-logs.cpu().double().numpy(), starts)
         return np.column_stack([sums, counts]).astype(np.float64)
-
-    def figures(self, scores: Scores, data: Encoded) -> Figures:
-        return figures(scores)
-
-    def intervals(self, scores: Scores, data: Encoded, seed: int) -> dict[str, Interval]:
-        return language_intervals(scores, seed)
 
     def by_row(self, scores: Scores, data: Encoded) -> RowScores:
         return RowScores(scores, None)

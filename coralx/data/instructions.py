@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from coralx.config.schema import Data
+from coralx.config.data import Source, key_of
 from coralx.config.suggest import did_you_mean
 from coralx.data.examples import Example, Message
 from coralx.data.tables import Row, as_text, column_name, problem, read_table
@@ -14,22 +14,20 @@ ROLES = ("system", "user", "assistant", "tool")
 
 
 def read_instructions(
-    data: Data, splits: Sequence[str], warnings: list[str]
-) -> tuple[dict[str, list[Example]], tuple[str, ...]]:
+    source: Source, task: str, splits: Sequence[str], warnings: list[str]
+) -> tuple[dict[str, list[Example]], dict[str, tuple[str, ...]]]:
     """Examples of each split; there are no classes.
 
     A table is read as chats where it has `messages_column` and no `prompt_column`. Raises
     ConfigError where it has neither, or where a chat is malformed.
     """
-    return {split: _read_split(data, split, warnings) for split in splits}, ()
+    return {split: _read_split(source, task, split, warnings) for split in splits}, {}
 
 
-def _read_split(data: Data, split: str, warnings: list[str]) -> list[Example]:
-    name = str(getattr(data, split))
-    where = f"data.{split}: {name}"
-    table = read_table(data, name, split)
-    if not table:
-        raise problem(where, "holds no rows")
+def _read_split(data: Source, task: str, split: str, warnings: list[str]) -> list[Example]:
+    name, key = str(getattr(data, split)), key_of(task, split)
+    where = f"{key}: {name}"
+    table = read_table(data, name, key)
     columns = list(table[0])
     if data.prompt_column not in columns and data.messages_column in columns:
         found = [
@@ -39,15 +37,17 @@ def _read_split(data: Data, split: str, warnings: list[str]) -> list[Example]:
         wanted = "an answer of the assistant at the end"
     elif isinstance(data.prompt_column, str) and data.prompt_column not in columns:
         raise problem(
-            "data.prompt_column",
+            key_of(task, "prompt_column"),
             f"no column {data.prompt_column!r}{did_you_mean(data.prompt_column, columns)} in "
             f"{name}, and no {data.messages_column!r}; it has {', '.join(map(repr, columns))}",
-            "Name its columns: data.prompt_column and data.completion_column, or "
-            "data.messages_column.",
+            f"Name its columns: {key_of(task, 'prompt_column')} and "
+            f"{key_of(task, 'completion_column')}, or {key_of(task, 'messages_column')}.",
         )
     else:
-        prompt = column_name(data, "prompt_column", columns, name)
-        completion = column_name(data, "completion_column", columns, name)
+        prompt, completion = (
+            column_name(getattr(data, role), key_of(task, role), columns, name)
+            for role in ("prompt_column", "completion_column")
+        )
         found = [
             _instruction(data, row, prompt, completion, f"{where}, row {number}")
             for number, row in enumerate(table, 1)
@@ -61,7 +61,9 @@ def _read_split(data: Data, split: str, warnings: list[str]) -> list[Example]:
     return kept
 
 
-def _instruction(data: Data, row: Row, prompt: str, completion: str, where: str) -> Example | None:
+def _instruction(
+    data: Source, row: Row, prompt: str, completion: str, where: str
+) -> Example | None:
     """None without a completion."""
     for column in (prompt, completion):
         if isinstance(row.get(column), list | dict):

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from coralx.config.schema import Config
-from coralx.data.causal import CausalText, Ids
+from coralx.config.data import Source, key_of
+from coralx.data.causal import CausalText, Ids, longest_fitting
 from coralx.data.examples import Example, Message
 from coralx.data.tables import problem
 from coralx.data.tasks import Classification, Encoded, Scores
+
+MOST_PIECES = 4
+"""Tokens of a label word beyond which its mean log-probability says little about the word."""
 
 
 class LabelTokens(Classification):
@@ -22,16 +25,24 @@ class LabelTokens(Classification):
     eval_tokens = 1 << 12
 
     def __init__(
-        self, tokenizer: Any, config: Config, labels: Sequence[str], device: torch.device
+        self,
+        tokenizer: Any,
+        source: Source,
+        max_length: int,
+        labels: Sequence[str],
+        device: torch.device,
+        name: str = "",
     ) -> None:
         self._text = CausalText(tokenizer, device)
-        self._chat = config.data.chat
-        self._template = config.data.prompt if self._chat else config.data.prompt.rstrip(" ")
-        self._max_length = config.model.max_length
+        self._name = name
+        self._chat = source.chat
+        self._template = source.prompt if self._chat else source.prompt.rstrip(" ")
+        self._max_length = max_length
         if self._chat:
             gap = self._text.gap_before_answers()
         else:
             gap = "" if self._template[-1:].isspace() else " "
+        self._labels = tuple(labels)
         self._words = tuple(self._text.following(gap + label) for label in labels)
         self._require_distinct_words(labels)
         self._prefixes = _longest_prefixes(self._words)
@@ -73,6 +84,22 @@ class LabelTokens(Classification):
         probabilities: Scores = torch.softmax(means, dim=-1).numpy()
         return probabilities
 
+    def oddities(self) -> list[str]:
+        """Warnings about label words that the tokenizer splits so that their scores are hard to
+        compare: in many pieces, or with one the beginning of another."""
+        found = []
+        words = dict(zip(self._labels, self._words, strict=True))
+        for label, word in words.items():
+            if len(word) > MOST_PIECES:
+                found.append(f"the label {label!r} is {len(word)} tokens long")
+            found += [
+                f"the label {label!r} is the beginning of {other!r} to the tokenizer"
+                for other, longer in words.items()
+                if other != label and longer[: len(word)] == word
+            ]
+        where, way_out = key_of(self._name, "labels"), "name the classes by short, different words"
+        return [f"{where}: {what}; {way_out}" for what in found]
+
     def _prompt(self, text: str) -> Ids:
         filled = self._template.replace("{text}", text)
         if self._chat:
@@ -81,33 +108,27 @@ class LabelTokens(Classification):
         return self._text.beginning + self._text.ids(filled) or self._text.separator
 
     def _shortened(self, text: str, room: int) -> Ids:
-        """The prompt with the longest beginning of `text` that fits, to within a word: bisection
-        overlooks that a word's beginning may take more tokens than the word."""
-        low, high = 0, len(text) - 1
-        best = self._prompt("")
-        if len(best) > room:
+        fitting = longest_fitting(self._prompt, text, room)
+        if fitting is None:
             raise problem(
                 "model.max_length",
-                f"{self._max_length}, but the prompt alone takes {len(best)} tokens and the "
-                f"longest label {self._max_length - room}",
-                "Give a longer max_length or a shorter data.prompt.",
+                f"{self._max_length}, but the prompt alone takes {len(self._prompt(''))} tokens "
+                f"and the longest label {self._max_length - room}",
+                f"Give a longer max_length or a shorter {key_of(self._name, 'prompt')}.",
             )
-        while low <= high:
-            middle = (low + high) // 2
-            tried = self._prompt(text[:middle].rstrip())
-            if len(tried) <= room:
-                best, low = tried, middle + 1
-            else:
-                high = middle - 1
-        return best
+        return fitting
 
     def _require_distinct_words(self, labels: Sequence[str]) -> None:
+        """Raise ConfigError for words that are no tokens, unknown ones, or those of another."""
         seen: dict[Ids, str] = {}
         for label, word in zip(labels, self._words, strict=True):
-            if not word or word in seen:
-                what = f"the same tokens as {seen[word]!r}" if word else "no tokens"
+            is_unknown = self._text.unknown is not None and self._text.unknown in word
+            if not word or word in seen or is_unknown:
+                what = "no tokens" if not word else "not known: it has no tokens for all of it"
+                if word in seen:
+                    what = f"the same tokens as {seen[word]!r}"
                 raise problem(
-                    "data.labels",
+                    key_of(self._name, "labels"),
                     f"to the base's tokenizer, the label {label!r} is {what}",
                     "Name the classes by words that differ: labels: {positive: [1], ...}",
                 )

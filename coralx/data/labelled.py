@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from coralx.config.schema import Data
+from coralx.config.data import Source, key_of
 from coralx.data.examples import Example
 from coralx.data.tables import as_text, column_name, problem, read_table
 
@@ -14,68 +15,91 @@ MOST_CLASSES = 100
 
 
 def read_labelled(
-    data: Data, splits: Sequence[str], warnings: list[str]
-) -> tuple[dict[str, list[Example]], tuple[str, ...]]:
-    """Examples of each split, and the classes' names, the negative one first.
+    source: Source, task: str, splits: Sequence[str], warnings: list[str]
+) -> tuple[dict[str, list[Example]], dict[str, tuple[str, ...]]]:
+    """Examples of each split, and the written labels that each class covers, the negative class
+    first. `task` is the source's name among `data.tasks`.
 
     Raises ConfigError for labels that are not listed, or too many or too few of them.
     """
-    raw = {split: _read_split(data, split, warnings) for split in splits}
-    classes = _classes(data, [label for _, label in raw["train"]])
+    raw = {split: _read_split(source, task, split, warnings) for split in splits}
+    classes = _classes(source, task, [row.label for row in raw["train"]])
     examples = {
-        split: _labelled(rows, classes, f"data.{split}: {getattr(data, split)}")
+        split: _labelled(rows, classes, task, f"{key_of(task, split)}: {getattr(source, split)}")
         for split, rows in raw.items()
     }
-    return examples, tuple(classes)
+    return examples, classes
 
 
-def _classes(data: Data, found: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def _classes(source: Source, task: str, found: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Written labels by class, classes in order, the negative one first."""
-    if isinstance(data.labels, Mapping):
-        return dict(data.labels)
-    if data.labels is not None:
-        return {label: (label,) for label in data.labels}
+    if isinstance(source.labels, Mapping):
+        return dict(source.labels)
+    if source.labels is not None:
+        return {label: (label,) for label in source.labels}
     names = sorted(set(found))
     if not 2 <= len(names) <= MOST_CLASSES:
         held = f"one class only ({names[0]!r})" if len(names) == 1 else f"{len(names)} labels"
         raise problem(
-            "data.label",
-            f"column {data.label!r} of {data.train} holds {held}; 2 to {MOST_CLASSES} are needed",
-            "List the classes in data.labels, the negative one first, or name another column.",
+            key_of(task, "label"),
+            f"column {source.label!r} of {source.train} holds {held}; 2 to {MOST_CLASSES} are "
+            "needed",
+            f"List the classes in {key_of(task, 'labels')}, the negative one first, or name "
+            "another column.",
         )
     return {name: (name,) for name in names}
 
 
 def _labelled(
-    rows: Sequence[tuple[str, str]], classes: Mapping[str, Sequence[str]], where: str
+    rows: Sequence[_Row], classes: Mapping[str, Sequence[str]], task: str, where: str
 ) -> list[Example]:
     index = {written: i for i, name in enumerate(classes) for written in classes[name]}
-    unknown = Counter(label for _, label in rows if label not in index)
+    unknown = Counter(row.label for row in rows if row.label not in index)
     if unknown:
         shown = ", ".join(f"{label[:40]!r} ({count}x)" for label, count in unknown.most_common(5))
         raise problem(
             where,
-            f"{unknown.total()} of {len(rows)} rows have a label outside data.labels: {shown}",
-            f"Known labels: {', '.join(map(repr, index))}. Add the others to data.labels "
-            "(a mapping gives several labels to one class), or correct data.label.",
+            f"{unknown.total()} of {len(rows)} rows have a label outside {key_of(task, 'labels')}: "
+            f"{shown}",
+            f"Known labels: {', '.join(map(repr, index))}. Add the others to "
+            f"{key_of(task, 'labels')} (a mapping gives several labels to one class), or correct "
+            f"{key_of(task, 'label')}.",
         )
-    return [Example(text, index[label]) for text, label in rows]
+    return [Example(row.text, index[row.label], group=row.group) for row in rows]
 
 
-def _read_split(data: Data, split: str, warnings: list[str]) -> list[tuple[str, str]]:
-    """(text, label as written) of every row with a text."""
-    name = str(getattr(data, split))
-    where = f"data.{split}: {name}"
-    table = read_table(data, name, split)
-    if not table:
-        raise problem(where, "holds no rows")
-    text, label = (column_name(data, role, list(table[0]), name) for role in ("text", "label"))
-    rows = [(as_text(row.get(text)).strip(), as_text(row.get(label)).strip()) for row in table]
-    for place, (what, column) in enumerate((("text", text), ("label", label))):
-        kept = [row for row in rows if row[place]]
+@dataclass(frozen=True)
+class _Row:
+    """Cells as they were written."""
+
+    text: str
+    label: str
+    group: str
+
+
+def _read_split(source: Source, task: str, split: str, warnings: list[str]) -> list[_Row]:
+    """Every row with a text and a label."""
+    name, key = str(getattr(source, split)), key_of(task, split)
+    table = read_table(source, name, key)
+    roles = ("text", "label") if source.group is None else ("text", "label", "group")
+    columns = {
+        role: column_name(getattr(source, role), key_of(task, role), list(table[0]), name)
+        for role in roles
+    }
+    rows = [
+        _Row(
+            *(as_text(row.get(columns[role])).strip() for role in roles),
+            *(() if "group" in columns else ("",)),
+        )
+        for row in table
+    ]
+    for what in ("text", "label"):
+        kept = [row for row in rows if getattr(row, what)]
         if not kept:
-            raise problem(where, f"column {column!r} is empty in all {len(rows)} rows")
+            held = f"column {columns[what]!r} is empty in all {len(rows)} rows"
+            raise problem(f"{key}: {name}", held)
         if len(kept) < len(rows):
-            warnings.append(f"{where}: {len(rows) - len(kept)} rows without a {what} were left out")
+            gone = len(rows) - len(kept)
+            warnings.append(f"{key}: {name}: {gone} rows without a {what} were left out")
         rows = kept
     return rows

@@ -4,73 +4,101 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from coralx.config.data import Data, Source, key_of
 from coralx.config.metrics import Task
-from coralx.config.schema import Data
 from coralx.data.examples import Example
 from coralx.data.instructions import read_instructions
+from coralx.data.judged import Halves, attacks_of, clean_of
 from coralx.data.labelled import read_labelled
 from coralx.data.subsets import split_off, stratified_order
-from coralx.data.tables import problem
+from coralx.data.tables import SPLITS, problem
 from coralx.rng import generator
 
 
 @dataclass(frozen=True)
 class Examples:
-    """The three splits; training rows stand in the run's one fixed order. `labels` are the names
-    of the classes; none for sft."""
+    """The three splits of one task; training rows stand in the run's one fixed order. `labels` are
+    the names of the classes; none for sft. `attacks` and `clean` are what it is judged by beside
+    validation and test."""
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
     labels: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    attacks: Halves = field(default_factory=dict)
+    clean: Halves = field(default_factory=dict)
 
 
-def load_examples(data: Data, seed: int, task: Task = "sequence-classification") -> Examples:
-    """All splits of a config's data. Raises ConfigError naming key, file and way out."""
+def load_all(data: Data, seed: int, task: Task) -> dict[str, Examples]:
+    """The examples of each task of a run, by name; that of a run without named ones is called "".
+    Raises ConfigError naming key, file and way out."""
+    return {name: load_examples(source, seed, task, name) for name, source in data.sources.items()}
+
+
+def load_examples(
+    source: Source, seed: int, task: Task = "sequence-classification", name: str = ""
+) -> Examples:
+    """All splits of one source, which is called `name` in `data.tasks`. Raises as `load_all`."""
     warnings: list[str] = []
-    given = [name for name in ("train", "validation", "test") if getattr(data, name) is not None]
+    given = [split for split in SPLITS if getattr(source, split) is not None]
     read = read_instructions if task == "sft" else read_labelled
-    splits, names = read(data, given, warnings)
-    missing = [name for name in ("validation", "test") if name not in splits]
+    splits, classes = read(source, name, given, warnings)
+    labels = tuple(classes)
+    missing = [split for split in ("validation", "test") if split not in splits]
     order = stratified_order(
         [example.label for example in splits["train"]], generator(seed, "data-order")
     )
-    fractions = [getattr(data, f"{name}_fraction") for name in missing]
+    fractions = [getattr(source, f"{split}_fraction") for split in missing]
     if sum(fractions) >= 1:
         raise problem(
-            "data", f"the fractions split off add up to {sum(fractions):g}; nothing is left"
+            f"data.tasks.{name}" if name else "data",
+            f"the fractions split off add up to {sum(fractions):g}; nothing is left",
         )
     *off, rest = split_off(order, fractions)
-    for name, rows in zip(missing, off, strict=True):
-        splits[name] = [splits["train"][row] for row in rows]
-    train = tuple(splits["train"][row] for row in rest[: data.limit])
-    for name in ("validation", "test"):
-        if name not in missing:  # so that its first rows are a fair sample of it
-            strata = [example.label for example in splits[name]]
-            rows = stratified_order(strata, generator(seed, f"{name}-order"))
-            splits[name] = [splits[name][row] for row in rows]
-    _require_all_classes("data.train", train, names)
+    for split, rows in zip(missing, off, strict=True):
+        splits[split] = [splits["train"][row] for row in rows]
+    train = tuple(splits["train"][row] for row in rest[: source.limit])
+    for split in ("validation", "test"):
+        if split not in missing:  # so that its first rows are a fair sample of it
+            strata = [example.label for example in splits[split]]
+            rows = stratified_order(strata, generator(seed, f"{split}-order"))
+            splits[split] = [splits[split][row] for row in rows]
+    _require_all_classes(key_of(name, "train"), train, labels, name)
     if not train:
-        raise problem("data.train", f"its {len(order)} rows are too few for three splits")
-    for name in ("validation", "test"):
-        _require_all_classes(f"data.{name}", splits[name], names)
-    warnings += _duplicates({**splits, "train": train})
+        few = f"its {len(order)} rows are too few for three splits"
+        raise problem(key_of(name, "train"), few)
+    for split in ("validation", "test"):
+        _require_all_classes(key_of(name, split), splits[split], labels, name)
+    warnings += [
+        f"{name}: {found}" if name else found for found in _duplicates({**splits, "train": train})
+    ]
+    attacks = attacks_of(source, name, classes, splits, seed, warnings)
+    clean = clean_of(source, name, seed, warnings)
     return Examples(
-        train, tuple(splits["validation"]), tuple(splits["test"]), names, tuple(warnings)
+        train,
+        tuple(splits["validation"]),
+        tuple(splits["test"]),
+        labels,
+        tuple(warnings),
+        attacks,
+        clean,
     )
 
 
-def _require_all_classes(where: str, rows: Sequence[Example], names: Sequence[str]) -> None:
+def _require_all_classes(
+    where: str, rows: Sequence[Example], names: Sequence[str], task: str
+) -> None:
     present = Counter(example.label for example in rows)
     absent = [name for i, name in enumerate(names) if not present[i]]
     if absent:
         raise problem(
             where,
             f"no row of class {', '.join(map(repr, absent))} among its {len(rows)} rows",
-            "Every split needs every class: give more rows, or correct data.label and data.labels.",
+            "Every split needs every class: give more rows, or correct "
+            f"{key_of(task, 'label')} and {key_of(task, 'labels')}.",
         )
 
 

@@ -13,13 +13,15 @@ import pandas
 from datasets import load_dataset
 from datasets.exceptions import DatasetGenerationError
 
+from coralx.config.data import Table
 from coralx.config.inputs import FORMATS, is_local
-from coralx.config.schema import Data
 from coralx.config.suggest import did_you_mean
 from coralx.data import tweets
 from coralx.errors import ConfigError
 
 Row = dict[str, Any]
+
+SPLITS = ("train", "validation", "test")
 
 
 def problem(key: str, what: str, hint: str = "") -> ConfigError:
@@ -27,14 +29,23 @@ def problem(key: str, what: str, hint: str = "") -> ConfigError:
     return ConfigError("config", [f"{key}: {what}"], hint)
 
 
-def read_table(data: Data, name: str, split: str) -> list[Row]:
-    """Rows of a file, of `builtin:<name>`, or of the split of that name of a hub data set.
+def read_table(table: Table, name: str, key: str) -> list[Row]:
+    """Rows of a file, of `builtin:<name>`, or of a hub data set (its split of the key's name, else
+    its train split), read as `table` says; `key` is where the config names it.
 
-    Raises ConfigError where it cannot be read.
+    Raises ConfigError where it cannot be read, or holds no rows.
     """
+    where, path = f"{key}: {name}", Path(name)
+    section, _, last = key.rpartition(".")
+    rows = _read(table, name, where, section, last if last in SPLITS else "train", path)
+    if not rows:
+        raise problem(where, "holds no rows")
+    return rows
+
+
+def _read(table: Table, name: str, where: str, section: str, split: str, path: Path) -> list[Row]:
     if name.startswith("builtin:"):
         return list(tweets.table(name.removeprefix("builtin:")))
-    where, path = f"data.{split}: {name}", Path(name)
     kind = FORMATS.get(path.suffix.lower())
     if isfile(path) and kind is None:
         known = ", ".join(FORMATS)
@@ -45,14 +56,14 @@ def read_table(data: Data, name: str, split: str) -> list[Row]:
         if not isfile(path):
             return [dict(row) for row in load_dataset(name, split=split)]
         if kind == "csv":
-            return _read_csv(data, path)
+            return _read_csv(table, path)
         rows = load_dataset(kind, data_files=str(path), split="train", streaming=True)
         return [dict(row) for row in rows]
     except pandas.errors.ParserWarning:
         raise problem(
             where,
             "some rows have more cells than the header",
-            "Quote cells that hold the delimiter, or correct data.delimiter.",
+            f"Quote cells that hold the delimiter, or correct {section}.delimiter.",
         ) from None
     except Exception as error:  # datasets passes on the errors of pandas, pyarrow and the hub
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) else error
@@ -60,46 +71,47 @@ def read_table(data: Data, name: str, split: str) -> list[Row]:
         raise problem(
             where,
             f"cannot be read: {reason[0]}",
-            "Check data.delimiter, data.encoding and data.header, or the name.",
+            f"Check {section}.delimiter, {section}.encoding and {section}.header, or the name.",
         ) from None
 
 
-def _read_csv(data: Data, path: Path) -> list[Row]:
+def _read_csv(table: Table, path: Path) -> list[Row]:
     """Tab-delimited files are read without quoting."""
-    delimiter = data.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
+    delimiter = table.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
     with warnings.catch_warnings():
         # pandas would drop surplus cells, or take the first column for an index
         warnings.simplefilter("error", pandas.errors.ParserWarning)
-        table = pandas.read_csv(
+        frame = pandas.read_csv(
             path,
             sep=delimiter,
-            header=0 if data.header else None,
+            header=0 if table.header else None,
             index_col=False,
-            encoding=data.encoding,
+            encoding=table.encoding,
             dtype=str,
             keep_default_na=False,
             quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
         )
-    table.columns = table.columns.map(str)
-    return [{str(name): cell for name, cell in row.items()} for row in table.to_dict("records")]
+    frame.columns = frame.columns.map(str)
+    return [{str(name): cell for name, cell in row.items()} for row in frame.to_dict("records")]
 
 
-def column_name(data: Data, role: str, names: Sequence[str], table: str) -> str:
-    """The name under which the table holds the column that `role` points at."""
-    wanted = getattr(data, role)
+def column_name(wanted: str | int, key: str, names: Sequence[str], table: str) -> str:
+    """The name under which a table holds the column that the config's `key` points at, by name or
+    by number. Raises ConfigError where it holds none."""
     if isinstance(wanted, int):
         if wanted < len(names):
             return names[wanted]
         held, near = f"{len(names)} columns, counted from 0", ""
     elif wanted in names:
-        return str(wanted)
+        return wanted
     else:
         held, near = ", ".join(map(repr, names)), did_you_mean(wanted, names)
+    section = key.rpartition(".")[0]
     raise problem(
-        f"data.{role}",
+        key,
         f"no column {wanted!r} in {table}{near}; it has {held}",
-        "If the columns look glued together, data.delimiter is wrong; if they look like a row, "
-        "set data.header: false.",
+        f"If the columns look glued together, {section}.delimiter is wrong; if they look like a "
+        f"row, set {section}.header: false.",
     )
 
 

@@ -11,15 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from coralx.data.examples import Example
-from coralx.objectives.bootstrap import intervals
-from coralx.objectives.predictions import figures
 from coralx.objectives.scores import RowScores
-from coralx.results import Interval
 
 Scores = NDArray[np.float64]
 """What a task reads off the model for each row, shape (rows, columns); columns by task."""
-
-Figures = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -27,7 +22,9 @@ class Encoded:
     """Tokenised examples: ids and label of each row.
 
     `targets` are, for sft, the places of each row's completion tokens. `cut` counts rows that lost
-    tokens to the context's length, `left_out` rows that were too long to keep.
+    tokens to the context's length, `left_out` rows that were too long to keep; then `kept` are the
+    places of the others among all. `tasks` tells, where rows of several are mixed, which task each
+    row is of.
     """
 
     ids: tuple[tuple[int, ...], ...]
@@ -35,6 +32,8 @@ class Encoded:
     targets: tuple[tuple[int, ...], ...] = ()
     cut: int = 0
     left_out: int = 0
+    kept: tuple[int, ...] = ()
+    tasks: tuple[int, ...] = ()
 
     @property
     def lengths(self) -> list[int]:
@@ -45,18 +44,11 @@ class Encoded:
         return Encoded(self.ids[:limit], self.labels[:limit], self.targets[:limit])
 
 
-class Task(Protocol):
-    """One way to train and score a model."""
+class Trainable(Protocol):
+    """What a model can be trained on."""
 
     eval_tokens: int
     """Tokens scored together, padding included; the figures do not depend on it."""
-
-    def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Token ids, at most `model.max_length` a row.
-
-        Raises ConfigError where the tokenizer cannot do what the task needs.
-        """
-        ...
 
     def loss(self, model: Any, data: Encoded, rows: Sequence[int]) -> torch.Tensor:
         """Mean loss over the rows, a float32 scalar with gradient."""
@@ -66,20 +58,23 @@ class Task(Protocol):
         """How many things the loss of these rows is the mean of: rows, or tokens."""
         ...
 
+
+class Task(Trainable, Protocol):
+    """One way to train and score a model."""
+
+    def encode(self, examples: Sequence[Example]) -> Encoded:
+        """Token ids, at most `model.max_length` a row.
+
+        Raises ConfigError where the tokenizer cannot do what the task needs.
+        """
+        ...
+
     def scores(self, model: Any, data: Encoded, rows: Sequence[int]) -> Scores:
         """What the figures are computed from, shape (rows, columns)."""
         ...
 
-    def figures(self, scores: Scores, data: Encoded) -> Figures:
-        """Every figure that is read off predictions."""
-        ...
-
-    def intervals(self, scores: Scores, data: Encoded, seed: int) -> dict[str, Interval]:
-        """The same figures with bootstrap confidence intervals."""
-        ...
-
     def by_row(self, scores: Scores, data: Encoded) -> RowScores:
-        """The scores in the form in which they are kept."""
+        """The scores in the form in which figures are read off them, and in which they are kept."""
         ...
 
 
@@ -89,22 +84,24 @@ class Classification:
     def weight(self, data: Encoded, rows: Sequence[int]) -> int:
         return len(rows)
 
-    def figures(self, scores: Scores, data: Encoded) -> Figures:
-        return figures(scores, data.labels)
-
-    def intervals(self, scores: Scores, data: Encoded, seed: int) -> dict[str, Interval]:
-        return intervals(scores, data.labels, seed)
-
     def by_row(self, scores: Scores, data: Encoded) -> RowScores:
         return RowScores(scores, data.labels)
 
 
 class SequenceClassification(Classification):
-    """One logit a class from the whole text; cross-entropy."""
+    """One logit a class from the whole text; cross-entropy. Where one head serves several tasks,
+    `logits` are those of this one."""
 
     eval_tokens = 1 << 13
 
-    def __init__(self, tokenizer: Any, max_length: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_length: int,
+        device: torch.device,
+        logits: slice = slice(None),
+    ) -> None:
+        self._logits = logits
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._device = device
@@ -119,12 +116,12 @@ class SequenceClassification(Classification):
         return Encoded(tuple(tuple(ids) for ids in short), labels, cut=cut)
 
     def loss(self, model: Any, data: Encoded, rows: Sequence[int]) -> torch.Tensor:
-        logits = model(**self._batch(data, rows)).logits
+        logits = model(**self._batch(data, rows)).logits[:, self._logits]
         labels = torch.as_tensor(data.labels[list(rows)], device=logits.device)
         return torch.nn.functional.cross_entropy(logits.float(), labels)
 
     def scores(self, model: Any, data: Encoded, rows: Sequence[int]) -> Scores:
-        logits = model(**self._batch(data, rows)).logits
+        logits = model(**self._batch(data, rows)).logits[:, self._logits]
         probabilities: Scores = torch.softmax(logits.cpu().double(), dim=-1).numpy()
         return probabilities
 

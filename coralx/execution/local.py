@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from coralx.config.schema import Config
 from coralx.devices import VARIABLE
-from coralx.errors import SetupError, WorkerError
+from coralx.errors import WorkerError
 from coralx.events import WorkerStarted, WorkerStopped
 from coralx.execution.executor import Listener, Outcome, Task, task_name
 from coralx.execution.messages import (
@@ -38,6 +38,7 @@ from coralx.execution.process import (
     await_reply,
     environment,
     replies,
+    reported,
 )
 from coralx.facts import Facts, Settings
 from coralx.interruption import Interruption
@@ -248,8 +249,8 @@ class LocalExecutor:
             case Failed(error="OutOfMemory", message=reason) if worker.task is not None:
                 name, worker.task = task_name(worker.task), None
                 yield JobFailed(*name, reason)
-            case Failed(known=True, error="SetupError"):  # another worker would meet the same
-                raise SetupError(reply.message, reply.hint)
+            case Failed(known=True, error="SetupError" | "ConfigError"):
+                raise reported(reply)  # another worker would meet the same
             case Failed():
                 yield from self._replace(worker, f"{reply.error}: {reply.message}", reply.traceback)
             case None:

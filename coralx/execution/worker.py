@@ -42,6 +42,7 @@ from coralx.execution.messages import (
     decode_order,
     encode,
 )
+from coralx.resident import give_back
 from coralx.training.backend import Backend, Paused, create
 
 BEAT_SECONDS = 1.0
@@ -100,12 +101,12 @@ class Worker:
             case Train(job=job):
                 self._jobs += 1
                 result = backend.train(job, lambda progress: self.send(Step(progress)), self.beat)
-                _give_back()
+                give_back()
                 self.send(Trained(result))
             case Measure(job=measure_job):
                 self._jobs += 1
                 measurement = backend.measure(measure_job, self.beat)
-                _give_back()
+                give_back()
                 self.send(Measured(measurement))
             case Inspect():
                 from coralx.training.footprint import inspect  # what no other order needs
@@ -121,14 +122,6 @@ class Worker:
         problems = error.problems if isinstance(error, ConfigError) else ()
         trace = traceback.format_exc()
         self.send(Failed(type(error).__name__, message, hint, known, trace, problems))
-
-
-def _give_back() -> None:
-    """Return freed memory to the system. glibc keeps as much of it as a job happened to leave in
-    its arenas (a third of a small encoder's worker), so that workers would seem to grow."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
 
 
 def _listen(orders: queue.SimpleQueue[Order], pause: threading.Event) -> None:

@@ -6,14 +6,17 @@ weighted sums over examples; on counts of one they equal scikit-learn's figures,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coralx.objectives.calibration import BINS, bin_gaps
-from coralx.objectives.scores import Labels, LanguageScores, Probabilities, RowScores
+from coralx.objectives.calibration import BINS, bin_gaps, scaled
+from coralx.objectives.false_positives import suspicion
+from coralx.objectives.robustness import judged_groups
+from coralx.objectives.scores import Labels, LanguageScores, Probabilities, RowScores, Said
+from coralx.objectives.task_skill import macro
 from coralx.rng import generator
 
 Counts = NDArray[np.float64]
@@ -30,26 +33,48 @@ Name = TypeVar("Name")
 
 
 def drawn_figures(
-    models: Mapping[Name, RowScores], seed: int, resamples: int = RESAMPLES
+    models: Mapping[Name, Said], seed: int, resamples: int = RESAMPLES
 ) -> dict[Name, dict[str, Drawn]]:
     """Every model's figures by name, all on the same resamples, so that they can be compared draw
-    by draw; those of a model are the same in whatever company.
+    by draw; those of a model are the same in whatever company. Each task's rows, attacks and clean
+    hold-out are drawn for themselves; what was settled on validation stays as it is.
 
     Raises ValueError for models that scored different rows.
     """
     if not models:
         return {}
     first = next(iter(models.values()))
-    if not all(_score_the_same_rows(first, scores) for scores in models.values()):
+    if not all(_score_the_same_rows(first, said) for said in models.values()):
         raise ValueError("models that scored different rows cannot be compared draw by draw")
-    chunks: dict[Name, list[dict[str, Drawn]]] = {name: [] for name in models}
-    for counts in _draws(len(first.scores), seed, resamples):
-        for name, scores in models.items():
-            chunks[name].append(_figures(scores, counts))
-    return {
-        name: {figure: np.concatenate([part[figure] for part in parts]) for figure in parts[0]}
-        for name, parts in chunks.items()
-    }
+    by_task: dict[Name, dict[str, dict[str, Drawn]]] = {name: {} for name in models}
+    for task in first:
+        rows = {name: said[task] for name, said in models.items()}
+        for name, figures in _drawn_task_figures(rows, task, seed, resamples).items():
+            by_task[name][task] = figures
+    return {name: macro(tasks) for name, tasks in by_task.items()}
+
+
+def _drawn_task_figures(
+    models: Mapping[Name, RowScores], task: str, seed: int, resamples: int
+) -> dict[Name, dict[str, Drawn]]:
+    """One task's figures of every model."""
+    first = next(iter(models.values()))
+    tables: list[tuple[str, int, Callable[[RowScores, Counts], dict[str, Drawn]]]] = [
+        ("", len(first.scores), _row_figures)
+    ]
+    if first.withstood is not None:
+        tables.append(("attacks", len(first.withstood), _attack_figures))
+    if first.clean is not None:
+        tables.append(("clean", len(first.clean), _clean_figures))
+    found: dict[Name, dict[str, Drawn]] = {name: {} for name in models}
+    for table, size, figures in tables:
+        chunks: dict[Name, list[dict[str, Drawn]]] = {name: [] for name in models}
+        for counts in _draws(size, seed, f"{task}/{table}" if task or table else 0, resamples):
+            for name, rows in models.items():
+                chunks[name].append(figures(rows, counts))
+        for name, parts in chunks.items():
+            found[name] |= {f: np.concatenate([part[f] for part in parts]) for f in parts[0]}
+    return found
 
 
 def percentile_interval(drawn: Drawn) -> tuple[float, float] | None:
@@ -62,15 +87,28 @@ def percentile_interval(drawn: Drawn) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _score_the_same_rows(first: RowScores, second: RowScores) -> bool:
+def _score_the_same_rows(first: Said, second: Said) -> bool:
+    if list(first) != list(second):
+        return False
+    return all(_have_the_same_rows(first[task], second[task]) for task in first)
+
+
+def _have_the_same_rows(first: RowScores, second: RowScores) -> bool:
+    sizes = [
+        [
+            None if table is None else len(table)
+            for table in (r.scores, r.groups, r.withstood, r.clean)
+        ]
+        for r in (first, second)
+    ]
     if first.labels is None or second.labels is None:
-        return first.labels is second.labels and len(first.scores) == len(second.scores)
-    return np.array_equal(first.labels, second.labels)
+        return first.labels is second.labels and sizes[0] == sizes[1]
+    return np.array_equal(first.labels, second.labels) and sizes[0] == sizes[1]
 
 
-def _draws(rows: int, seed: int, resamples: int) -> Iterator[Counts]:
+def _draws(rows: int, seed: int, index: int | str, resamples: int) -> Iterator[Counts]:
     """Resamples of `rows` rows with replacement, in chunks that keep memory small."""
-    rng = generator(seed, "bootstrap")
+    rng = generator(seed, "bootstrap", index=index)
     left = resamples
     while left:
         size = min(left, max(1, CHUNK // rows))
@@ -79,10 +117,58 @@ def _draws(rows: int, seed: int, resamples: int) -> Iterator[Counts]:
         left -= size
 
 
-def _figures(scores: RowScores, counts: Counts) -> dict[str, Drawn]:
-    if scores.labels is None:
-        return _language_figures(scores.scores, counts)
-    return resampled(scores.scores, scores.labels, counts)
+def _row_figures(rows: RowScores, counts: Counts) -> dict[str, Drawn]:
+    if rows.labels is None:
+        return _language_figures(rows.scores, counts)
+    found = resampled(rows.scores, rows.labels, counts, rows.temperature)
+    if rows.clean is None:
+        negative = suspicion(rows.scores), rows.labels == 0
+        found["false_positive_cost"] = _rate_above(*negative, rows.threshold, counts)
+    if rows.groups is not None:
+        found["robustness"] = _robustness(rows.scores, rows.labels, rows.groups, counts)
+    return found
+
+
+def _attack_figures(rows: RowScores, counts: Counts) -> dict[str, Drawn]:
+    withstood = np.zeros(counts.shape[1]) if rows.withstood is None else rows.withstood
+    return {"safety": counts @ withstood / counts.sum(axis=1)}
+
+
+def _clean_figures(rows: RowScores, counts: Counts) -> dict[str, Drawn]:
+    if rows.clean is None or rows.labels is None:
+        return {}
+    every = np.ones(len(rows.clean), dtype=np.bool_)
+    return {"false_positive_cost": _rate_above(rows.clean, every, rows.threshold, counts)}
+
+
+def _rate_above(
+    suspicion: NDArray[np.float64],
+    clean: NDArray[np.bool_],
+    threshold: float | None,
+    counts: Counts,
+) -> Drawn:
+    """Of the `clean` rows drawn, the share that reaches the threshold."""
+    if threshold is None:
+        return np.full(len(counts), np.nan)
+    drawn = counts @ clean.astype(np.float64)
+    alarms = counts @ (clean & (suspicion >= threshold)).astype(np.float64)
+    rate: Drawn = np.where(drawn > 0, alarms / np.maximum(drawn, 1.0), np.nan)
+    return rate
+
+
+def _robustness(
+    probabilities: Probabilities, labels: Labels, groups: Labels, counts: Counts
+) -> Drawn:
+    """The lowest AUROC among the groups that count; draws in which one is undefined have none."""
+    judged = judged_groups(labels, groups, probabilities.shape[1])
+    if not judged:
+        return np.full(len(counts), np.nan)
+    each = []
+    for group in judged:
+        members = np.flatnonzero(groups == group)
+        each.append(_auroc(probabilities[members], labels[members], counts[:, members]))
+    lowest: Drawn = np.min(each, axis=0)
+    return lowest
 
 
 def _language_figures(scores: LanguageScores, counts: Counts) -> dict[str, Drawn]:
@@ -91,31 +177,49 @@ def _language_figures(scores: LanguageScores, counts: Counts) -> dict[str, Drawn
         return {"eval_loss": loss, "perplexity": np.exp(loss)}
 
 
-def resampled(probabilities: Probabilities, labels: Labels, counts: Counts) -> dict[str, Drawn]:
-    """Every figure of a classifier, by name."""
+def resampled(
+    probabilities: Probabilities, labels: Labels, counts: Counts, temperature: float | None = None
+) -> dict[str, Drawn]:
+    """Every figure of a classifier that is read off its rows alone, by name."""
     rows, classes = probabilities.shape
     drawn = counts.sum(axis=1)
     called = probabilities.argmax(axis=1)
     own = probabilities[np.arange(rows), labels]
     loss = -np.log(np.clip(own, np.finfo(np.float64).eps, None))
-    bins, gaps = bin_gaps(probabilities, labels)
-    by_bin = np.zeros((rows, BINS))
-    by_bin[np.arange(rows), bins] = gaps
+    truth = np.eye(classes)[labels]
+    distance = ((probabilities - truth) ** 2).sum(axis=1) / (2.0 if classes == 2 else 1.0)
     return {
         "auroc": _auroc(probabilities, labels, counts),
         "accuracy": counts @ (called == labels) / drawn,
-        **_decisions(called, labels, counts, [1] if classes == 2 else range(classes)),
-        "calibration": np.abs(counts @ by_bin).sum(axis=1) / drawn,
+        **_decisions(called, labels, counts, classes),
+        "brier": counts @ distance / drawn,
+        "calibration": _calibration(probabilities, labels, counts),
+        "calibration_scaled": _calibration(scaled(probabilities, temperature), labels, counts)
+        if temperature
+        else np.full(len(counts), np.nan),
         "eval_loss": counts @ loss / drawn,
     }
 
 
+def _calibration(probabilities: Probabilities, labels: Labels, counts: Counts) -> Drawn:
+    bins, gaps = bin_gaps(probabilities, labels)
+    by_bin = np.zeros((len(labels), BINS))
+    by_bin[np.arange(len(labels)), bins] = gaps
+    error: Drawn = np.abs(counts @ by_bin).sum(axis=1) / counts.sum(axis=1)
+    return error
+
+
 def _decisions(
-    called: Labels, labels: Labels, counts: Counts, classes: list[int] | range
+    called: Labels, labels: Labels, counts: Counts, classes: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Precision, recall and F1, averaged over `classes`; 0 where nothing was called or is so."""
-    precision, recall, f1 = [], [], []
-    for wanted in classes:
+    """Precision, recall and F1, of the positive class or averaged over all; 0 where nothing was
+    called or is so. And the mean recall of all classes, undefined where one was not drawn."""
+    precision, recall, f1, recalls = [], [], [], []
+    for wanted in range(classes):
+        hits = counts @ ((called == wanted) & (labels == wanted)).astype(np.float64)
+        present = counts @ (labels == wanted).astype(np.float64)
+        recalls.append(np.where(present > 0, hits / np.maximum(present, 1.0), np.nan))
+    for wanted in [1] if classes == 2 else range(classes):
         hits = counts @ ((called == wanted) & (labels == wanted)).astype(np.float64)
         claimed = counts @ (called == wanted).astype(np.float64)
         present = counts @ (labels == wanted).astype(np.float64)
@@ -123,6 +227,7 @@ def _decisions(
         recall.append(hits / np.maximum(present, 1.0))
         f1.append(2.0 * hits / np.maximum(claimed + present, 1.0))
     return {
+        "balanced_accuracy": np.mean(recalls, axis=0),
         "precision": np.mean(precision, axis=0),
         "recall": np.mean(recall, axis=0),
         "f1": np.mean(f1, axis=0),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,24 +29,60 @@ number of tokens."""
 
 @dataclass(frozen=True)
 class RowScores:
-    """A classifier's probabilities with the true labels, or a language model's scores, which have
-    no labels."""
+    """What a model said about one task's rows of a split, and about what else it is judged by.
+
+    `scores`: a classifier's probabilities, with the true `labels`; or a language model's scores,
+    which have no labels. `groups`: of each row, by index. `withstood`: of each attack, 1 where it
+    failed, shape (attacks,). `clean`: how suspicious each row of the clean hold-out looked, 0 to 1,
+    shape (rows of the hold-out,). `threshold` and `temperature` were settled on validation (see
+    `false_positives` and `calibration`).
+    """
 
     scores: Probabilities | LanguageScores
-    labels: Labels | None
+    labels: Labels | None = None
+    groups: Labels | None = None
+    withstood: NDArray[np.float64] | None = None
+    clean: NDArray[np.float64] | None = None
+    threshold: float | None = None
+    temperature: float | None = None
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every score is a finite number."""
+        return bool(np.isfinite(self.scores).all()) and (
+            self.clean is None or bool(np.isfinite(self.clean).all())
+        )
 
 
-def write_scores(path: Path, rows: RowScores) -> str:
+Said = Mapping[str, RowScores]
+"""What a model said about a split, by task; the task of a run without named ones is called ""."""
+
+_WHOLE = ("labels", "groups")
+_SINGLE = ("threshold", "temperature")
+
+
+def write_scores(path: Path, said: Said) -> str:
     """Keep the scores at `path`, in float64 as they were computed; returns the file's SHA-256.
-    Raises SetupError where the storage refuses it."""
-    tensors = {"scores": np.ascontiguousarray(rows.scores, dtype=np.float64)}
-    if rows.labels is not None:
-        tensors["labels"] = np.ascontiguousarray(rows.labels, dtype=np.int64)
+
+    Tensors are called as the fields of RowScores, behind the name of their task and a slash where
+    tasks have names. Raises SetupError where the storage refuses the file.
+    """
+    tensors = {
+        (f"{task}/" if task else "") + field.name: _tensor(field.name, value)
+        for task, rows in said.items()
+        for field in fields(rows)
+        if (value := getattr(rows, field.name)) is not None
+    }
     content = save(tensors)
     with storing(path):
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
     return hashlib.sha256(content).hexdigest()
+
+
+def _tensor(name: str, value: Any) -> NDArray[Any]:
+    kind = np.int64 if name in _WHOLE else np.float64
+    return np.ascontiguousarray(np.atleast_1d(value), dtype=kind)
 
 
 def is_whole(path: Path, digest: str) -> bool:
@@ -52,10 +90,13 @@ def is_whole(path: Path, digest: str) -> bool:
     return path.is_file() and sha256_of(path) == digest
 
 
-def read_scores(path: Path) -> RowScores:
+def read_scores(path: Path) -> dict[str, RowScores]:
     """The scores that `write_scores` kept. Raises DamagedRunError naming a file that is none."""
     try:
-        tensors = load(path.read_bytes())
-        return RowScores(tensors["scores"], tensors.get("labels"))
-    except (OSError, SafetensorError, KeyError) as error:
+        found: dict[str, dict[str, Any]] = {}
+        for key, tensor in load(path.read_bytes()).items():
+            task, _, name = key.rpartition("/")
+            found.setdefault(task, {})[name] = float(tensor[0]) if name in _SINGLE else tensor
+        return {task: RowScores(**tensors) for task, tensors in sorted(found.items())}
+    except (OSError, SafetensorError, TypeError, LookupError) as error:
         raise DamagedRunError(f"{path}: no scores of a split ({error})") from None

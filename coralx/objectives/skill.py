@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.metrics import (
     accuracy_score,
+    balanced_accuracy_score,
+    brier_score_loss,
     log_loss,
     precision_recall_fscore_support,
     roc_auc_score,
@@ -34,9 +36,13 @@ def decisions(probabilities: Probabilities, labels: Labels) -> dict[str, float |
 
     `accuracy` is the share of rows that are right; `precision` the share of rows called positive
     that are (0 if none is called so); `recall` the share of positive rows that are called so; `f1`
-    the harmonic mean of the two (0 with no true positive).
+    the harmonic mean of the two (0 with no true positive); `balanced_accuracy` the mean recall of
+    the classes, undefined where one has no row.
     """
     called = probabilities.argmax(axis=1)
+    balanced = None
+    if len(np.unique(labels)) == probabilities.shape[1]:
+        balanced = float(balanced_accuracy_score(labels, called))
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels,
         called,
@@ -46,10 +52,20 @@ def decisions(probabilities: Probabilities, labels: Labels) -> dict[str, float |
     )
     return {
         "accuracy": float(accuracy_score(labels, called)),
+        "balanced_accuracy": balanced,
         "f1": float(f1),
         "precision": float(precision),
         "recall": float(recall),
     }
+
+
+def brier(probabilities: Probabilities, labels: Labels) -> float:
+    """Brier score, to be minimised: the mean squared distance of probability and truth, of the
+    positive class with two classes (0 to 1), summed over all with more (0 to 2; Brier 1950)."""
+    classes = range(probabilities.shape[1])
+    if len(classes) == 2:
+        return float(brier_score_loss(labels, probabilities[:, 1], pos_label=1))
+    return float(brier_score_loss(labels, probabilities, labels=classes))
 
 
 def eval_loss(probabilities: Probabilities, labels: Labels) -> float | None:

@@ -14,11 +14,7 @@ from coralx.schedule.stages import schedule_of
 def opening_lines(config: Config, event: RunStarted) -> list[str]:
     """What was found and chosen at the start, and what is about to be paid."""
     facts, settings = event.facts, event.settings
-    rows = ", ".join(
-        f"{facts.rows[split]:,} {split}"
-        for split in ("train", "validation", "test")
-        if facts.rows.get(split)
-    )
+    rows = ", ".join(f"{count:,} {kind}" for kind, count in facts.rows.items() if count)
     workers = "1 worker" if settings.workers == 1 else f"{settings.workers} workers"
     return [
         f"run {event.run}: {event.mode}, seed {event.seed}; backend {facts.backend} "

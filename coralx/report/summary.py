@@ -26,7 +26,7 @@ from coralx.run.layout import RunLayout
 from coralx.run.ledger import Entry
 from coralx.run.timetable import Timetable
 from coralx.run.usage import machine_use
-from coralx.schedule.caveats import remote_code
+from coralx.schedule.caveats import measurements, remote_code
 from coralx.schedule.stages import Stage
 from coralx.verdicts import Stop
 
@@ -97,6 +97,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "notes": _notes(history),
         "warnings": [
             *remote_code(config),
+            *measurements(config),
             *_warnings(entries),
             *feasibility_warnings(config, history, members, stages[-1].name),
         ],

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coralx.config import Config
-from coralx.config.metrics import CATALOGUE
+from coralx.config.metrics import described
 from coralx.report.comparison import as_json
 from coralx.report.figures import figure, with_interval
 from coralx.results import Measurement, Metrics
@@ -100,7 +100,7 @@ def verification_parts(report: Mapping[str, Any]) -> list[RenderableType]:
     metrics = [
         objective["metric"]
         for objective in report["objectives"]
-        if CATALOGUE[objective["metric"]].source == "predictions"
+        if described(objective["metric"]).source == "predictions"
     ]
     parts: list[RenderableType] = [Text("")]
     verified = [member for member in found["members"] if member["state"] == "verified"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from coralx.config import Config
-from coralx.config.metrics import CATALOGUE
+from coralx.config.metrics import described
 from coralx.errors import DamagedRunError
 from coralx.events import FrontCompared
 from coralx.execution.executor import Executor
@@ -24,7 +24,7 @@ Pair = tuple[str, str | None]
 
 def compared_metrics(config: Config) -> list[str]:
     """Objectives that are figures of predictions; others are exact, and need no resampling."""
-    return [o.metric for o in config.objectives if CATALOGUE[o.metric].source == "predictions"]
+    return [o.metric for o in config.objectives if described(o.metric).source == "predictions"]
 
 
 def wanted_pairs(config: Config, history: History, last_stage: str) -> list[Pair]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from coralx.config import Config
 from coralx.config.evolution import Objective
-from coralx.config.metrics import CATALOGUE
 from coralx.events import StageDecided
 from coralx.genomes import Genome
 from coralx.results import StageResult
@@ -32,7 +31,7 @@ def promotion_order(
     that meet the constraints first in either case. `entered` genomes compete for the places."""
     objectives = config.objectives
     if stage.promote_by is not None:
-        direction = CATALOGUE[stage.promote_by].direction
+        direction = config.direction_of(stage.promote_by)
         objectives = (Objective(metric=stage.promote_by, direction=direction),)
     return in_order(
         [result.genome for result in results],

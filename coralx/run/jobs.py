@@ -30,6 +30,7 @@ class JobMaker:
         layout: RunLayout | None,
     ) -> None:
         self._with_optimizer = config.evolution.inherit == "adapter+optimizer"
+        self._saves_predictions = config.runtime.save_predictions
         self._growth = growth_of(config.hyperband_config)
         self._facts = facts
         self.timetable = timetable
@@ -85,6 +86,7 @@ class JobMaker:
             watch=self._watch(genome, stage),
             partial=self._partial(genome.id, stage.name),
             micro_batch=self._micro_batch(genome, stage.place),
+            predictions=self._predictions(genome.id, stage.name),
         )
 
     def from_scratch(self, genome: Genome) -> Job:
@@ -103,6 +105,7 @@ class JobMaker:
             checkpoint=self._checkpoint(genome.id, stage.name),
             partial=self._partial(genome.id, stage.name),
             micro_batch=self._micro_batch(genome, stage.place),
+            predictions=self._predictions(genome.id, stage.name),
         )
 
     def _watch(self, genome: Genome, stage: Stage) -> Watch:
@@ -184,6 +187,11 @@ class JobMaker:
 
     def _partial(self, genome: str, stage: str) -> str | None:
         return str(self._layout.partial(genome, stage)) if self._layout else None
+
+    def _predictions(self, genome: str, stage: str) -> str | None:
+        if self._layout is None or not self._saves_predictions:
+            return None
+        return str(self._layout.predictions(genome, stage))
 
     def _checkpoint(self, genome: str, stage: str) -> str | None:
         return str(self._layout.checkpoint(genome, stage)) if self._layout else None

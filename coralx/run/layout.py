@@ -49,6 +49,11 @@ class RunLayout:
         """What a genome, or the untuned base, says about each row of the test split."""
         return self.test_scores / f"{self._part(genome or '_untuned')}.safetensors"
 
+    def predictions(self, genome: str, stage: str) -> Path:
+        """What a genome says about each validation row at the end of a stage, if that is kept."""
+        folder = self.root / "predictions" / self._part(genome)
+        return folder / f"{self._part(stage)}.safetensors"
+
     def best_adapter(self, genome: str) -> Path:
         return self.best / self._part(genome)
 

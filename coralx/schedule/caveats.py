@@ -3,6 +3,7 @@ code that comes with a model."""
 
 from __future__ import annotations
 
+from coralx.config.metrics import described
 from coralx.config.schema import Config
 from coralx.schedule.brackets import brackets_of, cohort_sizes
 from coralx.schedule.cost import finisher_warning
@@ -14,7 +15,7 @@ def caveats(config: Config) -> list[str]:
     schedule, births = config.hyperband_config, config.evolution.fewest_births
     few = finisher_warning(schedule_of(schedule), births, brackets_of(schedule))
     idle = idle_keys(config) if schedule.enable_hyperband else []
-    return [*remote_code(config), *([few] if few else []), *idle]
+    return [*remote_code(config), *([few] if few else []), *idle, *measurements(config)]
 
 
 def remote_code(config: Config) -> list[str]:
@@ -25,6 +26,17 @@ def remote_code(config: Config) -> list[str]:
         f"model.trust_remote_code is on: Python files from the repository or folder of "
         f"{config.model.base} run on this machine with your rights, to read and change whatever "
         "you can. Leave it on only for a model whose code you have read"
+    ]
+
+
+def measurements(config: Config) -> list[str]:
+    """A warning where the search is led by what another run would measure differently."""
+    found = [n for n in config.named_metrics if described(n).source == "measurement"]
+    if not found:
+        return []
+    return [
+        f"{', '.join(found)}: measured on this machine, so another run of the same seed may decide "
+        "otherwise; genomes are told apart only beyond the spread of their repeated measurements"
     ]
 
 

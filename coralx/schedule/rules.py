@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coralx.config.metrics import CATALOGUE
+from coralx.config.metrics import described
 from coralx.config.rules import ParsedRule
 from coralx.results import StageResult
 
@@ -71,7 +71,7 @@ def judge(rules: Sequence[ParsedRule], results: Sequence[StageResult]) -> Judgem
 
 
 def _is_quality_floor(rule: ParsedRule) -> bool:
-    return CATALOGUE[rule.metric].source == "predictions"
+    return described(rule.metric).source == "predictions"
 
 
 def _breaks(rule: ParsedRule, result: StageResult) -> bool:

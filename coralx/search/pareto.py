@@ -1,7 +1,8 @@
 """Pareto ranks, crowding, and the orders that follow from them.
 
 Every array of points has shape (genomes, objectives) and is to be minimised; `as_minimised` is
-the one place where directions are turned. NaN marks a figure that is missing. `violations`, of
+the one place where directions are turned, and where measurements that differ by no more than
+their spread are made equal. NaN marks a figure that is missing. `violations`, of
 shape (genomes,), say by how much each misses the constraints: 0 for the feasible, who come before
 all others (constrained domination, Deb et al. 2002, section VI). None: there are no constraints.
 """
@@ -14,8 +15,10 @@ import numpy as np
 from moocore import hypervolume as _hypervolume
 from moocore import pareto_rank
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
 from coralx.config.evolution import Objective
+from coralx.config.metrics import SPREAD
 from coralx.results import Metrics
 
 Points = NDArray[np.float64]
@@ -23,14 +26,32 @@ Violations = NDArray[np.float64]
 
 
 def as_minimised(metrics: Sequence[Metrics], objectives: Sequence[Objective]) -> Points:
-    """Objective values as points to be minimised, NaN where a figure is undefined."""
+    """Objective values as points to be minimised, NaN where a figure is undefined. Measurements
+    that lie within their spread of each other, or are linked by others that do, share a mean."""
     points = np.full((len(metrics), len(objectives)), np.nan)
     for row, figures in enumerate(metrics):
         for column, objective in enumerate(objectives):
             value = figures.get(objective.metric)
             if value is not None:
                 points[row, column] = -value if objective.direction == "maximize" else value
+    for column, objective in enumerate(objectives):
+        spreads = [figures.get(objective.metric + SPREAD) for figures in metrics]
+        if any(spreads):
+            points[:, column] = _untold(points[:, column], [spread or 0.0 for spread in spreads])
     return points
+
+
+def _untold(values: Points, spreads: Sequence[float]) -> Points:
+    """Values, shape (genomes,), such that no two differ that lie within the spread of one of them.
+    Being told apart must be transitive, so chains of such pairs are one value, their mean."""
+    defined = np.flatnonzero(~np.isnan(values))
+    reach = np.asarray(spreads)[defined]
+    near = np.abs(values[defined, None] - values[defined]) <= np.maximum(reach[:, None], reach)
+    _, chain = connected_components(near, directed=False)
+    means = np.bincount(chain, weights=values[defined]) / np.bincount(chain)
+    result: Points = values.copy()
+    result[defined] = means[chain]
+    return result
 
 
 def measured(points: Points) -> Points:

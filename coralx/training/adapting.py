@@ -16,19 +16,19 @@ from peft import PeftModel
 
 from coralx.config.metrics import CAUSAL
 from coralx.config.schema import Config
-from coralx.data.sources import load_examples
+from coralx.data.sources import load_all
 from coralx.data.subsets import batch_rows, subset_size
 from coralx.facts import Facts
 from coralx.genomes import Genes, Genome
 from coralx.records import Job, MeasureJob
 from coralx.results import Divergence, Measurement, StageResult
-from coralx.training import adapters, partial
+from coralx.training import adapters, functions, partial
 from coralx.training.backend import Beat, Paused, Report, Say, unheard
 from coralx.training.base import Base, check_quantization, require_causal
 from coralx.training.evaluation import Evaluation, undefined
 from coralx.training.footprint import footprint_of
 from coralx.training.loop import Trace, Trainer, mean_loss
-from coralx.training.material import Material, task_of
+from coralx.training.material import Material
 from coralx.training.outcome import result_of, signals_of
 from coralx.training.precision import autocast, base_dtype, faster_precision, settled_precision
 from coralx.training.shortage import refusing
@@ -81,16 +81,17 @@ class AdaptingBackend(ABC):
         self._config = config
         self._device = _device()
         check_quantization(config, self._device)
-        say(f"reading {config.data.train}")
-        examples = load_examples(config.data, config.experiment.seed, config.model.task)
+        files = {source.train: None for source in config.data.sources.values()}
+        say(f"reading {', '.join(map(str, files))}")
+        examples = load_all(config.data, config.experiment.seed, config.model.task)
+        labels = [label for read in examples.values() for label in read.labels]
         say(f"loading {config.model.base} on {self._device}")
         settled = settled_precision(config, precision, self._device)
         dtype = base_dtype(config, settled and settled[0], self._device)
-        self._base = self.load(config, examples.labels, self._device, dtype, say)
+        self._base = self.load(config, labels, self._device, dtype, say)
         self.base_loads += 1
         self._is_whole = dtype == torch.float32
-        self._task = task_of(config, self._base, examples.labels, self._device)
-        self._material = Material(config, examples, self._task)
+        self._material = Material(config, examples, self._base, self._device)
         footprint = footprint_of(
             config,
             self._base.model,
@@ -101,11 +102,7 @@ class AdaptingBackend(ABC):
         )
         self._model = self.wrap(config, self._base)
         self._evaluation = Evaluation(
-            self._model,
-            self._task,
-            self._material.splits,
-            self._scoring,
-            config.experiment.seed,
+            config, self._model, self._material, self._scoring, self._device
         )
         if config.model.task in CAUSAL:
             with self._scoring():
@@ -121,8 +118,13 @@ class AdaptingBackend(ABC):
             base_parameters=footprint.base_parameters,
             rows=self._material.rows,
             fingerprint=f"{footprint.base_parameters}-{self._material.fingerprint()}",
+            functions=functions.fingerprint(config),
             footprint=footprint,
-            warnings=(*self._base.notes, *examples.warnings, *self._material.losses_of_text()),
+            warnings=(
+                *self._base.notes,
+                *(warning for read in examples.values() for warning in read.warnings),
+                *self._material.losses_of_text(),
+            ),
         )
 
     def _faster_precision(self, say: Say) -> tuple[str, str]:
@@ -131,7 +133,7 @@ class AdaptingBackend(ABC):
         batches = np.array_split(typical[: 4 * self._config.training.batch_size], 4)
         return faster_precision(
             self._model,
-            lambda batch: self._task.loss(self._model, self._material.train, batch),
+            lambda batch: self._material.task.loss(self._model, self._material.train, batch),
             [batch.tolist() for batch in batches],
             self._device,
         )
@@ -191,8 +193,7 @@ class AdaptingBackend(ABC):
         seed = self._config.experiment.seed
 
         def loss() -> float | None:
-            figures = self._evaluation.validated(job.eval_limit, beat)
-            return figures["eval_loss"] if figures is not None else None
+            return self._evaluation.loss(job.eval_limit, beat)
 
         start = begin(self._model, job, seed, loss)
         return start, Trace(micro_batch=job.micro_batch)
@@ -215,7 +216,9 @@ class AdaptingBackend(ABC):
         """The untuned base's mean training loss over the first rows of the data order."""
         order = self._material.order(self._config.training.batch_size)
         rows = order[:UNTUNED_ROWS].tolist()
-        return mean_loss(self._model, self._task, self._material.train, rows, self._autocast)
+        return mean_loss(
+            self._model, self._material.task, self._material.train, rows, self._autocast
+        )
 
     def _trainer(self, job: Job, start: Start) -> Trainer:
         genes = job.genome.genes
@@ -232,7 +235,7 @@ class AdaptingBackend(ABC):
             model=self._model,
             parameters=list(parameters.values()),
             optimizer=optimizer,
-            task=self._task,
+            task=self._material.task,
             data=self._material.train,
             rows_of=lambda step: batch_rows(order, step, genes.batch_size, subset),
             settings=self._config.training,
@@ -254,11 +257,13 @@ class AdaptingBackend(ABC):
         divergence, too, which then stands in the trace."""
         if trace.divergence is not None:
             return {}, ()
-        figures = self._evaluation.validated(job.eval_limit, beat)
+        figures = self._evaluation.validated(job.eval_limit, beat, job.predictions)
         if figures is None:
             trace.divergence = Divergence(job.last_step, "score")
             return {}, ()
-        rows = len(self._material.splits["validation"].first(job.eval_limit).ids)
+        rows = self._material.rows["validation"]
+        if job.eval_limit is not None:
+            rows = min(rows, job.eval_limit * len(self._material.parts))
         costs = self._costs(job.genome, job.trained_shape.rank)
         return {**figures, **costs, **signals_of(job, trace)}, undefined(figures, rows)
 

@@ -2,70 +2,261 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from coralx.data.tasks import Encoded, Figures, Task
-from coralx.objectives.scores import write_scores
+from coralx.config.metrics import OF_TASK, SPREAD, described, is_function, of_task
+from coralx.config.schema import Config
+from coralx.data.tasks import Encoded
+from coralx.files import storing, write_atomically
+from coralx.objectives.bootstrap import intervals
+from coralx.objectives.false_positives import suspicion
+from coralx.objectives.own import Predictions
+from coralx.objectives.predictions import SETTLED, Figures, figures, settled, task_figures
+from coralx.objectives.safety import flagged
+from coralx.objectives.scores import RowScores, Said, write_scores
+from coralx.objectives.task_skill import macro
 from coralx.records import MeasureJob
 from coralx.results import Interval, Measurement, Metrics
+from coralx.training import functions, measuring
 from coralx.training.backend import Beat
-from coralx.training.loop import predict
+from coralx.training.loop import answered, heaviest_batch, predict
+from coralx.training.material import Judged, Material, Part
+
+Split = Literal["validation", "test"]
 
 
 class Evaluation:
-    """Scores the model as it stands, in the context `scoring`. `seed` is the bootstrap's."""
+    """Scores the model as it stands, in the context `scoring`.
+
+    Raises ConfigError where a metric of the user's cannot be found, or fails on predictions that
+    know nothing, with which each is tried before anything is trained.
+    """
 
     def __init__(
         self,
+        config: Config,
         model: Any,
-        task: Task,
-        splits: Mapping[str, Encoded],
+        material: Material,
         scoring: Callable[[], AbstractContextManager[Any]],
-        seed: int,
+        device: torch.device,
     ) -> None:
         self._model = model
-        self._task = task
-        self._splits = splits
+        self._parts = material.parts
         self._scoring = scoring
-        self._seed = seed
+        self._device = device
+        self._seed = config.experiment.seed
+        named = sorted({of_task(name)[0] for name in config.named_metrics})
+        self._measured = [name for name in named if described(name).source == "measurement"]
+        self._own = {n: functions.metric(config, n) for n in named if is_function(n)}
+        self._own_figures("validation", {part.name: _unknowing(part) for part in self._parts}, None)
 
-    def validated(self, limit: int | None, beat: Beat) -> Figures | None:
-        """The figures of the first `limit` validation rows, which are in a stratified order; None
-        where a score is no finite number."""
-        data = self._splits["validation"].first(limit)
-        scores = predict(self._model, self._task, data, self._scoring, beat)
-        return self._task.figures(scores, data) if np.isfinite(scores).all() else None
+    def validated(self, limit: int | None, beat: Beat, keep: str | None = None) -> Figures | None:
+        """The figures of the first `limit` validation rows, which are in a stratified order, and of
+        as many attacks and clean rows; None where a score is no finite number. At the path `keep`
+        is kept what the model says about each."""
+        said = self._said("validation", limit, beat, keep)
+        if keep is not None:
+            write_scores(Path(keep), said)
+        if not all(rows.is_finite for rows in said.values()):
+            return None
+        own = self._own_figures("validation", said, limit)
+        return {**figures(said), **own, **self._measurements(beat)}
+
+    def loss(self, limit: int | None, beat: Beat) -> float | None:
+        """`eval_loss` of the first `limit` validation rows; None where a score is not finite."""
+        found = []
+        for part in self._parts:
+            rows = self._scored(part, part.splits["validation"].rows.first(limit), beat)
+            found.append(task_figures(rows)["eval_loss"])
+        known = [value for value in found if value is not None]
+        return float(np.mean(known)) if len(known) == len(found) else None
 
     def measured(self, job: MeasureJob, costs: Metrics, beat: Beat) -> Measurement:
         """Figures of both splits; what the adapter says about each row of the test split is
-        kept."""
+        kept. What is settled on validation holds for the test split."""
         validation = job.validation
-        if validation is None:
-            data = self._splits["validation"]
-            scores = predict(self._model, self._task, data, self._scoring, beat)
-            validation = {**self._task.figures(scores, data), **costs}
-        data = self._splits["test"]
-        scores = predict(self._model, self._task, data, self._scoring, beat)
-        measured = self._task.intervals(scores, data, self._seed)
+        if validation is None or any(key not in validation for key in self._settled_keys):
+            by = self._said("validation", None, beat)
+            found = {**figures(by), **self._own_figures("validation", by, None), **costs}
+            validation = {**found, **(validation or self._measurements(beat))}
+        said = {
+            name: _settled_as(rows, name, validation)
+            for name, rows in self._said("test", None, beat, job.scores).items()
+        }
+        kept = write_scores(Path(job.scores), said) if job.scores is not None else None
+        own = self._own_figures("test", said, None)
         exact = {name: Interval(value, value, value) for name, value in costs.items()}
-        kept = None
-        if job.scores is not None:
-            kept = write_scores(Path(job.scores), self._task.by_row(scores, data))
-        name = job.genome.id if job.genome else None
-        return Measurement(name, validation, {**measured, **exact}, kept)
+        measured = {
+            **intervals(said, self._seed),
+            **{name: Interval(value, None, None) for name, value in own.items()},
+            **_with_spread(self._measurements(beat)),
+            **exact,
+        }
+        return Measurement(job.genome.id if job.genome else None, validation, measured, kept)
+
+    @property
+    def _settled_keys(self) -> list[str]:
+        return [
+            _of(part.name, key) for part in self._parts if part.labels for key in SETTLED.values()
+        ]
+
+    def _said(
+        self, split: Split, limit: int | None, beat: Beat, keep: str | None = None
+    ) -> dict[str, RowScores]:
+        """What the model says about each task's split and all that belongs to it. Validation
+        settles threshold and temperature by itself."""
+        found: dict[str, RowScores] = {}
+        answers: list[dict[str, object]] = []
+        for part in self._parts:
+            judged = part.splits[split].first(limit)
+            rows = self._scored(part, judged.rows, beat)
+            rows = replace(
+                rows,
+                groups=judged.groups,
+                withstood=self._withstood(part, judged, answers, beat),
+                clean=None
+                if judged.clean is None
+                else suspicion(self._scored(part, judged.clean, beat).scores),
+            )
+            found[part.name] = settled(rows, rows) if split == "validation" else rows
+        if keep is not None and answers:
+            _write_lines(Path(keep).with_suffix(".answers.jsonl"), answers)
+        return found
+
+    def _scored(self, part: Part, data: Encoded, beat: Beat) -> RowScores:
+        return part.task.by_row(predict(self._model, part.task, data, self._scoring, beat), data)
+
+    def _withstood(
+        self, part: Part, judged: Judged, answers: list[dict[str, object]], beat: Beat
+    ) -> NDArray[np.float64] | None:
+        """1 for every attack that fails; what was answered is appended to `answers`."""
+        if judged.attacks is None:
+            return None
+        if part.answers is None or part.judge is None:
+            return flagged(self._scored(part, judged.attacks, beat).scores)
+        told = answered(self._model, part.answers, judged.attacks, self._scoring, beat)
+        verdicts = [
+            part.judge(prompt, answer) for prompt, answer in zip(judged.prompts, told, strict=True)
+        ]
+        answers += [
+            {"task": part.name, "prompt": prompt, "answer": answer, "withstood": verdict}
+            for prompt, answer, verdict in zip(judged.prompts, told, verdicts, strict=True)
+        ]
+        return np.asarray(verdicts, dtype=np.float64)
+
+    def _own_figures(self, split: Split, said: Said, limit: int | None) -> Figures:
+        """The figures of the user's own metrics, as those of the catalogue."""
+        if not self._own:
+            return {}
+        given = {part.name: _given(part, split, said[part.name], limit) for part in self._parts}
+        by_task = {
+            task: {
+                name: np.array(np.nan if value is None else value)
+                for name, metric in self._own.items()
+                for value in (metric(predictions),)
+            }
+            for task, predictions in given.items()
+        }
+        found = macro(by_task)
+        return {name: float(v) if np.isfinite(v) else None for name, v in found.items()}
+
+    def _measurements(self, beat: Beat) -> Figures:
+        """Memory and latency, where the config names them: of the same rows in every stage."""
+        part = self._parts[0]
+        data = part.splits["validation"].rows
+        found: Figures = {}
+        for name in self._measured:
+            rows = list(range(min(measuring.LATENCY_ROWS, len(data.ids))))
+            measure = measuring.latency
+            if name == "memory":
+                rows, measure = heaviest_batch(part.task, data), measuring.memory
+
+            def work(rows: list[int] = rows) -> None:
+                beat()
+                part.task.scores(self._model, data, rows)
+
+            self._model.eval()
+            with torch.no_grad(), self._scoring():
+                found |= measure(work, self._device)
+        return found
+
+
+def _of(task: str, name: str) -> str:
+    return f"{name}{OF_TASK}{task}" if task else name
+
+
+def _settled_as(rows: RowScores, task: str, validation: Metrics) -> RowScores:
+    """The rows with what validation settled."""
+    if rows.labels is None:
+        return rows
+    threshold, temperature = (validation.get(_of(task, name)) for name in SETTLED.values())
+    return replace(rows, threshold=threshold, temperature=temperature)
+
+
+def _given(part: Part, split: Split, rows: RowScores, limit: int | None) -> Predictions:
+    """What a metric of the user's is given."""
+    judged = part.splits[split].first(limit)
+    kept = judged.rows.kept or range(len(judged.examples))
+    examples = [judged.examples[place] for place in list(kept)[: len(rows.scores)]]
+    none = np.zeros(0)
+    classified = rows.labels is not None
+    return Predictions(
+        task=part.name,
+        split=split,
+        texts=tuple(example.text for example in examples),
+        groups=tuple(example.group for example in examples),
+        classes=part.labels,
+        probabilities=rows.scores if classified else none.reshape(0, 0),
+        labels=rows.labels if rows.labels is not None else none.astype(np.int64),
+        losses=none.reshape(0, 2) if classified else rows.scores,
+        withstood=rows.withstood if rows.withstood is not None else none,
+    )
+
+
+def _unknowing(part: Part) -> RowScores:
+    """What a model would say of the validation split that knows nothing."""
+    judged = part.splits["validation"]
+    rows = len(judged.rows.ids)
+    attacks = None if judged.attacks is None else np.zeros(len(judged.attacks.ids))
+    if not part.labels:
+        return RowScores(np.ones((rows, 2)), withstood=attacks)
+    even = np.full((rows, len(part.labels)), 1.0 / len(part.labels))
+    return RowScores(even, judged.rows.labels, judged.groups, attacks)
+
+
+def _with_spread(measurements: Metrics) -> dict[str, Interval]:
+    """Measured figures in the middle of their spread."""
+    found = {}
+    for name, value in measurements.items():
+        spread = measurements.get(name + SPREAD)
+        if value is not None and spread is not None:
+            found[name] = Interval(value, value - spread / 2, value + spread / 2)
+    return found
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """JSON lines, whole or not at all."""
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def undefined(figures: Metrics, rows: int) -> tuple[str, ...]:
-    """A remark on figures that these rows cannot tell: a class has none of them."""
-    names = [name for name, value in figures.items() if value is None]
-    if not names:
-        return ()
-    return (
-        f"{', '.join(names)} undefined: the {rows} validation rows that are scored do not tell (a "
-        "class has none of them?)",
+    """Remarks on figures that these rows cannot tell, each with the reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, value in figures.items():
+        if value is None:
+            reasons.setdefault(described(name).undefined, []).append(name)
+    return tuple(
+        f"{', '.join(names)} undefined on the {rows} validation rows that are scored: {reason}"
+        for reason, names in reasons.items()
     )

@@ -77,8 +77,9 @@ def inspect(config: Config, device: torch.device | None = None) -> Footprint:
     trusted = config.model.trust_remote_code
     try:
         described = AutoConfig.from_pretrained(source.path, **bases.reading(config, source))
-        if classifies and config.data.labels is not None:
-            described.num_labels = len(config.data.labels)
+        classes = [source.labels for source in config.data.sources.values()]
+        if classifies and all(labels is not None for labels in classes):
+            described.num_labels = sum(len(labels or ()) for labels in classes)
         auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
         with torch.device("meta"):
             model = auto.from_config(described, dtype=dtype, trust_remote_code=trusted)

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from coralx.config.runtime import Training
-from coralx.data.tasks import Encoded, Scores, Task
+from coralx.data.answers import Answers
+from coralx.data.tasks import Encoded, Scores, Task, Trainable
 from coralx.records import Horizon, Job
 from coralx.results import Divergence, Progress
 from coralx.rng import derive_seed
@@ -24,6 +25,9 @@ from coralx.training.watch import ending
 
 EVAL_ROWS = 64
 """Rows scored together at most; the figures do not depend on it."""
+
+ANSWER_TOKENS = 1 << 12
+"""Tokens of prompts and answers that are read and written together."""
 
 REPORT_SECONDS = 0.5
 
@@ -66,7 +70,7 @@ class Trainer:
     model: Any
     parameters: Sequence[torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
-    task: Task
+    task: Trainable
     data: Encoded
     rows_of: Callable[[int], NDArray[np.int64]]
     settings: Training
@@ -184,9 +188,43 @@ def predict(
     return ordered
 
 
+def answered(
+    model: Any,
+    answers: Answers,
+    data: Encoded,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    beat: Beat = unheard,
+) -> list[str]:
+    """The model's answers to every prompt in `data`, in order. Raises as `predict` does."""
+    by_length = np.argsort(data.lengths, kind="stable").tolist()
+    whole = [length + answers.max_new_tokens for length in data.lengths]
+
+    def told(rows: list[int]) -> list[str]:
+        return answers.of(model, data, rows, beat)
+
+    model.eval()
+    with torch.no_grad(), autocast():
+        found = [
+            answer
+            for rows in _batches(by_length, whole, ANSWER_TOKENS)
+            for part in in_parts(told, rows)
+            for answer in part
+        ]
+    ordered = dict(zip(by_length, found, strict=True))
+    return [ordered[row] for row in range(len(found))]
+
+
+def heaviest_batch(task: Task, data: Encoded) -> list[int]:
+    """Of the batches in which `data` is scored, the one that holds the most tokens, padding
+    included."""
+    by_length = np.argsort(data.lengths, kind="stable").tolist()
+    batches = _batches(by_length, data.lengths, task.eval_tokens)
+    return max(batches, key=lambda rows: len(rows) * data.lengths[rows[-1]])
+
+
 def mean_loss(
     model: Any,
-    task: Task,
+    task: Trainable,
     data: Encoded,
     rows: Sequence[int],
     autocast: Callable[[], AbstractContextManager[Any]],

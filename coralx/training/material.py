@@ -1,56 +1,129 @@
-"""What there is to train and score on: the encoded splits, and the order of their rows."""
+"""What there is to train and score on: each task's encoded splits, and the order of their rows."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from coralx.config.data import Attacks, Source
 from coralx.config.schema import Config
 from coralx.config.space import IntChoices
+from coralx.data.answers import Answers
+from coralx.data.examples import Example
 from coralx.data.instruction_tuning import InstructionTuning
 from coralx.data.label_tokens import LabelTokens
+from coralx.data.mixture import Mixture, mixed
 from coralx.data.sources import Examples
 from coralx.data.subsets import bucketed_order, subset_size
-from coralx.data.tasks import Encoded, SequenceClassification, Task
+from coralx.data.tasks import Encoded, SequenceClassification, Task, Trainable
 from coralx.errors import ConfigError
+from coralx.objectives.refusals import refuses
+from coralx.objectives.scores import Labels
+from coralx.training import functions
 from coralx.training.base import Base
 
+Judge = Callable[[str, str], bool]
+"""Whether an answer to a prompt counts as an attack that failed."""
 
-def task_of(config: Config, base: Base, labels: Sequence[str], device: torch.device) -> Task:
-    """The config's task for a base's tokenizer."""
-    match config.model.task:
-        case "sequence-classification":
-            return SequenceClassification(base.tokenizer, config.model.max_length, device)
-        case "label-tokens":
-            return LabelTokens(base.tokenizer, config, labels, device)
-        case "sft":
-            return InstructionTuning(base.tokenizer, config, device, fused_loss=base.fused_loss)
+
+@dataclass(frozen=True)
+class Judged:
+    """A split that a task is judged by. `groups` are the rows' by index (None: it has no such
+    column), `attacks` and `clean` what belongs to the split beside its rows (None: nothing);
+    `prompts` are the attacks as they were read."""
+
+    rows: Encoded
+    examples: tuple[Example, ...]
+    groups: Labels | None = None
+    attacks: Encoded | None = None
+    prompts: tuple[str, ...] = ()
+    clean: Encoded | None = None
+
+    def first(self, limit: int | None) -> Judged:
+        """The first `limit` rows, attacks and clean rows; all of them for None."""
+        return Judged(
+            self.rows.first(limit),
+            self.examples[:limit],
+            None if self.groups is None else self.groups[:limit],
+            self.attacks.first(limit) if self.attacks else None,
+            self.prompts[:limit],
+            self.clean.first(limit) if self.clean else None,
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """One task of a run: how it is trained and scored, and what it is judged by. `answers`, if a
+    chat model's answers to the attacks are judged, asks for them, and `judge` decides on them."""
+
+    name: str
+    task: Task
+    labels: tuple[str, ...]
+    train: Encoded
+    splits: Mapping[str, Judged]
+    answers: Answers | None = None
+    judge: Judge | None = None
 
 
 class Material:
-    """The splits as a task encodes them, training rows in the run's one order.
+    """What a run trains and scores on, training rows in the run's one order; with several tasks
+    theirs are mixed.
 
-    Raises ConfigError where rows are too few or too long.
+    Raises ConfigError where rows are too few or too long, and where a judge cannot be found.
     """
 
-    def __init__(self, config: Config, examples: Examples, task: Task) -> None:
+    def __init__(
+        self,
+        config: Config,
+        examples: Mapping[str, Examples],
+        base: Base,
+        device: torch.device,
+    ) -> None:
         self._config = config
-        self.splits: Mapping[str, Encoded] = {
-            "train": task.encode(examples.train),
-            "validation": task.encode(examples.validation),
-            "test": task.encode(examples.test),
-        }
-        self.train = self.splits["train"]
+        self.parts = tuple(_parts(config, examples, base, device))
+        first, *others = self.parts
+        self.task: Trainable = first.task
+        self.train = first.train
+        if others:
+            self.task = Mixture([part.task for part in self.parts])
+            self.train = mixed([part.train for part in self.parts], config.experiment.seed)
         _check_batches(config, len(self.train.ids))
         self._orders: dict[int, NDArray[np.int64]] = {}
 
     @property
+    def _tables(self) -> dict[str, list[Encoded]]:
+        """What is read, by kind: of all tasks."""
+        return {
+            "train": [part.train for part in self.parts],
+            **{
+                split: [part.splits[split].rows for part in self.parts]
+                for split in ("validation", "test")
+            },
+            **{
+                kind: [
+                    table
+                    for part in self.parts
+                    for judged in part.splits.values()
+                    if (table := getattr(judged, kind)) is not None
+                ]
+                for kind in ("attacks", "clean")
+            },
+        }
+
+    @property
     def rows(self) -> dict[str, int]:
-        return {name: len(data.ids) for name, data in self.splits.items()}
+        """How many there are of each kind; no entry for attacks and a hold-out that are not."""
+        names = {"clean": "clean hold-out"}
+        return {
+            names.get(kind, kind): sum(len(table.ids) for table in tables)
+            for kind, tables in self._tables.items()
+            if tables
+        }
 
     def order(self, batch_size: int) -> NDArray[np.int64]:
         """The bucketed data order for a batch size, made once."""
@@ -67,27 +140,110 @@ class Material:
     def fingerprint(self) -> str:
         """Changes with the encoded examples and their order."""
         digest = hashlib.sha256()
-        for split in self.splits.values():
-            digest.update(repr((split.ids, split.targets) if split.targets else split.ids).encode())
-            digest.update(split.labels.tobytes())
+        for table in (table for tables in self._tables.values() for table in tables):
+            digest.update(repr((table.ids, table.targets) if table.targets else table.ids).encode())
+            digest.update(table.labels.tobytes())
+        for judged in (judged for part in self.parts for judged in part.splits.values()):
+            if judged.groups is not None:
+                digest.update(judged.groups.tobytes())
         return digest.hexdigest()
 
     def losses_of_text(self) -> list[str]:
-        """Warnings about rows that `max_length` cut or kept out."""
+        """Warnings about rows that `max_length` cut or kept out, and about label words that make
+        scores hard to compare."""
         limit = f"model.max_length ({self._config.model.max_length} tokens)"
         found = []
-        for what, counts in (
-            ("were cut to", {name: data.cut for name, data in self.splits.items()}),
-            ("were left out, too long for", {n: d.left_out for n, d in self.splits.items()}),
+        for what, count in (
+            ("were cut to", lambda table: table.cut),
+            ("were left out, too long for", lambda table: table.left_out),
         ):
             listed = [
-                f"{count} of {len(self.splits[name].ids) + self.splits[name].left_out} {name}"
-                for name, count in counts.items()
-                if count
+                f"{sum(map(count, tables))} of "
+                f"{sum(len(table.ids) + table.left_out for table in tables)} {kind}"
+                for kind, tables in self._tables.items()
+                if any(map(count, tables))
             ]
             if listed:
                 found.append(f"{', '.join(listed)} rows {what} {limit}")
-        return found
+        tasks = [part.task for part in self.parts]
+        return found + [odd for t in tasks if isinstance(t, LabelTokens) for odd in t.oddities()]
+
+
+def _parts(
+    config: Config, examples: Mapping[str, Examples], base: Base, device: torch.device
+) -> Iterator[Part]:
+    logits = 0
+    for name, read in examples.items():
+        source = config.data.sources[name]
+        end = logits + len(read.labels)
+        task = _task(config, source, name, base, read.labels, slice(logits, end), device)
+        logits = end
+        answers, judge = _judging(config, source.attacks, base, device)
+        reader = answers or task
+        number = {group: i for i, group in enumerate(_groups(read))}
+        splits = {}
+        for split in ("validation", "test"):
+            rows: tuple[Example, ...] = getattr(read, split)
+            attacks, clean = read.attacks.get(split, ()), read.clean.get(split, ())
+            splits[split] = Judged(
+                task.encode(rows),
+                rows,
+                np.asarray([number[row.group] for row in rows])
+                if source.group is not None
+                else None,
+                reader.encode(attacks) if attacks else None,
+                tuple(attack.text for attack in attacks),
+                task.encode(clean) if clean else None,
+            )
+        yield Part(name, task, read.labels, task.encode(read.train), splits, answers, judge)
+
+
+def _groups(read: Examples) -> list[str]:
+    return sorted({example.group for example in (*read.validation, *read.test)})
+
+
+def _task(
+    config: Config,
+    source: Source,
+    name: str,
+    base: Base,
+    labels: Sequence[str],
+    logits: slice,
+    device: torch.device,
+) -> Task:
+    """A source's task for a base's tokenizer; `logits` are its own ones of a common head."""
+    length = config.model.max_length
+    match config.model.task:
+        case "sequence-classification":
+            return SequenceClassification(base.tokenizer, length, device, logits)
+        case "label-tokens":
+            return LabelTokens(base.tokenizer, source, length, labels, device, name)
+        case "sft":
+            return InstructionTuning(base.tokenizer, config, device, fused_loss=base.fused_loss)
+
+
+def _judging(
+    config: Config, attacks: Attacks | None, base: Base, device: torch.device
+) -> tuple[Answers | None, Judge | None]:
+    """Who answers attacks, and who judges the answers; nobody, where attacks are classified."""
+    if attacks is None:
+        return None, None
+    wanted = attacks.judge or ("refusal" if config.model.task == "sft" else "flagged")
+    if wanted == "flagged":
+        return None, None
+    judge = refuses if wanted == "refusal" else functions.judge(config, wanted)
+    length = config.model.max_length
+    longest = getattr(base.model.config, "max_position_embeddings", None)
+    if longest is not None and length + attacks.max_new_tokens > longest:
+        raise ConfigError(
+            "config",
+            [
+                f"data.attacks.max_new_tokens: {attacks.max_new_tokens} behind a prompt of up to "
+                f"model.max_length ({length}) tokens are more than the base reads ({longest})"
+            ],
+            "Make one of the two smaller.",
+        )
+    return Answers(base.tokenizer, length, attacks.max_new_tokens, device), judge
 
 
 def _check_batches(config: Config, rows: int) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from coralx.config.metrics import described, of_task
 from coralx.config.schema import Config
 from coralx.facts import Facts
 from coralx.files import write_folder
@@ -75,6 +76,7 @@ class SimulatedBackend:
     def __init__(self) -> None:
         self.base_loads = 0
         self._seed = 0
+        self._named: list[str] = []
 
     def devices(self) -> tuple[str, int]:
         return "none", 1
@@ -82,8 +84,13 @@ class SimulatedBackend:
     def prepare(self, config: Config, precision: str | None, threads: int, say: Say) -> Facts:
         steps = config.data.steps_per_epoch
         batch = config.training.batch_size
-        rows = steps * batch if steps is not None else int(config.data.limit or 0)
+        rows = steps * batch if steps is not None else config.data.known_rows
         self._seed = config.experiment.seed
+        self._named = [
+            name
+            for name in config.named_metrics
+            if described(name).source in ("predictions", "user")
+        ]
         self.base_loads += 1
         return Facts(
             backend="simulated",
@@ -113,7 +120,7 @@ class SimulatedBackend:
             progress = _progress(job, job.last_step)
             noise = 0.04 * math.exp(-3 * job.last_step / job.horizon.total_steps)
             skill = min(max(curve.skill(progress) + noise * rng.gauss(), 0.0), 1.0)
-            metrics = _metrics(skill, genes)
+            metrics = _metrics(skill, genes, self._named)
             metrics["loss_slope"] = -(skill - 0.45) / max(steps, 1)
             metrics["gradient_norm"] = 0.6 + 0.3 * rng.random()
         report(Progress(job.genome.id, job.stage, job.last_step, job.last_step, 0.7, 0.0))
@@ -149,7 +156,7 @@ class SimulatedBackend:
     def measure(self, job: MeasureJob, beat: Beat = unheard) -> Measurement:
         beat()
         if job.genome is None:
-            validation: dict[str, float | None] = _metrics(0.5, Genes())
+            validation: dict[str, float | None] = _metrics(0.5, Genes(), self._named)
             validation["trainable_parameters"] = validation["adapter_bytes"] = 0.0
         else:
             validation = dict(job.validation or {})
@@ -159,7 +166,7 @@ class SimulatedBackend:
         for name, value in sorted(validation.items()):
             if value is None or name in ("gradient_norm", "loss_slope", "train_loss"):
                 continue
-            is_count = name in ("trainable_parameters", "adapter_bytes")
+            is_count = name in ("trainable_parameters", "adapter_bytes", "memory", "latency_ms")
             drawn = value if is_count else min(max(value + 0.01 * rng.gauss(), 0.0), 1.0)
             spread = 0.0 if is_count else 0.02
             test[name] = Interval(drawn, drawn - spread, drawn + spread)
@@ -191,20 +198,31 @@ def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _metrics(skill: float, genes: Genes) -> dict[str, float | None]:
-    """All figures that go with a skill (AUROC), by plausible relations."""
+def _metrics(skill: float, genes: Genes, named: Sequence[str] = ()) -> dict[str, float | None]:
+    """All figures that go with a skill (AUROC), by plausible relations, and those `named` that only
+    a config can name: of single tasks as of all, and of the user's own as if they were skill."""
     accuracy = 0.5 + 0.85 * (skill - 0.5)
     modules = 7 if genes.target_modules == ALL_LINEAR else len(genes.target_modules)
     parameters = 2 * HIDDEN * genes.rank * modules * LAYERS
-    return {
+    found: dict[str, float | None] = {
         "auroc": skill,
+        "task_skill": skill,
+        "robustness": 0.5 + 0.8 * (skill - 0.5),
+        "safety": 1.0 - 0.5 * skill + 0.1 * genes.dropout,
+        "false_positive_cost": 1.8 * (1.0 - skill),
+        "brier": 0.25 - 0.4 * (skill - 0.5),
+        "memory": 1e6 + 4.0 * parameters,
+        "latency_ms": 10.0 + 0.1 * modules,
         "accuracy": accuracy,
+        "balanced_accuracy": accuracy,
         "f1": accuracy,
         "precision": accuracy,
         "recall": accuracy,
         "calibration": 0.02 + 0.1 * genes.learning_rate / 5e-3,
+        "calibration_scaled": 0.02,
         "eval_loss": 0.7 * (1.5 - skill),
         "train_loss": 0.65 * (1.5 - skill),
         "trainable_parameters": float(parameters),
         "adapter_bytes": float(4 * parameters),
     }
+    return found | {name: found.get(of_task(name)[0], skill) for name in named}

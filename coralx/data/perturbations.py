@@ -1,0 +1,98 @@
+"""Built-in attacks on classifiers: rewritings that a reader hardly notices, of rows to be flagged.
+
+None of them changes what a text means, so each should still be flagged:
+
+- `swap`: two neighbouring letters inside some of the words change places (Belinkov and Bisk 2018,
+  section 3.1, "swap");
+- `homoglyph`: some letters give way to ones of other scripts that look the same (Boucher et al.
+  2022, section III, "homoglyphs");
+- `spacing`: some words are torn apart, some are run together (Gröndahl et al. 2018, section 4);
+- `prefix`: a harmless opening stands before the text, with no negation in it (in the spirit of
+  Ribeiro et al. 2020, "invariance tests").
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from coralx.config.data import Perturbation
+
+SHARE = 0.3
+"""Of the words, or of the letters that have a twin."""
+
+TWINS = str.maketrans(
+    "aceiopsxyABCEHIKMOPTX",
+    "\u0430\u0441\u0435\u0456\u043e\u0440\u0455\u0445\u0443"
+    "\u0410\u0412\u0421\u0415\u041d\u0406\u041a\u041c\u041e\u0420\u0422\u0425",
+)
+"""Latin letters, and Cyrillic ones that look like them."""
+
+PREFIXES = (
+    "Just so you know: ",
+    "As I said before, ",
+    "To put it plainly, ",
+    "Here is something I read today: ",
+    "By the way, ",
+    "Quick thought: ",
+)
+
+
+def perturbed(text: str, kind: Perturbation, rng: np.random.Generator) -> str:
+    """The text, rewritten; as it is where it has nothing that could be (no word of four letters to
+    swap in, say)."""
+    match kind:
+        case "swap":
+            return _swapped(text, rng)
+        case "homoglyph":
+            return _homoglyphs(text, rng)
+        case "spacing":
+            return _spaced(text, rng)
+        case "prefix":
+            return PREFIXES[rng.integers(len(PREFIXES))] + text
+
+
+def _chosen(count: int, rng: np.random.Generator) -> set[int]:
+    """A share of so many places; at least one, if there is one."""
+    size = min(count, max(1, round(SHARE * count)))
+    return set(rng.choice(count, size=size, replace=False).tolist()) if count else set()
+
+
+def _swapped(text: str, rng: np.random.Generator) -> str:
+    """Two letters inside of some words change places; the first and the last of a word stay."""
+    words = [word for word in re.finditer(r"[^\W\d_]{4,}", text) if _differ_inside(word[0])]
+    letters = list(text)
+    for number in sorted(_chosen(len(words), rng)):
+        start, word = words[number].start(), words[number][0]
+        places = [at for at in range(1, len(word) - 2) if word[at] != word[at + 1]]
+        at = start + places[rng.integers(len(places))]
+        letters[at], letters[at + 1] = letters[at + 1], letters[at]
+    return "".join(letters)
+
+
+def _differ_inside(word: str) -> bool:
+    return any(word[at] != word[at + 1] for at in range(1, len(word) - 2))
+
+
+def _homoglyphs(text: str, rng: np.random.Generator) -> str:
+    places = [at for at, letter in enumerate(text) if ord(letter) in TWINS]
+    chosen = {places[number] for number in _chosen(len(places), rng)}
+    return "".join(
+        letter.translate(TWINS) if at in chosen else letter for at, letter in enumerate(text)
+    )
+
+
+def _spaced(text: str, rng: np.random.Generator) -> str:
+    """Of the words chosen, the long ones are torn apart and the others joined to the next."""
+    words = text.split(" ")
+    chosen = _chosen(len(words), rng)
+    pieces = []
+    for number, word in enumerate(words):
+        torn = number in chosen and len(word) >= 4
+        if torn:
+            at = int(rng.integers(1, len(word)))
+            word = f"{word[:at]} {word[at:]}"
+        joined = number in chosen and not torn and number + 1 < len(words)
+        pieces.append(word if joined else word + " ")
+    return "".join(pieces).removesuffix(" ")

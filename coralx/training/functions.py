@@ -1,0 +1,138 @@
+"""Functions of the user's own, `module:function`: found, called, and their errors told in words.
+
+They run only where the config file that the user gave says so: `runtime.functions_from` is the
+folder of that file, and it is empty for a config that comes out of a run folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import math
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from coralx.config.schema import Config
+from coralx.errors import ConfigError
+from coralx.objectives.own import Predictions
+
+
+def load(config: Config, name: str) -> Callable[..., Any]:
+    """The function that `module:function` names: of the file `module.py` in the config's folder, or
+    of an installed module.
+
+    Raises ConfigError where it is not there, or where its module does not load.
+    """
+    folder = config.runtime.functions_from
+    if folder is None:
+        raise ConfigError(
+            "config",
+            [f"{name} is a function of somebody's, and runs only from a config file that you give"],
+            "Name the config on the command line: coralx evolve CONFIG --resume RUN",
+        )
+    module_name, _, attribute = name.partition(":")
+    module = _module(name, module_name, Path(folder))
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        where = getattr(module, "__file__", module_name)
+        raise _refused(name, f"{where} has no function {attribute!r}")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _module(name: str, module_name: str, folder: Path) -> ModuleType:
+    path = folder.joinpath(*module_name.split(".")).with_suffix(".py")
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # last, so that nothing else is hidden by it
+    try:
+        if not path.is_file():
+            return importlib.import_module(module_name)
+        spec = importlib.util.spec_from_file_location(f"coralx_user.{module_name}", path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path} is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        return module
+    except ModuleNotFoundError as error:
+        if error.name != module_name.split(".", maxsplit=1)[0]:
+            raise _refused(name, _told(error)) from None
+        raise _refused(name, f"there is no {path}, and no module {module_name!r}") from None
+    except Exception as error:
+        raise _refused(name, _told(error)) from None
+
+
+def metric(config: Config, name: str) -> Callable[[Predictions], float | None]:
+    """A metric of the user's. Called, it raises ConfigError where the function fails, or returns
+    what is no number."""
+    function = load(config, name)
+
+    def figure(predictions: Predictions) -> float | None:
+        value = _called(name, function, predictions)
+        if value is None:
+            return None
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise _refused(name, f"returned {_kind(value)}, not a number or None") from None
+        return number if math.isfinite(number) else None
+
+    return figure
+
+
+def judge(config: Config, name: str) -> Callable[[str, str], bool]:
+    """A judge of the user's: whether an answer to a prompt counts as an attack that failed."""
+    function = load(config, name)
+
+    def verdict(prompt: str, answer: str) -> bool:
+        value = _called(name, function, prompt, answer)
+        if not isinstance(value, bool | np.bool_):
+            raise _refused(name, f"returned {_kind(value)}, not True or False")
+        return bool(value)
+
+    return verdict
+
+
+def fingerprint(config: Config) -> str:
+    """Changes with the files of the functions that the config names; "" without any."""
+    if not config.functions:
+        return ""
+    digest = hashlib.sha256()
+    for name in config.functions:
+        source = inspect.getsourcefile(inspect.unwrap(load(config, name)))
+        digest.update(name.encode() + (Path(source).read_bytes() if source else b""))
+    return digest.hexdigest()
+
+
+def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except Exception as error:
+        raise _refused(name, _told(error)) from None
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__name__} ({str(value)[:60]})"
+
+
+def _told(error: Exception) -> str:
+    """What went wrong in the user's code, and in which line of it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    others = (__file__, "<frozen importlib")
+    own = [frame for frame in frames if not frame.filename.startswith(others)]
+    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def _refused(name: str, what: str) -> ConfigError:
+    return ConfigError(
+        "config", [f"{name}: {what}"], "How such functions look: docs/objectives.md."
+    )
