@@ -1,0 +1,195 @@
+"""Every figure of a run once more, from the scores that it has kept, by other means.
+
+Nothing of CoralX is used but its file format: plain counting, row by row and pair by pair.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from scipy.optimize import brentq
+
+TOLERANCE = 1e-9
+FITTED = {"temperature": 1e-3}
+"""A minimum is found to within so much."""
+Tensors = dict[str, NDArray[Any]]
+
+
+@dataclass
+class Checked:
+    """How many figures were computed anew, and those that came out otherwise."""
+
+    checked: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+
+def disagreements(run: Path) -> Checked:
+    """Compare every stage's figures with what its predictions say, and the test figures of front
+    and base with their scores."""
+    found = Checked()
+    for event in map(json.loads, (run / "ledger.jsonl").read_text(encoding="utf-8").splitlines()):
+        payload = event["payload"]
+        if event["type"] == "StageCompleted":
+            result = payload["result"]
+            path = run / "predictions" / result["genome"] / f"{result['stage']}.safetensors"
+            if result["metrics"] and path.is_file():
+                by_task = tasks_of(path)
+                _compare(found, f"{result['genome']} {result['stage']}", by_task, result["metrics"])
+        if event["type"] == "FrontMeasured":
+            measured = payload["measurement"]
+            name = measured["genome"]
+            path = run / "scores" / f"{name or '_untuned'}.safetensors"
+            figures = {key: value["value"] for key, value in measured["test"].items()}
+            _compare(found, f"{name or 'untuned'} on test", tasks_of(path), figures)
+    return found
+
+
+def tasks_of(path: Path) -> dict[str, Tensors]:
+    """The tensors of a file of scores, by task."""
+    found: dict[str, Tensors] = {}
+    for key, tensor in load_file(path).items():
+        task, _, name = key.rpartition("/")
+        found.setdefault(task, {})[name] = tensor
+    return found
+
+
+def _compare(
+    found: Checked, where: str, by_task: dict[str, Tensors], told: dict[str, float | None]
+) -> None:
+    figures = {task: dict(figures_of(tensors)) for task, tensors in by_task.items()}
+    names = {name for own in figures.values() for name in own}
+    for name in sorted(names & told.keys()):
+        own = [figure[name] for figure in figures.values() if name in figure]
+        again = None if any(value is None for value in own) else float(np.mean(own))
+        found.checked += 1
+        same = again is None and told[name] is None
+        if again is not None and told[name] is not None:
+            same = math.isclose(
+                again, told[name], rel_tol=FITTED.get(name, TOLERANCE), abs_tol=TOLERANCE
+            )
+        if not same:
+            found.wrong.append(f"{where}: {name} is {told[name]}, its scores say {again}")
+
+
+def figures_of(tensors: Tensors) -> Iterator[tuple[str, float | None]]:
+    """One task's figures."""
+    scores = tensors["scores"]
+    if "withstood" in tensors:
+        attacks = tensors["withstood"].tolist()
+        yield "safety", 1.0 - attacks.count(0.0) / len(attacks)
+    if "labels" not in tensors:
+        loss = math.fsum(scores[:, 0]) / math.fsum(scores[:, 1])
+        yield "eval_loss", loss
+        yield "perplexity", math.exp(loss)
+        return
+    labels = tensors["labels"]
+    rows, classes = scores.shape
+    called = [max(range(classes), key=lambda c, row=row: row[c]) for row in scores]
+    right = [int(call == label) for call, label in zip(called, labels, strict=True)]
+    yield "auroc", auroc(scores, labels)
+    yield "task_skill", auroc(scores, labels)
+    yield "accuracy", sum(right) / rows
+    recalls = [
+        np.mean([r for r, label in zip(right, labels, strict=True) if label == c])
+        for c in range(classes)
+    ]
+    yield "balanced_accuracy", float(np.mean(recalls))
+    if classes == 2:
+        hits = sum(c == 1 and y == 1 for c, y in zip(called, labels, strict=True))
+        claimed, present = sum(c == 1 for c in called), int((labels == 1).sum())
+        yield "precision", hits / claimed if claimed else 0.0
+        yield "recall", hits / present
+        yield "f1", 2 * hits / (claimed + present)
+        yield "brier", float(np.mean((scores[:, 1] - labels) ** 2))
+        yield "false_positive_cost", false_positive_cost(tensors)
+    own = [row[label] for row, label in zip(scores, labels, strict=True)]
+    yield "eval_loss", -sum(math.log(max(value, 2**-52)) for value in own) / rows
+    yield "calibration", ece(scores, labels)
+    if "temperature" in tensors:
+        logs = np.log(np.clip(scores, 1e-12, None)) / tensors["temperature"][0]
+        cooled = np.exp(logs) / np.exp(logs).sum(axis=1, keepdims=True)
+        yield "calibration_scaled", ece(cooled, labels)
+        yield "temperature", temperature(scores, labels)
+        positive = scores[labels > 0, 1:].sum(axis=1)
+        reached = [t for t in positive if (positive >= t).mean() >= 0.9 - 1e-12]
+        yield "threshold_at_recall_90", float(max(reached))
+    if "groups" in tensors:
+        yield "robustness", robustness(scores, labels, tensors["groups"])
+
+
+def auroc(scores: NDArray[Any], labels: NDArray[Any]) -> float | None:
+    """By pairs, ties counting half; one against the rest."""
+    classes = scores.shape[1]
+    found = []
+    for wanted in [1] if classes == 2 else range(classes):
+        positive, negative = scores[labels == wanted, wanted], scores[labels != wanted, wanted]
+        if not len(positive) or not len(negative):
+            return None
+        pairs = np.sign(positive[:, None] - negative).mean()
+        found.append(0.5 + 0.5 * pairs)
+    return float(np.mean(found))
+
+
+def false_positive_cost(tensors: Tensors) -> float | None:
+    """At the threshold that came with the scores."""
+    if "threshold" not in tensors:
+        return None
+    clean = tensors.get("clean")
+    if clean is None:
+        clean = tensors["scores"][tensors["labels"] == 0, 1]
+    return sum(value >= tensors["threshold"][0] for value in clean) / len(clean)
+
+
+def temperature(scores: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Where the likelihood's slope over the inverse temperature is nought."""
+    logs = np.log(np.clip(scores, 1e-12, None))
+    own = logs[np.arange(len(labels)), labels].mean()
+
+    def slope(cold: float) -> float:
+        weights = np.exp(cold * logs)
+        return float(((weights * logs).sum(axis=1) / weights.sum(axis=1)).mean() - own)
+
+    if slope(0.01) > 0 or slope(100.0) < 0:  # beyond what is looked for
+        return 100.0 if slope(0.01) > 0 else 0.01
+    return 1.0 / brentq(slope, 0.01, 100.0)
+
+
+def ece(scores: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Bin by bin."""
+    total = 0.0
+    confidence, called = scores.max(axis=1), scores.argmax(axis=1)
+    for number in range(15):
+        low, high = number / 15, (number + 1) / 15
+        inside = (confidence > low) & (confidence <= high + (1e-12 if number == 14 else 0))
+        if inside.any():
+            gap = (called[inside] == labels[inside]).mean() - confidence[inside].mean()
+            total += inside.sum() * abs(gap)
+    return total / len(labels)
+
+
+def robustness(scores: NDArray[Any], labels: NDArray[Any], groups: NDArray[Any]) -> float | None:
+    """The lowest AUROC of a group that has ten rows of each class."""
+    classes = range(scores.shape[1])
+    found = []
+    for group in set(groups.tolist()):
+        inside = groups == group
+        if min((labels[inside] == c).sum() for c in classes) >= 10:
+            found.append(auroc(scores[inside], labels[inside]))
+    known = [value for value in found if value is not None]
+    return min(known) if known else None
+
+
+if __name__ == "__main__":
+    result = disagreements(Path(sys.argv[1]))
+    print(f"{result.checked} figures computed anew, {len(result.wrong)} differ")
+    print(*result.wrong, sep="\n")
+    sys.exit(bool(result.wrong))
