@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from coralx.objectives.own import Predictions
     from coralx.trainer import (
         Genome,
         HyperbandTrainer,
@@ -15,11 +16,22 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Genome", "HyperbandTrainer", "LoRAConfig", "TrainingResult", "TrainingStage"]
+__all__ = [
+    "Genome",
+    "HyperbandTrainer",
+    "LoRAConfig",
+    "Predictions",
+    "TrainingResult",
+    "TrainingStage",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Load the public names when they are asked for, so that a worker never pays for them."""
+    if name == "Predictions":
+        from coralx.objectives.own import Predictions
+
+        return Predictions
     if name in __all__:
         from coralx import trainer
 

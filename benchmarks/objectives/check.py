@@ -177,12 +177,12 @@ def ece(scores: NDArray[Any], labels: NDArray[Any]) -> float:
 
 
 def robustness(scores: NDArray[Any], labels: NDArray[Any], groups: NDArray[Any]) -> float | None:
-    """The lowest AUROC of a group that has ten rows of each class."""
+    """The lowest AUROC of a group that has twenty rows of each class."""
     classes = range(scores.shape[1])
     found = []
     for group in set(groups.tolist()):
         inside = groups == group
-        if min((labels[inside] == c).sum() for c in classes) >= 10:
+        if min((labels[inside] == c).sum() for c in classes) >= 20:
             found.append(auroc(scores[inside], labels[inside]))
     known = [value for value in found if value is not None]
     return min(known) if known else None

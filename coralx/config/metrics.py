@@ -84,7 +84,7 @@ CATALOGUE: dict[str, Metric] = {
         "maximize",
         "predictions",
         "0 to 1",
-        "no group has ten rows of every class",
+        "no group has twenty rows of every class",
         CLASSIFICATION,
         needs="group",
     ),

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from coralx.config.metrics import OF_TASK
 from coralx.objectives import language
-from coralx.objectives.calibration import calibration, scaled, temperature
+from coralx.objectives.calibration import calibration, scaled
 from coralx.objectives.false_positives import false_positive_cost, suspicion, threshold
 from coralx.objectives.robustness import robustness
 from coralx.objectives.safety import safety
 from coralx.objectives.scores import Labels, Probabilities, RowScores, Said
 from coralx.objectives.skill import auroc, brier, decisions, eval_loss
 from coralx.objectives.task_skill import macro
+from coralx.objectives.temperature import temperature
 
 Figures = dict[str, float | None]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from coralx.objectives.calibration import BINS, bin_gaps, scaled
 from coralx.objectives.false_positives import suspicion
-from coralx.objectives.robustness import judged_groups
+from coralx.objectives.groups import judged_groups
 from coralx.objectives.scores import Labels, LanguageScores, Probabilities, RowScores, Said
 from coralx.objectives.task_skill import macro
 from coralx.rng import generator

@@ -15,7 +15,6 @@ import numpy as np
 from moocore import hypervolume as _hypervolume
 from moocore import pareto_rank
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 
 from coralx.config.evolution import Objective
 from coralx.config.metrics import SPREAD
@@ -45,12 +44,15 @@ def _untold(values: Points, spreads: Sequence[float]) -> Points:
     """Values, shape (genomes,), such that no two differ that lie within the spread of one of them.
     Being told apart must be transitive, so chains of such pairs are one value, their mean."""
     defined = np.flatnonzero(~np.isnan(values))
-    reach = np.asarray(spreads)[defined]
-    near = np.abs(values[defined, None] - values[defined]) <= np.maximum(reach[:, None], reach)
-    _, chain = connected_components(near, directed=False)
-    means = np.bincount(chain, weights=values[defined]) / np.bincount(chain)
+    order = defined[np.argsort(values[defined], kind="stable")]
+    ordered, reach = values[order], np.asarray(spreads)[order]
+    above = np.maximum.accumulate(ordered + reach)
+    below = np.minimum.accumulate((ordered - reach)[::-1])[::-1]
+    apart = (above[:-1] < ordered[1:]) & (below[1:] > ordered[:-1])
     result: Points = values.copy()
-    result[defined] = means[chain]
+    for chain in np.split(order, np.flatnonzero(apart) + 1):
+        if len(chain) > 1:
+            result[chain] = values[chain].mean()
     return result
 
 
