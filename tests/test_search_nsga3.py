@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from factories import simulated_config
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coralx import api
@@ -99,6 +99,7 @@ def test_each_reference_point_gets_its_nearest_before_any_gets_a_second() -> Non
 
 
 @given(st.integers(0, 2**32), st.integers(1, 15), st.integers(1, 20), st.booleans())
+@example(69047739, 13, 1, False)  # two points are the same, and both lack the same figure
 @settings(max_examples=80, deadline=None)
 def test_fronts_stand_in_the_order_of_their_ranks_whatever_the_order_of_input(
     seed: int, count: int, places: int, keep: bool

@@ -115,7 +115,9 @@ def crowding(points: Points) -> NDArray[np.float64]:
     """
     if len(points) <= 2:
         return np.full(len(points), np.inf)
-    distinct, place = np.unique(points, axis=0, return_inverse=True)
+    # To `unique`, NaN is never equal to NaN.
+    distinct, place = np.unique(np.nan_to_num(points, nan=np.inf), axis=0, return_inverse=True)
+    distinct[np.isinf(distinct)] = np.nan
     count = len(distinct)
     distance = np.zeros(count)
     for column in range(points.shape[1]):
