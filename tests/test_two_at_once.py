@@ -25,7 +25,7 @@ from coralx.run.ledger import Ledger
 append = Ledger.append
 def slowly(ledger, event):
     append(ledger, event)
-    time.sleep(0.3)
+    time.sleep(0.6)
 Ledger.append = slowly
 main()
 """

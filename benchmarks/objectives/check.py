@@ -103,14 +103,13 @@ def figures_of(tensors: Tensors) -> Iterator[tuple[str, float | None]]:
         for c in range(classes)
     ]
     yield "balanced_accuracy", float(np.mean(recalls))
-    if classes == 2:
-        hits = sum(c == 1 and y == 1 for c, y in zip(called, labels, strict=True))
-        claimed, present = sum(c == 1 for c in called), int((labels == 1).sum())
-        yield "precision", hits / claimed if claimed else 0.0
-        yield "recall", hits / present
-        yield "f1", 2 * hits / (claimed + present)
-        yield "brier", float(np.mean((scores[:, 1] - labels) ** 2))
-        yield "false_positive_cost", false_positive_cost(tensors)
+    yield from decisions(called, labels.tolist(), classes)
+    truth = np.array([[float(label == c) for c in range(classes)] for label in labels])
+    distances = [
+        float(((row - wanted) ** 2).sum()) for row, wanted in zip(scores, truth, strict=True)
+    ]
+    yield "brier", sum(distances) / rows / (2 if classes == 2 else 1)
+    yield "false_positive_cost", false_positive_cost(tensors)
     own = [row[label] for row, label in zip(scores, labels, strict=True)]
     yield "eval_loss", -sum(math.log(max(value, 2**-52)) for value in own) / rows
     yield "calibration", ece(scores, labels)
@@ -124,6 +123,22 @@ def figures_of(tensors: Tensors) -> Iterator[tuple[str, float | None]]:
         yield "threshold_at_recall_90", float(max(reached))
     if "groups" in tensors:
         yield "robustness", robustness(scores, labels, tensors["groups"])
+
+
+def decisions(
+    called: list[int], labels: list[int], classes: int
+) -> Iterator[tuple[str, float | None]]:
+    """Precision, recall and F1 of the positive class, or with more classes the means of all."""
+    each = []
+    for wanted in [1] if classes == 2 else range(classes):
+        hits = sum(c == y == wanted for c, y in zip(called, labels, strict=True))
+        claimed, present = called.count(wanted), labels.count(wanted)
+        both = claimed + present
+        each.append(
+            (hits / claimed if claimed else 0.0, hits / present, 2 * hits / both if both else 0.0)
+        )
+    for name, values in zip(("precision", "recall", "f1"), zip(*each, strict=True), strict=True):
+        yield name, sum(values) / len(values)
 
 
 def auroc(scores: NDArray[Any], labels: NDArray[Any]) -> float | None:
@@ -145,7 +160,7 @@ def false_positive_cost(tensors: Tensors) -> float | None:
         return None
     clean = tensors.get("clean")
     if clean is None:
-        clean = tensors["scores"][tensors["labels"] == 0, 1]
+        clean = tensors["scores"][tensors["labels"] == 0, 1:].sum(axis=1)
     return sum(value >= tensors["threshold"][0] for value in clean) / len(clean)
 
 
