@@ -100,7 +100,7 @@ def _print_strategies(strategies: list[Strategy], metric: str, console: Console)
             str(strategy.genomes),
             f"{strategy.steps:,.0f}",
             ratio(strategy.step_ratio),
-            figure(strategy.best),
+            figure(strategy.best, metric),
             str(strategy.front_size),
         )
     console.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -82,13 +83,17 @@ class Evolution(Section):
         return self.births(self.generations - 1)
 
 
+LARGEST_WEIGHT = 1e6
+
+
 class Objective(Section):
     """What is optimised; `direction` defaults to the metric's natural one. `weight`: what it counts
-    in the report's weighted sum, which decides nothing."""
+    in the report's weighted sum, which decides nothing; there is one as soon as any objective has
+    a weight, and in it those without count 1."""
 
     metric: MetricName
     direction: Direction | None = None
-    weight: Annotated[float, Field(ge=0.0, le=1e6)] | None = None
+    weight: Annotated[float, Field(ge=0.0, le=LARGEST_WEIGHT)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -108,3 +113,10 @@ class Objective(Section):
                 f"{self.metric} is a function of yours: say `direction: maximize` or `minimize`"
             )
         return self
+
+
+def full_weights(given: Mapping[str, float | None]) -> dict[str, float] | None:
+    """The weight of each objective, by metric: 1 where none is given; None if none is at all."""
+    if all(weight is None for weight in given.values()):
+        return None
+    return {metric: 1.0 if weight is None else weight for metric, weight in given.items()}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from coralx.config.data import Attacks, Data, key_of
-from coralx.config.evolution import Evolution, Objective
+from coralx.config.evolution import Evolution, Objective, full_weights
 from coralx.config.metrics import (
     CAUSAL,
     CLASSIFICATION,
@@ -131,6 +131,8 @@ class Config(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"{twice[0]!r} is listed twice")
+        if all(objective.weight == 0 for objective in objectives):
+            raise ValueError("every `weight` is 0: give one more than 0, or leave them all out")
         if "model" in info.data:  # else it was refused, and its task is not known
             offered_metrics(info.data["model"].task, names)
         return objectives
@@ -204,6 +206,11 @@ class Config(Section):
             ),
         ]
         return tuple(dict.fromkeys(names))
+
+    @property
+    def weights(self) -> dict[str, float] | None:
+        """What each objective counts in the report's weighted sum; None if there is to be none."""
+        return full_weights({objective.metric: objective.weight for objective in self.objectives})
 
     def direction_of(self, metric: str) -> Direction:
         """Which side of a metric is better: as an objective says, else its natural one."""

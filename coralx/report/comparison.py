@@ -74,36 +74,41 @@ def _is_better(compared: Comparison, *, maximised: bool) -> bool | None:
 
 
 def comparison_lines(report: Mapping[str, Any]) -> list[str]:
-    """For a terminal: whom the test split cannot tell apart, and who beats the baselines."""
+    """For a terminal: whom the test split cannot tell apart, and who beats the baselines; one line
+    for all objectives of which the same can be said."""
     if report["front_pairs"] is None:
         is_due = report["completed"] and report["front"]
         why = "The front's members were not compared: no scores of single test rows were kept."
         return [why] if is_due else []
-    lines = []
+    said: dict[str, list[str]] = {}
     for objective in report["objectives"]:
         metric = objective["metric"]
         pairs = [p for p in report["front_pairs"] if p["metric"] == metric]
         if pairs:
-            lines.append(_apart(metric, pairs))
+            said.setdefault(_apart(pairs), []).append(metric)
         against = [a for a in report["front_against_baselines"] if a["metric"] == metric]
         if against:
-            lines.append(_beaten(metric, against))
-    return lines
+            said.setdefault(_beaten(against), []).append(metric)
+    return [f"On {_listed(metrics)}{sentence}" for sentence, metrics in said.items()]
 
 
-def _apart(metric: str, pairs: Sequence[Mapping[str, Any]]) -> str:
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _apart(pairs: Sequence[Mapping[str, Any]]) -> str:
     alike = [pair for pair in pairs if pair["indistinguishable"]]
     if not alike:
-        return f"On {metric} the test split tells all members of the front apart."
+        return " the test split tells all members of the front apart."
     if len(alike) == len(pairs) > 1:
-        return f"On {metric} the test split cannot tell any two members of the front apart."
+        return " the test split cannot tell any two members of the front apart."
     named = "; ".join(f"{pair['first']} and {pair['second']}" for pair in alike[:LISTED])
     rest = len(alike) - LISTED
     more = f"; and {rest} more of {len(pairs)} pairs" if rest > 0 else ""
-    return f"On {metric} the test split cannot tell apart: {named}{more}."
+    return f" the test split cannot tell apart: {named}{more}."
 
 
-def _beaten(metric: str, against: Sequence[Mapping[str, Any]]) -> str:
+def _beaten(against: Sequence[Mapping[str, Any]]) -> str:
     said = []
     for baseline, title in (("untuned", "the untuned base"), ("default_recipe", "the default")):
         rows = [row for row in against if row["baseline"] == baseline]
@@ -112,4 +117,4 @@ def _beaten(metric: str, against: Sequence[Mapping[str, Any]]) -> str:
             all_of_them = "all" if len(rows) > 1 else better[0] if better else ""
             names = all_of_them if len(better) == len(rows) else ", ".join(better) or "none"
             said.append(f"than {title}: {names}")
-    return f"On {metric}, better beyond doubt (95 %) {'; '.join(said)}."
+    return f", better beyond doubt (95 %) {'; '.join(said)}."

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+BYTES = ("memory", "adapter_bytes")
+COUNTS = ("trainable_parameters",)
+"""Metrics that are counts, of bytes or of anything."""
+
 
 def duration(seconds: float | None) -> str:
     """Seconds in the unit that reads best."""
@@ -16,11 +20,24 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-def figure(value: float | None) -> str:
-    """A metric: whole numbers with separators, others to four places."""
+def figure(value: float | None, metric: str = "") -> str:
+    """A metric: bytes in the unit that reads best, milliseconds to two places, counts whole; of
+    others whole numbers with separators, the rest to four places."""
     if value is None:
         return "-"
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 10 else f"{value:.4f}"
+    if metric in BYTES:
+        size, unit = _unit(value)
+        return f"{value / size:,.2f} {unit}"
+    if metric == "latency_ms":
+        return f"{value:,.2f}"
+    is_whole = float(value).is_integer() and (abs(value) >= 10 or metric in COUNTS)
+    return f"{value:,.0f}" if is_whole else f"{value:.4f}"
+
+
+def _unit(value: float) -> tuple[int, str]:
+    """The unit of bytes in which a size reads best, and its name."""
+    power = sum(abs(value) >= 1 << bits for bits in (20, 30))
+    return 1 << 10 * (power + 1), ("KiB", "MiB", "GiB")[power]
 
 
 def modules(value: str | Sequence[str]) -> str:
@@ -33,11 +50,17 @@ def ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}x"
 
 
-def with_interval(measured: Mapping[str, float | None] | None) -> str:
-    """A measured figure, its interval behind it in rich's markup."""
+def with_interval(
+    measured: Mapping[str, float | None] | None, metric: str = "", *, below: bool = False
+) -> str:
+    """A measured figure, its interval behind or `below` it, in rich's markup."""
     if not measured:
         return "-"
     value, low, high = measured["value"], measured["low"], measured["high"]
-    if low is None or high is None or low == high:
-        return figure(value)
-    return f"{figure(value)} [dim]{low:.3f}-{high:.3f}[/]"
+    if value is None or low is None or high is None or low == high:
+        return figure(value, metric)
+    size = _unit(value)[0] if metric in BYTES else 1
+    places = 2 if metric in BYTES or metric == "latency_ms" else 3
+    interval = f"{low / size:.{places}f}-{high / size:.{places}f}"
+    between = "\n" if below else " "
+    return f"{figure(value, metric)}{between}[dim]{interval}[/]"

@@ -135,7 +135,7 @@ class PlainLines(Silent):
                 outcome = (
                     f"{result.divergence.reason}, at step {result.divergence.step},"
                     if result.divergence
-                    else f"{self._metric} {figure(result.metrics.get(self._metric))}"
+                    else f"{self._metric} {figure(result.metrics.get(self._metric), self._metric)}"
                 )
                 self._say(
                     f"{result.genome} {result.stage}: {outcome} after {result.last_step} steps "
@@ -159,7 +159,7 @@ class PlainLines(Silent):
                 self._say(f"{title}, {result.stage}: {result.last_step} steps")
             case FrontMeasured(measurement=measurement):
                 test = measurement.test.get(self._metric)
-                shown = figure(test.value if test else None)
+                shown = figure(test.value if test else None, self._metric)
                 self._say(f"test split: {title_of(measurement.genome)} {self._metric} {shown}")
             case _:
                 pass
@@ -232,7 +232,7 @@ class LiveTable(Silent):
         best = standings.best()
         metric = standings.config.objectives[0].metric
         if best is not None:
-            head += f" · best {metric} {figure(best[1])} ({best[0]})"
+            head += f" · best {metric} {figure(best[1], metric)} ({best[0]})"
         parts: list[RenderableType] = [Text(head, style="bold")]
         if self._note:
             parts.append(Text(self._note, style="dim"))
@@ -252,7 +252,7 @@ class LiveTable(Silent):
                 f"{genes.rank}/{genes.alpha:g}",
                 f"{genes.learning_rate:.1e}",
                 escape(modules(genes.target_modules)),
-                figure(self._standings.latest(genome.id)),
+                figure(self._standings.latest(genome.id), metric),
                 Text(state, style=_style(state)),
             )
         return table

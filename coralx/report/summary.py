@@ -18,6 +18,7 @@ from coralx.report.feasibility import feasibility_warnings
 from coralx.report.lineage import lineage_of, schedule_of
 from coralx.report.origins import blends_of, growth_of
 from coralx.report.verification import verification_of
+from coralx.report.weighted import weighted
 from coralx.results import Interval
 from coralx.run.convergence import has_stalled, indicators
 from coralx.run.finale import default_finisher, front_of, non_dominated
@@ -46,6 +47,9 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
     use = machine_use(entries)
     last = timetable.last
     members = _front(config, history, last)
+    front = [_member(history, genome, stages, layout) for genome in members]
+    objectives = [{"metric": o.metric, "direction": o.direction} for o in config.objectives]
+    weights = config.weights
     return {
         "run": started.run,
         "mode": started.mode,
@@ -63,13 +67,11 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "population_size": config.evolution.population_size,
         "rows": dict(started.facts.rows),
         "wall_seconds": use.wall_seconds,
-        "objectives": [
-            {"metric": objective.metric, "direction": objective.direction}
-            for objective in config.objectives
-        ],
+        "objectives": objectives,
         "constraints": list(config.constraints),
         "baselines": _baselines(config, history, stages[-1].name),
-        "front": [_member(history, genome, stages, layout) for genome in members],
+        "front": front,
+        "weighted": None if weights is None else weighted(front, objectives, weights),
         "front_pairs": front_pairs(history, members),
         "front_against_baselines": against_baselines(config, history, members, last),
         "verification": verification_of(config, history, members, last, layout),
@@ -265,13 +267,19 @@ def _cell(value: Any) -> Any:
 
 
 def pareto_csv(report: dict[str, Any]) -> str:
-    """The front as a table: genome, genes, then each objective on validation and test."""
+    """The front as a table: genome, genes, each objective on validation and test, steps; and the
+    weighted sum where the config has weights."""
     metrics = [objective["metric"] for objective in report["objectives"]]
     genes = list(report["front"][0]["genes"]) if report["front"] else []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [f"{split}_{metric}" for metric in metrics for split in ("validation", "test")]
-    writer.writerow(["genome", "generation", *genes, *columns, "own_steps", "lineage_steps"])
+    columns += ["own_steps", "lineage_steps"]
+    found = report.get("weighted")
+    scores = {row["genome"]: row["score"] for row in found["scores"]} if found else {}
+    if found:
+        columns.append("weighted_sum")
+    writer.writerow(["genome", "generation", *genes, *columns])
     for member in report["front"]:
         values = []
         for metric in metrics:
@@ -281,7 +289,9 @@ def pareto_csv(report: dict[str, Any]) -> str:
             " ".join(value) if isinstance(value, list) else value
             for value in member["genes"].values()
         ]
-        steps = (member["own_steps"], member["lineage_steps"])
-        row = [member["genome"], member["generation"], *listed, *values, *steps]
+        values += [member["own_steps"], member["lineage_steps"]]
+        if found:
+            values.append(scores[member["genome"]])
+        row = [member["genome"], member["generation"], *listed, *values]
         writer.writerow([_cell(value) for value in row])
     return text.getvalue()

@@ -12,23 +12,20 @@ from rich.table import Table
 from rich.text import Text
 
 from coralx.report.comparison import comparison_lines
-from coralx.report.figures import duration, figure, modules, ratio, with_interval
+from coralx.report.figures import duration, ratio
+from coralx.report.front import front_parts
 from coralx.report.lineage import ancestry
 from coralx.report.origins import origin_lines
 from coralx.report.verification import verification_parts
-
-WIDE = 110
-"""Columns from which on the front is a table; below it is printed member by member."""
-
-FRONT_TITLE = "Pareto front, measured on the test split (95 % interval)"
+from coralx.report.weighted import weighted_lines
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
     """Print everything that a user needs to choose an adapter."""
-    console.print(Group(*_parts(report, wide=console.width >= WIDE)))
+    console.print(Group(*_parts(report)))
 
 
-def _parts(report: Mapping[str, Any], *, wide: bool) -> list[RenderableType]:
+def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
     state = "" if report["completed"] else " (not completed)"
     if report["ended_by"]:
         state = f" (ended by {escape(report['ended_by'])})"
@@ -43,8 +40,8 @@ def _parts(report: Mapping[str, Any], *, wide: bool) -> list[RenderableType]:
         parts.append(Text("Simulated: nothing was trained, no figure here is evidence."))
     if report["constraints"]:
         parts.append(Text(f"Constraints: {', '.join(report['constraints'])}"))
-    parts += [Text(""), _front_table(report) if wide else _front_blocks(report)]
-    parts += [Text(line) for line in comparison_lines(report)]
+    parts += [Text(""), *front_parts(report)]
+    parts += [Text(line) for line in (*weighted_lines(report), *comparison_lines(report))]
     if (tree := ancestry(report)) is not None:
         parts += [Text(""), tree]
     parts += verification_parts(report)
@@ -74,69 +71,6 @@ def _parts(report: Mapping[str, Any], *, wide: bool) -> list[RenderableType]:
     return parts
 
 
-def _columns(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Each objective's metric, and the same with an arrow that points to the better side."""
-    arrows = {"maximize": "↑", "minimize": "↓"}
-    return [(o["metric"], f"{o['metric']} {arrows[o['direction']]}") for o in report["objectives"]]
-
-
-def _steps(member: Mapping[str, Any]) -> str:
-    inherited = member["lineage_steps"] - member["own_steps"]
-    return str(member["own_steps"]) + (f" +{inherited}" if inherited else "")
-
-
-def _baseline_cells(figures: Mapping[str, float | None] | None, metrics: list[str]) -> list[str]:
-    if figures is None:
-        return ["not finished", *([""] * (len(metrics) - 1))]
-    return [figure(figures.get(metric)) for metric in metrics]
-
-
-def _front_table(report: Mapping[str, Any]) -> Table:
-    table = Table(title=FRONT_TITLE, title_justify="left")
-    for name in ("genome", "rank/alpha", "lr", "modules"):
-        table.add_column(name, no_wrap=name != "modules")
-    columns = _columns(report)
-    metrics = [metric for metric, _ in columns]
-    for _, title in columns:
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("steps +inherited", justify="right", no_wrap=True)
-    for name, figures in report["baselines"].items():
-        table.add_row(name, "", "", "", *_baseline_cells(figures, metrics), "", style="dim")
-    table.add_section()
-    for member in report["front"]:
-        genes = member["genes"]
-        table.add_row(
-            escape(member["genome"]),
-            f"{genes['rank']}/{genes['alpha']:g}",
-            f"{genes['learning_rate']:.2e}",
-            escape(modules(genes["target_modules"])),
-            *(with_interval((member["test"] or {}).get(metric)) for metric in metrics),
-            _steps(member),
-        )
-    return table
-
-
-def _front_blocks(report: Mapping[str, Any]) -> Text:
-    """The front for a narrow terminal: a few short lines a member."""
-    columns = _columns(report)
-    lines = [f"[italic]{FRONT_TITLE}[/]"]
-    for name, figures in report["baselines"].items():
-        cells = _baseline_cells(figures, [metric for metric, _ in columns])
-        lines.append(f"[dim]{name}: {', '.join(cell for cell in cells if cell)}[/]")
-    for member in report["front"]:
-        genes = member["genes"]
-        lines += [
-            f"[bold]{escape(member['genome'])}[/]: rank {genes['rank']}, alpha {genes['alpha']:g}, "
-            f"lr {genes['learning_rate']:.2e}, {escape(modules(genes['target_modules']))}",
-            *(
-                f"  {title} {with_interval((member['test'] or {}).get(metric))}"
-                for metric, title in columns
-            ),
-            f"  steps +inherited {_steps(member)}",
-        ]
-    return Text.from_markup("\n".join(lines))
-
-
 def _convergence_lines(report: Mapping[str, Any]) -> list[str]:
     """The front's hypervolume and the population's diversity, generation by generation."""
     rows = report["convergence"]
@@ -152,7 +86,7 @@ def _convergence_lines(report: Mapping[str, Any]) -> list[str]:
 
 def _efficiency_table(efficiency: Mapping[str, Any]) -> Table:
     table = Table(title="Efficiency, stage by stage", title_justify="left")
-    table.add_column("stage")
+    table.add_column("stage", no_wrap=True)
     for name in ("trained", "stopped", "went on", "planned steps", "trained steps", "time", "each"):
         table.add_column(name, justify="right")
     for name, row in efficiency["stage_breakdown"].items():

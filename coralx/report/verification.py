@@ -15,10 +15,13 @@ from coralx.config import Config
 from coralx.config.metrics import described
 from coralx.report.comparison import as_json
 from coralx.report.figures import figure, with_interval
+from coralx.report.front import FirstThatFits
 from coralx.results import Measurement, Metrics
 from coralx.run.beside import heirs
 from coralx.run.history import FRESH, History, origin_of
 from coralx.run.layout import RunLayout
+
+TITLE = "Front verified: inherited against from scratch"
 
 
 def verification_of(
@@ -100,12 +103,12 @@ def verification_parts(report: Mapping[str, Any]) -> list[RenderableType]:
     metrics = [
         objective["metric"]
         for objective in report["objectives"]
-        if described(objective["metric"]).source == "predictions"
+        if described(objective["metric"]).source in ("predictions", "user")
     ]
     parts: list[RenderableType] = [Text("")]
     verified = [member for member in found["members"] if member["state"] == "verified"]
     if verified:
-        parts.append(_table(verified, metrics))
+        parts.append(FirstThatFits((_table(verified, metrics), _blocks(verified, metrics))))
     lines = [_difference(objective, verified) for objective in report["objectives"]]
     parts += [Text(line) for line in lines if line]
     for member in found["members"]:
@@ -121,7 +124,7 @@ def verification_parts(report: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _table(members: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Table:
-    table = Table(title="Front verified: inherited against from scratch", title_justify="left")
+    table = Table(title=TITLE, title_justify="left")
     table.add_column("genome", no_wrap=True)
     table.add_column("weights")
     table.add_column("steps +inherited", justify="right")
@@ -129,18 +132,37 @@ def _table(members: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Tabl
         table.add_column(f"validation {metric}", justify="right")
         table.add_column(f"test {metric}", justify="right")
     for member in members:
-        before = member["lineage_steps"] - member["own_steps"]
-        for weights, steps in (
-            ("inherited", f"{member['own_steps']} +{before}"),
-            ("fresh", str(member["fresh_steps"])),
-        ):
+        for weights in ("inherited", "fresh"):
             cells = []
             for metric in metrics:
-                cells.append(figure(member[weights]["validation"].get(metric)))
-                cells.append(with_interval(member[weights]["test"].get(metric)))
+                cells.append(figure(member[weights]["validation"].get(metric), metric))
+                cells.append(with_interval(member[weights]["test"].get(metric), metric))
             name = escape(member["genome"]) if weights == "inherited" else ""
-            table.add_row(name, weights, steps, *cells)
+            table.add_row(name, weights, _steps(member)[weights], *cells)
     return table
+
+
+def _steps(member: Mapping[str, Any]) -> dict[str, str]:
+    before = member["lineage_steps"] - member["own_steps"]
+    return {"inherited": f"{member['own_steps']} +{before}", "fresh": str(member["fresh_steps"])}
+
+
+def _blocks(members: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Text:
+    """The same for many objectives or a narrow terminal: a few lines a member."""
+    lines = [f"[italic]{TITLE}[/]"]
+    for member in members:
+        steps = _steps(member)
+        told = ", ".join(f"{weights} {count}" for weights, count in steps.items())
+        lines.append(f"[bold]{escape(member['genome'])}[/]: steps {told}")
+        for metric in metrics:
+            for split in ("validation", "test"):
+                values = []
+                for weights in steps:
+                    value = member[weights][split].get(metric)
+                    shown = (figure if split == "validation" else with_interval)(value, metric)
+                    values.append(f"{weights} {shown}")
+                lines.append(f"  {metric}, {split}: {', '.join(values)}")
+    return Text.from_markup("\n".join(lines))
 
 
 def _difference(objective: Mapping[str, Any], members: Sequence[Mapping[str, Any]]) -> str:

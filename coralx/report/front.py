@@ -1,0 +1,155 @@
+"""The front as a person reads it: as wide a table as fits, else member by member."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from coralx.config.metrics import OF_TASK
+from coralx.report.figures import figure, modules, with_interval
+
+TITLE = "Pareto front, measured on the test split (95 % interval)"
+ARROWS = {"maximize": "↑", "minimize": "↓"}
+SQUEEZED = 5
+"""In how many ways a table is set, each narrower than the one before."""
+
+NARROW = 12
+"""Columns of a title that is set on several lines."""
+
+SHORT = 10
+"""Columns of modules that are cut short; `all-linear` is not."""
+
+
+@dataclass(frozen=True)
+class FirstThatFits:
+    """Shows the first of `choices` for which there is room, else the last."""
+
+    choices: tuple[RenderableType, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unlimited = options.update(max_width=1 << 16)
+        for choice in self.choices[:-1]:
+            if Measurement.get(console, unlimited, choice).maximum <= options.max_width:
+                yield choice
+                return
+        yield self.choices[-1]
+
+
+def front_parts(report: Mapping[str, Any]) -> list[RenderableType]:
+    """Baselines and members with all objectives; below them what each task makes of a member."""
+    tables = [_table(report, squeeze) for squeeze in range(SQUEEZED)]
+    shown = FirstThatFits((*tables, _blocks(report)))
+    return [shown, *(Text(line) for line in task_lines(report))]
+
+
+def task_lines(report: Mapping[str, Any]) -> list[str]:
+    """Where a run has several tasks, each member's skill by task, unless the table has it."""
+    objectives = {objective["metric"] for objective in report["objectives"]}
+    lines = []
+    for member in report["front"]:
+        figures = {
+            **member["validation"],
+            **{name: found["value"] for name, found in (member["test"] or {}).items()},
+        }
+        for skill in ("auroc", "eval_loss"):
+            prefix = skill + OF_TASK
+            by_task = {name: v for name, v in figures.items() if name.startswith(prefix)}
+            if by_task and not by_task.keys() <= objectives:
+                told = [f"{n.removeprefix(prefix)} {figure(v)}" for n, v in sorted(by_task.items())]
+                lines.append(f"{skill} by task, {member['genome']}: {', '.join(told)}")
+            if by_task:
+                break
+    return lines
+
+
+def _table(report: Mapping[str, Any], squeeze: int) -> Table:
+    """1: long modules are cut; 2: also intervals stand below figures, and titles on several lines;
+    3: so do all genes, in one column; 4: and the table has no edge."""
+    cut, below, one_column = squeeze >= 1, squeeze >= 2, squeeze >= 3
+    table = Table(title=TITLE, title_justify="left", show_edge=squeeze < 4)
+    genes = ["rank/alpha\nlr, modules"] if one_column else ["rank/alpha", "lr", "modules"]
+    for name in ("genome", *genes):
+        table.add_column(name, no_wrap=True)
+    for objective in report["objectives"]:
+        arrow = ARROWS[objective["direction"]]
+        title = _broken(objective["metric"], arrow) if below else f"{objective['metric']} {arrow}"
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("steps\n+inherited" if below else "steps +inherited", justify="right")
+    metrics = [objective["metric"] for objective in report["objectives"]]
+    for name, figures in report["baselines"].items():
+        table.add_row(name, *[""] * len(genes), *_baseline(figures, metrics), "", style="dim")
+    table.add_section()
+    for member in report["front"]:
+        test = member["test"] or {}
+        own = _genes(member["genes"], cut=cut)
+        table.add_row(
+            escape(member["genome"]),
+            *([f"{own[0]} {own[1]}\n{own[2]}"] if one_column else own),
+            *(with_interval(test.get(metric), metric, below=below) for metric in metrics),
+            _steps(member),
+        )
+    return table
+
+
+def _genes(genes: Mapping[str, Any], *, cut: bool) -> list[str]:
+    adapted = modules(genes["target_modules"])
+    if cut and len(adapted) > SHORT:
+        adapted = adapted[: SHORT - 1] + "…"
+    rank = f"{genes['rank']}/{genes['alpha']:g}"
+    return [rank, f"{genes['learning_rate']:.2e}", escape(adapted)]
+
+
+def _broken(metric: str, arrow: str) -> str:
+    """A title on several lines, none longer than NARROW where its words allow it."""
+    lines = [""]
+    for piece in (*re.findall(r"[^_@:.-]*[_@:.-]|[^_@:.-]+", metric), f" {arrow}"):
+        if lines[-1] and len(lines[-1]) + len(piece) > NARROW:
+            lines.append("")
+        lines[-1] += piece if lines[-1] else piece.strip()
+    return "\n".join(lines)
+
+
+def _steps(member: Mapping[str, Any]) -> str:
+    inherited = member["lineage_steps"] - member["own_steps"]
+    return str(member["own_steps"]) + (f" +{inherited}" if inherited else "")
+
+
+def _baseline(figures: Mapping[str, float | None] | None, metrics: list[str]) -> list[str]:
+    if figures is None:
+        return ["not finished", *([""] * (len(metrics) - 1))]
+    return [figure(figures.get(metric), metric) for metric in metrics]
+
+
+def _blocks(report: Mapping[str, Any]) -> Text:
+    """For a narrow terminal: a few short lines a member."""
+    metrics = [objective["metric"] for objective in report["objectives"]]
+    arrows = [ARROWS[objective["direction"]] for objective in report["objectives"]]
+    lines = [f"[italic]{TITLE}[/]"]
+    for name, figures in report["baselines"].items():
+        told = (
+            ", ".join(f"{metric} {figure(figures.get(metric), metric)}" for metric in metrics)
+            if figures is not None
+            else "not finished"
+        )
+        lines.append(f"[dim]{name}: {told}[/]")
+    for member in report["front"]:
+        genes = member["genes"]
+        test = member["test"] or {}
+        lines += [
+            f"[bold]{escape(member['genome'])}[/]: rank {genes['rank']}, alpha {genes['alpha']:g}, "
+            f"lr {genes['learning_rate']:.2e}, {escape(modules(genes['target_modules']))}",
+            *(
+                f"  {metric} {arrow} {with_interval(test.get(metric), metric)}"
+                for metric, arrow in zip(metrics, arrows, strict=True)
+            ),
+            f"  steps +inherited {_steps(member)}",
+        ]
+    return Text.from_markup("\n".join(lines))
