@@ -14,6 +14,7 @@ pytest.importorskip("datasets")
 from coralx.config import Config, dump_yaml, load_config, parse_config
 from coralx.config.data import Data
 from coralx.config.loading import parse_yaml
+from coralx.config.modes import resolve_mode
 from coralx.data.examples import Example
 from coralx.data.sources import Examples, load_all, load_examples
 from coralx.errors import ConfigError
@@ -106,7 +107,7 @@ def test_halves_are_disjoint_complete_and_repeatable(
 
 
 def test_another_seed_makes_other_halves(texts: str, attacks: str) -> None:
-    data = Data(train=texts, labels=("ok", "bad"), attacks=attacks)
+    data = Data.model_validate({"train": texts, "labels": ("ok", "bad"), "attacks": attacks})
     halves = {tuple(words(load_examples(data, seed).attacks["test"])) for seed in range(5)}
     assert len(halves) > 1
 
@@ -167,11 +168,11 @@ def test_rows_without_a_text_are_left_out_and_counted(texts: str, tmp_path: Path
 def test_prompts_for_a_chat_model_are_read_whatever_label_they_have(tmp_path: Path) -> None:
     pairs = [{"prompt": f"say {n}", "completion": f"{n}"} for n in range(20)]
     prompts = [{"text": f"harm {n}", "label": "no"} for n in range(4)]
-    data = Data(
-        train=lines(tmp_path / "pairs.jsonl", pairs),
-        attacks=lines(tmp_path / "harm.jsonl", prompts),
-    )
-    found = load_examples(data, 1, "sft")
+    data = {
+        "train": lines(tmp_path / "pairs.jsonl", pairs),
+        "attacks": lines(tmp_path / "harm.jsonl", prompts),
+    }
+    found = load_examples(Data.model_validate(data), 1, "sft")
     assert sum(map(len, found.attacks.values())) == 4
 
 
@@ -395,7 +396,7 @@ def test_labels_of_a_task_stay_the_text_that_was_written(tmp_path: Path) -> None
 
 
 def test_without_a_header_each_task_may_name_its_own_columns() -> None:
-    tasks = {"a": {"text": 0, "label": 1}, "b": {"text": 2, "label": 0}}
+    tasks: dict[str, Any] = {"a": {"text": 0, "label": 1}, "b": {"text": 2, "label": 0}}
     data = Data.model_validate({"header": False, "tasks": tasks})
     assert [source.text for source in data.sources.values()] == [0, 2]
     tasks["b"] = {"text": "named", "label": "too"}
@@ -448,6 +449,34 @@ def test_a_misspelt_key_is_named_with_its_whole_path(
 def test_a_task_that_cannot_be_is_refused_at_its_place(data: dict[str, Any], path: str) -> None:
     problems = problems_of(data)
     assert [problem.partition(": ")[0] for problem in problems] == [path], problems
+
+
+def test_files_of_tasks_are_looked_for_beside_the_config_and_named_where_they_are_missing(
+    texts: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        """
+        model: {base: x/y}
+        data:
+          train: texts.jsonl
+          tasks:
+            a: {attacks: texts.jsonl, clean_holdout: texts.jsonl}
+            b: {attacks: {file: none.csv}, clean_holdout: nowhere.csv, test: no.csv}
+        """
+    )
+    config = load_config(path)
+    assert config.data.tasks is not None
+    assert config.data.tasks["a"].files == {
+        "train": texts, "attacks.file": texts, "clean_holdout.file": texts,
+    }  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        resolve_mode(config, None, None)
+    assert caught.value.problems == (
+        "data.tasks.b.test: no such file: no.csv",
+        "data.tasks.b.attacks.file: no such file: none.csv",
+        "data.tasks.b.clean_holdout.file: no such file: nowhere.csv",
+    )
 
 
 @pytest.mark.parametrize("name", ["a/b", "", "a b", "-a", "a@b", "a" * 101])

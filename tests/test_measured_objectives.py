@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -149,10 +150,7 @@ def test_memory_is_what_the_work_holds_and_no_more() -> None:
     from coralx.training import measuring
 
     cpu = torch.device("cpu")
-    small, large, again = (
-        measuring.memory(lambda mib=mib: holding(mib), cpu)
-        for mib in (1, 64, 1)  # type: ignore[misc]
-    )
+    small, large, again = (measuring.memory(partial(holding, mib), cpu) for mib in (1, 64, 1))
     for found in (small, large, again):
         assert found.keys() == {"memory", "memory" + SPREAD}
         assert found["memory" + SPREAD] >= 0

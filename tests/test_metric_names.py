@@ -112,7 +112,7 @@ def test_of_several_tasks_one_with_the_data_is_enough_but_not_for_anothers_figur
     assert make_config(data=data, objectives=objective("safety@a"))
     problem = refusal(data=data, objectives=objective("safety@b"))
     assert "the metric 'safety@b' needs `data.tasks.b.attacks`: " in problem
-    none = {"tasks": {"a": {}, "b": {}}}
+    none: dict[str, Any] = {"tasks": {"a": {}, "b": {}}}
     assert "needs `data.attacks`: " in refusal(data=none, objectives=objective("safety"))
 
 
@@ -128,14 +128,14 @@ def test_a_metric_of_one_task_is_named_behind_an_at() -> None:
 
 @pytest.mark.parametrize("where", ["objectives", "constraints", "stage"])
 def test_a_metric_of_a_task_that_is_not_there_names_those_that_are(where: str) -> None:
-    sections: dict[str, Any] = {
+    ways: dict[str, dict[str, Any]] = {
         "objectives": {"objectives": objective("auroc@c")},
         "constraints": {"constraints": ["auroc@c >= 0.5"]},
         "stage": {"hyperband_config": stage(stop_when=["auroc@c < 0.5"])},
-    }[where]
-    problem = refusal(data=TASKS, **sections)
+    }
+    problem = refusal(data=TASKS, **ways[where])
     assert problem == ("(top level): 'auroc@c' is of no task in `data.tasks`; there are a, b-2.x")
-    problem = refusal(**sections)
+    problem = refusal(**ways[where])
     assert problem == "(top level): 'auroc@c' is of no task in `data.tasks`: it is empty"
 
 

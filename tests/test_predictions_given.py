@@ -19,7 +19,7 @@ import torch
 from conftest import Language
 
 from coralx.config import load_config
-from coralx.config.loading import write_values
+from coralx.config.text import write_values
 from coralx.data.sources import load_all
 from coralx.objectives.own import Predictions
 from coralx.objectives.predictions import Figures
