@@ -78,6 +78,7 @@ def test_a_metric_is_a_number_or_undefined(folder: Path, body: str, expected: fl
         ("return 1 / 0", "ZeroDivisionError: division by zero ("),
         ("return p.nothing", "AttributeError: "),
         ("return f(p)", "RecursionError: "),
+        ("raise SystemExit(3)", "SystemExit: 3 ("),
     ],
 )
 def test_a_metric_that_fails_is_told_with_its_line(folder: Path, body: str, says: str) -> None:
@@ -85,7 +86,7 @@ def test_a_metric_that_fails_is_told_with_its_line(folder: Path, body: str, says
     with pytest.raises(ConfigError) as caught:
         functions.metric(config, "mine:f")(NOTHING)
     assert says in told(caught)
-    if "Error" in says:
+    if ": returned" not in says:
         assert "mine.py, line 2)" in told(caught)
 
 
@@ -96,6 +97,7 @@ def test_a_metric_that_fails_is_told_with_its_line(folder: Path, body: str, says
         ("f = 1", "mine:f", "has no function 'f'"),
         ("def f(:", "mine:f", "SyntaxError"),
         ("raise ValueError('not today')", "mine:f", "ValueError: not today ("),
+        ("import sys\nsys.exit(2)", "mine:f", "SystemExit: 2 ("),
         ("import nowhere_to_be_found", "mine:f", "No module named 'nowhere_to_be_found'"),
         ("", "yours:f", "no module 'yours'"),
         ("", "pack.yours:f", "no module 'pack.yours'"),

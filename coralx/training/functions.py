@@ -71,7 +71,7 @@ def _module(name: str, module_name: str, folder: Path) -> ModuleType:
         if error.name != module_name.split(".", maxsplit=1)[0]:
             raise _refused(name, _told(error)) from None
         raise _refused(name, f"there is no {path}, and no module {module_name!r}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _refused(name, _told(error)) from None
 
 
@@ -130,7 +130,7 @@ def _sources(function: Callable[..., Any], module: ModuleType) -> list[str]:
 def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _refused(name, _told(error)) from None
 
 
@@ -138,7 +138,7 @@ def _kind(value: Any) -> str:
     return f"{type(value).__name__} ({str(value)[:60]})"
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """What went wrong in the user's code, and in which line of it."""
     frames = traceback.extract_tb(error.__traceback__)
     others = (__file__, "<frozen importlib")
