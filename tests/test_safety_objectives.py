@@ -319,7 +319,7 @@ def test_means_are_taken_draw_by_draw() -> None:
 
 
 @given(everything)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_figures_lie_within_their_range(rows: RowScores) -> None:
     found = task_figures(rows)
     brier_score, loss = found.pop("brier"), found.pop("eval_loss")
@@ -332,7 +332,7 @@ def test_figures_lie_within_their_range(rows: RowScores) -> None:
 
 
 @given(everything, st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_the_order_of_rows_changes_nothing(rows: RowScores, seed: int) -> None:
     found, again = task_figures(rows), task_figures(reordered(rows, seed))
     assert found.keys() == again.keys()
@@ -356,7 +356,7 @@ def test_every_row_twice_changes_nothing(rows: RowScores) -> None:
 
 
 @given(everything, st.floats(0, 1), st.floats(0, 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_higher_threshold_never_costs_more(rows: RowScores, one: float, other: float) -> None:
     costs = [
         task_figures(replace(rows, threshold=height))["false_positive_cost"]
@@ -420,7 +420,7 @@ def slowly(rows: RowScores, task: str, seed: int, resamples: int) -> dict[str, n
     ids=["one", "no tables", "three classes", "three tasks", "two tasks"],
 )
 def test_intervals_are_those_of_rows_drawn_one_by_one(said: dict[str, RowScores]) -> None:
-    seed, resamples = 11, 60
+    seed, resamples = 11, 20
     slow = macro({task: slowly(rows, task, seed, resamples) for task, rows in said.items()})
     drawn = drawn_figures({"it": said}, seed, resamples)["it"]
     found = intervals(said, seed, resamples)
