@@ -124,10 +124,16 @@ class Source(Table):
     def _file(cls, holdout: Any) -> Any:
         return {"file": holdout} if isinstance(holdout, str) else holdout
 
+    @property
+    def is_read(self) -> bool:
+        """Whether rows are read from it, or only by others that it shares its keys with."""
+        return True
+
     @model_validator(mode="after")
     def _columns_are_reachable(self) -> Source:
         pairs = ((self.text, self.label), (self.prompt_column, self.completion_column))
-        if not self.header and not any(isinstance(a, int) and isinstance(b, int) for a, b in pairs):
+        numbered = any(isinstance(a, int) and isinstance(b, int) for a, b in pairs)
+        if self.is_read and not self.header and not numbered:
             raise ValueError(
                 "without a header, `text` and `label` (sft: `prompt_column` and "
                 "`completion_column`) are column numbers, from 0"
@@ -189,6 +195,10 @@ class Data(Source):
                 for name, task in data["tasks"].items()
             },
         }
+
+    @property
+    def is_read(self) -> bool:
+        return self.tasks is None
 
     @property
     def sources(self) -> Mapping[str, Source]:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from coralx.config.metrics import Direction, check_metric, described
 from coralx.config.section import Count, Exact, MetricName, Section
 from coralx.config.space import SeedGenome
+from coralx.printable import shown
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -98,6 +99,9 @@ class Objective(Section):
     @model_validator(mode="before")
     @classmethod
     def _natural_direction(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("constraint") is not None:
+            found = shown(data["constraint"])  # one that can be read is in `constraints` by now
+            raise ValueError(f"`constraint` reads `op number`, such as '>= 0.8', found {found}")
         if not isinstance(data, dict) or data.get("direction") is not None:
             return data
         try:

@@ -143,7 +143,8 @@ def check_metric(name: object) -> object:
     found = described(name)
     if found.refused:
         raise ValueError(f"{metric} cannot be computed: {found.refused}")
-    if OF_TASK in name and (not task or found.source not in ("predictions", "user")):
+    for_all = metric == "task_skill" or found.source not in ("predictions", "user")
+    if OF_TASK in name and (not task or for_all):
         what = "names no task behind @" if not task else "is one figure for all tasks"
         raise ValueError(f"{name!r}: {what}; `auroc@NAME` is the AUROC of one of data.tasks")
     return name

@@ -106,11 +106,14 @@ def problems_of(error: ValidationError, root: type[BaseModel]) -> list[str]:
     left_out = len(details) - LISTED
     details = details[:LISTED]
     locations = [item["loc"] for item in details]
+    told = [(item["loc"], item["input"]) for item in details]
 
     def is_echo(item: ErrorDetails) -> bool:
-        """A list found too short only because its items were refused, or a default that could not
-        be made because something else was."""
+        """A list found too short only because its items were refused, a default that could not be
+        made because something else was, or what a task has from `data` itself."""
         place = item["loc"]
+        if place[:2] == ("data", "tasks") and (("data", *place[3:]), item["input"]) in told:
+            return True
         if item["type"] == "default_factory_not_called":
             return True
         return item["type"] == "too_short" and any(

@@ -91,13 +91,17 @@ class Config(Section):
             return data
         kept, found = [], list[str]()
         for objective in objectives:
-            if isinstance(objective, dict) and isinstance(objective.get("constraint"), str):
-                found.append(f"{objective.get('metric')} {objective['constraint']}")
+            bound = objective.get("constraint") if isinstance(objective, dict) else None
+            if isinstance(bound, str) and _is_constraint(f"eval_loss {bound}"):
+                whole = f"{objective.get('metric')} {bound}"
+                if _is_constraint(whole):  # else what is wrong with the metric is told there
+                    found.append(whole)
                 objective = {k: v for k, v in objective.items() if k != "constraint"}
             kept.append(objective)
-        if not found or not isinstance(data.get("constraints", []), list):
-            return data
-        return {**data, "objectives": kept, "constraints": [*data.get("constraints", []), *found]}
+        listed = data.get("constraints", [])
+        if found and isinstance(listed, list):
+            listed = [*listed, *found]
+        return {**data, "objectives": kept, "constraints": listed}
 
     @field_validator("data", mode="after")
     @classmethod
@@ -170,10 +174,8 @@ class Config(Section):
         for name in self.named_metrics:
             metric, task = of_task(name)
             if task and task not in (self.data.tasks or {}):
-                known = (
-                    f"; there are {', '.join(sources)}" if self.data.tasks else ", of which none is"
-                )
-                raise ValueError(f"{name!r} is of no task in `data.tasks`; there: {known}")
+                known = f"; there are {', '.join(sources)}" if self.data.tasks else ": it is empty"
+                raise ValueError(f"{name!r} is of no task in `data.tasks`{known}")
             needs = described(metric).needs
             judged = [sources[task]] if task else sources.values()
             if needs and all(getattr(source, needs) is None for source in judged):
@@ -251,6 +253,14 @@ class Config(Section):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+
+def _is_constraint(text: str) -> bool:
+    try:
+        parse_constraint(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _metrics_of(stage: TrainingStage) -> list[str]:

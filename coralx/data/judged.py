@@ -34,7 +34,7 @@ def attacks_of(
         return {}
     if attacks.file is not None:
         rows = _attacks_in(attacks, attacks.file, source, task, classes, warnings)
-        return _halves(rows, key_of(task, "attacks.file"), attacks.file, seed, "attacks")
+        return _halves(rows, attacks, key_of(task, "attacks"), seed, "attacks")
     found: Halves = {}
     for split in ("validation", "test"):
         positive = [example for example in splits[split] if example.label > 0]
@@ -57,7 +57,7 @@ def clean_of(source: Source, task: str, seed: int, warnings: list[str]) -> Halve
     key = key_of(task, "clean_holdout")
     rows = _texts(holdout, holdout.file, f"{key}.file", f"{key}.text", warnings)
     examples = [Example(text) for text, _ in rows]
-    return _halves(examples[: holdout.limit], f"{key}.file", holdout.file, seed, "clean-holdout")
+    return _halves(examples, holdout, key, seed, "clean-holdout")
 
 
 def _attacks_in(
@@ -86,7 +86,7 @@ def _attacks_in(
     if len(kept) < len(rows):
         gone = len(rows) - len(kept)
         warnings.append(f"{key}.file: {file}: {gone} rows of the first class were left out")
-    return [Example(text, 1) for text in kept[: attacks.limit]]
+    return [Example(text, 1) for text in kept]
 
 
 def _texts(
@@ -119,13 +119,15 @@ def _texts(
     return kept
 
 
-def _halves(rows: Sequence[Example], key: str, file: str, seed: int, purpose: str) -> Halves:
+def _halves(
+    found: Sequence[Example], table: Attacks | CleanHoldout, key: str, seed: int, purpose: str
+) -> Halves:
+    rows = found[: table.limit]
     if len(rows) < 2:
-        raise problem(
-            f"{key}: {file}",
-            f"holds {len(rows)} row; at least two are needed, one for the search and one for the "
-            "test",
-        )
+        needed = "at least two are needed, one for the search and one for the test"
+        if len(found) > 1:
+            raise problem(f"{key}.limit", f"{table.limit}, but {needed}")
+        raise problem(f"{key}.file: {table.file}", f"holds {len(rows)} row; {needed}")
     order = generator(seed, purpose).permutation(len(rows))
     middle = (len(rows) + 1) // 2
     return {

@@ -86,13 +86,13 @@ def _homoglyphs(text: str, rng: np.random.Generator) -> str:
 def _spaced(text: str, rng: np.random.Generator) -> str:
     """Of the words chosen, the long ones are torn apart and the others joined to the next."""
     words = text.split(" ")
-    chosen = _chosen(len(words), rng)
+    able = [n for n, word in enumerate(words) if len(word) >= 4 or n + 1 < len(words)]
+    chosen = {able[number] for number in _chosen(len(able), rng)}
     pieces = []
     for number, word in enumerate(words):
         torn = number in chosen and len(word) >= 4
         if torn:
             at = int(rng.integers(1, len(word)))
             word = f"{word[:at]} {word[at:]}"
-        joined = number in chosen and not torn and number + 1 < len(words)
-        pieces.append(word if joined else word + " ")
+        pieces.append(word if number in chosen and not torn else word + " ")
     return "".join(pieces).removesuffix(" ")

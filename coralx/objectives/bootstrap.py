@@ -11,15 +11,15 @@ from coralx.results import Interval
 def intervals(said: Said, seed: int, resamples: int = RESAMPLES) -> dict[str, Interval]:
     """All figures of a run with 95 % percentile intervals; rows are drawn with replacement, a
     language model's as whole examples."""
-    values = figures(said)
+    values = {
+        name: value
+        for name, value in figures(said).items()
+        if not name.startswith(tuple(SETTLED.values()))
+    }
     if not all(rows.is_finite for rows in said.values()):
         return {name: Interval(None, None, None) for name in values}
     drawn = drawn_figures({"it": said}, seed, resamples)["it"]
-    return {
-        name: _interval(value, drawn[name])
-        for name, value in values.items()
-        if not name.startswith(tuple(SETTLED.values()))
-    }
+    return {name: _interval(value, drawn[name]) for name, value in values.items()}
 
 
 def _interval(value: float | None, drawn: Drawn) -> Interval:

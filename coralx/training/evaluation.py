@@ -57,7 +57,7 @@ class Evaluation:
         named = sorted({of_task(name)[0] for name in config.named_metrics})
         self._measured = [name for name in named if described(name).source == "measurement"]
         self._own = {n: functions.metric(config, n) for n in named if is_function(n)}
-        self._own_figures("validation", {part.name: _unknowing(part) for part in self._parts}, None)
+        self._own_figures("validation", {part.name: _unknowing(part) for part in self._parts})
 
     def validated(self, limit: int | None, beat: Beat, keep: str | None = None) -> Figures | None:
         """The figures of the first `limit` validation rows, which are in a stratified order, and of
@@ -68,7 +68,7 @@ class Evaluation:
             write_scores(Path(keep), said)
         if not all(rows.is_finite for rows in said.values()):
             return None
-        own = self._own_figures("validation", said, limit)
+        own = self._own_figures("validation", said)
         return {**figures(said), **own, **self._measurements(beat)}
 
     def loss(self, limit: int | None, beat: Beat) -> float | None:
@@ -86,14 +86,14 @@ class Evaluation:
         validation = job.validation
         if validation is None or any(key not in validation for key in self._settled_keys):
             by = self._said("validation", None, beat)
-            found = {**figures(by), **self._own_figures("validation", by, None), **costs}
+            found = {**figures(by), **self._own_figures("validation", by), **costs}
             validation = {**found, **(validation or self._measurements(beat))}
         said = {
             name: _settled_as(rows, name, validation)
             for name, rows in self._said("test", None, beat, job.scores).items()
         }
         kept = write_scores(Path(job.scores), said) if job.scores is not None else None
-        own = self._own_figures("test", said, None)
+        own = self._own_figures("test", said)
         exact = {name: Interval(value, value, value) for name, value in costs.items()}
         measured = {
             **intervals(said, self._seed),
@@ -153,11 +153,11 @@ class Evaluation:
         ]
         return np.asarray(verdicts, dtype=np.float64)
 
-    def _own_figures(self, split: Split, said: Said, limit: int | None) -> Figures:
+    def _own_figures(self, split: Split, said: Said) -> Figures:
         """The figures of the user's own metrics, as those of the catalogue."""
         if not self._own:
             return {}
-        given = {part.name: _given(part, split, said[part.name], limit) for part in self._parts}
+        given = {part.name: _given(part, split, said[part.name]) for part in self._parts}
         by_task = {
             task: {
                 name: np.array(np.nan if value is None else value)
@@ -202,11 +202,9 @@ def _settled_as(rows: RowScores, task: str, validation: Metrics) -> RowScores:
     return replace(rows, threshold=threshold, temperature=temperature)
 
 
-def _given(part: Part, split: Split, rows: RowScores, limit: int | None) -> Predictions:
+def _given(part: Part, split: Split, rows: RowScores) -> Predictions:
     """What a metric of the user's is given."""
-    judged = part.splits[split].first(limit)
-    kept = judged.rows.kept or range(len(judged.examples))
-    examples = [judged.examples[place] for place in list(kept)[: len(rows.scores)]]
+    examples = part.splits[split].examples[: len(rows.scores)]
     none = np.zeros(0)
     classified = rows.labels is not None
     return Predictions(

@@ -14,6 +14,7 @@ import math
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,6 +32,11 @@ def load(config: Config, name: str) -> Callable[..., Any]:
 
     Raises ConfigError where it is not there, or where its module does not load.
     """
+    return _found(config, name)[0]
+
+
+def _found(config: Config, name: str) -> tuple[Callable[..., Any], ModuleType]:
+    """The function, and the module that has it."""
     folder = config.runtime.functions_from
     if folder is None:
         raise ConfigError(
@@ -44,8 +50,7 @@ def load(config: Config, name: str) -> Callable[..., Any]:
     if not callable(found):
         where = getattr(module, "__file__", module_name)
         raise _refused(name, f"{where} has no function {attribute!r}")
-    function: Callable[..., Any] = found
-    return function
+    return found, module
 
 
 def _module(name: str, module_name: str, folder: Path) -> ModuleType:
@@ -66,7 +71,7 @@ def _module(name: str, module_name: str, folder: Path) -> ModuleType:
         if error.name != module_name.split(".", maxsplit=1)[0]:
             raise _refused(name, _told(error)) from None
         raise _refused(name, f"there is no {path}, and no module {module_name!r}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _refused(name, _told(error)) from None
 
 
@@ -107,15 +112,25 @@ def fingerprint(config: Config) -> str:
         return ""
     digest = hashlib.sha256()
     for name in config.functions:
-        source = inspect.getsourcefile(inspect.unwrap(load(config, name)))
-        digest.update(name.encode() + (Path(source).read_bytes() if source else b""))
+        digest.update(name.encode())
+        for source in _sources(*_found(config, name)):
+            digest.update(Path(source).read_bytes())
     return digest.hexdigest()
+
+
+def _sources(function: Callable[..., Any], module: ModuleType) -> list[str]:
+    """The files that a function is written in: of the module that has it, and of the one that it
+    was defined in. What is no Python has none."""
+    found = [getattr(module, "__file__", None)]
+    with suppress(TypeError):  # a built-in, a partial, an object that can be called
+        found.append(inspect.getsourcefile(inspect.unwrap(function)))
+    return list(dict.fromkeys(str(Path(file).resolve()) for file in found if file))
 
 
 def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _refused(name, _told(error)) from None
 
 
@@ -123,7 +138,7 @@ def _kind(value: Any) -> str:
     return f"{type(value).__name__} ({str(value)[:60]})"
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """What went wrong in the user's code, and in which line of it."""
     frames = traceback.extract_tb(error.__traceback__)
     others = (__file__, "<frozen importlib")

@@ -33,9 +33,9 @@ Judge = Callable[[str, str], bool]
 
 @dataclass(frozen=True)
 class Judged:
-    """A split that a task is judged by. `groups` are the rows' by index (None: it has no such
-    column), `attacks` and `clean` what belongs to the split beside its rows (None: nothing);
-    `prompts` are the attacks as they were read."""
+    """A split that a task is judged by. `examples` are its rows as they were read, `groups` theirs
+    by index (None: it has no such column), `attacks` and `clean` what belongs to the split beside
+    its rows (None: nothing); `prompts` are the attacks as they were read."""
 
     rows: Encoded
     examples: tuple[Example, ...]
@@ -185,9 +185,10 @@ def _parts(
         for split in ("validation", "test"):
             rows: tuple[Example, ...] = getattr(read, split)
             attacks, clean = read.attacks.get(split, ()), read.clean.get(split, ())
+            encoded = task.encode(rows)
             splits[split] = Judged(
-                task.encode(rows),
-                rows,
+                encoded,
+                tuple(rows[place] for place in encoded.kept) if encoded.kept else rows,
                 np.asarray([number[row.group] for row in rows])
                 if source.group is not None
                 else None,

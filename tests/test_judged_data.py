@@ -1,0 +1,492 @@
+"""Attacks, clean hold-outs, groups and several tasks: what is read, split and refused."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("datasets")
+
+from coralx.config import Config, dump_yaml, load_config, parse_config
+from coralx.config.data import Data
+from coralx.config.loading import parse_yaml
+from coralx.config.modes import resolve_mode
+from coralx.data.examples import Example
+from coralx.data.sources import Examples, load_all, load_examples
+from coralx.errors import ConfigError
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> str:
+    """Forty labelled rows in two groups."""
+    rows = [
+        {"text": f"some text number {n}", "label": ["ok", "bad"][n % 2], "party": "ab"[n % 4 // 2]}
+        for n in range(40)
+    ]
+    return lines(tmp_path / "texts.jsonl", rows)
+
+
+@pytest.fixture
+def attacks(tmp_path: Path) -> str:
+    return lines(tmp_path / "attacks.jsonl", [{"text": f"attack {n}"} for n in range(9)])
+
+
+def read(texts: str, **settings: Any) -> Examples:
+    return load_examples(Data(train=texts, labels=("ok", "bad"), **settings), seed=1)
+
+
+def refusal(texts: str, **settings: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(texts, **settings)
+    (problem,) = caught.value.problems
+    return f"{problem} | {caught.value.hint}"
+
+
+def problems_of(data: dict[str, Any], task: str = "sequence-classification") -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"model": {"task": task}, "data": data}, "test.yaml")
+    return caught.value.problems
+
+
+def words(rows: tuple[Example, ...]) -> list[str]:
+    return [row.text for row in rows]
+
+
+# -- forms ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ({"attacks": "rows.csv"}, {"attacks": {"file": "rows.csv"}}),
+        ({"attacks": ["swap", "prefix"]}, {"attacks": {"perturbations": ["swap", "prefix"]}}),
+        ({"clean_holdout": "clean.csv"}, {"clean_holdout": {"file": "clean.csv"}}),
+    ],
+)
+def test_the_short_form_means_the_long_one(short: dict[str, Any], long: dict[str, Any]) -> None:
+    one, other = (parse_config({"data": data}, "test.yaml") for data in (short, long))
+    assert one == other
+    assert parse_config(parse_yaml(dump_yaml(one), "t"), "t") == one
+
+
+def test_the_long_form_says_how_its_file_is_read(texts: str, tmp_path: Path) -> None:
+    path = tmp_path / "bare.csv"
+    path.write_bytes("1;ü one\n2;ö two\n3;ä three\n".encode("latin-1"))
+    table = {"file": str(path), "delimiter": ";", "encoding": "latin-1", "header": False, "text": 1}
+    found = read(texts, attacks=table, clean_holdout=table)
+    for halves in (found.attacks, found.clean):
+        read_rows = [*words(halves["validation"]), *words(halves["test"])]
+        assert sorted(read_rows) == sorted(["ü one", "ö two", "ä three"])
+
+
+# -- halves --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["attacks", "clean"])
+@pytest.mark.parametrize("rows", [2, 3, 9, 10])
+def test_halves_are_disjoint_complete_and_repeatable(
+    texts: str, tmp_path: Path, kind: str, rows: int
+) -> None:
+    file = lines(tmp_path / "more.jsonl", [{"text": f"row {n}"} for n in range(rows)])
+    key = {"attacks": "attacks", "clean": "clean_holdout"}[kind]
+    found = getattr(read(texts, **{key: file}), kind)
+    assert getattr(read(texts, **{key: file}), kind) == found
+    assert [len(found[split]) for split in ("validation", "test")] == [(rows + 1) // 2, rows // 2]
+    both = [*words(found["validation"]), *words(found["test"])]
+    assert sorted(both) == sorted(f"row {n}" for n in range(rows))
+    assert {row.label for half in found.values() for row in half} == {int(kind == "attacks")}
+
+
+def test_another_seed_makes_other_halves(texts: str, attacks: str) -> None:
+    data = Data.model_validate({"train": texts, "labels": ("ok", "bad"), "attacks": attacks})
+    halves = {tuple(words(load_examples(data, seed).attacks["test"])) for seed in range(5)}
+    assert len(halves) > 1
+
+
+def test_attacks_and_a_hold_out_of_one_file_are_halved_apart(texts: str, attacks: str) -> None:
+    found = read(texts, attacks=attacks, clean_holdout=attacks)
+    assert words(found.attacks["test"]) != words(found.clean["test"])
+
+
+def test_attacks_leave_the_splits_as_they_were(texts: str, attacks: str) -> None:
+    with_them = read(texts, attacks=attacks, clean_holdout=attacks)
+    without = read(texts)
+    for split in ("train", "validation", "test"):
+        assert getattr(with_them, split) == getattr(without, split)
+    assert (without.attacks, without.clean) == ({}, {})
+
+
+def test_a_limit_is_of_both_halves_together(texts: str, attacks: str) -> None:
+    table = {"file": attacks, "limit": 5}
+    found = read(texts, attacks=table, clean_holdout=table)
+    assert [len(found.attacks[split]) for split in ("validation", "test")] == [3, 2]
+    assert [len(found.clean[split]) for split in ("validation", "test")] == [3, 2]
+
+
+def test_perturbations_are_of_each_splits_own_positive_rows(texts: str) -> None:
+    kinds = ("homoglyph", "prefix")
+    found = read(texts, attacks=kinds, validation_fraction=0.2, test_fraction=0.2)
+    for split in ("validation", "test"):
+        positive = [row for row in getattr(found, split) if row.label == 1]
+        made = found.attacks[split]
+        assert len(made) == 2 * len(positive) > 0
+        assert all(row.label == 1 for row in made)
+        assert all(
+            attack.text.endswith(row.text) for row, attack in zip(positive, made[1::2], strict=True)
+        )
+    assert read(texts, attacks=kinds, validation_fraction=0.2, test_fraction=0.2) == found
+    capped = read(texts, attacks={"perturbations": kinds, "limit": 3}, test_fraction=0.2)
+    assert [len(half) for half in capped.attacks.values()] == [3, 3]
+
+
+def test_rows_of_the_first_class_are_no_attacks(texts: str, tmp_path: Path) -> None:
+    rows = [{"text": f"row {n}", "label": ["ok", "bad", "worse"][n % 3]} for n in range(9)]
+    found = read(texts, attacks=lines(tmp_path / "mixed.jsonl", rows))
+    kept = [*words(found.attacks["validation"]), *words(found.attacks["test"])]
+    assert sorted(kept) == sorted(f"row {n}" for n in range(9) if n % 3)
+    assert any("3 rows of the first class were left out" in w for w in found.warnings)
+
+
+def test_rows_without_a_text_are_left_out_and_counted(texts: str, tmp_path: Path) -> None:
+    rows = [{"text": text} for text in ("one", " ", "two", "")]
+    file = lines(tmp_path / "gaps.jsonl", rows)
+    found = read(texts, attacks=file, clean_holdout=file)
+    for key in ("data.attacks.file", "data.clean_holdout.file"):
+        expected = f"{key}: {file}: 2 rows without a text were left out"
+        assert expected in found.warnings
+
+
+def test_prompts_for_a_chat_model_are_read_whatever_label_they_have(tmp_path: Path) -> None:
+    pairs = [{"prompt": f"say {n}", "completion": f"{n}"} for n in range(20)]
+    prompts = [{"text": f"harm {n}", "label": "no"} for n in range(4)]
+    data = {
+        "train": lines(tmp_path / "pairs.jsonl", pairs),
+        "attacks": lines(tmp_path / "harm.jsonl", prompts),
+    }
+    found = load_examples(Data.model_validate(data), 1, "sft")
+    assert sum(map(len, found.attacks.values())) == 4
+
+
+# -- files that cannot serve ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["attacks", "clean_holdout"])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "cannot be read|holds no rows"),
+        ("text\n", "holds no rows"),
+        ("text\none\n", "holds 1 row; at least two are needed"),
+        ("text,x\n,1\n ,2\n", "column 'text' is empty in all 2 rows"),
+    ],
+)
+def test_a_file_that_holds_too_little_is_named(
+    texts: str, tmp_path: Path, key: str, content: str, says: str
+) -> None:
+    path = tmp_path / "few.csv"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=says) as caught:
+        read(texts, **{key: str(path)})
+    assert caught.value.problems[0].startswith(f"data.{key}.file: {path}")
+
+
+@pytest.mark.parametrize("key", ["attacks", "clean_holdout"])
+def test_a_missing_column_of_texts_is_named_with_those_that_are_there(
+    texts: str, tmp_path: Path, key: str
+) -> None:
+    file = lines(tmp_path / "other.jsonl", [{"goal": "x", "txt": "y"}] * 3)
+    problem = refusal(texts, **{key: file})
+    assert problem.startswith(f"data.{key}.text: no column 'text' in {file}")
+    assert "it has 'goal', 'txt'" in problem
+    assert read(texts, **{key: {"file": file, "text": "goal"}})
+
+
+def test_an_attack_set_without_attacks_is_refused(texts: str, tmp_path: Path) -> None:
+    file = lines(tmp_path / "ok.jsonl", [{"text": f"row {n}", "label": "ok"} for n in range(4)])
+    problem = refusal(texts, attacks=file)
+    assert problem.startswith(f"data.attacks.file: {file}: holds no attacks: all of its 4 rows")
+    assert "'ok', the first class" in problem
+
+
+def test_a_limit_of_one_is_not_taken_for_a_file_of_one_row(texts: str, attacks: str) -> None:
+    for key in ("attacks", "clean_holdout"):
+        problem = refusal(texts, **{key: {"file": attacks, "limit": 1}})
+        assert problem.startswith(f"data.{key}.limit: 1")
+        assert "at least two" in problem
+
+
+def test_a_missing_column_of_groups_is_named(texts: str) -> None:
+    problem = refusal(texts, group="gruop")
+    assert problem.startswith("data.group: no column 'gruop'")
+    assert "'party'" in problem
+    found = read(texts, group="party")
+    assert Counter(row.group for row in found.train).keys() == {"a", "b"}
+
+
+# -- configs that make no sense ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "path", "says"),
+    [
+        ({}, "data.attacks", "name one of the two"),
+        ({"file": "a.csv", "perturbations": ["swap"]}, "data.attacks", "name one of the two"),
+        ([], "data.attacks", "name one of the two"),
+        (["swop"], "data.attacks.perturbations.0", "'swap'"),
+        (["swap", "swap"], "data.attacks", "listed once"),
+        ({"file": "a", "judge": "harsh"}, "data.attacks.judge", "`flagged`"),
+        ({"perturbations": ["swap"], "judge": "refusal"}, "data.attacks", "prompts in a `file`"),
+        ({"file": "a", "limit": 0}, "data.attacks.limit", "found 0"),
+        ({"fiel": "a"}, "data.attacks.fiel", "'file'"),
+        (7, "data.attacks", "expected keys and values"),
+    ],
+)
+def test_attacks_that_make_no_sense_are_refused(written: Any, path: str, says: str) -> None:
+    problems = problems_of({"attacks": written})
+    assert problems[0].startswith(f"{path}: "), problems
+    assert says in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("task", "written", "says"),
+    [
+        ("sequence-classification", {"file": "a", "judge": "refusal"}, "gives no answers"),
+        ("sequence-classification", {"file": "a", "judge": "my:judge"}, "gives no answers"),
+        ("sft", {"file": "a", "judge": "flagged"}, "sft flags nothing"),
+        ("sft", ["swap"], "sft flags nothing"),
+    ],
+)
+def test_a_judge_of_the_wrong_kind_is_refused(task: str, written: Any, says: str) -> None:
+    (problem,) = problems_of({"attacks": written}, task)
+    assert problem.startswith("data: `data.attacks")
+    assert says in problem
+
+
+@pytest.mark.parametrize(
+    ("task", "judge"),
+    [
+        ("sequence-classification", "flagged"),
+        ("label-tokens", "flagged"),
+        ("label-tokens", "refusal"),
+        ("label-tokens", "my:judge"),
+        ("sft", "refusal"),
+        ("sft", "my.own:judge"),
+    ],
+)
+def test_a_judge_of_a_fitting_kind_is_kept(task: str, judge: str) -> None:
+    data = {"attacks": {"file": "a", "judge": judge}}
+    config = parse_config({"model": {"task": task}, "data": data}, "test.yaml")
+    assert config.data.attacks is not None
+    assert config.data.attacks.judge == judge
+
+
+@pytest.mark.parametrize("key", ["group", "clean_holdout"])
+def test_what_only_classifiers_are_judged_by_is_refused_for_sft(key: str) -> None:
+    (problem,) = problems_of({key: "x"}, "sft")
+    assert problem.startswith(f"data: `{key}` is for ")
+
+
+# -- several tasks -------------------------------------------------------------------------------
+
+
+def two_tasks(texts: str, tmp_path: Path, **shared: Any) -> dict[str, Any]:
+    rows = [{"text": f"message {n}", "kind": ["no", "yes", "1"][n % 3]} for n in range(30)]
+    file = lines(tmp_path / "spam.jsonl", rows)
+    own = {"train": file, "label": "kind", "labels": ["no", "yes", "1"], "limit": 6}
+    return {
+        **shared,
+        "tasks": {"tox": {"train": texts, "labels": ["ok", "bad"]}, "spam-2": own},
+    }
+
+
+def test_each_task_has_its_own_files_and_labels(texts: str, tmp_path: Path) -> None:
+    data = Data(**two_tasks(texts, tmp_path))
+    found = load_all(data, 1, "sequence-classification")
+    assert [(name, read_.labels) for name, read_ in found.items()] == [
+        ("tox", ("ok", "bad")),
+        ("spam-2", ("no", "yes", "1")),
+    ]
+    assert len(found["spam-2"].train) == 6
+    assert data.known_rows == 0  # tox has no limit
+
+
+def test_what_stands_beside_tasks_holds_for_those_that_say_nothing_else(
+    texts: str, attacks: str, tmp_path: Path
+) -> None:
+    written = two_tasks(texts, tmp_path, limit=8, test_fraction=0.3, attacks=attacks)
+    written["tasks"]["tox"] |= {"attacks": ["swap"], "test_fraction": 0.2}
+    data = Data(**written)
+    assert data.tasks is not None
+    tox, spam = data.tasks["tox"], data.tasks["spam-2"]
+    assert (tox.limit, spam.limit) == (8, 6)
+    assert (tox.test_fraction, spam.test_fraction) == (0.2, 0.3)
+    assert tox.attacks is not None
+    assert tox.attacks.perturbations == ("swap",)
+    assert spam.attacks is not None
+    assert spam.attacks.file == attacks
+    assert data.known_rows == 14
+
+
+def test_what_is_wrong_with_one_task_is_told_by_its_whole_path(texts: str, tmp_path: Path) -> None:
+    def first_problem(**changes: Any) -> str:
+        written = two_tasks(texts, tmp_path)
+        written["tasks"]["spam-2"] |= changes
+        with pytest.raises(ConfigError) as caught:
+            load_all(Data(**written), 1, "sequence-classification")
+        return caught.value.problems[0]
+
+    missing = str(tmp_path / "none.csv")
+    assert first_problem(label="knid").startswith("data.tasks.spam-2.label: no column 'knid'")
+    assert first_problem(text="txet").startswith("data.tasks.spam-2.text: no column 'txet'")
+    assert first_problem(group="x").startswith("data.tasks.spam-2.group: no column 'x'")
+    assert first_problem(train=missing).startswith("data.tasks.spam-2.train: ")
+    assert first_problem(attacks=missing).startswith("data.tasks.spam-2.attacks.file: ")
+    assert first_problem(clean_holdout=missing).startswith("data.tasks.spam-2.clean_holdout.file: ")
+    unknown = first_problem(labels=["no", "yes"])
+    assert unknown.startswith("data.tasks.spam-2.train: ")
+    assert "outside data.tasks.spam-2.labels: '1' (10x)" in unknown
+    fractions = first_problem(validation_fraction=0.6, test_fraction=0.5)
+    assert fractions.startswith("data.tasks.spam-2: ")
+    absent = first_problem(labels=["no", "yes", "1", "2"])
+    assert "no row of class '2'" in absent
+
+
+def test_warnings_name_their_task(texts: str, tmp_path: Path) -> None:
+    gaps = [{"text": text, "label": "ok"} for text in ("", "x")] * 10
+    gaps += [{"text": f"{n}", "label": "bad"} for n in range(20)]
+    written = two_tasks(texts, tmp_path)
+    written["tasks"]["tox"]["train"] = lines(tmp_path / "gaps.jsonl", gaps)
+    found = load_all(Data(**written), 1, "sequence-classification")["tox"].warnings
+    assert len(found) >= 2  # rows without a text, and a text in several splits
+    assert all("tox" in warning for warning in found)
+
+
+LABELS = "[no, yes, 1]"
+
+
+def labels_of(config: Config, task: str) -> Any:
+    assert config.data.tasks is not None
+    return config.data.tasks[task].labels
+
+
+def test_labels_of_a_task_stay_the_text_that_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"data: {{tasks: {{a: {{labels: {LABELS}}}, b: {{train: x}}}}}}")
+    assert labels_of(load_config(path), "a") == ("no", "yes", "1")
+    for assignment, task in (
+        (f"data.tasks.b.labels={LABELS}", "b"),
+        (f"data.tasks.b={{labels: {LABELS}}}", "b"),
+        (f"data.tasks={{c: {{labels: {LABELS}}}}}", "c"),
+        (f"data={{tasks: {{c: {{labels: {LABELS}}}}}}}", "c"),
+    ):
+        assert labels_of(load_config(path, [assignment]), task) == ("no", "yes", "1"), assignment
+    grouped = load_config(path, ["data.tasks.a.labels={no: [0, false], yes: [1]}"])
+    assert labels_of(grouped, "a") == {"no": ("0", "false"), "yes": ("1",)}
+    shared = load_config(path, [f"data.labels={LABELS}"])
+    assert labels_of(shared, "b") == ("no", "yes", "1")
+
+
+def test_without_a_header_each_task_may_name_its_own_columns() -> None:
+    tasks: dict[str, Any] = {"a": {"text": 0, "label": 1}, "b": {"text": 2, "label": 0}}
+    data = Data.model_validate({"header": False, "tasks": tasks})
+    assert [source.text for source in data.sources.values()] == [0, 2]
+    tasks["b"] = {"text": "named", "label": "too"}
+    problems = problems_of({"header": False, "tasks": tasks})
+    assert [problem.partition(":")[0] for problem in problems] == ["data.tasks.b"]
+
+
+@pytest.mark.parametrize(
+    ("data", "path", "near"),
+    [
+        ({"tasks": {"a": {"lable": "x"}}}, "data.tasks.a.lable", "'label'"),
+        ({"tasks": {"choices": {"lable": "x"}}}, "data.tasks.choices.lable", "'label'"),
+        ({"tasks": {"train": {"trian": "x"}}}, "data.tasks.train.trian", "'train'"),
+        (
+            {"tasks": {"a": {"attacks": {"file": "x", "limt": 3}}}},
+            "data.tasks.a.attacks.limt",
+            "'limit'",
+        ),
+        (
+            {"tasks": {"a": {"clean_holdout": {"file": "x", "txt": "y"}}}},
+            "data.tasks.a.clean_holdout.txt",
+            "'text'",
+        ),
+        ({"attacks": {"file": "x", "jugde": "refusal"}}, "data.attacks.jugde", "'judge'"),
+        ({"clean_holdout": {"fiel": "x"}}, "data.clean_holdout.fiel", "'file'"),
+        ({"taks": {"a": {}}}, "data.taks", "'tasks'"),
+    ],
+)
+def test_a_misspelt_key_is_named_with_its_whole_path(
+    data: dict[str, Any], path: str, near: str
+) -> None:
+    problems = problems_of(data)
+    (problem,) = [problem for problem in problems if problem.startswith(f"{path}: unknown key")]
+    assert near in problem
+
+
+@pytest.mark.parametrize(
+    ("data", "path"),
+    [
+        ({"tasks": {}}, "data.tasks"),
+        ({"tasks": ["a"]}, "data.tasks"),
+        ({"tasks": {"a": 3}}, "data.tasks.a"),
+        ({"tasks": {"a": {"validation_fraction": 2}}}, "data.tasks.a.validation_fraction"),
+        ({"tasks": {"a": {"attacks": ["swop"]}}}, "data.tasks.a.attacks.perturbations.0"),
+        ({"tasks": {"a": {"labels": ["x", "x"]}}}, "data.tasks.a.labels"),
+        ({"tasks": {"a": {"tasks": {"b": {}}}}}, "data.tasks.a.tasks"),
+        ({"tasks": {"a": {"steps_per_epoch": 3}}}, "data.tasks.a.steps_per_epoch"),
+    ],
+)
+def test_a_task_that_cannot_be_is_refused_at_its_place(data: dict[str, Any], path: str) -> None:
+    problems = problems_of(data)
+    assert [problem.partition(": ")[0] for problem in problems] == [path], problems
+
+
+def test_files_of_tasks_are_looked_for_beside_the_config_and_named_where_they_are_missing(
+    texts: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        """
+        model: {base: x/y}
+        data:
+          train: texts.jsonl
+          tasks:
+            a: {attacks: texts.jsonl, clean_holdout: texts.jsonl}
+            b: {attacks: {file: none.csv}, clean_holdout: nowhere.csv, test: no.csv}
+        """
+    )
+    config = load_config(path)
+    assert config.data.tasks is not None
+    assert config.data.tasks["a"].files == {
+        "train": texts, "attacks.file": texts, "clean_holdout.file": texts,
+    }  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        resolve_mode(config, None, None)
+    assert caught.value.problems == (
+        "data.tasks.b.test: no such file: no.csv",
+        "data.tasks.b.attacks.file: no such file: none.csv",
+        "data.tasks.b.clean_holdout.file: no such file: nowhere.csv",
+    )
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "a b", "-a", "a@b", "a" * 101])
+def test_names_of_tasks_are_such_as_files_and_metrics_can_have(name: str) -> None:
+    (problem,) = problems_of({"tasks": {name: {"train": "x"}}})
+    assert problem.startswith("data.tasks")
+    assert "match" in problem
+
+
+def test_a_shared_key_that_is_wrong_is_told_once() -> None:
+    tasks = {name: {"train": name} for name in "abc"}
+    problems = problems_of({"validation_fraction": 2, "tasks": tasks})
+    assert [problem.partition(": ")[0] for problem in problems] == ["data.validation_fraction"]

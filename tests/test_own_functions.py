@@ -1,0 +1,190 @@
+"""Functions of the user's own: where they are found, and how what is wrong with them is told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coralx.config import Config, load_config
+from coralx.config.loading import without_functions
+from coralx.errors import ConfigError
+from coralx.objectives.own import Predictions
+from coralx.training import functions
+
+NOTHING = Predictions(
+    "",
+    "validation",
+    ("a",),
+    ("",),
+    ("no", "yes"),
+    np.array([[0.2, 0.8]]),
+    np.array([1]),
+    np.zeros((0, 2)),
+    np.zeros(0),
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Where a config lies; what is imported from there is forgotten afterwards."""
+    path, modules = list(sys.path), set(sys.modules)
+    yield tmp_path
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+def config_in(folder: Path, code: str, function: str = "mine:f") -> Config:
+    (folder / "mine.py").write_text(code)
+    path = folder / "c.yaml"
+    path.write_text(f"objectives: [{{metric: '{function}', direction: maximize}}]")
+    return load_config(path)
+
+
+def told(error: pytest.ExceptionInfo[ConfigError]) -> str:
+    (problem,) = error.value.problems
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("return 0.25", 0.25),
+        ("return 3", 3.0),
+        ("return None", None),
+        ("return True", 1.0),
+        ("return float('nan')", None),
+        ("return float('-inf')", None),
+        ("import numpy\n return numpy.float32(0.5)", 0.5),
+        ("import numpy\n return numpy.array(0.5)", 0.5),
+        ("return p.probabilities[0, p.labels[0]]", 0.8),
+    ],
+)
+def test_a_metric_is_a_number_or_undefined(folder: Path, body: str, expected: float | None) -> None:
+    config = config_in(folder, f"def f(p):\n {body}\n")
+    assert functions.metric(config, "mine:f")(NOTHING) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("return 'high'", "mine:f: returned str (high), not a number or None"),
+        ("return [1, 2]", "mine:f: returned list ([1, 2]), not a number or None"),
+        ("return {'f': 1}", "mine:f: returned dict"),
+        ("return 1 / 0", "ZeroDivisionError: division by zero ("),
+        ("return p.nothing", "AttributeError: "),
+        ("return f(p)", "RecursionError: "),
+        ("raise SystemExit(3)", "SystemExit: 3 ("),
+    ],
+)
+def test_a_metric_that_fails_is_told_with_its_line(folder: Path, body: str, says: str) -> None:
+    config = config_in(folder, f"def f(p):\n {body}\n")
+    with pytest.raises(ConfigError) as caught:
+        functions.metric(config, "mine:f")(NOTHING)
+    assert says in told(caught)
+    if ": returned" not in says:
+        assert "mine.py, line 2)" in told(caught)
+
+
+@pytest.mark.parametrize(
+    ("code", "function", "says"),
+    [
+        ("x = 1", "mine:f", "has no function 'f'"),
+        ("f = 1", "mine:f", "has no function 'f'"),
+        ("def f(:", "mine:f", "SyntaxError"),
+        ("raise ValueError('not today')", "mine:f", "ValueError: not today ("),
+        ("import sys\nsys.exit(2)", "mine:f", "SystemExit: 2 ("),
+        ("import nowhere_to_be_found", "mine:f", "No module named 'nowhere_to_be_found'"),
+        ("", "yours:f", "no module 'yours'"),
+        ("", "pack.yours:f", "no module 'pack.yours'"),
+    ],
+)
+def test_a_function_that_is_not_there_is_told(
+    folder: Path, code: str, function: str, says: str
+) -> None:
+    config = config_in(folder, code, function)
+    with pytest.raises(ConfigError) as caught:
+        functions.load(config, function)
+    assert told(caught).startswith(f"{function}: ")
+    assert says in told(caught)
+
+
+def test_functions_are_found_in_files_folders_and_installed_modules(folder: Path) -> None:
+    (folder / "pack").mkdir()
+    (folder / "pack" / "inner.py").write_text("from helper import g\ndef f(p):\n return g()\n")
+    (folder / "helper.py").write_text("def g():\n return 7\n")
+    assert functions.metric(config_in(folder, "", "pack.inner:f"), "pack.inner:f")(NOTHING) == 7
+    installed = config_in(folder, "", "math:isnan")
+    assert functions.load(installed, "math:isnan")(float("nan"))
+
+
+def test_a_file_beside_the_config_hides_no_installed_module_from_others(folder: Path) -> None:
+    (folder / "json.py").write_text("def f(p):\n return 1\n")
+    config = config_in(folder, "", "json:f")
+    assert functions.metric(config, "json:f")(NOTHING) == 1
+    import json
+
+    assert json.loads("[1]") == [1]
+
+
+def test_without_the_users_own_config_file_no_function_runs(folder: Path) -> None:
+    config = config_in(folder, "raise SystemExit('it ran')\n")
+    with pytest.raises(ConfigError) as caught:
+        functions.load(without_functions(config), "mine:f")
+    assert "runs only from a config file that you give" in told(caught)
+    assert load_config(folder / "c.yaml", resolved=True).runtime.functions_from is None
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("return 'no' in a", True),
+        ("return len(q) > 99", False),
+        ("import numpy\n return numpy.bool_(True)", True),
+        ("return 1", "returned int (1), not True or False"),
+        ("return None", "returned NoneType (None), not True or False"),
+        ("return a.index('x')", "ValueError: "),
+    ],
+)
+def test_a_judge_says_yes_or_no(folder: Path, body: str, expected: bool | str) -> None:
+    judge = functions.judge(config_in(folder, f"def f(q, a):\n {body}\n"), "mine:f")
+    if isinstance(expected, bool):
+        assert judge("how?", "no, never") is expected
+        return
+    with pytest.raises(ConfigError) as caught:
+        judge("how?", "no, never")
+    assert expected in told(caught)
+
+
+def test_the_fingerprint_changes_with_the_file(folder: Path) -> None:
+    def after(code: str) -> str:
+        return functions.fingerprint(config_in(folder, code))
+
+    first = after("def f(p):\n return 1\n")
+    assert after("def f(p):\n return 1\n") == first
+    assert after("def f(p):\n return 2\n") != first
+    path = folder / "plain.yaml"
+    path.write_text("objectives: [{metric: auroc}]")
+    assert functions.fingerprint(load_config(path)) == ""
+
+
+def test_what_is_no_plain_function_has_a_fingerprint_too(folder: Path) -> None:
+    built_in = functions.fingerprint(config_in(folder, "", "builtins:len"))
+    made = "from functools import partial\nf = partial(max, {})\n"
+    one, other = (functions.fingerprint(config_in(folder, made.format(n))) for n in (0, 1))
+    assert len({built_in, one, other, ""}) == 4
+
+
+def test_a_function_that_is_only_passed_on_has_both_files_in_its_fingerprint(folder: Path) -> None:
+    found = set()
+    for number in range(2):
+        sys.modules.pop("helper", None)
+        (folder / "helper.py").write_text(f"def f(p):\n return {number}\n")
+        for comment in ("", "# again"):
+            code = f"from helper import f{comment}\n"
+            found.add(functions.fingerprint(config_in(folder, code)))
+    assert len(found) == 4
