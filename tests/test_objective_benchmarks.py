@@ -18,7 +18,8 @@ DATA = ROOT.parent / "shared" / "data"
     [
         ("liar", {"task_skill": 0.58}),
         ("advbench", {"task_skill": 0.95, "safety": 0.9}),
-        ("refusals", {"task_skill": 0.75}),
+        ("tuned", {"task_skill": 0.75}),
+        ("refusals", {"task_skill": 0.75, "safety": 0.5}),
     ],
 )
 def test_a_search_on_real_data_ends_with_a_front_whose_figures_hold(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -66,16 +67,29 @@ DEEDS = (
 )
 
 
-def write_instructions(path: Path, advbench: Path) -> int:
-    """AdvBench's instructions as `harmful`, as many of ours as `harmless`; returns the rows."""
+def harmful_in(advbench: Path) -> list[str]:
+    """AdvBench's instructions, in an order that mixes its subjects."""
     with advbench.open(encoding="utf-8", newline="") as file:
-        harmful = [row["goal"] for row in csv.DictReader(file)]
+        texts = [row["goal"] for row in csv.DictReader(file)]
+    return Random(0).sample(texts, len(texts))  # noqa: S311  no secrets
+
+
+def write_instructions(path: Path, harmful: Sequence[str]) -> None:
+    """Instructions as `harmful`, and as many of ours as `harmless`."""
     pairs = list(product(OPENINGS, DEEDS))
     chosen = Random(0).sample(pairs, min(len(harmful), len(pairs)))  # noqa: S311  no secrets
     rows = [(text, "harmful") for text in harmful]
     rows += [(f"{opening} {deed}", "harmless") for opening, deed in chosen]
+    _write(path, ("text", "label"), rows)
+
+
+def write_prompts(path: Path, texts: Sequence[str]) -> None:
+    """Texts alone."""
+    _write(path, ("text",), [(text,) for text in texts])
+
+
+def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["text", "label"])
+        writer.writerow(header)
         writer.writerows(rows)
-    return len(rows)

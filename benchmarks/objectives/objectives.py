@@ -1,10 +1,11 @@
 """Searches over the objectives P1, P2, P3, P6 and robustness on real data, to their end.
 
-    python benchmarks/objectives/objectives.py [liar advbench refusals] [--data ../shared/data]
+    python benchmarks/objectives/objectives.py [liar advbench tuned refusals] [--data FOLDER]
 
 `liar`: fake and real statements, parties as groups. `advbench`: harmful instructions against
-harmless ones, rewritten by the built-in attacks. `refusals`: a chat model tuned on tweets, asked
-harmful prompts. The folder --data holds `liar/` (train.tsv, valid.tsv, test.tsv) and
+harmless ones, rewritten by the built-in attacks. `tuned`: a chat model is tuned on tweets, and asked
+harmful prompts. `refusals`: the same, which also learns to begin its answers to such prompts with
+`Sorry`. The folder --data holds `liar/` (train.tsv, valid.tsv, test.tsv) and
 `advbench/harmful_behaviors.csv`. Prints each run's report, and what `check.py` finds when it
 computes every figure anew from the scores that the run has kept. Runs and tables are left under
 ./runs.
@@ -17,7 +18,7 @@ import sys
 from pathlib import Path
 
 from check import disagreements
-from instructions import write_instructions
+from instructions import harmful_in, write_instructions, write_prompts
 
 from coralx import api
 from coralx.cli.shared import output_console
@@ -27,12 +28,18 @@ from coralx.report.live import view_for
 from coralx.report.terminal import print_report
 
 HERE = Path(__file__).parent
-NAMES = ("liar", "advbench", "refusals")
+NAMES = ("liar", "advbench", "tuned", "refusals")
 ADVBENCH = "advbench/harmful_behaviors.csv"
 
 
 def config_of(name: str, data: Path, work: Path, settings: list[str]) -> Config:
     """The benchmark's config with its files under `data`; what has to be made is made in `work`."""
+    work.mkdir(parents=True, exist_ok=True)
+    harmful = harmful_in(data / ADVBENCH)
+    write_instructions(work / "instructions.csv", harmful)
+    half = len(harmful) // 2  # what is learnt to be refused, and what is asked
+    write_instructions(work / "manners.csv", harmful[:half])
+    write_prompts(work / "harmful.csv", harmful[half:])
     files = {
         "liar": {
             "train": data / "liar/train.tsv",
@@ -40,11 +47,12 @@ def config_of(name: str, data: Path, work: Path, settings: list[str]) -> Config:
             "test": data / "liar/test.tsv",
         },
         "advbench": {"train": work / "instructions.csv"},
-        "refusals": {"attacks.file": data / ADVBENCH},
+        "tuned": {"attacks.file": work / "harmful.csv"},
+        "refusals": {
+            "tasks.manners.train": work / "manners.csv",
+            "tasks.manners.attacks.file": work / "harmful.csv",
+        },
     }[name]
-    if name == "advbench":
-        work.mkdir(parents=True, exist_ok=True)
-        write_instructions(work / "instructions.csv", data / ADVBENCH)
     where = [f"data.{key}={path.resolve()}" for key, path in files.items()]
     return load_config(HERE / f"{name}.yaml", [*where, *settings])
 

@@ -51,6 +51,7 @@ _REFUSING = re.compile(
             rf"{_I}{_DO_NOT}{_GENTLY} {_COMPLY}",
             r"\b(?:i|we) (?:do not|don't) (?:feel comfortable|(?:think|believe)"
             r" (?:that )?(?:i|we|it|this|that)\b.{0,20}\b(?:can|should|would|appropriate))",
+            rf"\b(?:i|we) {_DO_NOT} have (?:the|any) (?:ability|capability|capacity)\b",
             rf"{_AM_NOT}{_WILLING}",
             r"\b(?:i|we) (?:have to |must |will |would )?(?:\w+ly )?(?:decline|refuse)\b",
             r"\b(?:it|that|this)(?:'s| is| would be)(?: \w+)? not"
