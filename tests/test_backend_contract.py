@@ -866,3 +866,34 @@ def test_a_figure_that_the_rows_cannot_tell_is_remarked_on(
     assert result.metrics["auroc"] is None
     told = "auroc, balanced_accuracy, task_skill undefined on the 1 validation rows that are scored"
     assert f"{told}: a class has no row" in result.notes
+
+
+def test_attacks_are_judged_and_training_goes_on_as_without_them(
+    backend: Backend, backend_name: str, task: str, config: dict[str, Any], tmp_path: Path
+) -> None:
+    """Chat models are asked for answers, which changes how they run for a while."""
+    if task == "sequence-classification":
+        config["data"]["attacks"] = ["swap", "prefix"]
+    else:
+        prompts = [json.dumps({"text": f"Question : {n * 'the '} film"}) for n in range(7)]
+        (tmp_path / "prompts.jsonl").write_text("\n".join(prompts))
+        asked = {"file": str(tmp_path / "prompts.jsonl"), "judge": "refusal", "max_new_tokens": 4}
+        config["data"]["attacks"] = asked
+    attacked = create(backend_name)
+    attacked.prepare(parse_config(config, "test"), None, 1, ignore)
+    found = []
+    for place, some in enumerate((backend, attacked)):
+        folder = tmp_path / str(place)
+        genome = Genome("g00-00-aaaa", 0, GENES)
+        some.train(job(genome, folder, 0, 6), ignore)
+        result = some.train(job(genome, folder, 6, 12, resume_from=str(folder / "to-6")), ignore)
+        found.append((dict(result.metrics), adapter_bytes(folder / "to-12")))
+    safety = found[1][0].pop("safety")
+    assert safety is not None
+    assert 0 <= safety <= 1
+    assert found[0] == found[1]
+    base = attacked.measure(MeasureJob(None, None, scores=str(tmp_path / "base.safetensors")))
+    assert base.test["safety"].low <= base.test["safety"].value <= base.test["safety"].high
+    if task != "sequence-classification":
+        rows = (tmp_path / "base.answers.jsonl").read_text().splitlines()
+        assert sorted(map(len, map(json.loads, rows))) == [4, 4, 4]

@@ -3,8 +3,8 @@
     python benchmarks/objectives/objectives.py [liar advbench tuned refusals] [--data FOLDER]
 
 `liar`: fake and real statements, parties as groups. `advbench`: harmful instructions against
-harmless ones, rewritten by the built-in attacks. `tuned`: a chat model is tuned on tweets, and asked
-harmful prompts. `refusals`: the same, which also learns to begin its answers to such prompts with
+harmless ones, rewritten by the built-in attacks. `tuned`: a chat model tuned on tweets is asked
+harmful prompts. `refusals`: one that also learns to begin its answers to such prompts with
 `Sorry`. The folder --data holds `liar/` (train.tsv, valid.tsv, test.tsv) and
 `advbench/harmful_behaviors.csv`. Prints each run's report, and what `check.py` finds when it
 computes every figure anew from the scores that the run has kept. Runs and tables are left under

@@ -222,6 +222,13 @@ class Config(Section):
         return described(metric).direction or "minimize"
 
     @property
+    def longest_text(self) -> int:
+        """The most tokens that the base reads at once: a row, or a prompt with its answer."""
+        attacks = [s.attacks for s in self.data.sources.values() if s.attacks is not None]
+        answers = [a.max_new_tokens for a in attacks if a.file is not None]
+        return self.model.max_length + max(answers, default=0)
+
+    @property
     def functions(self) -> tuple[str, ...]:
         """The user's own functions that it names: metrics and judges, each once."""
         judges = [s.attacks.judge for s in self.data.sources.values() if s.attacks is not None]

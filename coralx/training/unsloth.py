@@ -68,7 +68,7 @@ class UnslothBackend(AdaptingBackend):
         self._checkpointing = "unsloth" if checkpoints else False
         try:
             described = AutoConfig.from_pretrained(source.path, **bases.reading(config, source))
-            self._max_length = _context(described, config.model.max_length)
+            self._max_length = _context(described, config.longest_text)
             model, tokenizer = FastLanguageModel.from_pretrained(
                 model_name=source.path,
                 max_seq_length=self._max_length,
