@@ -102,6 +102,7 @@ def start(
     own_recipes(config, space_of(config))  # raises for a recipe outside the space
     began = time.monotonic()
     with interruptible() as (ending, interruption), ExitStack() as stack:
+        ending.with_config = bool(config.functions)
         executor = stack.enter_context(_executor(config, choice, interruption))
         session = _Session(stack.enter_context(view or Silent()))
         session.view.begin(config)
@@ -143,7 +144,8 @@ def go_on(
     """Open a run again and `drive` its engine from where its ledger ends."""
     config = config or run_config(layout)
     began = time.monotonic()
-    with interruptible(layout) as (_, interruption), ExitStack() as stack:
+    with interruptible(layout) as (ending, interruption), ExitStack() as stack:
+        ending.with_config = bool(config.functions)
         killed = stack.enter_context(owning(layout))
         sweep(layout)
         stack.callback(sweep, layout)  # after the workers

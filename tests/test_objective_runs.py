@@ -21,7 +21,7 @@ from check import disagreements
 from coralx import api
 from coralx.config import load_config
 from coralx.config.modes import resolve_mode
-from coralx.errors import ConfigError, CoralXError, UsageError
+from coralx.errors import ConfigError, UsageError
 from coralx.genomes import Genes, Genome
 from coralx.records import Horizon, Job
 from coralx.training.backend import create
@@ -321,8 +321,9 @@ def test_a_metric_that_fails_later_ends_the_run_which_goes_on_once_it_is_mended(
     own: Callable[[str], dict[str, Any]], folder: Path
 ) -> None:
     config = own("return 0.5 if len(set(predictions.probabilities[:, 1])) == 1 else 1 / 0")
-    with pytest.raises(CoralXError, match="ZeroDivisionError"):
+    with pytest.raises(ConfigError, match="ZeroDivisionError") as failed:
         search(config)
+    assert failed.value.hint.endswith("go on with coralx evolve CONFIG --resume tiny")
     from coralx.run.layout import find_run
 
     layout = find_run("tiny")

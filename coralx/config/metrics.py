@@ -42,7 +42,7 @@ _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 @dataclass(frozen=True)
 class Metric:
     """`direction` is None where only the config can say it. `needs` names a key of `data` without
-    which there is nothing to compute; `refused` says why there never is."""
+    which there is nothing to compute; it takes a task that reads so many `modalities`."""
 
     direction: Direction | None
     source: Source
@@ -50,7 +50,12 @@ class Metric:
     undefined: str = "never"
     tasks: tuple[Task, ...] = EVERY_TASK
     needs: Literal["", "attacks", "group"] = ""
-    refused: str = ""
+    modalities: int = 1
+
+    @property
+    def is_computable(self) -> bool:
+        """Whether any task reads enough for it."""
+        return any(len(READS[task]) >= self.modalities for task in self.tasks)
 
 
 def _skill(undefined: str = "never") -> Metric:
@@ -70,11 +75,7 @@ CATALOGUE: dict[str, Metric] = {
     "false_positive_cost": _error("no validation row is positive, or no row of the hold-out is"),
     "memory": Metric("minimize", "measurement", "0 bytes upward"),
     "cross_modal_fusion": Metric(
-        "maximize",
-        "predictions",
-        "-1 to 1",
-        refused="it compares all modalities with text alone, and every task reads text alone so "
-        "far: there is nothing to fuse",
+        "maximize", "predictions", "-1 to 1", NO_CLASS, CLASSIFICATION, modalities=2
     ),
     "calibration": _error(),
     # beside them
@@ -135,14 +136,17 @@ def check_metric(name: object) -> object:
         return name
     metric, task = of_task(name)
     if not is_function(metric) and metric not in CATALOGUE:
+        known = ", ".join(known for known, m in CATALOGUE.items() if m.is_computable)
+        near = did_you_mean(metric, CATALOGUE)
         raise ValueError(
-            f"no metric of that name{did_you_mean(metric, CATALOGUE)}; known: "
-            f"{', '.join(known for known, m in CATALOGUE.items() if not m.refused)}, and your own "
-            "as `module:function`"
+            f"no metric of that name{near}; known: {known}, and your own as `module:function`"
         )
     found = described(name)
-    if found.refused:
-        raise ValueError(f"{metric} cannot be computed: {found.refused}")
+    if not found.is_computable:
+        raise ValueError(
+            f"{metric} cannot be computed: it compares {found.modalities} modalities with text "
+            "alone, and every task reads text alone so far, so there is nothing to fuse"
+        )
     for_all = metric == "task_skill" or found.source not in ("predictions", "user")
     if OF_TASK in name and (not task or for_all):
         what = "names no task behind @" if not task else "is one figure for all tasks"
@@ -160,6 +164,6 @@ def offered_metrics(task: Task, names: Iterable[str]) -> None:
     for name in names:
         if task not in described(name).tasks:
             offered = ", ".join(
-                known for known, m in CATALOGUE.items() if task in m.tasks and not m.refused
+                known for known, m in CATALOGUE.items() if task in m.tasks and m.is_computable
             )
             raise ValueError(f"the task {task!r} has no metric {name!r}; it has {offered}")

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from coralx.errors import Interrupted, SetupError
+from coralx.errors import ConfigError, Interrupted, SetupError
 from coralx.interruption import Interruption, heeding
 from coralx.run.layout import RunLayout, is_run
 
 
 @dataclass
 class Ending:
-    """What an early end leaves behind: nothing, or a run that can be resumed."""
+    """What an early end leaves behind: nothing, or a run that can be resumed; `with_config`: only
+    by naming its config, too."""
 
     layout: RunLayout | None = None
+    with_config: bool = False
 
     @property
     def way_on(self) -> str:
@@ -24,7 +26,9 @@ class Ending:
             return ""
         if not is_run(self.layout.root):
             return "Nothing was trained yet: start again."
-        return f"Nothing is lost: go on with coralx evolve --resume {self.layout.shortest_name}"
+        config = "CONFIG " if self.with_config else ""
+        name = self.layout.shortest_name
+        return f"Nothing is lost: go on with coralx evolve {config}--resume {name}"
 
     def interrupted(self) -> Interrupted:
         if self.layout is None:
@@ -50,3 +54,6 @@ def interruptible(layout: RunLayout | None = None) -> Iterator[tuple[Ending, Int
         raise ending.interrupted() from None
     except SetupError as error:
         raise SetupError(error.message, f"{error.hint} {ending.way_on}".strip()) from error
+    except ConfigError as error:  # of a function of the user's, say, that failed at last
+        hint = f"{error.hint} {ending.way_on}".strip()
+        raise ConfigError(error.source, error.problems, hint) from error
