@@ -119,21 +119,14 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, resolved: bool = F
     for assignment in overrides:
         apply_override(data, assignment)
     config = anchor_paths(parse_config(data, str(path)), path.parent)
-    if resolved or not config.functions:
-        return without_functions(config)
-    return _with_functions_from(config, Path(config.runtime.functions_from or path.parent))
-
-
-def _with_functions_from(config: Config, folder: Path | None) -> Config:
-    where = None if folder is None else str(folder.resolve())
-    runtime = config.runtime.model_copy(update={"functions_from": where})
-    return config.model_copy(update={"runtime": runtime})
+    return without_functions(config) if resolved else config
 
 
 def without_functions(config: Config) -> Config:
     """The config such that no function of a user's is run under it: what a run folder holds may be
     another's, and is not the file that the user gave."""
-    return _with_functions_from(config, None)
+    runtime = config.runtime.model_copy(update={"functions_from": None})
+    return config.model_copy(update={"runtime": runtime})
 
 
 def overridden(config: Config, overrides: Sequence[str]) -> Config:
@@ -145,7 +138,8 @@ def overridden(config: Config, overrides: Sequence[str]) -> Config:
 
 
 def anchor_paths(config: Config, folder: Path) -> Config:
-    """Make local paths absolute: as seen from the working folder, else from the config's folder."""
+    """Make local paths absolute: as seen from the working folder, else from the config's folder,
+    in which the user's functions are, too."""
 
     def anchored(name: str | None) -> str | None:
         if name is None or name.startswith("builtin:"):
@@ -161,7 +155,10 @@ def anchor_paths(config: Config, folder: Path) -> Config:
     if data.tasks is not None:
         tasks = {name: _anchored_source(task, anchored) for name, task in data.tasks.items()}
         data = data.model_copy(update={"tasks": tasks})
-    return config.model_copy(update={"model": model, "data": data})
+    functions = str(Path(config.runtime.functions_from or folder).resolve())
+    update = {"functions_from": functions if config.functions else None}
+    runtime = config.runtime.model_copy(update=update)
+    return config.model_copy(update={"model": model, "data": data, "runtime": runtime})
 
 
 def _anchored_source(source: AnySource, anchored: Callable[[str | None], str | None]) -> AnySource:
