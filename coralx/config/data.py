@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from coralx.config.metrics import is_function
+from coralx.config.metrics import Task, is_function
 from coralx.config.runtime import Place
 from coralx.config.section import Count, Name, Section, Text
 from coralx.printable import shown
@@ -21,6 +21,13 @@ Labels = Annotated[
 Column = Name | Place
 Perturbation = Literal["swap", "homoglyph", "spacing", "prefix"]
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+NEEDED = {
+    "attacks": "rows of attacks (a file), or perturbations of the positive class such as "
+    "[swap, homoglyph, spacing, prefix]",
+    "group": "the column by which rows are grouped",
+}
+"""What the keys hold without which a metric has nothing to go by."""
 
 
 class Table(Section):
@@ -69,6 +76,19 @@ class Attacks(Table):
                 f"{shown(self.judge)}; give prompts in a `file`"
             )
         return self
+
+    def require_fit(self, task: Task, key: str) -> None:
+        """Raise ValueError where a task's model cannot be attacked so; `key` is the attacks' path."""
+        if task == "sequence-classification" and self.judge not in (None, "flagged"):
+            raise ValueError(
+                f"`{key}.judge` is {self.judge}, but a {task} model gives no answers to judge; "
+                "leave it out"
+            )
+        if task == "sft" and (self.perturbations or self.judge == "flagged"):
+            raise ValueError(
+                f"`{key}`: {task} flags nothing; give harmful prompts in a `file`, of which the "
+                "share that is refused counts"
+            )
 
 
 class CleanHoldout(Table):

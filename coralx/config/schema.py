@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from coralx.config.data import Attacks, Data, key_of
+from coralx.config.data import NEEDED, Data, key_of
 from coralx.config.evolution import Evolution, Objective, full_weights
 from coralx.config.metrics import (
     CAUSAL,
@@ -123,7 +123,7 @@ class Config(Section):
                     raise ValueError(f"`{key}` is for {' and '.join(tasks)}; model.task is {task}")
         for name, source in data.sources.items():
             if source.attacks is not None:
-                refuse_attacks(source.attacks, task, key_of(name, "attacks"))
+                source.attacks.require_fit(task, key_of(name, "attacks"))
         return data
 
     @field_validator("objectives", mode="after")
@@ -275,24 +275,3 @@ def _metrics_of(stage: TrainingStage) -> list[str]:
     rules = [parse_rule(rule).metric for rule in stage.stop_when or ()]
     promote_by = [stage.promote_by] if stage.promote_by else []
     return [*rules, *stage.proxy_metrics, *promote_by]
-
-
-NEEDED = {
-    "attacks": "rows of attacks (a file), or perturbations of the positive class such as "
-    "[swap, homoglyph, spacing, prefix]",
-    "group": "the column by which rows are grouped",
-}
-
-
-def refuse_attacks(attacks: Attacks, task: Task, key: str) -> None:
-    """Raise ValueError where a task's model cannot be attacked so."""
-    if task == "sequence-classification" and attacks.judge not in (None, "flagged"):
-        raise ValueError(
-            f"`{key}.judge` is {attacks.judge}, but a {task} model gives no answers to judge; "
-            "leave it out"
-        )
-    if task == "sft" and (attacks.perturbations or attacks.judge == "flagged"):
-        raise ValueError(
-            f"`{key}`: {task} flags nothing; give harmful prompts in a `file`, of which the share "
-            "that is refused counts"
-        )
