@@ -78,7 +78,7 @@ class Attacks(Table):
         return self
 
     def require_fit(self, task: Task, key: str) -> None:
-        """Raise ValueError where a task's model cannot be attacked so; `key` is the attacks' path."""
+        """Raise ValueError where a task's model cannot be attacked so; `key` is their path."""
         if task == "sequence-classification" and self.judge not in (None, "flagged"):
             raise ValueError(
                 f"`{key}.judge` is {self.judge}, but a {task} model gives no answers to judge; "
