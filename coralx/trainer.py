@@ -96,7 +96,9 @@ class HyperbandTrainer:
         if stages is not None:
             values = loaded.model_dump(mode="json")
             values["hyperband_config"]["training_stages"] = [vars(stage) for stage in stages]
-            loaded = anchor_paths(parse_config(values, "stages"), Path.cwd())
+            parsed = anchor_paths(parse_config(values, "stages"), Path.cwd())
+            folder = {"functions_from": loaded.runtime.functions_from}  # that of the config given
+            loaded = parsed.model_copy(update={"runtime": parsed.runtime.model_copy(update=folder)})
         self.config = resolve_mode(loaded, None, None)
         self.run_folder: Path | None = None
         self._view = view

@@ -149,11 +149,41 @@ def test_perturbations_are_of_each_splits_own_positive_rows(texts: str) -> None:
 
 
 def test_rows_of_the_first_class_are_no_attacks(texts: str, tmp_path: Path) -> None:
-    rows = [{"text": f"row {n}", "label": ["ok", "bad", "worse"][n % 3]} for n in range(9)]
-    found = read(texts, attacks=lines(tmp_path / "mixed.jsonl", rows))
+    rows = [{"text": f"row {n}", "label": ["ok", "bad", "bad"][n % 3]} for n in range(9)]
+    file = lines(tmp_path / "mixed.jsonl", rows)
+    found = read(texts, attacks=file, clean_holdout=file)
     kept = [*words(found.attacks["validation"]), *words(found.attacks["test"])]
     assert sorted(kept) == sorted(f"row {n}" for n in range(9) if n % 3)
     assert any("3 rows of the first class were left out" in w for w in found.warnings)
+    clean = [*words(found.clean["validation"]), *words(found.clean["test"])]
+    assert sorted(clean) == ["row 0", "row 3", "row 6"]
+    assert any("6 rows of other classes were left out" in w for w in found.warnings)
+
+
+def test_labels_that_are_in_no_class_are_refused(texts: str, tmp_path: Path) -> None:
+    file = lines(tmp_path / "odd.jsonl", [{"text": f"row {n}", "label": "worse"} for n in range(3)])
+    for key in ("attacks", "clean_holdout"):
+        problem = refusal(texts, **{key: file})
+        assert problem.startswith(f"data.{key}.file: {file}: a row has the label 'worse'")
+
+
+def test_a_hold_out_without_clean_rows_is_refused(texts: str, tmp_path: Path) -> None:
+    file = lines(tmp_path / "bad.jsonl", [{"text": f"row {n}", "label": "bad"} for n in range(3)])
+    assert "holds no clean rows: none of its 3 rows is labelled 'ok'" in refusal(
+        texts, clean_holdout=file
+    )
+
+
+def test_texts_said_twice_and_texts_that_were_trained_on_are_told(
+    texts: str, tmp_path: Path
+) -> None:
+    known = read(texts).train[0].text
+    file = lines(tmp_path / "own.jsonl", [{"text": t} for t in (known, "new", "new", "other")])
+    found = read(texts, attacks=file, clean_holdout=file)
+    said = [w for w in found.warnings if "1 rows said before were left out" in w]
+    assert len(said) == 2
+    for kind in ("attacks", "clean"):
+        assert any(f"1 of 3 {kind} texts stand in the train split" in w for w in found.warnings)
 
 
 def test_rows_without_a_text_are_left_out_and_counted(texts: str, tmp_path: Path) -> None:
@@ -203,7 +233,7 @@ def test_a_file_that_holds_too_little_is_named(
 def test_a_missing_column_of_texts_is_named_with_those_that_are_there(
     texts: str, tmp_path: Path, key: str
 ) -> None:
-    file = lines(tmp_path / "other.jsonl", [{"goal": "x", "txt": "y"}] * 3)
+    file = lines(tmp_path / "other.jsonl", [{"goal": f"x{n}", "txt": "y"} for n in range(3)])
     problem = refusal(texts, **{key: file})
     assert problem.startswith(f"data.{key}.text: no column 'text' in {file}")
     assert "it has 'goal', 'txt'" in problem

@@ -163,15 +163,19 @@ def test_an_error_in_the_work_ends_the_measurement() -> None:
     torch = pytest.importorskip("torch")
     import threading
 
+    from coralx import resident
     from coralx.training import measuring
 
     def work() -> None:
         raise RuntimeError("no more")
 
     before = threading.active_count()
-    for measure in (measuring.memory, measuring.latency, measuring._resident_growth):
+    for measure in (measuring.memory, measuring.latency):
         with pytest.raises(RuntimeError, match="no more"):
-            measure(work, *([torch.device("cpu")] if measure != measuring._resident_growth else []))
+            measure(work, torch.device("cpu"))
+    for watched in (resident.growth, resident._watched):
+        with pytest.raises(RuntimeError, match="no more"):
+            watched(work)
     assert threading.active_count() == before
 
 

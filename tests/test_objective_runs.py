@@ -73,7 +73,7 @@ def two_tasks(tiny_config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Reviews, and the same texts by what they are about: three classes."""
     reviews = tiny_config["data"]
     rows = []
-    for number in range(180):
+    for number in range(372):
         about = ("film", "road", "team")[number % 3]
         mood = ("good", "bad", "slow", "fine")[number % 4]
         rows.append({"words": f"the {about} is {mood}", "topic": about, "where": f"w{number % 2}"})

@@ -14,15 +14,17 @@ from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_auc_score
 
 from coralx.objectives.bootstrap import intervals
-from coralx.objectives.calibration import calibration, scaled, temperature
+from coralx.objectives.calibration import calibration, scaled
 from coralx.objectives.false_positives import false_positive_cost, suspicion, threshold
+from coralx.objectives.groups import LEAST_ROWS, judged_groups
 from coralx.objectives.predictions import SETTLED, figures, settled, task_figures
 from coralx.objectives.resampling import drawn_figures, percentile_interval
-from coralx.objectives.robustness import LEAST_ROWS, judged_groups, robustness
+from coralx.objectives.robustness import robustness
 from coralx.objectives.safety import flagged, safety
 from coralx.objectives.scores import RowScores, read_scores, write_scores
 from coralx.objectives.skill import auroc, brier, decisions
 from coralx.objectives.task_skill import macro
+from coralx.objectives.temperature import temperature
 from coralx.rng import generator
 
 ROWS = 60

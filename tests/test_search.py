@@ -270,11 +270,12 @@ def test_order_of_ties_does_not_depend_on_the_order_of_input() -> None:
         assert_same_order_however_shuffled(points, rng)
 
 
-def test_front_holds_the_non_dominated_that_lack_no_figure() -> None:
+def test_front_holds_the_non_dominated_that_lack_no_figure_of_others() -> None:
     nan = math.nan
     points = np.array([[0, 2], [1, 1], [1, 2], [2, 0], [-1, nan]])
     assert front(list("abcde"), points) == ["a", "b", "d"]
-    assert front(["a"], np.array([[0, nan]])) == []
+    assert front(["a", "b"], np.array([[0, nan], [1, nan]])) == ["a"]
+    assert front(["a", "b"], np.array([[nan, 0], [0, nan]])) == []
     assert front([], np.empty((0, 2))) == []
 
 

@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from scipy.optimize import brentq
+from scipy.special import logsumexp
 
 TOLERANCE = 1e-9
-FITTED = {"temperature": 1e-3}
-"""A minimum is found to within so much."""
 Tensors = dict[str, NDArray[Any]]
 
 
@@ -73,9 +72,7 @@ def _compare(
         found.checked += 1
         same = again is None and told[name] is None
         if again is not None and told[name] is not None:
-            same = math.isclose(
-                again, told[name], rel_tol=FITTED.get(name, TOLERANCE), abs_tol=TOLERANCE
-            )
+            same = math.isclose(again, told[name], rel_tol=TOLERANCE, abs_tol=TOLERANCE)
         if not same:
             found.wrong.append(f"{where}: {name} is {told[name]}, its scores say {again}")
 
@@ -117,7 +114,7 @@ def figures_of(tensors: Tensors) -> Iterator[tuple[str, float | None]]:
         logs = np.log(np.clip(scores, 1e-12, None)) / tensors["temperature"][0]
         cooled = np.exp(logs) / np.exp(logs).sum(axis=1, keepdims=True)
         yield "calibration_scaled", ece(cooled, labels)
-        yield "temperature", temperature(scores, labels)
+        yield "temperature", temperature(scores, labels, float(tensors["temperature"][0]))
         positive = scores[labels > 0, 1:].sum(axis=1)
         reached = [t for t in positive if (positive >= t).mean() >= 0.9 - 1e-12]
         yield "threshold_at_recall_90", float(max(reached))
@@ -164,18 +161,25 @@ def false_positive_cost(tensors: Tensors) -> float | None:
     return sum(value >= tensors["threshold"][0] for value in clean) / len(clean)
 
 
-def temperature(scores: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Where the likelihood's slope over the inverse temperature is nought."""
+def temperature(scores: NDArray[Any], labels: NDArray[Any], told: float) -> float:
+    """Where the likelihood's slope over the inverse temperature is nought; or the one that was
+    told, if it serves as well."""
     logs = np.log(np.clip(scores, 1e-12, None))
-    own = logs[np.arange(len(labels)), labels].mean()
+    rows = np.arange(len(labels))
 
     def slope(cold: float) -> float:
-        weights = np.exp(cold * logs)
-        return float(((weights * logs).sum(axis=1) / weights.sum(axis=1)).mean() - own)
+        weights = np.exp(cold * (logs - logs.max(axis=1, keepdims=True)))
+        expected = (weights * logs).sum(axis=1) / weights.sum(axis=1)
+        return float(expected.mean() - logs[rows, labels].mean())
 
-    if slope(0.01) > 0 or slope(100.0) < 0:  # beyond what is looked for
-        return 100.0 if slope(0.01) > 0 else 0.01
-    return 1.0 / brentq(slope, 0.01, 100.0)
+    def loss(cold: float) -> float:
+        return float((logsumexp(cold * logs, axis=1) - cold * logs[rows, labels]).mean())
+
+    coldest, hottest = 100.0, 0.01
+    best = coldest if slope(coldest) < 0 else hottest
+    if slope(hottest) < 0 <= slope(coldest):
+        best = brentq(slope, hottest, coldest)
+    return told if loss(1.0 / told) <= loss(best) + 1e-9 else 1.0 / best
 
 
 def ece(scores: NDArray[Any], labels: NDArray[Any]) -> float:

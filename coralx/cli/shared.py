@@ -88,8 +88,9 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     console.print(where, soft_wrap=True, highlight=False, markup=False)
     if report["ended_by"] is not None:
         console.print(
-            f"Ended by {report['ended_by']}. To go on: coralx evolve --resume "
-            f"{outcome.layout.shortest_name} --set budget.KEY=MORE",
+            f"Ended by {report['ended_by']}. To go on: coralx evolve "
+            f"{'CONFIG ' if report['functions'] else ''}--resume {outcome.layout.shortest_name} "
+            "--set budget.KEY=MORE",
             soft_wrap=True,
             highlight=False,
             markup=False,

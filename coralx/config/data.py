@@ -68,6 +68,10 @@ class Attacks(Table):
                 "attacks are either the rows of a `file`, or `perturbations` of the positive "
                 "class: name one of the two"
             )
+        keys = ("text", "header", "delimiter", "encoding", "max_new_tokens")
+        idle = [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
+        if self.perturbations and idle:
+            raise ValueError(f"`{idle[0]}` is for attacks from a `file`; perturbations have none")
         if len(set(self.perturbations)) < len(self.perturbations):
             raise ValueError("each of the perturbations is listed once")
         if self.perturbations and self.judge not in (None, "flagged"):

@@ -155,7 +155,7 @@ def anchor_paths(config: Config, folder: Path) -> Config:
     if data.tasks is not None:
         tasks = {name: _anchored_source(task, anchored) for name, task in data.tasks.items()}
         data = data.model_copy(update={"tasks": tasks})
-    functions = str(Path(config.runtime.functions_from or folder).resolve())
+    functions = anchored(config.runtime.functions_from) or str(folder.resolve())
     update = {"functions_from": functions if config.functions else None}
     runtime = config.runtime.model_copy(update=update)
     return config.model_copy(update={"model": model, "data": data, "runtime": runtime})

@@ -79,7 +79,7 @@ def _real_path(root: type[BaseModel], error: ErrorDetails) -> list[int | str]:
 
 def _looks_internal(name: str) -> bool:
     internal = ("choices", "range", "str", "int", "float", "decimal", "tuple")
-    return name in internal or "[" in name
+    return name in internal or "[" in name or name.startswith("constrained-")
 
 
 def _describe(error: ErrorDetails, root: type[BaseModel]) -> str:

@@ -87,7 +87,7 @@ class Config(Section):
     def _objectives_constraints_stand_with_the_others(cls, data: Any) -> Any:
         """An objective's `constraint: ">= 0.8"` is short for one of `constraints`."""
         objectives = data.get("objectives") if isinstance(data, dict) else None
-        if not isinstance(objectives, list):
+        if not isinstance(objectives, list | tuple):
             return data
         kept, found = [], list[str]()
         for objective in objectives:
@@ -99,7 +99,7 @@ class Config(Section):
                 objective = {k: v for k, v in objective.items() if k != "constraint"}
             kept.append(objective)
         listed = data.get("constraints", [])
-        if found and isinstance(listed, list):
+        if found and isinstance(listed, list | tuple):
             listed = [*listed, *found]
         return {**data, "objectives": kept, "constraints": listed}
 

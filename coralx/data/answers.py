@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -65,12 +66,13 @@ class Answers:
         for place, prompt in enumerate(prompts):
             ids[place, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
             mask[place, longest - len(prompt) :] = 1
-        made = model.generate(
-            input_ids=ids.to(self._device),
-            attention_mask=mask.to(self._device),
-            generation_config=self._greedy(model),
-            stopping_criteria=StoppingCriteriaList([_Beating(beat)]),
-        )
+        with _as_before(model):
+            made = model.generate(
+                input_ids=ids.to(self._device),
+                attention_mask=mask.to(self._device),
+                generation_config=self._greedy(model),
+                stopping_criteria=StoppingCriteriaList([_Beating(beat)]),
+            )
         texts: list[str] = self._tokenizer.batch_decode(made[:, longest:], skip_special_tokens=True)
         return [text.strip() for text in texts]
 
@@ -88,6 +90,22 @@ class Answers:
             pad_token_id=self._tokenizer.pad_token_id or 0,
             eos_token_id=sorted({*ends, *([] if own is None else [own])}) or None,
         )
+
+
+@contextmanager
+def _as_before(model: Any) -> Iterator[None]:
+    """Leaves gradient checkpointing as it was: Unsloth turns it off to generate, and not on again
+    for a model that is not in training mode."""
+    flags = {
+        module: module.gradient_checkpointing
+        for module in model.modules()
+        if hasattr(module, "gradient_checkpointing")
+    }
+    try:
+        yield
+    finally:
+        for module, flag in flags.items():
+            module.gradient_checkpointing = flag
 
 
 class _Beating(StoppingCriteria):  # type: ignore[misc]

@@ -49,15 +49,31 @@ def attacks_of(
     return found
 
 
-def clean_of(source: Source, task: str, seed: int, warnings: list[str]) -> Halves:
+def clean_of(
+    source: Source,
+    task: str,
+    classes: Mapping[str, Sequence[str]],
+    seed: int,
+    warnings: list[str],
+) -> Halves:
     """The source's clean hold-out; nothing where it names none."""
     holdout = source.clean_holdout
     if holdout is None:
         return {}
     key = key_of(task, "clean_holdout")
-    rows = _texts(holdout, holdout.file, f"{key}.file", f"{key}.text", warnings)
-    examples = [Example(text) for text, _ in rows]
-    return _halves(examples, holdout, key, seed, "clean-holdout")
+    rows = _texts(holdout, holdout.file, key, source, task, classes, warnings)
+    kept = [text for text, number in rows if number in (None, 0)]
+    if not kept:
+        raise problem(
+            f"{key}.file: {holdout.file}",
+            f"holds no clean rows: none of its {len(rows)} rows is labelled {_first(classes)}, the "
+            "first class",
+            "Give rows that nothing should flag.",
+        )
+    if len(kept) < len(rows):
+        gone = len(rows) - len(kept)
+        warnings.append(f"{key}.file: {holdout.file}: {gone} rows of other classes were left out")
+    return _halves([Example(text) for text in kept], holdout, key, seed, "clean-holdout")
 
 
 def _attacks_in(
@@ -71,17 +87,15 @@ def _attacks_in(
     """The rows of a file of attacks; where it has the column of labels, too, those of the first
     class are none."""
     key = key_of(task, "attacks")
-    label = source.label if isinstance(source.label, str) and classes else None
-    rows = _texts(attacks, file, f"{key}.file", f"{key}.text", warnings, label)
-    benign = set(next(iter(classes.values()), ()))
-    kept = [text for text, written in rows if written is None or written not in benign]
+    rows = _texts(attacks, file, key, source, task, classes, warnings)
+    kept = [text for text, number in rows if number != 0]
     if not kept:
         raise problem(
             f"{key}.file: {file}",
-            f"holds no attacks: all of its {len(rows)} rows are labelled "
-            f"{', '.join(map(repr, sorted(benign)))}, the first class, which nothing is to flag",
-            f"Give rows that should be flagged, without the column {label!r} or with another "
-            "class in it.",
+            f"holds no attacks: all of its {len(rows)} rows are labelled {_first(classes)}, the "
+            "first class, which nothing is to flag",
+            f"Give rows that should be flagged, without the column {source.label!r} or with "
+            "another class in it.",
         )
     if len(kept) < len(rows):
         gone = len(rows) - len(kept)
@@ -89,34 +103,50 @@ def _attacks_in(
     return [Example(text, 1) for text in kept]
 
 
+def _first(classes: Mapping[str, Sequence[str]]) -> str:
+    """How the first class is written."""
+    return ", ".join(map(repr, sorted(next(iter(classes.values()), ()))))
+
+
 def _texts(
     table: Attacks | CleanHoldout,
     file: str,
-    file_key: str,
-    text_key: str,
+    key: str,
+    source: Source,
+    task: str,
+    classes: Mapping[str, Sequence[str]],
     warnings: list[str],
-    label: str | None = None,
-) -> list[tuple[str, str | None]]:
-    """Texts of a table, each with its label as written where the table has that column."""
-    rows = read_table(table, file, file_key)
+) -> list[tuple[str, int | None]]:
+    """Texts of a table, each once and with its class's number where the table has the source's
+    column of labels. Raises ConfigError for labels that are in no class."""
+    where = f"{key}.file: {file}"
+    rows = read_table(table, file, f"{key}.file")
     names = list(rows[0])
-    column = column_name(table.text, text_key, names, file)
-    if label not in names or label == column:
-        label = None
-    found = [
-        (
-            as_text(row.get(column)).strip(),
-            None if label is None else as_text(row.get(label)).strip(),
-        )
-        for row in rows
-    ]
-    kept = [(text, written) for text, written in found if text]
-    if not kept:
-        raise problem(f"{file_key}: {file}", f"column {column!r} is empty in all {len(rows)} rows")
-    if len(kept) < len(found):
-        gone = len(found) - len(kept)
-        warnings.append(f"{file_key}: {file}: {gone} rows without a text were left out")
-    return kept
+    column = column_name(table.text, f"{key}.text", names, file)
+    label = source.label
+    index = {written: i for i, name in enumerate(classes) for written in classes[name]}
+    is_labelled = isinstance(label, str) and label in names and label != column and bool(index)
+    found: dict[str, int | None] = {}
+    empty = 0
+    for row in rows:
+        text, written = (as_text(row.get(str(name))).strip() for name in (column, label))
+        if not text:
+            empty += 1
+        elif is_labelled and written not in index:
+            raise problem(
+                where,
+                f"a row has the label {written[:40]!r}, which is in no class",
+                f"Known labels: {', '.join(map(repr, index))}. Correct it, add it to "
+                f"{key_of(task, 'labels')}, or leave the column {label!r} out.",
+            )
+        else:
+            found.setdefault(text, index[written] if is_labelled else None)
+    if not found:
+        raise problem(where, f"column {column!r} is empty in all {len(rows)} rows")
+    for count, what in ((empty, "without a text"), (len(rows) - empty - len(found), "said before")):
+        if count:
+            warnings.append(f"{where}: {count} rows {what} were left out")
+    return list(found.items())
 
 
 def _halves(

@@ -16,6 +16,8 @@ from coralx.data.subsets import split_off, stratified_order
 from coralx.data.tables import SPLITS, problem
 from coralx.rng import generator
 
+SPLIT_PAIRS = (("train", "validation"), ("train", "test"), ("validation", "test"))
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -72,11 +74,16 @@ def load_examples(
         raise problem(key_of(name, "train"), few)
     for split in ("validation", "test"):
         _require_all_classes(key_of(name, split), splits[split], labels, name)
-    warnings += [
-        f"{name}: {found}" if name else found for found in _duplicates({**splits, "train": train})
-    ]
     attacks = attacks_of(source, name, classes, splits, seed, warnings)
-    clean = clean_of(source, name, seed, warnings)
+    clean = clean_of(source, name, classes, seed, warnings)
+    warnings += [
+        f"{name}: {found}" if name else found
+        for found in (
+            *_duplicates({**splits, "train": train}, SPLIT_PAIRS),
+            *_duplicates({"train": train, "attacks": _all(attacks)}, [("train", "attacks")]),
+            *_duplicates({"train": train, "clean": _all(clean)}, [("train", "clean")]),
+        )
+    ]
     return Examples(
         train,
         tuple(splits["validation"]),
@@ -102,11 +109,17 @@ def _require_all_classes(
         )
 
 
-def _duplicates(splits: Mapping[str, Sequence[Example]]) -> list[str]:
-    """Warnings about texts that stand in more than one split."""
+def _all(halves: Halves) -> list[Example]:
+    return [example for rows in halves.values() for example in rows]
+
+
+def _duplicates(
+    splits: Mapping[str, Sequence[Example]], pairs: Sequence[tuple[str, str]]
+) -> list[str]:
+    """Warnings about texts that stand in both of a pair."""
     texts = {name: {example.text for example in splits[name]} for name in splits}
     found = []
-    for held, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+    for held, other in pairs:
         count = sum(example.text in texts[held] for example in splits[other])
         if count:
             found.append(

@@ -1,12 +1,26 @@
-"""What a report says of the constraints: whether the front meets them, and where it does not."""
+"""What a report says of constraints and objectives: which of them the front does not meet, or has
+no figure for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from coralx.config import Config
+from coralx.config.metrics import described
 from coralx.run.history import History
 from coralx.search.constraints import constraints_of, violations
+
+
+def undefined_warnings(config: Config, history: History, last_stage: str) -> list[str]:
+    """That nobody who finished has a figure for an objective, so that the front goes without."""
+    finished = history.finished(last_stage)
+    figures = [history.results[genome, last_stage].metrics for genome in finished]
+    return [
+        f"{metric} is undefined for all that finished ({described(metric).undefined}): the front "
+        "goes by the other objectives alone"
+        for metric in (objective.metric for objective in config.objectives)
+        if figures and all(found.get(metric) is None for found in figures)
+    ]
 
 
 def feasibility_warnings(

@@ -14,7 +14,7 @@ from coralx.events import GenerationStarted, RunStarted, StageDecided, WorkerSta
 from coralx.genomes import Genome
 from coralx.report.comparison import against_baselines, front_pairs
 from coralx.report.efficiency import efficiency_of
-from coralx.report.feasibility import feasibility_warnings
+from coralx.report.feasibility import feasibility_warnings, undefined_warnings
 from coralx.report.lineage import lineage_of, schedule_of
 from coralx.report.origins import blends_of, growth_of
 from coralx.report.verification import verification_of
@@ -69,6 +69,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "wall_seconds": use.wall_seconds,
         "objectives": objectives,
         "constraints": list(config.constraints),
+        "functions": list(config.functions),
         "baselines": _baselines(config, history, stages[-1].name),
         "front": front,
         "weighted": None if weights is None else weighted(front, objectives, weights),
@@ -101,6 +102,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             *remote_code(config),
             *measurements(config),
             *_warnings(entries),
+            *undefined_warnings(config, history, stages[-1].name),
             *feasibility_warnings(config, history, members, stages[-1].name),
         ],
         "workers": _workers(entries),

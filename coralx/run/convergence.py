@@ -10,7 +10,7 @@ from coralx.config import Config
 from coralx.run.history import History
 from coralx.search.constraints import constraints_of, violations
 from coralx.search.indicators import box_of, diversity, relative_hypervolume, spacing
-from coralx.search.pareto import as_minimised, front
+from coralx.search.pareto import as_minimised, front, measured
 from coralx.search.space import space_of
 
 MOVED = 0.01
@@ -36,7 +36,7 @@ def indicators(config: Config, history: History, last_stage: str) -> list[Indica
     space = space_of(config)
     finished = history.finished(last_stage)
     figures = [history.results[genome, last_stage].metrics for genome in finished]
-    points = as_minimised(figures, config.objectives)
+    points = measured(as_minimised(figures, config.objectives))
     born = np.asarray([history.genomes[genome].generation for genome in finished])
     feasible = violations(figures, constraints_of(config)) == 0
     sound = feasible & ~np.isnan(points).any(axis=1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import numpy as np
+
 from coralx.config import Config
 from coralx.errors import WorkerError
 from coralx.events import FrontMeasured
@@ -33,7 +35,7 @@ def non_dominated(
     figures = [history.results[genome, stage].metrics for genome in genomes]
     points = as_minimised(figures, config.objectives)
     missed = violations(figures, constraints_of(config))
-    firsts = dict(zip(genomes, points[:, 0], strict=True))
+    firsts = dict(zip(genomes, np.nan_to_num(points[:, 0], nan=np.inf), strict=True))
     return tuple(
         sorted(front(genomes, points, missed), key=lambda genome: (firsts[genome], genome))
     )

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from coralx.config.metrics import SPREAD
 from coralx.config.rules import ParsedRule, parse_constraint
 from coralx.config.schema import Config
 from coralx.results import Metrics
-from coralx.search.pareto import Violations
+from coralx.search.pareto import Violations, untold
 
 TOUCHING = sys.float_info.epsilon
 """The violation of a figure that lies on a strict bound: infeasible, by as little as can be."""
@@ -33,8 +34,19 @@ def violations(metrics: Sequence[Metrics], constraints: Sequence[ParsedRule]) ->
     for constraint in constraints:
         values = [figures.get(constraint.metric) for figures in metrics]
         if any(value is not None for value in values):
-            total += [_missed_by(constraint, value) for value in values]
+            spreads = [figures.get(constraint.metric + SPREAD) for figures in metrics]
+            total += [_missed_by(constraint, value) for value in _told_apart(values, spreads)]
     return total
+
+
+def _told_apart(
+    values: Sequence[float | None], spreads: Sequence[float | None]
+) -> Sequence[float | None]:
+    """The figures, measurements within their spread made equal."""
+    if not any(spreads):
+        return values
+    found = untold(np.array([np.nan if v is None else v for v in values]), spreads)
+    return [None if np.isnan(value) else float(value) for value in found]
 
 
 def _missed_by(constraint: ParsedRule, value: float | None) -> float:

@@ -36,16 +36,16 @@ def as_minimised(metrics: Sequence[Metrics], objectives: Sequence[Objective]) ->
     for column, objective in enumerate(objectives):
         spreads = [figures.get(objective.metric + SPREAD) for figures in metrics]
         if any(spreads):
-            points[:, column] = _untold(points[:, column], [spread or 0.0 for spread in spreads])
+            points[:, column] = untold(points[:, column], spreads)
     return points
 
 
-def _untold(values: Points, spreads: Sequence[float]) -> Points:
+def untold(values: Points, spreads: Sequence[float | None]) -> Points:
     """Values, shape (genomes,), such that no two differ that lie within the spread of one of them.
     Being told apart must be transitive, so chains of such pairs are one value, their mean."""
     defined = np.flatnonzero(~np.isnan(values))
     order = defined[np.argsort(values[defined], kind="stable")]
-    ordered, reach = values[order], np.asarray(spreads)[order]
+    ordered, reach = values[order], np.array([spread or 0.0 for spread in spreads])[order]
     above = np.maximum.accumulate(ordered + reach)
     below = np.minimum.accumulate((ordered - reach)[::-1])[::-1]
     apart = (above[:-1] < ordered[1:]) & (below[1:] > ordered[:-1])
@@ -175,11 +175,12 @@ def best_first(
 
 
 def front(ids: Sequence[str], points: Points, violations: Violations | None = None) -> list[str]:
-    """The non-dominated ids, in the order given. Points that lack a figure are not among them.
+    """The non-dominated ids, in the order given. Points that lack a figure which others have are
+    not among them; objectives that no point has are left out.
 
     Infeasible ones are there only where no point is feasible: then those that miss the least.
     """
-    complete = ~np.any(np.isnan(points), axis=1)
+    complete = ~np.any(np.isnan(measured(points)), axis=1)
     by_rank = ranks(points, violations)
     return [ids[i] for i in range(len(ids)) if by_rank[i] == 0 and complete[i]]
 

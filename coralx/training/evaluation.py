@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -27,11 +27,12 @@ from coralx.objectives.task_skill import macro
 from coralx.records import MeasureJob
 from coralx.results import Interval, Measurement, Metrics
 from coralx.training import functions, measuring
-from coralx.training.backend import Beat
+from coralx.training.backend import Beat, unheard
 from coralx.training.loop import answered, heaviest_batch, predict
 from coralx.training.material import Judged, Material, Part
 
 Split = Literal["validation", "test"]
+Number = TypeVar("Number", np.float64, np.int64)
 
 
 class Evaluation:
@@ -57,7 +58,9 @@ class Evaluation:
         named = sorted({of_task(name)[0] for name in config.named_metrics})
         self._measured = [name for name in named if described(name).source == "measurement"]
         self._own = {n: functions.metric(config, n) for n in named if is_function(n)}
-        self._own_figures("validation", {part.name: _unknowing(part) for part in self._parts})
+        self._own_figures(
+            "validation", {part.name: _unknowing(part) for part in self._parts}, unheard
+        )
 
     def validated(self, limit: int | None, beat: Beat, keep: str | None = None) -> Figures | None:
         """The figures of the first `limit` validation rows, which are in a stratified order, and of
@@ -68,8 +71,9 @@ class Evaluation:
             write_scores(Path(keep), said)
         if not all(rows.is_finite for rows in said.values()):
             return None
-        own = self._own_figures("validation", said)
-        return {**figures(said), **own, **self._measurements(beat)}
+        found = figures(said)
+        own = self._own_figures("validation", said, beat)
+        return {**found, **own, **self._measurements(beat)}
 
     def loss(self, limit: int | None, beat: Beat) -> float | None:
         """`eval_loss` of the first `limit` validation rows; None where a score is not finite."""
@@ -86,14 +90,14 @@ class Evaluation:
         validation = job.validation
         if validation is None or any(key not in validation for key in self._settled_keys):
             by = self._said("validation", None, beat)
-            found = {**figures(by), **self._own_figures("validation", by), **costs}
+            found = {**figures(by), **self._own_figures("validation", by, beat), **costs}
             validation = {**found, **(validation or self._measurements(beat))}
         said = {
             name: _settled_as(rows, name, validation)
             for name, rows in self._said("test", None, beat, job.scores).items()
         }
         kept = write_scores(Path(job.scores), said) if job.scores is not None else None
-        own = self._own_figures("test", said)
+        own = self._own_figures("test", said, beat)
         exact = {name: Interval(value, value, value) for name, value in costs.items()}
         measured = {
             **intervals(said, self._seed),
@@ -144,28 +148,26 @@ class Evaluation:
         if part.answers is None or part.judge is None:
             return flagged(self._scored(part, judged.attacks, beat).scores)
         told = answered(self._model, part.answers, judged.attacks, self._scoring, beat)
-        verdicts = [
-            part.judge(prompt, answer) for prompt, answer in zip(judged.prompts, told, strict=True)
-        ]
+        verdicts = []
+        for prompt, answer in zip(judged.prompts, told, strict=True):
+            beat()  # a judge may take its time
+            verdicts.append(part.judge(prompt, answer))
         answers += [
             {"task": part.name, "prompt": prompt, "answer": answer, "withstood": verdict}
             for prompt, answer, verdict in zip(judged.prompts, told, verdicts, strict=True)
         ]
         return np.asarray(verdicts, dtype=np.float64)
 
-    def _own_figures(self, split: Split, said: Said) -> Figures:
+    def _own_figures(self, split: Split, said: Said, beat: Beat) -> Figures:
         """The figures of the user's own metrics, as those of the catalogue."""
-        if not self._own:
-            return {}
-        given = {part.name: _given(part, split, said[part.name]) for part in self._parts}
-        by_task = {
-            task: {
-                name: np.array(np.nan if value is None else value)
-                for name, metric in self._own.items()
-                for value in (metric(predictions),)
-            }
-            for task, predictions in given.items()
-        }
+        by_task: dict[str, dict[str, NDArray[np.float64]]] = {}
+        for part in self._parts:
+            given = _given(part, split, said[part.name])
+            own = by_task[part.name] = {}
+            for name, metric in self._own.items():
+                beat()  # it may take its time
+                value = metric(given)
+                own[name] = np.array(np.nan if value is None else value)
         found = macro(by_task)
         return {name: float(v) if np.isfinite(v) else None for name, v in found.items()}
 
@@ -203,7 +205,7 @@ def _settled_as(rows: RowScores, task: str, validation: Metrics) -> RowScores:
 
 
 def _given(part: Part, split: Split, rows: RowScores) -> Predictions:
-    """What a metric of the user's is given."""
+    """What a metric of the user's is given: copies, which it cannot change."""
     examples = part.splits[split].examples[: len(rows.scores)]
     none = np.zeros(0)
     classified = rows.labels is not None
@@ -213,11 +215,17 @@ def _given(part: Part, split: Split, rows: RowScores) -> Predictions:
         texts=tuple(example.text for example in examples),
         groups=tuple(example.group for example in examples),
         classes=part.labels,
-        probabilities=rows.scores if classified else none.reshape(0, 0),
-        labels=rows.labels if rows.labels is not None else none.astype(np.int64),
-        losses=none.reshape(0, 2) if classified else rows.scores,
-        withstood=rows.withstood if rows.withstood is not None else none,
+        probabilities=_frozen(rows.scores if classified else none.reshape(0, 0)),
+        labels=_frozen(rows.labels if rows.labels is not None else none.astype(np.int64)),
+        losses=_frozen(none.reshape(0, 2) if classified else rows.scores),
+        withstood=_frozen(rows.withstood if rows.withstood is not None else none),
     )
+
+
+def _frozen(values: NDArray[Number]) -> NDArray[Number]:
+    copied = values.copy()
+    copied.setflags(write=False)
+    return copied
 
 
 def _unknowing(part: Part) -> RowScores:

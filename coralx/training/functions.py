@@ -71,7 +71,9 @@ def _module(name: str, module_name: str, folder: Path) -> ModuleType:
         if error.name != module_name.split(".", maxsplit=1)[0]:
             raise _refused(name, _told(error)) from None
         raise _refused(name, f"there is no {path}, and no module {module_name!r}") from None
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise _refused(name, _told(error)) from None
 
 
@@ -86,7 +88,7 @@ def metric(config: Config, name: str) -> Callable[[Predictions], float | None]:
             return None
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except Exception:
             raise _refused(name, f"returned {_kind(value)}, not a number or None") from None
         return number if math.isfinite(number) else None
 
@@ -130,12 +132,22 @@ def _sources(function: Callable[..., Any], module: ModuleType) -> list[str]:
 def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise _refused(name, _told(error)) from None
 
 
 def _kind(value: Any) -> str:
-    return f"{type(value).__name__} ({str(value)[:60]})"
+    return f"{type(value).__name__} ({_text(value)[:60]})"
+
+
+def _text(value: Any) -> str:
+    """What `str` says, if it says anything."""
+    try:
+        return str(value)
+    except Exception:
+        return "which cannot be shown"
 
 
 def _told(error: BaseException) -> str:
@@ -144,7 +156,7 @@ def _told(error: BaseException) -> str:
     others = (__file__, "<frozen importlib")
     own = [frame for frame in frames if not frame.filename.startswith(others)]
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {error}{where}"
+    return f"{type(error).__name__}: {_text(error)}{where}"
 
 
 def _refused(name: str, what: str) -> ConfigError:

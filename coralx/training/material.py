@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coralx.config.data import Attacks, Source
+from coralx.config.data import Attacks, Source, key_of
+from coralx.config.metrics import OF_TASK
 from coralx.config.schema import Config
 from coralx.config.space import IntChoices
 from coralx.data.answers import Answers
@@ -22,6 +23,7 @@ from coralx.data.sources import Examples
 from coralx.data.subsets import bucketed_order, subset_size
 from coralx.data.tasks import Encoded, SequenceClassification, Task, Trainable
 from coralx.errors import ConfigError
+from coralx.objectives.groups import LEAST_ROWS, judged_groups
 from coralx.objectives.refusals import refuses
 from coralx.objectives.scores import Labels
 from coralx.training import functions
@@ -93,6 +95,8 @@ class Material:
             self.task = Mixture([part.task for part in self.parts])
             self.train = mixed([part.train for part in self.parts], config.experiment.seed)
         _check_batches(config, len(self.train.ids))
+        for part in self.parts:
+            _check_groups(config, part)
         self._orders: dict[int, NDArray[np.int64]] = {}
 
     @property
@@ -178,7 +182,7 @@ def _parts(
         end = logits + len(read.labels)
         task = _task(config, source, name, base, read.labels, slice(logits, end), device)
         logits = end
-        answers, judge = _judging(config, source.attacks, base, device)
+        answers, judge = _judging(config, name, source.attacks, base, device)
         reader = answers or task
         number = {group: i for i, group in enumerate(_groups(read))}
         splits = {}
@@ -224,7 +228,7 @@ def _task(
 
 
 def _judging(
-    config: Config, attacks: Attacks | None, base: Base, device: torch.device
+    config: Config, name: str, attacks: Attacks | None, base: Base, device: torch.device
 ) -> tuple[Answers | None, Judge | None]:
     """Who answers attacks, and who judges the answers; nobody, where attacks are classified."""
     if attacks is None:
@@ -239,12 +243,31 @@ def _judging(
         raise ConfigError(
             "config",
             [
-                f"data.attacks.max_new_tokens: {attacks.max_new_tokens} behind a prompt of up to "
-                f"model.max_length ({length}) tokens are more than the base reads ({longest})"
+                f"{key_of(name, 'attacks.max_new_tokens')}: {attacks.max_new_tokens} behind a "
+                f"prompt of up to model.max_length ({length}) tokens are more than the base reads "
+                f"({longest})"
             ],
             "Make one of the two smaller.",
         )
     return Answers(base.tokenizer, length, attacks.max_new_tokens, device), judge
+
+
+def _check_groups(config: Config, part: Part) -> None:
+    """Raise ConfigError where `robustness` is named, and no group of a task's is large enough."""
+    judged = part.splits["validation"]
+    named = {f"robustness{OF_TASK}{part.name}", "robustness"} & set(config.named_metrics)
+    if judged.groups is None or not named:
+        return
+    if not judged_groups(judged.rows.labels, judged.groups, len(part.labels)):
+        raise ConfigError(
+            "config",
+            [
+                f"{key_of(part.name, 'group')}: none of the {len(set(judged.groups.tolist()))} "
+                f"groups has {LEAST_ROWS} validation rows of every class, so robustness has no "
+                "figure"
+            ],
+            "Give more validation rows, group by something coarser, or leave robustness out.",
+        )
 
 
 def _check_batches(config: Config, rows: int) -> None:

@@ -1,46 +1,45 @@
 """Figures that are measured, not computed: P4 `memory`, and `latency_ms`.
 
-Both are of one and the same work for every genome, done several times; the median counts, and the
-spread, the distance of the quartiles, is kept beside it: what lies no further apart than that is
-not told apart (`search.pareto.as_minimised`).
+Both are of one and the same work for every genome, done several times; the median counts, and its
+spread is kept beside it: what lies no further apart than that is not told apart
+(`search.pareto.as_minimised`).
 
 `memory`, to be minimised: the peak, in bytes, while the validation batch with the most tokens is
-scored. On CUDA the allocator's peak of what is allocated, base and adapter included; elsewhere the
-growth of the process's resident set over what it is just before.
+scored. On CUDA the allocator's peak of what is allocated, base, adapter and (at a stage's end) the
+optimizer's moments included; elsewhere the growth of the process's resident set over what it is
+just before. Its spread is the range, as a process's heap varies more from time to time than at one.
 
 `latency_ms`, to be minimised: the time to score one batch, the first validation rows in their
-order, after a warm-up.
+order, after a warm-up. Its spread is the distance of the quartiles.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
 import numpy as np
-import psutil
 import torch
 
 from coralx.config.metrics import SPREAD
-from coralx.resident import give_back
+from coralx.resident import growth
 
-MEMORY_REPEATS = 5
+MEMORY_WARM_UP = 2
+MEMORY_REPEATS = 7
 LATENCY_WARM_UP = 3
 LATENCY_REPEATS = 20
 LATENCY_ROWS = 8
-
-SAMPLE_SECONDS = 0.0005
-"""How often the resident set is looked at."""
 
 Work = Callable[[], object]
 
 
 def memory(work: Work, device: torch.device) -> dict[str, float]:
-    """`memory` of `work`, with its spread. Once is done before, for what is made at first use."""
-    work()
-    peak = _cuda_peak if device.type == "cuda" else _resident_growth
-    return _median("memory", [peak(work) for _ in range(MEMORY_REPEATS)])
+    """`memory` of `work`, with its spread."""
+    for _ in range(MEMORY_WARM_UP):  # for what is made at first use
+        work()
+    peak = _cuda_peak if device.type == "cuda" else growth
+    peaks = [peak(work) for _ in range(MEMORY_REPEATS)]
+    return _with_spread("memory", peaks, max(peaks) - min(peaks))
 
 
 def latency(work: Work, device: torch.device) -> dict[str, float]:
@@ -54,7 +53,8 @@ def latency(work: Work, device: torch.device) -> dict[str, float]:
         work()
         _finish(device)
         times.append(1000.0 * (time.perf_counter() - began))
-    return _median("latency_ms", times)
+    low, high = np.percentile(times, [25, 75])
+    return _with_spread("latency_ms", times, high - low)
 
 
 def _finish(device: torch.device) -> None:
@@ -65,9 +65,8 @@ def _finish(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def _median(name: str, values: list[float]) -> dict[str, float]:
-    low, middle, high = np.percentile(values, [25, 50, 75])
-    return {name: float(middle), name + SPREAD: float(high - low)}
+def _with_spread(name: str, values: list[float], spread: float) -> dict[str, float]:
+    return {name: float(np.median(values)), name + SPREAD: float(spread)}
 
 
 def _cuda_peak(work: Work) -> float:
@@ -77,26 +76,3 @@ def _cuda_peak(work: Work) -> float:
     work()
     torch.cuda.synchronize()
     return float(torch.cuda.max_memory_allocated())
-
-
-def _resident_growth(work: Work) -> float:
-    """How far the resident set grows while `work` is done. A thread looks at it: the kernel's own
-    peak is that of the whole process so far."""
-    give_back()
-    process = psutil.Process()
-    before = highest = process.memory_info().rss
-    done = threading.Event()
-
-    def look() -> None:
-        nonlocal highest
-        while not done.wait(SAMPLE_SECONDS):
-            highest = max(highest, process.memory_info().rss)
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        work()
-    finally:
-        done.set()
-        watcher.join()
-    return float(highest - before)
