@@ -73,7 +73,7 @@ def two_tasks(tiny_config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Reviews, and the same texts by what they are about: three classes."""
     reviews = tiny_config["data"]
     rows = []
-    for number in range(372):
+    for number in range(444):
         about = ("film", "road", "team")[number % 3]
         mood = ("good", "bad", "slow", "fine")[number % 4]
         rows.append({"words": f"the {about} is {mood}", "topic": about, "where": f"w{number % 2}"})
@@ -109,7 +109,7 @@ def test_a_search_over_two_tasks_and_every_figure_computed_anew(two_tasks: dict[
     assert found.checked >= 60
     report = outcome.report
     assert report["rows"]["attacks"] > 0
-    assert report["rows"]["clean hold-out"] == 11
+    assert report["rows"]["clean hold-out"] == 9  # each text once
     for member in report["front"]:
         test = {name: figure["value"] for name, figure in member["test"].items()}
         mean = (test["auroc@mood"] + test["auroc@topic"]) / 2

@@ -156,17 +156,17 @@ def test_the_threshold_is_the_greatest_that_has_the_recall(rows: list[tuple[int,
 
 
 def test_robustness_is_the_worst_of_the_groups_that_have_enough_rows() -> None:
-    labels = np.tile([0, 1], 30)
-    groups = np.repeat([0, 1, 2], 20)
+    labels = np.tile([0, 1], 60)
+    groups = np.repeat([0, 1, 2], 40)
     positive = np.where(labels == 1, 0.8, 0.2)
-    positive[20:24] = [0.9, 0.1, 0.9, 0.1]  # two of ten and two of ten in the wrong order
-    positive[40:60] = 1 - positive[40:60]  # all wrong, but here the group is a row short
-    labels[41] = 0
+    positive[40:48] = [0.9, 0.1] * 4  # four of twenty and four of twenty in the wrong order
+    positive[80:120] = 1 - positive[80:120]  # all wrong, but here the group is a row short
+    labels[81] = 0
     probabilities = two_classes(positive.tolist())
     assert judged_groups(labels, groups, 2) == [0, 1]
-    expected = roc_auc_score(labels[20:40], positive[20:40])
+    expected = roc_auc_score(labels[40:80], positive[40:80])
     assert robustness(probabilities, labels, groups) == pytest.approx(expected)
-    assert expected == pytest.approx(0.64)  # 8 x 8 of 10 x 10 pairs
+    assert expected == pytest.approx(0.64)  # 16 x 16 of 20 x 20 pairs
 
 
 def test_robustness_is_undefined_where_every_group_is_small() -> None:
@@ -271,7 +271,7 @@ def test_balanced_accuracy_is_undefined_where_a_class_is_missing() -> None:
 
 
 def test_a_runs_figures_are_the_means_of_its_tasks_beside_their_own() -> None:
-    said = {"a": judged(1), "b": judged(2, classes=3, rows=90)}
+    said = {"a": judged(1, rows=200), "b": judged(2, classes=3, rows=300)}
     found = figures(said)
     own = {task: task_figures(rows) for task, rows in said.items()}
     for name in own["a"]:
