@@ -339,3 +339,84 @@ def test_a_run_folder_s_own_config_runs_nothing(own: Callable[[str], dict[str, A
     assert api.run_config(outcome.layout).runtime.functions_from is None
     assert api.run_config(outcome.layout, ["budget.max_steps=9"]).runtime.functions_from is None
     assert api.read_report(outcome.layout)["front"]  # which needs no function
+
+
+def test_a_metric_cannot_change_what_it_is_given(own: Callable[[str], dict[str, Any]]) -> None:
+    for body in ("predictions.labels.sort()", "predictions.probabilities[:] = 0.5"):
+        with pytest.raises(ConfigError, match=r"ValueError: .*read-only"):
+            search(own(f"{body}\n    return 1.0"))
+
+
+def test_a_front_goes_without_what_nobody_has(own: Callable[[str], dict[str, Any]]) -> None:
+    report = search(own("return None")).report
+    assert report["front"]
+    told = "mymetrics:positives is undefined for all that finished (the function returned None)"
+    assert any(told in warning for warning in report["warnings"])
+
+
+def test_functions_are_looked_for_where_the_config_says(
+    own: Callable[[str], dict[str, Any]], folder: Path
+) -> None:
+    config = own("return 0.5")
+    (folder / "sub" / "mods").mkdir(parents=True)
+    (folder / "mymetrics.py").rename(folder / "sub" / "mods" / "mymetrics.py")
+    config["runtime"]["functions_from"] = "mods"
+    (folder / "sub" / "own.yaml").write_text(yaml.safe_dump(config))
+    loaded = load_config(folder / "sub" / "own.yaml")
+    assert loaded.runtime.functions_from == str(folder / "sub" / "mods")
+
+
+def test_stages_given_from_python_do_not_unlock_a_run_folder_s_functions(
+    own: Callable[[str], dict[str, Any]],
+) -> None:
+    from coralx import HyperbandTrainer, TrainingStage
+
+    outcome = search(own("return 0.5"))
+    stages = [TrainingStage("S0", 1.0, 100, 1.0)]
+    for config in (api.run_config(outcome.layout), load_config(Path("own.yaml"))):
+        given = HyperbandTrainer(config, stages=stages).config
+        assert given.runtime.functions_from == config.runtime.functions_from
+
+
+def test_a_judge_that_takes_its_time_is_heard_of(
+    causal_config: Callable[[str], dict[str, Any]], folder: Path
+) -> None:
+    """At every verdict and every token, so that nobody takes the worker for hung."""
+    config = causal_config("sft")
+    config["data"]["attacks"] = {"file": prompts(folder), "text": "goal", "max_new_tokens": 4}
+    Path("own.yaml").write_text(yaml.safe_dump(quick(config)))
+    backend: Any = create("peft")
+    backend.prepare(load_config(Path("own.yaml")), "fp32", 1, lambda text: None)  # noqa: ARG005
+    heard: list[str] = []
+    (part,) = backend._material.parts
+    verdict = lambda prompt, answer: bool(heard.append("judged"))  # noqa: ARG005, E731
+    object.__setattr__(part, "judge", verdict)
+    backend._evaluation.validated(None, lambda: heard.append("beat"))
+    places = [place for place, what in enumerate(heard) if what == "judged"]
+    assert len(places) == 5
+    assert all(heard[place - 1] == "beat" for place in places)
+    assert len(heard) >= 2 * len(places) + 4
+
+
+def test_gradient_checkpointing_is_on_again_after_an_answer(
+    languages: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unsloth turns it off to generate."""
+    import torch
+
+    from coralx.data.answers import Answers
+    from coralx.data.examples import Example
+
+    language = languages["words"]
+    inner = language.model.model
+    generate = language.model.generate
+
+    def turning_off(**given: Any) -> Any:
+        inner.gradient_checkpointing = False
+        return generate(**given)
+
+    monkeypatch.setattr(inner, "gradient_checkpointing", True, raising=False)
+    monkeypatch.setattr(language.model, "generate", turning_off)
+    answers = Answers(language.tokenizer, 40, 2, torch.device("cpu"))
+    answers.of(language.model, answers.encode([Example("good")]), [0], lambda: None)
+    assert inner.gradient_checkpointing is True

@@ -328,3 +328,14 @@ def test_a_front_that_meets_its_constraints_on_validation_only_is_warned_about(
     assert "but not on the test split" in warning
     assert genome in front_of(config, history, "S3_finisher")
     assert feasibility_warnings(simulated_config(), history, [genome], "S3_finisher") == []
+
+
+def test_measurements_within_their_spread_miss_a_constraint_by_as_much() -> None:
+    """Else noise would decide between two that both miss it."""
+    (constraint,) = constraints_of(make_config(constraints=["memory <= 100"]))
+    figures = [{"memory": 105.0, "memory_spread": 10.0}, {"memory": 104.0, "memory_spread": 10.0}]
+    first, second = violations(figures, [constraint])
+    assert first == second == pytest.approx(0.045)
+    apart = [{**found, "memory_spread": 0.1} for found in figures]
+    first, second = violations(apart, [constraint])
+    assert first > second

@@ -107,7 +107,7 @@ CATALOGUE: dict[str, Metric] = {
     "loss_slope": Metric("minimize", "training", "any", "fewer than three steps after warm-up"),
 }
 
-OWN = Metric(None, "user", "any", "the function returns None")
+OWN = Metric(None, "user", "any", "the function returned None")
 """A user's own metric, `module:function`."""
 
 
