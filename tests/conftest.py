@@ -6,6 +6,7 @@ import copy
 import csv
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -36,6 +37,34 @@ WORDS = (
     "awful lovely poor happy sad best worst love hate fine broken fast slow calm angry clean dirty"
 ).split()
 GOOD = ("good", "great", "lovely", "happy", "best", "love", "fine", "fast", "calm", "clean")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command ended with and printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Said]:
+    """`coralx` with the arguments given, in this process; it never shows a traceback."""
+    from coralx.cli import main
+
+    def run(*arguments: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["coralx", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        code = caught.value.code
+        return Said(code if isinstance(code, int) else int(code is not None), *captured)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from rich.console import Console
 
 from coralx import diagnosis, packages
 from coralx.check import Checked, Trained, check_backends, largest_difference, specimen_config
-from coralx.cli import main
 from coralx.diagnosis import Problem, diagnose
 from coralx.errors import ConfigError, SetupError
 from coralx.facts import Footprint
@@ -36,13 +35,6 @@ BASE = Footprint(
 )
 
 
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -51,17 +43,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*arguments: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["coralx", "doctor", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        code = caught.value.code
-        return Said(code if isinstance(code, int) else int(code is not None), *captured)
-
-    return run
+def doctor(command: Any) -> Any:
+    return partial(command, "doctor")
 
 
 @pytest.fixture

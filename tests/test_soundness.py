@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import pytest
 from factories import make_config, simulated_config
 
 from coralx import api
-from coralx.cli import main
 from coralx.errors import Interrupted
 from coralx.events import Event, RunStarted
 from coralx.files import MANIFEST, write_folder
@@ -327,25 +326,9 @@ def test_an_asynchronous_run_is_sound_whoever_was_left_behind(seed: int) -> None
 # -- the command line ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*arguments: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["coralx", "doctor", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        code = caught.value.code
-        return Said(code if isinstance(code, int) else int(code is not None), *captured)
-
-    return run
+def doctor(command: Any) -> Any:
+    return partial(command, "doctor")
 
 
 def test_doctor_takes_a_run_by_name_by_folder_and_as_the_latest(
