@@ -23,6 +23,7 @@ from coralx.config import load_config
 from coralx.config.modes import resolve_mode
 from coralx.errors import ConfigError, UsageError
 from coralx.genomes import Genes, Genome
+from coralx.objectives.scores import read_scores
 from coralx.records import Horizon, Job
 from coralx.training.backend import create
 
@@ -109,6 +110,14 @@ def test_a_search_over_two_tasks_and_every_figure_computed_anew(two_tasks: dict[
     assert found.checked >= 60
     report = outcome.report
     assert report["rows"]["attacks"] > 0
+    described = outcome.layout.root / "predictions" / "rows.jsonl"
+    rows = [json.loads(line) for line in described.read_text().splitlines()]
+    (path, *_) = outcome.layout.root.glob("predictions/*/S1.safetensors")
+    for task, scores in read_scores(path).items():
+        own = [row for row in rows if (row["task"], row["split"]) == (task, "validation")]
+        assert [row["label"] for row in own if row["kind"] == "row"] == scores.labels.tolist()
+        for kind, found in (("attack", scores.withstood), ("clean", scores.clean)):
+            assert sum(row["kind"] == kind for row in own) == (0 if found is None else len(found))
     assert report["rows"]["clean hold-out"] == 9  # each text once
     for member in report["front"]:
         test = {name: figure["value"] for name, figure in member["test"].items()}

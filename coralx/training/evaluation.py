@@ -69,6 +69,7 @@ class Evaluation:
         said = self._said("validation", limit, beat, keep)
         if keep is not None:
             write_scores(Path(keep), said)
+            self._describe_rows(Path(keep).parent.parent / "rows.jsonl")
         if not all(rows.is_finite for rows in said.values()):
             return None
         found = figures(said)
@@ -135,6 +136,12 @@ class Evaluation:
         if keep is not None and answers:
             _write_lines(Path(keep).with_suffix(".answers.jsonl"), answers)
         return found
+
+    def _describe_rows(self, path: Path) -> None:
+        """Tell, once in a run, which rows the scores are of."""
+        if not path.exists():
+            splits = [(part.name, *split) for part in self._parts for split in part.splits.items()]
+            _write_lines(path, (row for n, s, judged in splits for row in judged.described(n, s)))
 
     def _scored(self, part: Part, data: Encoded, beat: Beat) -> RowScores:
         return part.task.by_row(predict(self._model, part.task, data, self._scoring, beat), data)

@@ -37,7 +37,8 @@ Judge = Callable[[str, str], bool]
 class Judged:
     """A split that a task is judged by. `examples` are its rows as they were read, `groups` theirs
     by index (None: it has no such column), `attacks` and `clean` what belongs to the split beside
-    its rows (None: nothing); `prompts` are the attacks as they were read."""
+    its rows (None: nothing); `prompts` and `harmless` are those as they were
+    read."""
 
     rows: Encoded
     examples: tuple[Example, ...]
@@ -45,6 +46,7 @@ class Judged:
     attacks: Encoded | None = None
     prompts: tuple[str, ...] = ()
     clean: Encoded | None = None
+    harmless: tuple[str, ...] = ()
 
     def first(self, limit: int | None) -> Judged:
         """The first `limit` rows, attacks and clean rows; all of them for None."""
@@ -55,7 +57,17 @@ class Judged:
             self.attacks.first(limit) if self.attacks else None,
             self.prompts[:limit],
             self.clean.first(limit) if self.clean else None,
+            self.harmless[:limit],
         )
+
+    def described(self, task: str, split: str) -> Iterator[dict[str, object]]:
+        """What each row was, then each attack and each clean row, in the order of the scores."""
+        for example in self.examples:
+            own = {"text": example.text, "label": example.label, "group": example.group}
+            yield {"task": task, "split": split, "kind": "row", **own}
+        for kind, texts in (("attack", self.prompts), ("clean", self.harmless)):
+            for text in texts:
+                yield {"task": task, "split": split, "kind": kind, "text": text}
 
 
 @dataclass(frozen=True)
@@ -199,6 +211,7 @@ def _parts(
                 reader.encode(attacks) if attacks else None,
                 tuple(attack.text for attack in attacks),
                 task.encode(clean) if clean else None,
+                tuple(row.text for row in clean),
             )
         yield Part(name, task, read.labels, task.encode(read.train), splits, answers, judge)
 
