@@ -47,7 +47,7 @@ def config_of(name: str, data: Path, work: Path, settings: list[str]) -> Config:
             "test": data / "liar/test.tsv",
         },
         "advbench": {"train": work / "instructions.csv"},
-        "tuned": {"attacks.file": work / "harmful.csv"},
+        "tuned": {"attacks.file": data / ADVBENCH},
         "refusals": {
             "tasks.manners.train": work / "manners.csv",
             "tasks.manners.attacks.file": work / "harmful.csv",
