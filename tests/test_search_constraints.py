@@ -339,3 +339,5 @@ def test_measurements_within_their_spread_miss_a_constraint_by_as_much() -> None
     apart = [{**found, "memory_spread": 0.1} for found in figures]
     first, second = violations(apart, [constraint])
     assert first > second
+    met = [{"memory": 99.0, "memory_spread": 10.0}, *figures]  # near the others, and feasible
+    assert violations(met, [constraint]) == pytest.approx([0.0, 0.045, 0.045])

@@ -35,18 +35,24 @@ def violations(metrics: Sequence[Metrics], constraints: Sequence[ParsedRule]) ->
         values = [figures.get(constraint.metric) for figures in metrics]
         if any(value is not None for value in values):
             spreads = [figures.get(constraint.metric + SPREAD) for figures in metrics]
-            total += [_missed_by(constraint, value) for value in _told_apart(values, spreads)]
+            total += [_missed_by(constraint, v) for v in _untold(constraint, values, spreads)]
     return total
 
 
-def _told_apart(
-    values: Sequence[float | None], spreads: Sequence[float | None]
+def _untold(
+    constraint: ParsedRule, values: Sequence[float | None], spreads: Sequence[float | None]
 ) -> Sequence[float | None]:
-    """The figures, measurements within their spread made equal."""
+    """The figures; of those that miss the constraint, measurements within their spread made equal.
+    Whether one misses it at all is no matter of the others."""
     if not any(spreads):
         return values
-    found = untold(np.array([np.nan if v is None else v for v in values]), spreads)
-    return [None if np.isnan(value) else float(value) for value in found]
+    missing = np.array(
+        [np.nan if v is None or constraint.holds_for(v) else v for v in values], dtype=np.float64
+    )
+    shared = untold(missing, spreads)
+    return [
+        value if np.isnan(one) else float(one) for value, one in zip(values, shared, strict=True)
+    ]
 
 
 def _missed_by(constraint: ParsedRule, value: float | None) -> float:
