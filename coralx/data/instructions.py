@@ -8,7 +8,8 @@ from typing import Any
 from coralx.config.data import Source, key_of
 from coralx.config.suggest import did_you_mean
 from coralx.data.examples import Example, Message
-from coralx.data.tables import Row, as_text, column_name, problem, read_table
+from coralx.data.reading import read_table
+from coralx.data.tables import problem
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -27,12 +28,13 @@ def read_instructions(
 def _read_split(data: Source, task: str, split: str, warnings: list[str]) -> list[Example]:
     name, key = str(getattr(data, split)), key_of(task, split)
     where = f"{key}: {name}"
-    table = read_table(data, name, key)
-    columns = list(table[0])
+    columns_wanted = (data.prompt_column, data.completion_column, data.messages_column)
+    table = read_table(data, name, key, columns_wanted, warnings)
+    columns = table.columns
     if data.prompt_column not in columns and data.messages_column in columns:
         found = [
-            _chat(row[data.messages_column], f"{where}, row {number}")
-            for number, row in enumerate(table, 1)
+            _chat(row.get(data.messages_column), f"{where}, row {number}")
+            for number, row in enumerate(table.rows, 1)
         ]
         wanted = "an answer of the assistant at the end"
     elif isinstance(data.prompt_column, str) and data.prompt_column not in columns:
@@ -44,40 +46,31 @@ def _read_split(data: Source, task: str, split: str, warnings: list[str]) -> lis
             f"{key_of(task, 'completion_column')}, or {key_of(task, 'messages_column')}.",
         )
     else:
-        prompt, completion = (
-            column_name(getattr(data, role), key_of(task, role), columns, name)
+        chats = f"A chat belongs into one list of turns: {key_of(task, 'messages_column')}."
+        prompts, completions = (
+            table.texts(table.column(getattr(data, role), key_of(task, role)), chats)
             for role in ("prompt_column", "completion_column")
         )
         found = [
-            _instruction(data, row, prompt, completion, f"{where}, row {number}")
-            for number, row in enumerate(table, 1)
+            _instruction(asked, answer, is_chat=data.chat)
+            for asked, answer in zip(prompts, completions, strict=True)
         ]
         wanted = "a completion"
     kept = [example for example in found if example is not None]
     if not kept:
-        raise problem(where, f"none of its {len(table)} rows has {wanted}")
-    if len(kept) < len(table):
-        warnings.append(f"{where}: {len(table) - len(kept)} rows without {wanted} were left out")
+        raise problem(where, f"none of its {len(table.rows)} rows has {wanted}")
+    if len(kept) < len(table.rows):
+        gone = len(table.rows) - len(kept)
+        warnings.append(f"{where}: {gone} rows without {wanted} were left out")
     return kept
 
 
-def _instruction(
-    data: Source, row: Row, prompt: str, completion: str, where: str
-) -> Example | None:
+def _instruction(asked: str, answer: str, *, is_chat: bool) -> Example | None:
     """None without a completion."""
-    for column in (prompt, completion):
-        if isinstance(row.get(column), list | dict):
-            raise problem(
-                where,
-                f"column {column!r} must hold text",
-                f"A chat belongs into one list of turns: data.messages_column "
-                f"({data.messages_column!r}).",
-            )
-    asked, answer = as_text(row.get(prompt)), as_text(row.get(completion))
     if not answer.strip():
         return None
     turns = (Message("user", asked), Message("assistant", answer))
-    return Example(f"{asked}\n{answer}", messages=turns, is_chat=data.chat)
+    return Example(f"{asked}\n{answer}", messages=turns, is_chat=is_chat)
 
 
 def _chat(turns: Any, where: str) -> Example | None:

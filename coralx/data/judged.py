@@ -12,7 +12,8 @@ from dataclasses import replace
 from coralx.config.data import Attacks, CleanHoldout, Source, key_of
 from coralx.data.examples import Example
 from coralx.data.perturbations import perturbed
-from coralx.data.tables import as_text, column_name, problem, read_table
+from coralx.data.reading import read_table
+from coralx.data.tables import problem
 from coralx.rng import generator
 
 Halves = dict[str, tuple[Example, ...]]
@@ -120,16 +121,19 @@ def _texts(
     """Texts of a table, each once and with its class's number where the table has the source's
     column of labels. Raises ConfigError for labels that are in no class."""
     where = f"{key}.file: {file}"
-    rows = read_table(table, file, f"{key}.file")
-    names = list(rows[0])
-    column = column_name(table.text, f"{key}.text", names, file)
     label = source.label
+    read = read_table(table, file, f"{key}.file", [table.text, label], warnings)
+    rows = read.rows
+    column = read.column(table.text, f"{key}.text")
     index = {written: i for i, name in enumerate(classes) for written in classes[name]}
-    is_labelled = isinstance(label, str) and label in names and label != column and bool(index)
+    is_labelled = (
+        isinstance(label, str) and label in read.columns and label != column and bool(index)
+    )
     found: dict[str, int | None] = {}
     empty = 0
-    for row in rows:
-        text, written = (as_text(row.get(str(name))).strip() for name in (column, label))
+    labels = read.texts(str(label)) if is_labelled else [""] * len(rows)
+    for text, written in zip(read.texts(column), labels, strict=True):
+        text, written = text.strip(), written.strip()
         if not text:
             empty += 1
         elif is_labelled and written not in index:

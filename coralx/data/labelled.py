@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from coralx.config.data import Source, key_of
 from coralx.data.examples import Example
-from coralx.data.tables import as_text, column_name, problem, read_table
+from coralx.data.reading import read_table
+from coralx.data.tables import problem
 
 MOST_CLASSES = 100
 """More distinct labels than this mean that a column of texts or numbers was named."""
@@ -74,25 +75,17 @@ class _Row:
 
     text: str
     label: str
-    group: str
+    group: str = ""
 
 
 def _read_split(source: Source, task: str, split: str, warnings: list[str]) -> list[_Row]:
     """Every row with a text and a label."""
     name, key = str(getattr(source, split)), key_of(task, split)
-    table = read_table(source, name, key)
     roles = ("text", "label") if source.group is None else ("text", "label", "group")
-    columns = {
-        role: column_name(getattr(source, role), key_of(task, role), list(table[0]), name)
-        for role in roles
-    }
-    rows = [
-        _Row(
-            *(as_text(row.get(columns[role])).strip() for role in roles),
-            *(() if "group" in columns else ("",)),
-        )
-        for row in table
-    ]
+    table = read_table(source, name, key, [getattr(source, role) for role in roles], warnings)
+    columns = {role: table.column(getattr(source, role), key_of(task, role)) for role in roles}
+    cells = [[text.strip() for text in table.texts(columns[role])] for role in roles]
+    rows = [_Row(*row) for row in zip(*cells, strict=True)]
     for what in ("text", "label"):
         kept = [row for row in rows if getattr(row, what)]
         if not kept:
