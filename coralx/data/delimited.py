@@ -64,6 +64,8 @@ def read(file: TableFile) -> Rows:
         rows = _rows(file, delimiter, is_quoted=is_quoted)
     if is_chosen and not is_quoted:
         _warn_of_quotes(file, rows)
+    if quoting != "none":
+        _warn_of_single_quotes(file, rows)
     return rows
 
 
@@ -84,7 +86,7 @@ def _rows(file: TableFile, delimiter: str, *, is_quoted: bool) -> Rows:
             raise _too_wide(file, record, len(names))
         record.cells.extend([""] * (len(names) - len(record.cells)))
         gathered.add(dict(zip(names, record.cells, strict=True)))
-    quotes.warn()
+    quotes.warn(len(gathered.rows))
     hint = (
         f"If the columns look glued together, {file.section}.delimiter is wrong; if they look like "
         f"a row, set {file.section}.header: false."
@@ -156,31 +158,31 @@ class _QuoteCheck:
             if record.looks_like_several(self._delimiter, width):
                 self._joined.append(record.line)
             return
-        wrong = "begins with a quote mark and goes on behind the closing one"
+        wrong = "a cell that goes on after its closing quote mark"
         if not record.is_closed:
-            wrong = "begins with a quote mark, and no other one closes it"
+            wrong = "an opening quote mark that is never closed"
         elif len(record.lines) == 1 and len(record.cells) == width:
             self._odd.append(record.line)
             return
         raise self._file.problem(
-            f"in the row that begins in line {record.line} a cell {wrong}",
+            f"the row that begins in line {record.line} has {wrong}",
             "Double the quote marks within cells that stand in quote marks; or, where quote marks "
             f"are ordinary characters, set {self._file.section}.quoting: none.",
         )
 
-    def warn(self) -> None:
+    def warn(self, count: int) -> None:
         key = f"{self._file.section}.quoting"
         if self._odd:
             self._file.warn(
-                f"{len(self._odd)} rows (the first in line {self._odd[0]}) hold a cell that begins "
-                "with a quote mark and goes on behind the closing one; these two marks are left "
-                f"out. If quote marks are ordinary characters, set {key}: none"
+                f"in {len(self._odd)} of {count} rows (the first in line {self._odd[0]}) a cell "
+                "begins with a quote mark and goes on after the closing one; these two marks are "
+                f"left out. If quote marks are ordinary characters, set {key}: none"
             )
         if self._joined:
             self._file.warn(
-                f"{len(self._joined)} rows (the first in line {self._joined[0]}) hold a cell of "
-                "several lines, each of which looks like a row of its own. If quote marks are "
-                f"ordinary characters, set {key}: none"
+                f"in {len(self._joined)} of {count} rows (the first in line {self._joined[0]}) a "
+                "cell in quote marks has several lines, each of which looks like a row of its own. "
+                f"If quote marks are ordinary characters, set {key}: none"
             )
 
 
@@ -214,10 +216,21 @@ def _warn_of_quotes(file: TableFile, rows: Rows) -> None:
     )
     if quoted:
         file.warn(
-            f"{quoted} of {len(rows.rows)} rows hold a cell that begins and ends with a quote "
-            "mark, which is taken for a part of the text, as the file as a whole is not quoted. "
-            f"Say which it is: {file.section}.quoting: standard, or none"
+            f"in {quoted} of {len(rows.rows)} rows a cell begins and ends with a quote mark; these "
+            "are kept as a part of the text, as the file as a whole does not look quoted. "
+            f"Set {file.section}.quoting to none if that is right, else to standard"
         )
+
+
+def _warn_of_single_quotes(file: TableFile, rows: Rows) -> None:
+    for column in rows.rows[0] if rows.rows else ():
+        cells = [row[column] for row in rows.rows if row[column]]
+        if len(cells) > 1 and all(len(c) > 1 and c[0] == c[-1] == "'" for c in cells):
+            file.warn(
+                f"each cell of column {column!r} stands in single quote marks, which are kept as a "
+                f"part of the text; only double ones are understood. Set {file.section}.quoting: "
+                "none if that is right"
+            )
 
 
 @contextmanager

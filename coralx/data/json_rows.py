@@ -10,7 +10,8 @@ from typing import Any
 from coralx.data.tables import Gatherer, Rows, TableFile, WrittenNumber
 from coralx.printable import shown
 
-KINDS = {type(None): "null", str: "a string", bool: "true or false", list: "a list"}
+KINDS = {str: "a string", WrittenNumber: "a number", list: "a list"}
+ROW = 'A row is an object, each cell after the name of its column: {"text": "...", ...}.'
 WHITE_SPACE = " \t\r\n"
 
 Values = Iterator[tuple[str, Any]]
@@ -48,21 +49,15 @@ _DECODER = json.JSONDecoder(
 def read(file: TableFile) -> Rows:
     """The file's rows; numbers keep the digits they were written in. Raises ConfigError, naming
     the line or the element, where it holds anything but rows."""
-    opening = next((line.lstrip() for line in file.lines() if line.strip()), "")
-    if opening.startswith("["):
+    opening = next((line.lstrip()[:1] for line in file.lines() if line.strip()), "")
+    ways = (_in_document, _by_line) if opening == "[" else (_by_line, _in_document)
+    failures = []
+    for values in ways:  # a list may stand in one line, and an object in several
         try:
-            return _gathered(file, _in_document(file), is_list=True)
+            return _gathered(file, values(file), is_list=opening == "[")
         except _Invalid as error:
-            raise file.problem(str(error), error.hint) from None
-    try:
-        return _gathered(file, _by_line(file))
-    except _Invalid as error:
-        failure = error
-    try:  # objects may be spread over lines
-        return _gathered(file, _in_document(file))
-    except _Invalid as error:
-        if file.path.suffix.lower() == ".json":
-            failure = error
+            failures.append(error)
+    failure = failures[opening != "[" and file.path.suffix.lower() == ".json"]
     raise file.problem(str(failure), failure.hint)
 
 
@@ -73,27 +68,32 @@ def _gathered(file: TableFile, values: Values, *, is_list: bool = False) -> Rows
     gathered = Gatherer(file.wanted)
     for place, value in chain(first, values):
         if not isinstance(value, dict):
-            kind = KINDS.get(type(value), "a number")
-            raise file.problem(
-                f"{place} is {kind}, where a row is needed: {shown(value)}",
-                'A row is an object, each cell behind its column\'s name: {"text": "...", ...}.',
-            )
+            raise file.problem(f"{place} {_no_row(value)}", ROW)
         gathered.add(value)
     return file.rows(gathered.columns, gathered.rows)
 
 
 def _by_line(file: TableFile) -> Values:
     for number, line in enumerate(file.lines(), 1):
-        for value in _sequence(line, f"line {number}", number):
+        for value in list(_sequence(line, f"line {number}", number)):
             yield f"line {number}", value
+
+
+def _no_row(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return f"is {json.dumps(value)}, where a row is needed"
+    return f"is {KINDS[type(value)]}, where a row is needed: {shown(value)}"
 
 
 def _in_document(file: TableFile) -> Values:
     """The elements of the file's one list; or, where it opens with none, its values."""
     text = "".join(file.lines()).rstrip()
     at = _past_space(text, 0)
-    found = _elements(text, at + 1) if text.startswith("[", at) else _sequence(text, "the file", 1)
+    is_list = text.startswith("[", at)
+    found = _elements(text, at + 1) if is_list else _sequence(text, "the file", 1)
     for number, value in enumerate(found, 1):
+        if not is_list and not isinstance(value, dict):
+            raise _Invalid(f"value {number} {_no_row(value)}", ROW)
         yield f"element {number}", value
 
 
@@ -107,7 +107,7 @@ def _elements(text: str, at: int) -> Iterator[Any]:
         value, at = _decoded(text, at, f"element {number}", 1)
         yield value
         if not text.startswith((",", "]"), at):
-            error = json.JSONDecodeError("expecting ',' or ']'", text, at)
+            error = json.JSONDecodeError("Expecting ',' or ']'", text, at)
             raise _malformed(error, text, 1)
         is_closed = text[at] == "]"
         at = _past_space(text, at + 1)
@@ -147,8 +147,9 @@ def _decoded(text: str, at: int, place: str, line: int) -> tuple[Any, int]:
 
 def _malformed(error: json.JSONDecodeError, text: str, line: int) -> _Invalid:
     is_cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+    what = error.msg.removesuffix(" at").removesuffix(" starting")
     return _Invalid(
-        f"line {line + error.lineno - 1}, character {error.colno}: not valid JSON: {error.msg}",
+        f"line {line + error.lineno - 1}, character {error.colno}: not valid JSON: {what}",
         "It seems to be cut off there: was it written or copied to the end?"
         if is_cut
         else "Correct it; programs that write JSON see to quotes and commas themselves.",
@@ -166,7 +167,10 @@ def _rows_of(file: TableFile, whole: dict[str, Any]) -> list[dict[str, Any]]:
     one list of rows behind some key; or itself the only row."""
     cells = list(whole.values())
     is_wanted = any(name in whole for name in file.wanted)
-    if cells and all(isinstance(cell, list) and not _has_objects(cell) for cell in cells):
+    is_numbered = any(isinstance(wanted, int) for wanted in file.wanted)
+    if (is_wanted or is_numbered) and all(
+        isinstance(cell, list) and not _has_objects(cell) for cell in cells
+    ):
         return _transposed(file, whole)
     if is_wanted and all(isinstance(cell, dict) and [*cell] == [*cells[0]] for cell in cells):
         return _transposed(file, {name: list(cell.values()) for name, cell in whole.items()})

@@ -13,7 +13,7 @@ from coralx.config.data import Attacks, CleanHoldout, Source, key_of
 from coralx.data.examples import Example
 from coralx.data.perturbations import perturbed
 from coralx.data.reading import read_table
-from coralx.data.tables import problem
+from coralx.data.tables import class_numbers, problem
 from coralx.rng import generator
 
 Halves = dict[str, tuple[Example, ...]]
@@ -125,7 +125,8 @@ def _texts(
     read = read_table(table, file, f"{key}.file", [table.text, label], warnings)
     rows = read.rows
     column = read.column(table.text, f"{key}.text")
-    index = {written: i for i, name in enumerate(classes) for written in classes[name]}
+    index = class_numbers(classes)
+    known = [written for labels in classes.values() for written in labels]
     is_labelled = (
         isinstance(label, str) and label in read.columns and label != column and bool(index)
     )
@@ -140,7 +141,7 @@ def _texts(
             raise problem(
                 where,
                 f"a row has the label {written[:40]!r}, which is in no class",
-                f"Known labels: {', '.join(map(repr, index))}. Correct it, add it to "
+                f"Known labels: {', '.join(map(repr, known))}. Correct it, add it to "
                 f"{key_of(task, 'labels')}, or leave the column {label!r} out.",
             )
         else:

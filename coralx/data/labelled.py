@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from coralx.config.data import Source, key_of
 from coralx.data.examples import Example
 from coralx.data.reading import read_table
-from coralx.data.tables import problem
+from coralx.data.tables import class_numbers, problem
 
 MOST_CLASSES = 100
 """More distinct labels than this mean that a column of texts or numbers was named."""
@@ -54,7 +54,8 @@ def _classes(source: Source, task: str, found: Sequence[str]) -> dict[str, tuple
 def _labelled(
     rows: Sequence[_Row], classes: Mapping[str, Sequence[str]], task: str, where: str
 ) -> list[Example]:
-    index = {written: i for i, name in enumerate(classes) for written in classes[name]}
+    index = class_numbers(classes)
+    known = [written for labels in classes.values() for written in labels]
     unknown = Counter(row.label for row in rows if row.label not in index)
     if unknown:
         shown = ", ".join(f"{label[:40]!r} ({count}x)" for label, count in unknown.most_common(5))
@@ -62,7 +63,7 @@ def _labelled(
             where,
             f"{unknown.total()} of {len(rows)} rows have a label outside {key_of(task, 'labels')}: "
             f"{shown}",
-            f"Known labels: {', '.join(map(repr, index))}. Add the others to "
+            f"Known labels: {', '.join(map(repr, known))}. Add the others to "
             f"{key_of(task, 'labels')} (a mapping gives several labels to one class), or correct "
             f"{key_of(task, 'label')}.",
         )

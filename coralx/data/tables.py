@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
@@ -18,6 +19,7 @@ Row = dict[str, Any]
 
 SPLITS = ("train", "validation", "test")
 BYTE_ORDER_MARK = "\ufeff"
+WHOLE_NUMBER = re.compile(r"-?[0-9]+(\.0)?")
 
 
 def problem(key: str, what: str, hint: str = "") -> ConfigError:
@@ -62,6 +64,18 @@ class Rows:
                 what = f"column {column!r} must hold text, not {error}"
                 raise problem(where, what, hint) from None
         return texts
+
+
+def class_numbers(classes: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """The number of the class to which each written label belongs. A whole number is the same
+    label with and without the `.0` that pandas gives it where a row of its column has none."""
+    exact = {written: n for n, name in enumerate(classes) for written in classes[name]}
+    same = {
+        written.removesuffix(".0") if written.endswith(".0") else f"{written}.0": number
+        for written, number in exact.items()
+        if WHOLE_NUMBER.fullmatch(written)
+    }
+    return {**same, **exact}
 
 
 class Gatherer:
@@ -152,8 +166,10 @@ class WrittenNumber(float):
         number.written = written
         return number
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.written
+
+    __str__ = __repr__
 
 
 def as_text(value: Any) -> str:
