@@ -277,6 +277,8 @@ def test_a_missing_column_of_groups_is_named(texts: str) -> None:
         ({"perturbations": ["swap"], "judge": "refusal"}, "data.attacks", "prompts in a `file`"),
         ({"file": "a", "limit": 0}, "data.attacks.limit", "found 0"),
         ({"fiel": "a"}, "data.attacks.fiel", "'file'"),
+        ({"file": "a", "quoting": "double"}, "data.attacks.quoting", "'standard'"),
+        ({"perturbations": ["swap"], "quoting": "none"}, "data.attacks", "`quoting` is for"),
         (7, "data.attacks", "expected keys and values"),
     ],
 )

@@ -67,7 +67,7 @@ def chat(*turns: tuple[str, str]) -> Example:
     return Example("", messages=tuple(Message(*turn) for turn in turns), is_chat=True)
 
 
-def with_template(language: Language, template: str | None) -> Language:
+def with_template(language: Language, template: Any) -> Language:
     tokenizer = copy.deepcopy(language.tokenizer)
     tokenizer.chat_template = template
     return Language(tokenizer, language.model)
@@ -340,6 +340,13 @@ def test_chats_need_a_template(languages: dict[str, Language]) -> None:
     with pytest.raises(ConfigError, match="no chat template"):
         instruction_tuning(language).encode([chat(*TALK)])
     assert instruction_tuning(language).encode([pair("Question", " good")]).ids
+    several = {"rag": STABLE, "tool_use": STABLE}
+    language = with_template(languages["words"], several)
+    with pytest.raises(ConfigError, match="called default; it has 'rag', 'tool_use'") as caught:
+        instruction_tuning(language).encode([chat(*TALK)])
+    assert "rename one" in caught.value.hint
+    language = with_template(languages["words"], {**several, "default": STABLE})
+    assert instruction_tuning(language).encode([chat(*TALK)]).ids
 
 
 def test_what_a_template_refuses_is_a_problem_of_the_config(
