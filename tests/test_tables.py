@@ -328,6 +328,8 @@ def test_odd_but_valid_delimited_text(given: Given) -> None:
         f"data.train: {path}: the column 'text' stands twice in the header; the first is read"
     ]
     assert given.texts(path, 2, "Unnamed: 3")[:2] == [["c", "d"], ["", ""]]
+    path = given.file("b.csv", '\ufeff"text","label"\r\r\n"a","b"\r\r\n')
+    assert given.texts(path) == [["a", "b"]]
     path = given.file("t.txt", "text\tlabel\ra\tb\r")
     assert given.texts(path, delimiter="\t") == [["a", "b"]]
     assert given.texts(given.file("s.csv", "text§label\na§b\n"), delimiter="§") == [["a", "b"]]
@@ -403,6 +405,9 @@ def test_parquet_without_rows_and_with_what_is_no_text(given: Given) -> None:
     table = {"text": ["a", "b"], "label": [[{"role": "user"}], None], "bytes": [b"\xff", b""]}
     parquet.write_table(pyarrow.table(table), path)
     assert given.refusal(path)[0] == ", row 1: column 'label' must hold text, not a list"
+    twice = pyarrow.table([["a"], ["b"]], names=["text", "text"])
+    parquet.write_table(twice, given.folder / "twice.parquet")
+    assert "2 times" in given.refusal(given.folder / "twice.parquet")[0]
     read = read_table(Table(), str(path), "data.train", ["label"], [])
     assert list(read.rows) == [{"label": [{"role": "user"}]}, {"label": None}]
     with pytest.raises(ConfigError, match="row 1: column 'bytes' must hold text, not bytes"):

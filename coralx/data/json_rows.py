@@ -57,7 +57,9 @@ def read(file: TableFile) -> Rows:
             return _gathered(file, values(file), is_list=opening == "[")
         except _Invalid as error:
             failures.append(error)
-    failure = failures[opening != "[" and file.path.suffix.lower() == ".json"]
+    # what is meant to be a row a line is wrong in a line, the rest as a whole
+    is_lines = opening != "[" and file.path.suffix.lower() != ".json"
+    failure = failures[ways.index(_by_line if is_lines else _in_document)]
     raise file.problem(str(failure), failure.hint)
 
 

@@ -21,7 +21,7 @@ def read(file: TableFile) -> Rows:
             table = parquet.read(columns=kept)
             cells = [_cells(table.column(name)) for name in kept]
             count = parquet.metadata.num_rows
-    except (pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, LookupError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise file.problem(f"cannot be read: {reason[0]}", "Is it a parquet file?") from None
     rows = [dict(zip(kept, row, strict=True)) for row in zip(*cells, strict=True)]
