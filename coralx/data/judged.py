@@ -123,7 +123,7 @@ def _texts(
     where = f"{key}.file: {file}"
     label = source.label
     read = read_table(table, file, f"{key}.file", [table.text, label], warnings)
-    rows = read.rows
+    count = len(read.rows)
     column = read.column(table.text, f"{key}.text")
     index = class_numbers(classes)
     known = [written for labels in classes.values() for written in labels]
@@ -132,9 +132,10 @@ def _texts(
     )
     found: dict[str, int | None] = {}
     empty = 0
-    labels = read.texts(str(label)) if is_labelled else [""] * len(rows)
-    for text, written in zip(read.texts(column), labels, strict=True):
-        text, written = text.strip(), written.strip()
+    labels = read.texts(str(label)) if is_labelled else [""] * count
+    for text, written in zip(
+        map(str.strip, read.texts(column)), map(str.strip, labels), strict=True
+    ):
         if not text:
             empty += 1
         elif is_labelled and written not in index:
@@ -147,10 +148,11 @@ def _texts(
         else:
             found.setdefault(text, index[written] if is_labelled else None)
     if not found:
-        raise problem(where, f"column {column!r} is empty in all {len(rows)} rows")
-    for count, what in ((empty, "without a text"), (len(rows) - empty - len(found), "said before")):
-        if count:
-            warnings.append(f"{where}: {count} rows {what} were left out")
+        raise problem(where, f"column {column!r} is empty in all {count} rows")
+    again = count - empty - len(found)
+    for gone, what in ((empty, "without a text"), (again, "said before")):
+        if gone:
+            warnings.append(f"{where}: {gone} rows {what} were left out")
     return list(found.items())
 
 

@@ -7,6 +7,7 @@ from os.path import isfile
 from pathlib import Path
 
 from datasets import load_dataset
+from datasets.exceptions import DatasetGenerationError
 
 from coralx.config.data import Column, Table
 from coralx.config.inputs import FORMATS, is_local
@@ -66,6 +67,7 @@ def _from_hub(file: TableFile, split: str) -> Rows:
         # without a column there would be no rows
         rows = [dict(row) for row in (loaded.select_columns(kept) if kept else loaded)]
     except Exception as error:  # datasets passes on the errors of pandas, pyarrow and the hub
-        reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+        cause = error.__cause__ if isinstance(error, DatasetGenerationError) else error
+        reason = str(cause or error).strip().splitlines() or [type(error).__name__]
         raise problem(file.where, f"cannot be read: {reason[0]}", "Check the name.") from None
     return file.rows(names, rows)
