@@ -29,10 +29,12 @@ from coralx.training.evaluation import Evaluation, undefined
 from coralx.training.footprint import footprint_of
 from coralx.training.loop import Trace, Trainer, mean_loss
 from coralx.training.material import Material
+from coralx.training.obstacles import explaining, require_known_tokens
 from coralx.training.outcome import result_of, signals_of
 from coralx.training.precision import autocast, base_dtype, faster_precision, settled_precision
 from coralx.training.shortage import refusing
 from coralx.training.starting import Start, begin
+from coralx.training.trial import Trial
 
 TEMPLATE = "default"
 """The first adapter, which wraps the base; never trained. Genomes are added beside it."""
@@ -92,6 +94,7 @@ class AdaptingBackend(ABC):
         self.base_loads += 1
         self._is_whole = dtype == torch.float32
         self._material = Material(config, examples, self._base, self._device)
+        require_known_tokens(config, self._base, self._material)
         footprint = footprint_of(
             config,
             self._base.model,
@@ -100,13 +103,16 @@ class AdaptingBackend(ABC):
             precision=settled[0] if settled else "fp32",
             fused_loss=self._base.fused_loss,
         )
-        self._model = self.wrap(config, self._base)
+        with explaining(config, "an adapter"):
+            self._model = self.wrap(config, self._base)
         self._evaluation = Evaluation(
             config, self._model, self._material, self._scoring, self._device
         )
         if config.model.task in CAUSAL:
-            with self._scoring():
+            with self._scoring(), explaining(config, "the untuned base"):
                 require_causal(config, self._model, len(self._base.tokenizer))
+        self._precision = settled[0] if settled else "fp32"
+        warnings = self._trial().run(footprint, say) if precision is None else ()
         self._precision, reason = settled or self._faster_precision(say)
         return Facts(
             backend=self.name,
@@ -124,7 +130,19 @@ class AdaptingBackend(ABC):
                 *self._base.notes,
                 *(warning for read in examples.values() for warning in read.warnings),
                 *self._material.losses_of_text(),
+                *warnings,
             ),
+        )
+
+    def _trial(self) -> Trial:
+        return Trial(
+            self._config,
+            self._base,
+            self._model,
+            self._material,
+            self._autocast,
+            self._scoring,
+            TEMPLATE,
         )
 
     def _faster_precision(self, say: Say) -> tuple[str, str]:
