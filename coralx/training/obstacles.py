@@ -69,6 +69,10 @@ def _unfit(problem: str, way_out: str) -> ConfigError:
     return ConfigError("config", [f"model.base: {problem}"], way_out)
 
 
+FUSED_SIGNS = ("ParamWrapper does not work with", "unsupported variant combination")
+"""What PEFT says of an adapter on a parameter that is no layer of its own."""
+
+
 @contextmanager
 def explaining(config: Config, who: str, genes: Genes | None = None) -> Iterator[None]:
     """Turn whatever libraries raise into a ConfigError that tells the cause, as far as it is known,
@@ -84,19 +88,8 @@ def explaining(config: Config, who: str, genes: Genes | None = None) -> Iterator
 
 def _explained(config: Config, who: str, genes: Genes | None, error: Exception) -> ConfigError:
     said = str(error)
-    if "ParamWrapper does not work with" in said and genes is not None:
-        key = "use_dora" if "use_dora" in said else "dropout"
-        off, name = ("[false]", "DoRA") if key == "use_dora" else ("[0.0]", "dropout")
-        return ConfigError(
-            "config",
-            [
-                f"search_space.{key}: {getattr(genes, key)} cannot be trained on "
-                f"{modules_of(genes)} of {config.model.base}: it holds the weights of its experts "
-                f"fused in one parameter, which PEFT adapts only without {name}"
-            ],
-            f"Set search_space.{key}: {{choices: {off}}}, or leave the experts out: "
-            "search_space.target_modules: {choices: [[q_proj, v_proj]]}.",
-        )
+    if genes is not None and any(sign in said for sign in FUSED_SIGNS):
+        return _fused(config, genes)
     if "padding token" in said.lower():
         return _unfit(
             "its tokenizer has neither a padding token nor an end token, so rows of several "
@@ -113,6 +106,26 @@ def _explained(config: Config, who: str, genes: Genes | None, error: Exception) 
         "Nothing was trained. Base, tokenizer and the installed versions of torch, transformers "
         "and peft have to fit each other (`coralx doctor` lists the latter); else take another "
         "base, or other search_space.target_modules.",
+    )
+
+
+def _fused(config: Config, genes: Genes) -> ConfigError:
+    """What PEFT cannot do with weights that are no layer of their own."""
+    unfit = (
+        ("dropout", "dropout", "[0.0]", genes.dropout),
+        ("use_dora", "DoRA", "[false]", genes.use_dora),
+    )
+    asked = [(key, name, off, value) for key, name, off, value in unfit if value]
+    return ConfigError(
+        "config",
+        [
+            f"search_space.{key}: {str(value).lower()} cannot be trained on {modules_of(genes)} of "
+            f"{config.model.base}: the weights of its experts are fused in one parameter, which "
+            f"PEFT adapts only without {name}"
+            for key, name, _, value in asked
+        ],
+        f"Set {' and '.join(f'search_space.{key}: {{choices: {off}}}' for key, _, off, _ in asked)}"
+        ", or leave the experts out: search_space.target_modules: {choices: [[q_proj, v_proj]]}.",
     )
 
 
