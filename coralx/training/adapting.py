@@ -18,6 +18,7 @@ from coralx.config.metrics import CAUSAL
 from coralx.config.schema import Config
 from coralx.data.sources import load_all
 from coralx.data.subsets import batch_rows, subset_size
+from coralx.errors import OutOfMemory
 from coralx.facts import Facts
 from coralx.genomes import Genes, Genome
 from coralx.records import Job, MeasureJob
@@ -149,12 +150,19 @@ class AdaptingBackend(ABC):
         say("measuring whether bf16 is faster than fp32 here")
         typical = self._material.order(self._config.training.batch_size)
         batches = np.array_split(typical[: 4 * self._config.training.batch_size], 4)
-        return faster_precision(
-            self._model,
-            lambda batch: self._material.task.loss(self._model, self._material.train, batch),
-            [batch.tolist() for batch in batches],
-            self._device,
-        )
+        try:
+            with refusing():
+                return faster_precision(
+                    self._model,
+                    lambda batch: self._material.task.loss(
+                        self._model, self._material.train, batch
+                    ),
+                    [batch.tolist() for batch in batches],
+                    self._device,
+                )
+        except OutOfMemory:  # training goes on with fewer rows at once
+            self._model.zero_grad(set_to_none=True)
+            return "fp32", "memory did not suffice to measure whether bf16 is faster"
 
     def _autocast(self) -> AbstractContextManager[Any]:
         """How training runs its forward pass."""

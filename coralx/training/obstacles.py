@@ -105,7 +105,7 @@ def _explained(config: Config, who: str, genes: Genes | None, error: Exception) 
         ],
         "Nothing was trained. Base, tokenizer and the installed versions of torch, transformers "
         "and peft have to fit each other (`coralx doctor` lists the latter); else take another "
-        "base, or other search_space.target_modules.",
+        "base, other search_space.target_modules or a shorter model.max_length.",
     )
 
 
