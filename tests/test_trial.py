@@ -332,9 +332,7 @@ def test_memory_refuses_only_what_not_even_single_rows_fit_for(
 
     monkeypatch.setattr(SequenceClassification, "loss", loss)
     if expected == "refused":
-        with pytest.raises(
-            SetupError, match=r"smallest genome .*: out of memory"
-        ):
+        with pytest.raises(SetupError, match=r"smallest genome .*: out of memory"):
             prepare(backend, tiny_config)
         return
     warnings = prepare(backend, tiny_config).warnings
