@@ -132,6 +132,15 @@ class FrontMeasured:
 
 
 @dataclass(frozen=True)
+class MeasurementFailed:
+    """A member of the front, or a baseline (None: the untuned base), could not be measured on the
+    test split. A later process tries it again."""
+
+    genome: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
 class TrainedBeside:
     """The default recipe, or a member of the front from scratch, was trained beside the search;
     counted apart. `result.genome` tells which."""
@@ -175,6 +184,7 @@ Event = (
     | StageDecided
     | GenerationCompleted
     | FrontMeasured
+    | MeasurementFailed
     | FrontCompared
     | TrainedBeside
     | BudgetSpent

@@ -14,7 +14,7 @@ from coralx.config.compare import MAY_DIFFER, contradictions
 from coralx.config.loading import overridden
 from coralx.config.modes import mode_of
 from coralx.disk import require_room
-from coralx.errors import DamagedRunError, SetupError, UsageError
+from coralx.errors import CoralXError, DamagedRunError, SetupError, UsageError
 from coralx.events import Event, RunCompleted, RunResumed, RunStarted, WorkerStarted, WorkerStopped
 from coralx.execution.executor import Executor, Signal
 from coralx.execution.inprocess import InProcessExecutor
@@ -184,7 +184,7 @@ def _is_finished(config: Config, history: History, layout: RunLayout) -> bool:
     """Whether nothing is left but to write reports: the config asks for no more, and the front is
     there to be handed over."""
     last = config.hyperband_config.training_stages[-1].name
-    if history.completed is None or wants_more(config, history, last):
+    if history.completed is None or history.unmeasured or wants_more(config, history, last):
         return False
     wanted = history.wanted_generations or len(history.generations)
     if config.evolution.generations > wanted and not has_stalled(config, history, last):
@@ -280,7 +280,13 @@ def _drive(
         spent_gpu_seconds=machine_use(ledger.entries).gpu_seconds,
     )
     engine = Engine(config, facts, executor, ledger, layout, allowance=allowance, given=given)
-    drive(engine)
+    try:
+        drive(engine)
+    except Exception:
+        if not engine.has_more:  # the search is over, and what it brought is not lost for this
+            with suppress(CoralXError):
+                _report(config, ledger, layout)
+        raise
     executor.close()
     if engine.is_over and engine.history.completed is None:
         ledger.append(RunCompleted(engine.front()))

@@ -101,6 +101,7 @@ def test_the_golden_runs_hold_every_event_that_does_not_tell_of_a_fault() -> Non
     assert {kind.__name__ for kind in set(get_args(Event)) - kinds} <= {
         "CheckpointRestored",
         "GenomeFailed",
+        "MeasurementFailed",
     }
     verdicts = {
         verdict.kind

@@ -95,6 +95,16 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
             highlight=False,
             markup=False,
         )
+    if report["not_measured"]:
+        console.print(
+            "Not everything could be measured on the test split (see the warnings above). To try "
+            f"it again: coralx evolve {'CONFIG ' if report['functions'] else ''}--resume "
+            f"{outcome.layout.shortest_name}",
+            style="yellow",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
     is_over = report["completed"] or report["ended_by"] is not None
     if is_over and not report["front"] and not (report["ended_by"] and report["provisional"]):
         raise NoResultError(

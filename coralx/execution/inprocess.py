@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from coralx.config.schema import Config
-from coralx.errors import OutOfMemory
+from coralx.errors import ConfigError, OutOfMemory, SetupError
 from coralx.events import WorkerStarted, WorkerStopped
 from coralx.execution.executor import Listener, Outcome, Task, task_name
 from coralx.facts import Facts, Settings
@@ -70,6 +70,12 @@ class InProcessExecutor:
             return backend.train(task, listener, self._beat)
         except OutOfMemory as error:
             return JobFailed(*task_name(task), error.message)
+        except (Paused, SetupError):
+            raise
+        except Exception as error:
+            if not isinstance(task, MeasureJob):
+                raise
+            return JobFailed(*task_name(task), _reason_of(error))  # what is trained is not lost
 
     def _beat(self) -> None:
         if self._interruption.is_wanted:
@@ -79,3 +85,9 @@ class InProcessExecutor:
         if self._backend is not None and self._listener is not None:
             self._listener(WorkerStopped(0, self._backend.base_loads, self._jobs))
             self._backend = None
+
+
+def _reason_of(error: Exception) -> str:
+    if isinstance(error, ConfigError):
+        return "; ".join(error.problems)
+    return f"{type(error).__name__}: {error}"

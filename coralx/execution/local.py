@@ -249,6 +249,12 @@ class LocalExecutor:
             case Failed(error="OutOfMemory", message=reason) if worker.task is not None:
                 name, worker.task = task_name(worker.task), None
                 yield JobFailed(*name, reason)
+            case Failed(known=True, error="ConfigError") if isinstance(worker.task, MeasureJob):
+                name, worker.task = (
+                    task_name(worker.task),
+                    None,
+                )  # what is trained is not lost for it
+                yield JobFailed(*name, "; ".join(reply.problems))
             case Failed(known=True, error="SetupError" | "ConfigError"):
                 raise reported(reply)  # another worker would meet the same
             case Failed():

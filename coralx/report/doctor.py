@@ -39,6 +39,10 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
         console.print()
         _print_requirements(diagnosis.requirements, console)
     console.print()
+    if diagnosis.trial == "trained" and diagnosis.requirements is not None:
+        console.print(_tried(diagnosis.requirements), soft_wrap=True, highlight=False, markup=False)
+    for warning in diagnosis.warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
     if not diagnosis.problems:
         console.print("No problems found.")
     for found in diagnosis.problems:
@@ -87,6 +91,14 @@ def _print_requirements(needs: Requirements, console: Console) -> None:
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _tried(needs: Requirements) -> str:
+    ends = {
+        name: f"{name} genome (rank {need.genes.rank} on {modules(need.genes.target_modules)})"
+        for name, need in (("smallest", needs.smallest), ("largest", needs.largest))
+    }
+    return f"Trained one batch with the {ends['smallest']} and the {ends['largest']}."
 
 
 def _cells(need: Need) -> tuple[str, ...]:

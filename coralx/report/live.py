@@ -21,6 +21,7 @@ from coralx.events import (
     FrontMeasured,
     GenerationStarted,
     GenomeFailed,
+    MeasurementFailed,
     RunResumed,
     RunStarted,
     StageCompleted,
@@ -29,6 +30,7 @@ from coralx.events import (
     WorkerStarted,
 )
 from coralx.execution.executor import Signal
+from coralx.report.feasibility import unmeasured_warning
 from coralx.report.figures import duration, figure, modules
 from coralx.report.opening import opening_lines
 from coralx.report.progress import Standings, describe, tally
@@ -161,6 +163,8 @@ class PlainLines(Silent):
                 test = measurement.test.get(self._metric)
                 shown = figure(test.value if test else None, self._metric)
                 self._say(f"test split: {title_of(measurement.genome)} {self._metric} {shown}")
+            case MeasurementFailed():
+                self._say(f"warning: {unmeasured_warning(event.genome, event.reason)}")
             case _:
                 pass
 
@@ -210,6 +214,9 @@ class LiveTable(Silent):
                     self._console.print(not_judged_line(event), highlight=False, markup=False)
                 for warning in event.warnings:
                     self._console.print(f"warning: {warning}", style="yellow", markup=False)
+            case MeasurementFailed():
+                told = unmeasured_warning(event.genome, event.reason)
+                self._console.print(f"warning: {told}", style="yellow", markup=False)
             case _:
                 pass
 

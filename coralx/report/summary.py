@@ -14,7 +14,7 @@ from coralx.events import GenerationStarted, RunStarted, StageDecided, WorkerSta
 from coralx.genomes import Genome
 from coralx.report.comparison import against_baselines, front_pairs
 from coralx.report.efficiency import efficiency_of
-from coralx.report.feasibility import feasibility_warnings, undefined_warnings
+from coralx.report.feasibility import feasibility_warnings, undefined_warnings, unmeasured_warning
 from coralx.report.lineage import lineage_of, schedule_of
 from coralx.report.origins import blends_of, growth_of
 from coralx.report.verification import verification_of
@@ -96,6 +96,9 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             {"genome": failure.genome, "stage": failure.stage, "reason": failure.reason}
             for failure in history.failures.values()
         ],
+        "not_measured": [
+            {"genome": genome, "reason": reason} for genome, reason in history.unmeasured.items()
+        ],
         "lineage": lineage_of(history),
         "notes": _notes(history),
         "warnings": [
@@ -104,6 +107,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             *_warnings(entries),
             *undefined_warnings(config, history, stages[-1].name),
             *feasibility_warnings(config, history, members, stages[-1].name),
+            *(unmeasured_warning(*failed) for failed in history.unmeasured.items()),
         ],
         "workers": _workers(entries),
     }

@@ -61,6 +61,8 @@ def _member(
         state, reason = "diverged", f"{diverged[0].reason} at step {diverged[0].step}"
     elif fresh in history.measurements:
         state = "verified"
+    elif fresh in history.unmeasured:
+        state, reason = "failed", f"could not be measured: {history.unmeasured[fresh]}"
     measured = history.measurements
     compared = history.compared.pairs if history.compared else ()
     return {

@@ -122,8 +122,9 @@ class Engine:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left to train and all that is on the front is measured."""
-        return not self.has_more and set(self.front()) <= set(self.history.measurements)
+        """Whether nothing is left to train and all that is to be measured is."""
+        is_measured = set(self.front()) <= set(self.history.measurements)
+        return not self.has_more and is_measured and not self.history.unmeasured
 
     @property
     def has_more(self) -> bool:

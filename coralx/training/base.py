@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import isdir
 from typing import Any
@@ -28,6 +28,7 @@ from coralx.genomes import ALL_LINEAR
 from coralx.rng import derive_seed
 from coralx.training.backend import Say
 from coralx.training.gguf import expanded
+from coralx.training.positions import longest_input
 
 LINEAR = (torch.nn.Linear, Conv1D)
 """What PEFT can adapt: GPT-2's linear layers are of transformers' own kind."""
@@ -105,6 +106,11 @@ def loading_error(config: Config, source: Source, error: Exception) -> Exception
             "It can be read by Python files of its own alone. Look at them, and if you trust them "
             "to run on this machine with your rights: --set model.trust_remote_code=true"
         )
+    elif "padding_idx" in reason[0].lower():
+        hint = (
+            "Its config.json names a padding token that its embeddings have no row for: set "
+            "pad_token_id there to a token that the base knows."
+        )
     elif "safetensors" in reason[0]:
         hint = "CoralX reads no pickled weights: take a version of the model in safetensors."
     return ConfigError(
@@ -134,13 +140,14 @@ def load(
             use_safetensors=True,  # other weights are pickled
             output_loading_info=True,
             **reading(config, source),
-            **({"num_labels": len(labels)} if classifies else {}),
+            **({"num_labels": len(labels), "ignore_mismatched_sizes": True} if classifies else {}),
             **_quantized(config, device, dtype),
         )
     except Exception as error:
         raise loading_error(config, source, error) from None
     give_padding(model, tokenizer)
-    head = _modules_without_weights(model, info["missing_keys"])
+    replaced = _replaced_head(config, source, model, info["mismatched_keys"])
+    head = _modules_without_weights(model, [*info["missing_keys"], *replaced])
     if head and not classifies:
         raise loading_error(config, source, ValueError(f"it has no weights for {', '.join(head)}"))
     check(config, model, head)
@@ -152,8 +159,31 @@ def load(
         tokenizer=tokenizer,
         task_type=TaskType.SEQ_CLS if classifies else TaskType.CAUSAL_LM,
         head=head,
-        notes=source.notes,
+        notes=(*source.notes, *_remarks_on(replaced, len(labels))),
     )
+
+
+def _replaced_head(
+    config: Config, source: Source, model: Any, mismatched: Iterable[tuple[str, Any, Any]]
+) -> dict[str, int]:
+    """The head's weights that the checkpoint has for another number of classes, and that number.
+
+    Raises ConfigError where other weights have not the shape that the base's description says.
+    """
+    found = {name: int(shape[0]) for name, shape, _ in sorted(mismatched)}
+    if other := [name for name in found if name.startswith(f"{model.base_model_prefix}.")]:
+        reason = f"its weights have not the shapes of its config.json: {', '.join(other[:3])}"
+        raise loading_error(config, source, ValueError(reason))
+    return found
+
+
+def _remarks_on(replaced: Mapping[str, int], classes: int) -> Iterable[str]:
+    if replaced:
+        had = next(iter(replaced.values()))
+        yield (
+            f"the base has a head for {had} classes, the data has {classes}: the head is trained "
+            "anew (transformers loads the base beside it with ignore_mismatched_sizes=True)"
+        )
 
 
 def checkpoints_gradients(config: Config, device: torch.device) -> bool:
@@ -212,6 +242,7 @@ def check(config: Config, model: Any, head: Sequence[str]) -> None:
 def require_causal(config: Config, model: Any, vocabulary: int) -> None:
     """Raise ConfigError where the base reads what it is to predict, as an encoder does: then the
     logits of a text's beginning change with its end."""
+    vocabulary = min(vocabulary, len(model.get_input_embeddings().weight))
     tokens = torch.arange(8, device=model.device) % vocabulary
     other = tokens.clone()
     other[-1] = (other[-1] + vocabulary // 2) % vocabulary
@@ -270,7 +301,7 @@ def _check_targets(choices: ModuleChoices, model: Any, head: Sequence[str]) -> N
 
 
 def _check_length(config: Config, model: Any) -> None:
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = longest_input(model)
     if limit is not None and config.model.max_length > limit:
         raise ConfigError(
             "config",
@@ -278,4 +309,5 @@ def _check_length(config: Config, model: Any) -> None:
                 f"model.max_length: {config.model.max_length} is more than the base reads "
                 f"({limit} tokens)"
             ],
+            f"Set model.max_length: {limit}, or less.",
         )

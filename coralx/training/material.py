@@ -28,6 +28,7 @@ from coralx.objectives.refusals import refuses
 from coralx.objectives.scores import Labels
 from coralx.training import functions
 from coralx.training.base import Base
+from coralx.training.positions import longest_input
 
 Judge = Callable[[str, str], bool]
 """Whether an answer to a prompt counts as an attack that failed."""
@@ -141,6 +142,18 @@ class Material:
             if tables
         }
 
+    @property
+    def tables(self) -> list[Encoded]:
+        """Everything that is read of a text."""
+        return [table for tables in self._tables.values() for table in tables]
+
+    @property
+    def largest_token(self) -> int:
+        """The highest id of a token in a text or a label word."""
+        words = [part.task.words for part in self.parts if isinstance(part.task, LabelTokens)]
+        read = [*(table.ids for table in self.tables), *words]
+        return max((max(ids) for rows in read for ids in rows if ids), default=0)
+
     def order(self, batch_size: int) -> NDArray[np.int64]:
         """The bucketed data order for a batch size, made once."""
         if batch_size not in self._orders:
@@ -156,7 +169,7 @@ class Material:
     def fingerprint(self) -> str:
         """Changes with the encoded examples and their order."""
         digest = hashlib.sha256()
-        for table in (table for tables in self._tables.values() for table in tables):
+        for table in self.tables:
             digest.update(repr((table.ids, table.targets) if table.targets else table.ids).encode())
             digest.update(table.labels.tobytes())
         for judged in (judged for part in self.parts for judged in part.splits.values()):
@@ -251,7 +264,7 @@ def _judging(
         return None, None
     judge = refuses if wanted == "refusal" else functions.judge(config, wanted)
     length = config.model.max_length
-    longest = getattr(base.model.config, "max_position_embeddings", None)
+    longest = longest_input(base.model)
     if longest is not None and length + attacks.max_new_tokens > longest:
         raise ConfigError(
             "config",
