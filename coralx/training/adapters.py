@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 
 from coralx.files import write_folder
 from coralx.genomes import ALL_LINEAR, Genes, Genome, Shape
-from coralx.rng import derive_seed
 from coralx.training.base import Base
 from coralx.training.rank import Update, Weights, scaling
 
@@ -47,9 +46,9 @@ def name_of(genome: Genome) -> str:
 
 
 def add(model: PeftModel, genome: Genome, shape: Shape, base: Base) -> None:
-    """A fresh adapter for `genome`, made active. Its weights depend on the genome's id and rank
-    alone; its head starts as the base's, which the run's seed fixes."""
-    torch.manual_seed(derive_seed(genome.id, "adapter"))
+    """A fresh adapter for `genome`, made active. Its weights depend on what the genome draws by and
+    its rank alone; its head starts as the base's, which the run's seed fixes."""
+    torch.manual_seed(genome.draw("adapter"))
     model.add_adapter(name_of(genome), lora_config(genome.genes, shape, base))
     model.set_adapter(name_of(genome))
 
