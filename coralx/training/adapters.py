@@ -10,7 +10,11 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import (
+    ModulesToSaveWrapper,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from safetensors.torch import load_file, save_file
 
 from coralx.files import write_folder
@@ -179,11 +183,20 @@ def _grown_size(name: str, tensor: torch.Tensor, growth: Fraction) -> int:
 
 
 def _config_json(model: PeftModel, adapter: str) -> str:
-    """PEFT's own adapter_config.json, with sets sorted, so that equal adapters are equal files."""
+    """PEFT's own adapter_config.json, with sets sorted, so that equal adapters are equal files, and
+    with the base's own names alone: beside its head as it is saved, PEFT lists heads that the base
+    does not have, and among the targets what it has put into the head itself."""
     values = model.peft_config[adapter].to_dict()
     values["inference_mode"] = True
     if values["modules_to_save"] is not None:
-        values["modules_to_save"] = set(values["modules_to_save"])  # PEFT lists some twice
+        heads = [f".{n}" for n, m in model.named_modules() if isinstance(m, ModulesToSaveWrapper)]
+        saved = {m for m in values["modules_to_save"] if any(h.endswith(f".{m}") for h in heads)}
+        values["modules_to_save"] = saved or None
+        values["target_modules"] = {
+            target
+            for target in values["target_modules"]
+            if not any(f".{module}." in f".{target}." for module in saved)
+        }
     ordered = {k: sorted(v) if isinstance(v, set) else v for k, v in values.items()}
     return json.dumps(ordered, indent=2, sort_keys=True) + "\n"
 
