@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os.path import isdir
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from coralx.config.inputs import is_local
+from coralx.config.inputs import is_local, public_name
 from coralx.config.schema import Config
 from coralx.config.space import ModuleChoices
 from coralx.config.suggest import did_you_mean
@@ -80,17 +79,7 @@ def source_of(config: Config, say: Say) -> Source:
     local = isdir(name)
     if not local and is_local(name):
         raise ConfigError("config", [f"model.base: no such folder: {name}"])
-    return Source(name, local, _public_name(name) if local else name)
-
-
-def _public_name(folder: str) -> str:
-    """What a base in a folder is called in an adapter that may be published: by its id on the hub
-    if the folder is of the hub's cache, else by the folder's name. Its path would tell nobody where
-    to find it, but how the machine is laid out."""
-    for part in Path(folder).parts:
-        if part.startswith("models--"):
-            return part.removeprefix("models--").replace("--", "/")
-    return Path(folder).resolve().name
+    return Source(name, local, public_name(name))
 
 
 def reading(config: Config, source: Source) -> dict[str, bool]:
