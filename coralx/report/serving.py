@@ -45,4 +45,4 @@ def serving_line(report: Mapping[str, Any]) -> str | None:
     flags = "--enable-lora"
     if found["max_lora_rank"] > DEFAULT_RANK:
         flags += f" --max-lora-rank {found['max_lora_rank']}"
-    return f"vLLM serves them with {flags}" + (f", but not {refused}." if refused else ".")
+    return f"vLLM serves them ({flags})" + (f", but not {refused}." if refused else ".")
