@@ -54,6 +54,28 @@ class Trained:
         return found
 
 
+def test_a_base_that_reads_padding_is_told(
+    tiny_base: Path, tiny_config: dict[str, Any], tmp_path: Path
+) -> None:
+    """FNet mixes all tokens of a batch's rows, padding among them."""
+    from transformers import FNetConfig, FNetModel
+
+    folder = tmp_path / "fnet"
+    shutil.copytree(tiny_base, folder)
+    torch.manual_seed(4)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
+    FNetModel(FNetConfig(vocab_size=64, pad_token_id=0, **sizes)).save_pretrained(folder)
+
+    def warnings(base: Path) -> str:
+        tiny_config["model"]["base"] = str(base)
+        tiny_config["search_space"]["target_modules"] = {"choices": ["all-linear"]}
+        config = parse_config(tiny_config, "test")
+        return str(create("peft").prepare(config, None, 1, lambda _: None).warnings)
+
+    assert "other logits beside a longer one than alone" in warnings(folder)
+    assert "alone" not in warnings(tiny_base)
+
+
 @pytest.fixture
 def trained(tmp_path: Path) -> Callable[[dict[str, Any]], Trained]:
     def train(config: dict[str, Any]) -> Trained:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -121,22 +122,36 @@ class SequenceClassification(Classification):
         return Encoded(tuple(tuple(ids) for ids in short), labels, cut=cut)
 
     def loss(self, model: Any, data: Encoded, rows: Sequence[int]) -> torch.Tensor:
-        logits = model(**self._batch(model, data, rows)).logits[:, self._logits]
+        logits = self.logits(model, data, rows)
         labels = torch.as_tensor(data.labels[list(rows)], device=logits.device)
         return torch.nn.functional.cross_entropy(logits.float(), labels)
 
     def scores(self, model: Any, data: Encoded, rows: Sequence[int]) -> Scores:
-        logits = model(**self._batch(model, data, rows)).logits[:, self._logits]
-        probabilities: Scores = torch.softmax(logits.cpu().double(), dim=-1).numpy()
+        logits = self.logits(model, data, rows).cpu().double()
+        probabilities: Scores = torch.softmax(logits, dim=-1).numpy()
         return probabilities
+
+    def logits(self, model: Any, data: Encoded, rows: Sequence[int]) -> torch.Tensor:
+        """The rows' logits, shape (rows, classes), from one padded batch."""
+        found: torch.Tensor = model(**self._batch(model, data, rows)).logits[:, self._logits]
+        return found
+
+    def logits_alone(self, model: Any, text: str) -> torch.Tensor:
+        """A text's logits, shape (classes,), as transformers has them without a batch, from all
+        that the tokenizer gives."""
+        limits = {"truncation": True, "max_length": self._max_length, "return_tensors": "pt"}
+        inputs = self._tokenizer(text, **limits).to(self._device)
+        found: torch.Tensor = model(**inputs).logits[0, self._logits]
+        return found
 
     def _batch(self, model: Any, data: Encoded, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         sequences = [data.ids[row] for row in rows]
         padding = self._padding
         if padding is None:
             described = model.config.get_text_config()
-            padding = self._stand_in({ids[-1] for ids in sequences if ids}, described.vocab_size)
-            described.pad_token_id = padding
+            vocabulary = getattr(described, "vocab_size", sys.maxsize)
+            padding = self._stand_in({ids[-1] for ids in sequences if ids}, vocabulary)
+            described.pad_token_id = model.config.pad_token_id = padding
         return padded(sequences, padding, self._device)
 
     def _stand_in(self, ends: Collection[int], vocabulary: int) -> int:

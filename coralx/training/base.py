@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os.path import isdir
@@ -218,7 +219,8 @@ def _own_padding(model: Any) -> int | None:
     """
     described = model.config.get_text_config()
     named = getattr(described, "pad_token_id", None)
-    return named if named is not None and 0 <= named < described.vocab_size else None
+    vocabulary = getattr(described, "vocab_size", sys.maxsize)
+    return named if named is not None and 0 <= named < vocabulary else None
 
 
 def check(config: Config, model: Any, head: Sequence[str]) -> None:
