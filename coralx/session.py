@@ -129,6 +129,7 @@ def start(
             hardware=hardware(),
             startup_seconds=round(time.monotonic() - began, 3),
             config=config.model_dump(mode="json"),
+            baseline_seed=config.experiment.seed,
         )
         session.open(Ledger(layout.ledger), first)
         return _drive(config, facts, executor, session, layout, drive, given)

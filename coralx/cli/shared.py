@@ -17,6 +17,7 @@ from coralx.api import Outcome
 from coralx.config import Config
 from coralx.errors import ConfigError, NoResultError, UsageError
 from coralx.report.console import HarmlessConsole
+from coralx.report.serving import serving_line
 from coralx.report.terminal import print_report
 from coralx.schedule.caveats import caveats, remote_code
 from coralx.training.backend import REGISTRY
@@ -85,6 +86,8 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     where = f"\nRun: {outcome.layout.root}"
     if any(member["adapter"] for member in report["front"]):
         where += f"\nAdapters: {outcome.layout.best}/<genome>"
+    if (serving := serving_line(report)) is not None:
+        where += f"\n{serving}"
     console.print(where, soft_wrap=True, highlight=False, markup=False)
     if report["ended_by"] is not None:
         console.print(

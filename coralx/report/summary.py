@@ -17,6 +17,7 @@ from coralx.report.efficiency import efficiency_of
 from coralx.report.feasibility import feasibility_warnings, undefined_warnings, unmeasured_warning
 from coralx.report.lineage import lineage_of, schedule_of
 from coralx.report.origins import blends_of, growth_of
+from coralx.report.serving import serving_of
 from coralx.report.verification import verification_of
 from coralx.report.weighted import weighted
 from coralx.results import Interval
@@ -72,6 +73,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "functions": list(config.functions),
         "baselines": _baselines(config, history, stages[-1].name),
         "front": front,
+        "vllm": serving_of(config, front),
         "weighted": None if weights is None else weighted(front, objectives, weights),
         "front_pairs": front_pairs(history, members),
         "front_against_baselines": against_baselines(config, history, members, last),

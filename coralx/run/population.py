@@ -29,7 +29,8 @@ from coralx.training.memory import tight
 class Population:
     """Generations as the ledger records them; what it does not hold yet is founded or bred.
 
-    `given` genomes form generation 0 as they are; otherwise it is founded from the search space.
+    `given` genomes form generation 0, drawing by the run's seed, which their ids say nothing of;
+    otherwise it is founded from the search space.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Population:
     def _born(self, generation: int) -> list[Genome]:
         seed = self.config.experiment.seed
         if generation == 0 and self._given:
-            return list(self._given)
+            return [replace(genome, seed=seed) for genome in self._given]
         if generation == 0:
             own = own_recipes(self.config, self.space)
             return founders(self.space, self._evolution.population_size, seed, own)

@@ -24,6 +24,7 @@ from coralx.genomes import Genes, Genome
 from coralx.records import Job, MeasureJob
 from coralx.results import Divergence, Measurement, StageResult
 from coralx.training import adapters, functions, partial
+from coralx.training.agreement import disagreements
 from coralx.training.backend import Beat, Paused, Report, Say, unheard
 from coralx.training.base import Base, check_quantization, require_causal
 from coralx.training.evaluation import Evaluation, undefined
@@ -132,6 +133,7 @@ class AdaptingBackend(ABC):
                 *(warning for read in examples.values() for warning in read.warnings),
                 *self._material.losses_of_text(),
                 *warnings,
+                *disagreements(self._model, self._material, self._scoring),
             ),
         )
 

@@ -246,7 +246,7 @@ def _task(
     length = config.model.max_length
     match config.model.task:
         case "sequence-classification":
-            return SequenceClassification(base.tokenizer, length, device, logits)
+            return SequenceClassification(base.tokenizer, length, device, logits, base.padding)
         case "label-tokens":
             return LabelTokens(base.tokenizer, source, length, labels, device, name)
         case "sft":
