@@ -25,7 +25,7 @@ from coralx.genomes import Genome
 from coralx.interruption import Interruption
 from coralx.report.live import Silent, View
 from coralx.report.summary import pareto_csv, summarise
-from coralx.run.allowance import Allowance
+from coralx.run.allowance import Allowance, without_effect
 from coralx.run.beside import wants_more
 from coralx.run.checkpoints import can_hand_over, hand_over, sweep
 from coralx.run.convergence import has_stalled
@@ -38,6 +38,7 @@ from coralx.run.layout import RunLayout, refuse_taken
 from coralx.run.ledger import FORMAT, Ledger
 from coralx.run.lock import Owner, claiming, owning
 from coralx.run.readable import recorded_config, require_consistent
+from coralx.run.unchanged import require_same_material
 from coralx.run.usage import gpus_in_use, machine_use
 from coralx.search.space import own_recipes, space_of
 from coralx.training.backend import Choice, choose, require, settled
@@ -175,12 +176,14 @@ def go_on(
         session.view.begin(config)
         settings = _settings_again(config, history.started.settings)
         facts = _started(executor, config, choice, settings, session)
-        _require_same_facts(facts, history.started.facts, layout)
+        require_same_material(facts, history, config, layout)
         if facts.functions != history.started.facts.functions:
             session.view.on_signal(
                 f"warning: {', '.join(config.functions)} changed since the run began: figures of "
                 "before and after are compared all the same"
             )
+        for warning in without_effect(config.budget, facts.device):
+            session.view.on_signal(f"warning: {warning}")
         _warn_of_disk(session, require_room(config, facts.footprint, layout))
         seconds = round(time.monotonic() - began, 3)
         lost = round(owner.killed.lost(last), 3)
@@ -222,17 +225,6 @@ def _sweep(owner: Owner) -> None:
 def _warn_of_disk(session: _Session, warning: str | None) -> None:
     if warning is not None:
         session.view.on_signal(f"warning: {warning}")
-
-
-def _require_same_facts(now: Facts, then: Facts, layout: RunLayout) -> None:
-    """Refuse to go on with other examples or another base than the run began with."""
-    if (now.backend, now.fingerprint) != (then.backend, then.fingerprint) or now.rows != then.rows:
-        raise UsageError(
-            f"the data or the base model changed since run {layout.name!r} began: it had "
-            f"{dict(then.rows)} rows, now there are {dict(now.rows)}; fingerprint "
-            f"{then.fingerprint[:12]}, now {now.fingerprint[:12]}",
-            "What it has trained and measured would no longer fit. Restore them, or start anew.",
-        )
 
 
 def _settings_again(config: Config, recorded: Settings) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,16 +16,41 @@ from coralx.disk import free_bytes, require_room
 from coralx.errors import SetupError
 from coralx.report.summary import pareto_csv, summarise
 from coralx.run.layout import RunLayout
+from coralx.run.lock import holder
 from coralx.run.readable import Finding, Readable, State, read_run
 from coralx.run.soundness import at_work, checkpoints, handed_over, partials, scores
 from coralx.training.memory import gib
 
 COLOURS: dict[State, str] = {"ok": "green", "notice": "yellow", "damaged": "bold red"}
+LOOKS, BETWEEN_LOOKS = 4, 0.3
+"""How often, and how many seconds apart, a run in progress is looked at before it is judged."""
+
 WRITE_AGAIN = "A resume writes it; coralx report shows what it is to hold."
 
 
 def examine(layout: RunLayout) -> tuple[Finding, ...]:
-    """Look at every file of a run. Nothing in its folder changes."""
+    """Look at every file of a run. Nothing in its folder changes.
+
+    While a process is at work on it, files come, change and go between one look and the next: what
+    is damaged then is what is found so every time.
+    """
+    looks: list[tuple[Finding, ...]] = []
+    for left in reversed(range(LOOKS)):
+        is_held = holder(layout) is not None
+        try:
+            looks.append(_looked(layout))
+        except FileNotFoundError:  # it went while its folder was listed
+            if not (left or looks):
+                raise
+            continue
+        if not is_damaged(looks[-1]) or not (is_held or holder(layout)):
+            break
+        time.sleep(BETWEEN_LOOKS if left else 0.0)
+    lasting = set.intersection(*({f.file for f in look if f.state == "damaged"} for look in looks))
+    return tuple(f for f in looks[-1] if f.state != "damaged" or f.file in lasting)
+
+
+def _looked(layout: RunLayout) -> tuple[Finding, ...]:
     run, findings = read_run(layout)
     return (
         *findings,

@@ -68,6 +68,11 @@ class RunLayout:
             )
         return name
 
+    @staticmethod
+    def is_half_written(path: Path) -> bool:
+        """Whether the path is one of a temporary file or folder."""
+        return fnmatch(path.name, TEMPORARY)
+
     def half_written(self) -> list[Path]:
         """Temporary files and folders, whoever writes them or has left them."""
         genomes = (*self.checkpoints.glob("*"), *self.partials.glob("*"))
@@ -100,7 +105,7 @@ def is_free(folder: Path) -> bool:
     try:
         if not os.path.isdir(folder):
             return not os.path.lexists(folder)
-        names = {path.name for path in folder.iterdir() if not fnmatch(path.name, TEMPORARY)}
+        names = {path.name for path in folder.iterdir() if not RunLayout.is_half_written(path)}
         layout = RunLayout(folder)
         if layout.owner.name in names:  # what was killed was about to write the first event
             names.discard(layout.config.name)
