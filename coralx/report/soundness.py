@@ -82,14 +82,24 @@ def _reports(layout: RunLayout, run: Readable) -> Iterator[Finding]:
                 yield Finding("notice", layout.relative(path), told)
         return
     report = summarise(run.config, run.entries, layout)
+    is_older = _tells_of_less(layout.report, report)
     for path in files:
         if path.exists():
-            yield _report(layout, path, report)
+            yield _report(layout, path, report, is_older=is_older)
         elif run.history.completed is not None:
             yield Finding("notice", layout.relative(path), "missing", WRITE_AGAIN)
 
 
-def _report(layout: RunLayout, path: Path, report: dict[str, Any]) -> Finding:
+def _tells_of_less(path: Path, report: dict[str, Any]) -> bool:
+    """Whether a written report is of an earlier time of the run. The times of files tell that only
+    as long as nobody has copied them."""
+    try:
+        return bool(json.loads(path.read_bytes())["wall_seconds"] < report["wall_seconds"])
+    except (ValueError, OSError, LookupError, TypeError):
+        return False
+
+
+def _report(layout: RunLayout, path: Path, report: dict[str, Any], *, is_older: bool) -> Finding:
     name = layout.relative(path)
     try:
         text = path.read_bytes().decode()
@@ -100,7 +110,7 @@ def _report(layout: RunLayout, path: Path, report: dict[str, Any]) -> Finding:
         differing = ["the front"]
     if not differing:
         return Finding("ok", name, "says what config and ledger say")
-    if path.stat().st_mtime_ns < layout.ledger.stat().st_mtime_ns:
+    if is_older or path.stat().st_mtime_ns < layout.ledger.stat().st_mtime_ns:
         return Finding("notice", name, "older than the ledger's last event", WRITE_AGAIN)
     told = f"says other than config and ledger: {', '.join(differing)}"
     return Finding("damaged", name, told, WRITE_AGAIN)

@@ -262,7 +262,11 @@ def _taken(folder: Path) -> CoralXError:
         )
     if _holds_remains(folder):
         layout = RunLayout(folder)
-        return without_ledger(layout, str(ledger_fault(layout)))
+        told = f"{layout.ledger}: {ledger_fault(layout)}"
+        return DamagedRunError(
+            f"the name {folder.name!r} is taken by a run that cannot be read: {told}",
+            way_out_without_ledger(layout),
+        )
     what = "a folder of other files" if os.path.isdir(folder) else "no folder"
     return UsageError(
         f"{folder.absolute()} exists already, and is {what} and no run",

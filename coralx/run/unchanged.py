@@ -63,4 +63,4 @@ def _other_parts(then: str, now: str) -> str:
 
 
 def _listed(rows: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {kind} rows" for kind, count in rows.items())
+    return ", ".join(f"{count} {kind} rows" for kind, count in sorted(rows.items()))
