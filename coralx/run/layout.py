@@ -172,14 +172,19 @@ def _has(folder: Path) -> bool:
 
 def _holds_remains(folder: Path) -> bool:
     """Whether a run was there, as far as can be told; its ledger may be gone. A config alone is a
-    sign of one under `runs/`, or beside a lock."""
+    sign of one under `runs/`, or beside a lock. Raises DamagedRunError where one cannot look."""
     if not os.path.isdir(folder):
         return False
+    try:
+        names = set(os.listdir(folder))
+    except OSError as error:
+        told = f"{folder.absolute()}: cannot be looked into ({error.strerror})"
+        raise DamagedRunError(told, "Mend its permissions, or choose another name.") from None
     layout = RunLayout(folder)
-    parts = [layout.ledger, layout.checkpoints, layout.partials, layout.best]
-    if layout.root.parent == RUNS.resolve() or layout.lock.exists():
-        parts.append(layout.config)
-    return any(map(os.path.lexists, parts))
+    parts = {layout.ledger, layout.checkpoints, layout.partials, layout.best}
+    if layout.root.parent == RUNS.resolve() or layout.lock.name in names:
+        parts.add(layout.config)
+    return not names.isdisjoint(path.name for path in parts)
 
 
 def _newest(folders: list[Path]) -> RunLayout | None:
