@@ -28,6 +28,7 @@ from coralx.packages import (
     torch_cuda,
 )
 from coralx.requirements import Requirements, requirements_of
+from coralx.run.allowance import without_effect
 from coralx.run.environment import hardware
 from coralx.training.backend import Choice, choose, settled
 from coralx.training.memory import gib
@@ -214,6 +215,9 @@ def _obstacles(config: Config, machine: Machine) -> Iterator[Problem]:
             f"runtime.devices: {list(config.runtime.devices)} names GPUs, and torch can use none",
             "Set runtime.devices: auto.",
         )
+    if not machine.has_usable_gpu:
+        for warning in without_effect(config.budget, "cpu"):
+            yield Problem(warning, "Set budget.max_minutes.")
     if config.runtime.quantization != "none" and not machine.has_usable_gpu:
         yield Problem(
             f"runtime.quantization: {config.runtime.quantization} needs a CUDA GPU, none can be "

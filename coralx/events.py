@@ -163,7 +163,8 @@ class FrontCompared:
 
 @dataclass(frozen=True)
 class BudgetSpent:
-    """A limit ended the search before its time; a resume under a higher limit goes on."""
+    """A limit ended the search before its time; a resume under a higher limit goes on. `limits` is
+    that limit's key and value; earlier versions named all that were set."""
 
     limits: str
 

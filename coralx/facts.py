@@ -42,8 +42,10 @@ class Footprint:
 class Facts:
     """What only a worker can know: device, base model, and the rows of each split.
 
-    `fingerprint` changes with the encoded examples, their order and the size of the base,
+    `base_fingerprint` changes with the settings (before the dash) and the weights (behind it) of
+    the base, wherever it lies; `data_fingerprint` with the encoded examples and their order;
     `functions` with the files of the user's own metrics and judges (empty without any).
+    Earlier versions recorded `fingerprint` instead: the base's parameters, a dash, and the data's.
     """
 
     backend: str
@@ -58,6 +60,8 @@ class Facts:
     functions: str = ""
     warnings: tuple[str, ...] = ()
     footprint: Footprint | None = None
+    base_fingerprint: str = ""
+    data_fingerprint: str = ""
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Optimizer steps that one pass over the training rows takes; the last may be short."""

@@ -118,15 +118,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Make the folder `path` by `fill(temporary folder)`, with a manifest written last.
 
-    The manifest holds the SHA-256 of each file. An older folder of that name is replaced. Raises
-    SetupError where the storage refuses it.
+    The manifest holds the SHA-256 of each file. An older folder of that name is replaced. The two
+    folders above it are made, no more: a run folder that was deleted, whose checkpoint this is to
+    be, does not come back. Raises SetupError where the storage refuses it.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     older = path.with_name(f".{path.name}.{os.getpid()}.older.tmp")
     with storing(path):
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            temporary.mkdir(parents=True)
+            for folder in reversed(path.parents[:2]):
+                folder.mkdir(exist_ok=True)
+            temporary.mkdir()
             fill(temporary)
             names = sorted(file.name for file in temporary.iterdir())
             digests = {name: sha256_of(temporary / name) for name in names}

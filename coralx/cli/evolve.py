@@ -79,8 +79,8 @@ def command(
     """Evolve LoRA adapters: train, cut, breed, and hand over the Pareto front.
 
     Writes ledger, checkpoints, report.json, pareto.csv and best/ under runs/ in the current folder.
-    Exit codes: 0 done, 2 usage or config, 3 no genome finished, 4 environment, 130 interrupted
-    (resumable).
+    Exit codes: 0 done, also where a budget ended it with a front; 2 usage or config; 3 ended, by
+    whatever, before any genome finished the last stage; 4 environment; 130 interrupted (resumable).
     """
     console = output_console()
     view = view_for(console, quiet=quiet)

@@ -9,13 +9,13 @@ import typer
 from rich.console import Console
 
 from coralx import api
-from coralx.cli.shared import errors_naming, known_backend
+from coralx.cli.shared import errors_naming, known_backend, warn
 from coralx.config import Config, load_config
 from coralx.config.compare import MAY_DIFFER, contradictions
 from coralx.config.modes import Mode, mode_of, resolve_mode
 from coralx.errors import CoralXError, UsageError
 from coralx.run.history import History
-from coralx.run.layout import RUNS, RunLayout, is_run, refuse_taken
+from coralx.run.layout import RUNS, RunLayout, is_free, is_run, refuse_taken
 from coralx.run.ledger import Ledger
 from coralx.training.backend import settled
 
@@ -30,7 +30,12 @@ def offered(
     """
     wanted = load_config(path, settings).experiment.name
     layout = RunLayout(RUNS / wanted)
-    if not is_run(layout.root) or (name is None and not _is_unfinished(layout)):
+    if not is_run(layout.root):
+        if name is None and not quiet and not is_free(RUNS / wanted):
+            told = f"{RUNS / wanted} is taken, though no run can be read there"
+            warn([f"{told}: the new run gets the next free name"], console)
+        return None
+    if name is None and not _is_unfinished(layout):
         return None
     if sys.stdin.isatty() and sys.stdout.isatty():
         state = "is unfinished" if _is_unfinished(layout) else "exists already"

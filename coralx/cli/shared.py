@@ -79,8 +79,12 @@ def errors_naming(path: Path) -> Iterator[None]:
         raise (error.located(str(path)) if error.source == "config" else error) from None
 
 
-def print_outcome(outcome: Outcome, console: Console) -> None:
-    """The report and where the run lies. Raises NoResultError if the search brought nothing."""
+def print_outcome(
+    outcome: Outcome, console: Console, *, command: str | None = None, told: str = ""
+) -> None:
+    """The report and where the run lies, and after an end by the budget how to go on: by `command`
+    (None: by a resume) under a higher limit. Raises NoResultError, which `told` begins, where the
+    run is over, however it ended, and there is no front."""
     print_report(outcome.report, console)
     report = outcome.report
     where = f"\nRun: {outcome.layout.root}"
@@ -89,29 +93,40 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     if (serving := serving_line(report)) is not None:
         where += f"\n{serving}"
     console.print(where, soft_wrap=True, highlight=False, markup=False)
-    if report["ended_by"] is not None:
-        console.print(
-            f"Ended by {report['ended_by']}. To go on: coralx evolve "
-            f"{'CONFIG ' if report['functions'] else ''}--resume {outcome.layout.shortest_name} "
-            "--set budget.KEY=MORE",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
-        )
     if report["not_measured"]:
         console.print(
             "Not everything could be measured on the test split (see the warnings above). To try "
-            f"it again: coralx evolve {'CONFIG ' if report['functions'] else ''}--resume "
-            f"{outcome.layout.shortest_name}",
+            f"it again: {_resume(outcome)}",
             style="yellow",
             soft_wrap=True,
             highlight=False,
             markup=False,
         )
-    is_over = report["completed"] or report["ended_by"] is not None
-    if is_over and not report["front"] and not (report["ended_by"] and report["provisional"]):
+    if report["ended_by"] is not None:
+        way_on = f"To go on: {_with_more(outcome, command)}"
+        if not report["front"]:
+            raise NoResultError(
+                f"{told}ended by {report['ended_by']} before any genome finished the last stage, "
+                "so there is no front yet",
+                way_on,
+            )
+        line = f"Ended by {report['ended_by']}. {way_on}"
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    elif report["completed"] and not report["front"]:
         raise NoResultError(
             "no genome finished the last stage, so there is no front",
             "The report says why each was taken out. Looser stop rules, higher survival rates or "
             "another learning-rate range help.",
         )
+
+
+def _with_more(outcome: Outcome, command: str | None) -> str:
+    """The command that goes on under a higher limit."""
+    keys = (limit.partition(" = ")[0] for limit in outcome.report["ended_by"].split(", "))
+    return " ".join([command or _resume(outcome), *(f"--set {key}=MORE" for key in keys)])
+
+
+def _resume(outcome: Outcome) -> str:
+    """The command that goes on with the run."""
+    config = "CONFIG " if outcome.report["functions"] else ""
+    return f"coralx evolve {config}--resume {outcome.layout.shortest_name}"

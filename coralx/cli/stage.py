@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Annotated
 
 import typer
@@ -20,7 +21,7 @@ from coralx.cli.shared import (
 )
 from coralx.config import load_config
 from coralx.config.modes import Mode, resolve_mode
-from coralx.errors import NoResultError, UsageError
+from coralx.errors import UsageError
 from coralx.report.live import view_for
 from coralx.run.layout import RUNS, RunLayout, find_run, is_run, latest_run
 from coralx.schedule.caveats import remote_code
@@ -47,7 +48,8 @@ def command(
     """Train one stage of a run's current generation, then stop.
 
     The first stage starts a run of one generation; the last one measures baselines and front and
-    writes best/. A stage that is not the next one is refused.
+    writes best/. A stage that is not the next one is refused. Exit codes: as for evolve; 3 also
+    where a budget ends the stage before any genome has finished the last one.
     """
     settings = list(overrides or [])
     if run is not None and "/" not in run:
@@ -73,12 +75,9 @@ def command(
             config = resolve_mode(config, mode, None)
             warn_of_plan(config, console, quiet=quiet)
             outcome = api.start_stage(config, run, view)
-    print_outcome(outcome, console)
-    if outcome.report["ended_by"] is not None:
-        raise NoResultError(
-            f"stage {stage} was not completed: {outcome.report['ended_by']}",
-            f"Give it more: coralx stage {config_path} {stage} --set budget.KEY=MORE",
-        )
+    words = ["coralx", "stage", str(config_path), stage, "--run", outcome.layout.shortest_name]
+    told = f"stage {stage} was not completed: "
+    print_outcome(outcome, console, command=shlex.join(words), told=told)
 
 
 def _existing(run: str | None, name: str, *, is_first: bool) -> RunLayout | None:

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from coralx.config import Config
 from coralx.events import RunStarted
+from coralx.run.allowance import without_effect
 from coralx.schedule.brackets import brackets_of
 from coralx.schedule.cost import plan_of
 from coralx.schedule.stages import schedule_of
@@ -22,7 +23,10 @@ def opening_lines(config: Config, event: RunStarted) -> list[str]:
         f"{settings.threads_per_worker} thread(s)",
         f"rows: {rows}; precision {facts.precision} ({facts.precision_reason})",
         *_plan_lines(config, event),
-        *(f"warning: {warning}" for warning in facts.warnings),
+        *(
+            f"warning: {warning}"
+            for warning in (*without_effect(config.budget, facts.device), *facts.warnings)
+        ),
     ]
 
 

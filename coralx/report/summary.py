@@ -21,6 +21,7 @@ from coralx.report.serving import serving_of
 from coralx.report.verification import verification_of
 from coralx.report.weighted import weighted
 from coralx.results import Interval
+from coralx.run.allowance import without_effect
 from coralx.run.convergence import has_stalled, indicators
 from coralx.run.finale import default_finisher, front_of, non_dominated
 from coralx.run.history import History
@@ -106,6 +107,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "warnings": [
             *remote_code(config),
             *measurements(config),
+            *without_effect(config.budget, started.facts.device),
             *_warnings(entries),
             *undefined_warnings(config, history, stages[-1].name),
             *feasibility_warnings(config, history, members, stages[-1].name),

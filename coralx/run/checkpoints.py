@@ -117,6 +117,8 @@ def hand_over(layout: RunLayout, front: Sequence[str], last_stage: str) -> None:
             for name in ADAPTER_FILES:
                 shutil.copyfile(source / name, target / name)
 
+        with storing(layout.best):
+            layout.best.mkdir(exist_ok=True)
         write_folder(layout.best_adapter(genome), copy)
     if layout.best.is_dir():
         with storing(layout.best):

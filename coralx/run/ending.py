@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from coralx.errors import ConfigError, Interrupted, SetupError
 from coralx.interruption import Interruption, heeding
-from coralx.run.layout import RunLayout, is_run
+from coralx.run.layout import RunLayout, gone, is_run
 
 
 @dataclass
@@ -53,6 +53,8 @@ def interruptible(layout: RunLayout | None = None) -> Iterator[tuple[Ending, Int
     except KeyboardInterrupt:
         raise ending.interrupted() from None
     except SetupError as error:
+        if ending.layout is not None and not ending.layout.root.is_dir():
+            raise gone(ending.layout.ledger) from error
         raise SetupError(error.message, f"{error.hint} {ending.way_on}".strip()) from error
     except ConfigError as error:  # of a function of the user's, say, that failed at last
         hint = f"{error.hint} {ending.way_on}".strip()

@@ -26,8 +26,9 @@ from coralx.results import Divergence, Measurement, StageResult
 from coralx.training import adapters, functions, partial
 from coralx.training.agreement import disagreements
 from coralx.training.backend import Beat, Paused, Report, Say, unheard
-from coralx.training.base import Base, check_quantization, require_causal
+from coralx.training.base import Base, check_quantization, require_causal, source_of
 from coralx.training.evaluation import Evaluation, undefined
+from coralx.training.fingerprint import of_base
 from coralx.training.footprint import footprint_of
 from coralx.training.loop import Trace, Trainer, mean_loss
 from coralx.training.material import Material
@@ -125,7 +126,8 @@ class AdaptingBackend(ABC):
             precision_reason=reason,
             base_parameters=footprint.base_parameters,
             rows=self._material.rows,
-            fingerprint=f"{footprint.base_parameters}-{self._material.fingerprint()}",
+            base_fingerprint=self._base_fingerprint(config, say),
+            data_fingerprint=self._material.fingerprint(),
             functions=functions.fingerprint(config),
             footprint=footprint,
             warnings=(
@@ -147,6 +149,15 @@ class AdaptingBackend(ABC):
             self._scoring,
             TEMPLATE,
         )
+
+    def _base_fingerprint(self, config: Config, say: Say) -> str:
+        """By which a resume knows the base again; where its files cannot be found any more, the
+        commit of the hub that it is of."""
+        try:
+            path = source_of(config, say).path
+            return of_base(path, runs_code=config.model.trust_remote_code)
+        except (OSError, ValueError):
+            return str(getattr(self._base.model.config, "_commit_hash", None) or "")
 
     def _faster_precision(self, say: Say) -> tuple[str, str]:
         say("measuring whether bf16 is faster than fp32 here")

@@ -259,7 +259,8 @@ def _with_spread(measurements: Metrics) -> dict[str, Interval]:
 def _write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """JSON lines, whole or not at all."""
     with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in reversed(path.parents[:2]):  # of a run folder, which is not made anew
+            folder.mkdir(exist_ok=True)
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
