@@ -97,8 +97,20 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
         )
     is_over = report["completed"] or report["ended_by"] is not None
     if is_over and not report["front"] and not (report["ended_by"] and report["provisional"]):
-        raise NoResultError(
-            "no genome finished the last stage, so there is no front",
-            "The report says why each was taken out. Looser stop rules, higher survival rates or "
-            "another learning-rate range help.",
+        raise _without_front(report)
+
+
+def _without_front(report: dict[str, Any]) -> NoResultError:
+    """Why there is no front, and what would help."""
+    reasons = {failure["reason"] for failure in report["failed"]}
+    if len(reasons) == 1 and not report["stopped"] and not report["provisional"]:
+        return NoResultError(
+            f"every genome failed, for the same reason: {reasons.pop()}",
+            "It lies with the base, the data or this machine, not with the search. Failed genomes "
+            "are not tried again: start a new run once it is mended.",
         )
+    return NoResultError(
+        "no genome finished the last stage, so there is no front",
+        "The report says why each was taken out. Looser stop rules, higher survival rates or "
+        "another learning-rate range help.",
+    )

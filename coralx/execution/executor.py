@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from coralx.config.schema import Config
+from coralx.errors import OutOfMemory
 from coralx.events import WorkerStarted, WorkerStopped
 from coralx.facts import Facts, Settings
 from coralx.records import Job, JobFailed, MeasureJob
@@ -49,6 +50,13 @@ class Executor(Protocol):
     def close(self) -> None:
         """Stop the workers. Safe to call twice."""
         ...
+
+
+def reason_of(kind: str, message: str) -> str:
+    """Why a task failed whose worker met an exception of this kind, in words."""
+    if kind == OutOfMemory.__name__:
+        return message
+    return f"{kind}: {message}" if message else kind
 
 
 def task_name(task: Task) -> tuple[str | None, str]:

@@ -182,7 +182,8 @@ def _told(error: BaseException) -> str:
     others = (__file__, contextlib.__file__, "<frozen importlib")
     own = [frame for frame in frames if not frame.filename.startswith(others)]
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {_text(error)}{where}"
+    text = _text(error)
+    return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
 
 
 def _refused(name: str, what: str) -> ConfigError:
