@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from coralx.config.schema import Config
+from coralx.containers import cores
 from coralx.execution.messages import Inspect, Inspected
-from coralx.execution.placement import cores
 from coralx.execution.process import WorkerProcess, await_reply, environment
 from coralx.facts import Footprint
 from coralx.interruption import Interruption

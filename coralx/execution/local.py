@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from coralx.config.schema import Config
+from coralx.containers import cores
 from coralx.devices import VARIABLE
 from coralx.errors import OutOfMemory, WorkerError
 from coralx.events import WorkerStarted, WorkerStopped
@@ -29,7 +30,7 @@ from coralx.execution.messages import (
     Train,
     Trained,
 )
-from coralx.execution.placement import cores, late_pins, pins, share_out
+from coralx.execution.placement import late_pins, pins, share_out
 from coralx.execution.process import (
     POLL_SECONDS,
     LostWorker,
