@@ -16,7 +16,7 @@ from datasets.exceptions import DatasetGenerationError
 from coralx.config.data import Table
 from coralx.config.inputs import FORMATS, is_local
 from coralx.config.suggest import did_you_mean
-from coralx.data import tweets
+from coralx.data import hub, tweets
 from coralx.errors import ConfigError
 
 Row = dict[str, Any]
@@ -52,9 +52,9 @@ def _read(table: Table, name: str, where: str, section: str, split: str, path: P
         raise problem(where, f"unknown kind of file {path.suffix!r}; known: {known}")
     if not isfile(path) and (kind is not None or is_local(name)):
         raise problem(where, "no such file")
+    if not isfile(path):
+        return _from_hub(name, where, split)
     try:
-        if not isfile(path):
-            return [dict(row) for row in load_dataset(name, split=split)]
         if kind == "csv":
             return _read_csv(table, path)
         rows = load_dataset(kind, data_files=str(path), split="train", streaming=True)
@@ -73,6 +73,16 @@ def _read(table: Table, name: str, where: str, section: str, split: str, path: P
             f"cannot be read: {reason[0]}",
             f"Check {section}.delimiter, {section}.encoding and {section}.header, or the name.",
         ) from None
+
+
+def _from_hub(name: str, where: str, split: str) -> list[Row]:
+    try:
+        return [dict(row) for row in load_dataset(name, split=split)]
+    except Exception as error:  # datasets passes on the errors of pandas, pyarrow and the hub
+        met = hub.trouble(error, name, "data set")
+        what = met.what if met else hub.reason(error.__cause__ or error)
+        hint = met.way_out if met else f"Check the name, and that it has a split {split!r}."
+        raise problem(where, f"cannot be read: {what}", hint) from None
 
 
 def _read_csv(table: Table, path: Path) -> list[Row]:
