@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from coralx.execution.executor import Listener
 from coralx.execution.local import LocalExecutor
 from coralx.facts import Settings
 from coralx.genomes import Genes, Genome
+from coralx.interpreter import command
 from coralx.packages import torch_cuda
 from coralx.records import Horizon, Job, JobFailed
 from coralx.results import StageResult
@@ -154,9 +154,9 @@ def specimen_config(folder: Path, *, large: bool) -> Config:
 
     Another process writes them, since that takes torch. Raises WorkerError where it fails.
     """
-    command = [sys.executable, "-m", "coralx.training.specimen", str(folder)]
     done = subprocess.run(
-        [*command, "--large"] if large else command,
+        command("coralx.training.specimen", str(folder), *(["--large"] if large else [])),
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},

@@ -113,11 +113,7 @@ def print_outcome(
         line = f"Ended by {report['ended_by']}. {way_on}"
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     elif report["completed"] and not report["front"]:
-        raise NoResultError(
-            "no genome finished the last stage, so there is no front",
-            "The report says why each was taken out. Looser stop rules, higher survival rates or "
-            "another learning-rate range help.",
-        )
+        raise _without_front(report)
 
 
 def _with_more(outcome: Outcome, command: str | None) -> str:
@@ -130,3 +126,19 @@ def _resume(outcome: Outcome) -> str:
     """The command that goes on with the run."""
     config = "CONFIG " if outcome.report["functions"] else ""
     return f"coralx evolve {config}--resume {outcome.layout.shortest_name}"
+
+
+def _without_front(report: dict[str, Any]) -> NoResultError:
+    """Why there is no front, and what would help."""
+    reasons = {failure["reason"] for failure in report["failed"]}
+    if len(reasons) == 1 and not report["stopped"] and not report["provisional"]:
+        return NoResultError(
+            f"every genome failed, for the same reason: {reasons.pop()}",
+            "It lies with the base, the data or this machine, not with the search. Failed genomes "
+            "are not tried again: start a new run once it is mended.",
+        )
+    return NoResultError(
+        "no genome finished the last stage, so there is no front",
+        "The report says why each was taken out. Looser stop rules, higher survival rates or "
+        "another learning-rate range help.",
+    )

@@ -7,12 +7,11 @@ from os.path import isfile
 from pathlib import Path
 
 from datasets import load_dataset
-from datasets.exceptions import DatasetGenerationError
 
 from coralx.config.data import Column, Table
 from coralx.config.inputs import FORMATS, is_local
-from coralx.data import delimited, json_rows, parquet, tweets
-from coralx.data.tables import SPLITS, Gatherer, Rows, TableFile, problem
+from coralx.data import delimited, hub, json_rows, parquet, tweets
+from coralx.data.tables import SPLITS, Gatherer, Rows, TableFile
 
 READERS = {"csv": delimited.read, "json": json_rows.read, "parquet": parquet.read}
 """By kind of file. None of them guesses types: a cell is the text that was written."""
@@ -67,7 +66,8 @@ def _from_hub(file: TableFile, split: str) -> Rows:
         # without a column there would be no rows
         rows = [dict(row) for row in (loaded.select_columns(kept) if kept else loaded)]
     except Exception as error:  # datasets passes on the errors of pandas, pyarrow and the hub
-        cause = error.__cause__ if isinstance(error, DatasetGenerationError) else error
-        reason = str(cause or error).strip().splitlines() or [type(error).__name__]
-        raise problem(file.where, f"cannot be read: {reason[0]}", "Check the name.") from None
+        met = hub.trouble(error, file.name, "data set")
+        what = met.what if met else hub.reason(error.__cause__ or error)
+        hint = met.way_out if met else f"Check the name, and that it has a split {split!r}."
+        raise file.problem(f"cannot be read: {what}", hint) from None
     return file.rows(names, rows)

@@ -53,9 +53,10 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
 def _machine_rows(machine: Machine) -> Iterator[tuple[str, str]]:
     hardware = machine.hardware
     yield "system", f"{hardware['system']}, {hardware['processor']}"
-    yield "cores", f"{machine.usable_cores} of {hardware['cores']}"
+    yield "cores", f"{machine.usable_cores} of {hardware['cores']}{_of_cpus(machine)}"
     total = gib(int(hardware["memory_bytes"]))
-    yield "memory", f"{total}, {gib(machine.free_memory_bytes)} free"
+    free = gib(machine.free_memory_bytes)
+    yield "memory", f"{total}{_of_memory(machine)}, {free} free"
     for gpu in machine.gpus:
         yield (
             f"GPU {gpu.index}",
@@ -69,6 +70,20 @@ def _machine_rows(machine: Machine) -> Iterator[tuple[str, str]]:
     runs = f"{machine.unsloth}, runs {machine.unsloth_runs}"
     yield "unsloth", runs if machine.unsloth else "not installed"
     yield "disk", f"{gib(machine.free_disk_bytes)} free in this folder"
+
+
+def _of_cpus(machine: Machine) -> str:
+    cpus = machine.limits.cpus
+    if cpus is None or cpus >= int(machine.hardware["cores"]):
+        return ""
+    return f", limited by the container to the time of {cpus:.4g}"
+
+
+def _of_memory(machine: Machine) -> str:
+    limit = machine.limits.memory_bytes
+    if limit is None or limit >= int(machine.hardware["memory_bytes"]):
+        return ""
+    return f", limited by the container to {gib(limit)}"
 
 
 def _print_requirements(needs: Requirements, console: Console) -> None:

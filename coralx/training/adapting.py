@@ -304,7 +304,8 @@ class AdaptingBackend(ABC):
         if job.eval_limit is not None:
             rows = min(rows, job.eval_limit * len(self._material.parts))
         costs = self._costs(job.genome, job.trained_shape.rank)
-        return {**figures, **costs, **signals_of(job, trace)}, undefined(figures, rows)
+        remarks = undefined(figures, rows, self._evaluation.why_undefined)
+        return {**figures, **costs, **signals_of(job, trace)}, remarks
 
     def _costs(self, genome: Genome, rank: int) -> dict[str, float | None]:
         """What the genome's finished adapter costs, whatever its rank is now: that is what its

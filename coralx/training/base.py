@@ -23,7 +23,7 @@ from coralx.config.inputs import is_local, public_name
 from coralx.config.schema import Config
 from coralx.config.space import ModuleChoices
 from coralx.config.suggest import did_you_mean
-from coralx.data import builtin
+from coralx.data import builtin, hub
 from coralx.errors import ConfigError
 from coralx.genomes import ALL_LINEAR
 from coralx.rng import derive_seed
@@ -97,31 +97,34 @@ def loading_error(config: Config, source: Source, error: Exception) -> Exception
     """What to raise where the base cannot be loaded: hub, file and format errors come in many
     classes."""
     name = str(config.model.base)
+    met = None if source.is_local else hub.trouble(error, source.path, "model")
+    what = met.what if met else hub.reason(error)
     if name.startswith("builtin:") and not source.is_local:
         name = name.removeprefix("builtin:")
-        return builtin.missing(name, builtin.MODELS[name], error)
-    reason = str(error).strip().splitlines() or [type(error).__name__]
+        return builtin.missing(name, builtin.MODELS[name], what)
     hint = (
-        "Give a hub id, a folder that save_pretrained wrote, or a builtin: "
-        f"{', '.join(f'builtin:{known}' for known in builtin.MODELS)}."
+        met.way_out
+        if met
+        else (
+            "Give a hub id, a folder that save_pretrained wrote, or a builtin: "
+            f"{', '.join(f'builtin:{known}' for known in builtin.MODELS)}."
+        )
     )
-    if not source.is_local and any(sign in reason[0].lower() for sign in ("connect", "offline")):
-        hint = "The hub cannot be reached: check the network, or give a folder on this machine."
-    if "custom code" in reason[0] and not config.model.trust_remote_code:
+    if "custom code" in what and not config.model.trust_remote_code:
         hint = (
             "It can be read by Python files of its own alone. Look at them, and if you trust them "
             "to run on this machine with your rights: --set model.trust_remote_code=true"
         )
-    elif "padding_idx" in reason[0].lower():
+    elif "padding_idx" in what.lower():
         hint = (
             "Its config.json names a padding token that its embeddings have no row for: set "
             "pad_token_id there to a token that the base knows."
         )
-    elif "safetensors" in reason[0]:
+    elif "safetensors" in what:
         hint = "CoralX reads no pickled weights: take a version of the model in safetensors."
     return ConfigError(
         "config",
-        [f"model.base: {name} cannot be loaded for {config.model.task}: {reason[0]}"],
+        [f"model.base: {name} cannot be loaded for {config.model.task}: {what}"],
         hint,
     )
 
