@@ -11,14 +11,8 @@ import typer
 from rich.console import Console
 
 from coralx.check import BACKENDS, Checked, check_backends, require_gpu, specimen_config
-from coralx.cli.shared import (
-    Overrides,
-    error_console,
-    errors_naming,
-    output_console,
-    print_json,
-    warn,
-)
+from coralx.cli.consoles import error_console, output_console, print_json
+from coralx.cli.shared import Overrides, errors_naming, warn
 from coralx.config import Config, load_config
 from coralx.config.metrics import CAUSAL
 from coralx.diagnosis import diagnose

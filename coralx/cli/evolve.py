@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from coralx import api
+from coralx.cli.consoles import error_console, output_console
 from coralx.cli.resuming import offered, resumed_config
 from coralx.cli.shared import (
     Overrides,
     errors_naming,
     known_backend,
-    output_console,
     print_outcome,
     warn,
     warn_of_plan,
@@ -23,7 +23,7 @@ from coralx.config import load_config
 from coralx.config.modes import Mode, resolve_mode
 from coralx.errors import UsageError
 from coralx.report.live import view_for
-from coralx.run.layout import find_run
+from coralx.run.layout import find_run, require_run_name
 from coralx.schedule.caveats import remote_code
 
 
@@ -82,7 +82,7 @@ def command(
     Exit codes: 0 done, 2 usage or config, 3 no genome finished, 4 environment, 130 interrupted
     (resumable).
     """
-    console = output_console()
+    console = error_console()
     view = view_for(console, quiet=quiet)
     settings = list(overrides or [])
     if baseline:
@@ -94,6 +94,7 @@ def command(
     if resume is not None and name is not None:
         raise UsageError("--name starts a new run, --resume goes on with one", "Leave one out.")
     if name is not None:
+        require_run_name(name)
         settings.append(f"experiment.name={json.dumps(name)}")  # text, whatever it looks like
     if resume is None and config_path is not None:
         resume = offered(name, config_path, settings, console, quiet=quiet)
@@ -111,4 +112,4 @@ def command(
             config = resolve_mode(load_config(config_path, settings), mode, known_backend(backend))
             warn_of_plan(config, console, quiet=quiet)
             outcome = api.evolve(config, name, view)
-    print_outcome(outcome, console)
+    print_outcome(outcome, output_console())

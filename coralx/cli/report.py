@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from coralx import api
-from coralx.cli.shared import output_console, print_json
+from coralx.cli.consoles import output_console, print_json
 from coralx.report.terminal import print_report
 from coralx.report.weighted import parse_weights, weighted
 from coralx.run.layout import find_run

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,13 +14,9 @@ from rich.markup import escape
 from coralx.api import Outcome
 from coralx.config import Config
 from coralx.errors import ConfigError, NoResultError, UsageError
-from coralx.report.console import HarmlessConsole
 from coralx.report.terminal import print_report
 from coralx.schedule.caveats import caveats, remote_code
 from coralx.training.backend import REGISTRY
-
-MIN_WIDTH = 120
-"""Columns of output that does not go to a terminal, so that tables stay readable in files."""
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML config.")]
 Overrides = Annotated[
@@ -33,21 +27,6 @@ Overrides = Annotated[
         help="Override one key of the config, by its dotted path. May be repeated.",
     ),
 ]
-
-
-def output_console() -> Console:
-    """Standard output, at least wide enough for tables where it is not a terminal."""
-    return HarmlessConsole(width=None if sys.stdout.isatty() else MIN_WIDTH)
-
-
-def error_console() -> Console:
-    """Standard error, for what went wrong."""
-    return HarmlessConsole(stderr=True, highlight=False)
-
-
-def print_json(value: Any) -> None:
-    """JSON on standard output, untouched by terminal width."""
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def known_backend(name: str | None) -> str | None:

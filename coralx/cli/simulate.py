@@ -8,13 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from coralx.cli.shared import (
-    ConfigPath,
-    Overrides,
-    errors_naming,
-    output_console,
-    print_json,
-)
+from coralx.cli.consoles import output_console, print_json
+from coralx.cli.shared import ConfigPath, Overrides, errors_naming
 from coralx.config import load_config
 from coralx.plan import Strategy, compare, number, plan_for, plan_json
 from coralx.report.figures import figure, ratio

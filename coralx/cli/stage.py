@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from coralx import api
+from coralx.cli.consoles import error_console, output_console
 from coralx.cli.resuming import resumed_config
 from coralx.cli.shared import (
     ConfigPath,
     Overrides,
     errors_naming,
-    output_console,
     print_outcome,
     warn,
     warn_of_plan,
@@ -22,7 +23,14 @@ from coralx.config import load_config
 from coralx.config.modes import Mode, resolve_mode
 from coralx.errors import NoResultError, UsageError
 from coralx.report.live import view_for
-from coralx.run.layout import RUNS, RunLayout, find_run, is_run, latest_run
+from coralx.run.layout import (
+    RUNS,
+    RunLayout,
+    find_run,
+    is_run,
+    latest_run,
+    require_run_name,
+)
 from coralx.schedule.caveats import remote_code
 
 
@@ -51,6 +59,7 @@ def command(
     """
     settings = list(overrides or [])
     if run is not None and "/" not in run:
+        require_run_name(run)
         settings.append(f"experiment.name={json.dumps(run)}")
     with errors_naming(config_path):
         config = load_config(config_path, [*settings, "evolution.generations=1"])
@@ -59,7 +68,7 @@ def command(
         raise UsageError(
             f"{config_path} has no stage {stage!r}", f"Its stages: {', '.join(names)}."
         )
-    console = output_console()
+    console = error_console()
     view = view_for(console, quiet=quiet)
     layout = _existing(run, config.experiment.name, is_first=stage == names[0])
     if layout is not None:
@@ -73,11 +82,12 @@ def command(
             config = resolve_mode(config, mode, None)
             warn_of_plan(config, console, quiet=quiet)
             outcome = api.start_stage(config, run, view)
-    print_outcome(outcome, console)
+    print_outcome(outcome, output_console())
     if outcome.report["ended_by"] is not None:
         raise NoResultError(
             f"stage {stage} was not completed: {outcome.report['ended_by']}",
-            f"Give it more: coralx stage {config_path} {stage} --set budget.KEY=MORE",
+            f"Give it more: coralx stage {quote(str(config_path))} {quote(stage)} "
+            "--set budget.KEY=MORE",
         )
 
 

@@ -284,7 +284,7 @@ class LocalExecutor:
         self._lost_starts = 0
         self._given_up += 1
         if not self._workers:
-            raise WorkerError(f"worker {worker.number} could not start: {reason}", details)
+            raise WorkerError(f"worker {worker.number} could not start: {reason}", details=details)
         self._listener(f"going on with one worker less, since none could start: {reason}")
 
     # -- end -------------------------------------------------------------------------------------

@@ -114,6 +114,11 @@ class WorkerProcess:
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return "\n".join(lines[-LOG_LINES:])
 
+    def last_words(self) -> tuple[str, str]:
+        """A hint, the last line that the process wrote to its standard error, and the details."""
+        log = self.end_of_log()
+        return (f"Its last words: {log.splitlines()[-1].strip()}" if log else "", log)
+
     def exit_reason(self) -> str:
         """Why the process ended, in words."""
         try:
@@ -182,7 +187,7 @@ def await_reply(
                     interruption.heed()  # it may have been meant for all processes
                     raise LostWorker(
                         f"the first worker was {worker.exit_reason()} before it was ready",
-                        worker.end_of_log(),
+                        *worker.last_words(),
                     )
                 case _:
                     pass
@@ -192,4 +197,6 @@ def reported(reply: Failed) -> CoralXError:
     """The error that a worker reports."""
     if reply.known:
         return error_from(reply.error, reply.message, reply.hint, reply.problems)
-    return WorkerError(f"the worker failed: {reply.error}: {reply.message}", reply.traceback)
+    return WorkerError(
+        f"the worker failed: {reply.error}: {reply.message}", details=reply.traceback
+    )

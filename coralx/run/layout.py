@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from shlex import quote
 
 from coralx.errors import DamagedRunError, UsageError
 from coralx.files import TEMPORARY
@@ -37,6 +38,7 @@ class RunLayout:
         self.report = self.root / "report.json"
         self.pareto = self.root / "pareto.csv"
         self.best = self.root / "best"
+        self.error = self.root / "error.txt"
 
     def checkpoint(self, genome: str, stage: str) -> Path:
         return self.checkpoints / self._part(genome) / self._part(stage)
@@ -74,8 +76,16 @@ class RunLayout:
 
     @property
     def shortest_name(self) -> str:
-        """What names the run on a command line given here: its name under ./runs, else its path."""
-        return self.name if self.root.parent == RUNS.resolve() else str(self.root)
+        """What names the run on a command line given here, in quotes where the shell needs them:
+        its name under ./runs, else its path."""
+        return quote(self.name if self._is_here() else str(self.root))
+
+    def _is_here(self) -> bool:
+        """Whether it lies under ./runs; the working folder may be gone."""
+        try:
+            return self.root.parent == RUNS.resolve()
+        except OSError:
+            return False
 
     def relative(self, path: Path) -> str:
         """`path` as it is written into reports: relative to the run folder, with slashes."""
@@ -129,16 +139,22 @@ def latest_run(name: str) -> RunLayout:
     return RunLayout(max(found, key=lambda path: (path / "ledger.jsonl").stat().st_mtime))
 
 
-def refuse_taken(name: str) -> None:
-    """Raise UsageError if there is a run of that name, or if no run can be called so."""
+def require_run_name(name: str) -> None:
+    """Raise UsageError if no run can be called so."""
     if not _RUN.fullmatch(name):
         raise UsageError(
             f"{shown(name)} cannot name a run",
-            "Use letters, digits, dots, dashes and underscores, 100 at most.",
+            "Use letters (a-z, A-Z), digits, dots, dashes and underscores, 100 at most, and begin "
+            "with a letter or a digit.",
         )
+
+
+def refuse_taken(name: str) -> None:
+    """Raise UsageError if there is a run of that name, or if no run can be called so."""
+    require_run_name(name)
     layout = RunLayout(RUNS / name)
     if is_run(layout.root):
         raise UsageError(
             f"a run named {name!r} exists already ({layout.root})",
-            f"Continue it with --resume {name}, or choose another --name.",
+            f"Continue it with --resume {quote(name)}, or choose another --name.",
         )
