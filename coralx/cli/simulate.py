@@ -13,6 +13,7 @@ from coralx.cli.shared import ConfigPath, Overrides, errors_naming
 from coralx.config import load_config
 from coralx.plan import Strategy, compare, number, plan_for, plan_json
 from coralx.report.figures import figure, ratio
+from coralx.report.fitting import fitting
 from coralx.schedule.cost import Plan
 
 
@@ -66,7 +67,7 @@ def _print_plan(plan: Plan, console: Console) -> None:
     table.add_section()
     totals = (number(plan.restart_steps), number(plan.continue_steps))
     table.add_row("together", "", "", "", *(f"{total:,}" for total in totals))
-    console.print(table)
+    console.print(fitting(table))
     console.print(
         f"Naive full training: {number(plan.naive_steps):,} steps. Restarting every stage is "
         f"{float(plan.restart_speedup):.2f}x cheaper, continuing from checkpoints (the default) "
@@ -98,5 +99,5 @@ def _print_strategies(strategies: list[Strategy], metric: str, console: Console)
             figure(strategy.best, metric),
             str(strategy.front_size),
         )
-    console.print(table)
+    console.print(fitting(table))
     console.print("The figures are simulated: they compare strategies, and promise nothing.")
