@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,9 @@ from coralx.cli.shared import (
     Overrides,
     errors_naming,
     known_backend,
+    name_setting,
     print_outcome,
+    run_names,
     warn,
     warn_of_plan,
 )
@@ -23,7 +24,7 @@ from coralx.config import load_config
 from coralx.config.modes import Mode, resolve_mode
 from coralx.errors import UsageError
 from coralx.report.live import view_for
-from coralx.run.layout import find_run, require_run_name
+from coralx.run.layout import find_run
 from coralx.schedule.caveats import remote_code
 
 
@@ -48,7 +49,9 @@ def command(
     resume: Annotated[
         str | None,
         typer.Option(
-            metavar="RUN", help="Go on with a run: its folder, its name under runs/, or latest."
+            metavar="RUN",
+            help="Go on with a run: its folder, its name under runs/, or latest.",
+            autocompletion=run_names,
         ),
     ] = None,
     backend: Annotated[
@@ -94,8 +97,7 @@ def command(
     if resume is not None and name is not None:
         raise UsageError("--name starts a new run, --resume goes on with one", "Leave one out.")
     if name is not None:
-        require_run_name(name)
-        settings.append(f"experiment.name={json.dumps(name)}")  # text, whatever it looks like
+        settings.append(name_setting(name))
     if resume is None and config_path is not None:
         resume = offered(name, config_path, settings, console, quiet=quiet)
     if resume is not None:

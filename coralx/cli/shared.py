@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,9 @@ from rich.markup import escape
 from coralx.api import Outcome
 from coralx.config import Config
 from coralx.errors import ConfigError, NoResultError, UsageError
+from coralx.printable import printable
 from coralx.report.terminal import print_report
+from coralx.run.layout import RUNS, is_run
 from coralx.schedule.caveats import caveats, remote_code
 from coralx.training.backend import REGISTRY
 
@@ -29,12 +32,23 @@ Overrides = Annotated[
 ]
 
 
+def run_names(incomplete: str) -> list[str]:
+    """For the shell to complete: the runs under `runs/` that begin so, and `latest`."""
+    found = [path.name for path in RUNS.iterdir() if is_run(path)] if RUNS.is_dir() else []
+    return sorted(name for name in ("latest", *found) if name.startswith(incomplete))
+
+
 def known_backend(name: str | None) -> str | None:
     """Pass a backend's name through; raises UsageError for an unknown one."""
     known = ("auto", *REGISTRY)
     if name is not None and name not in known:
         raise UsageError(f"no backend named {name!r}", f"Known: {', '.join(known)}.")
     return name
+
+
+def name_setting(name: str) -> str:
+    """The override that names a run: text, whatever it looks like as YAML."""
+    return f"experiment.name={json.dumps(printable(name), ensure_ascii=False)}"
 
 
 def warn_of_plan(config: Config, console: Console, *, quiet: bool) -> None:

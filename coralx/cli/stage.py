@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from shlex import quote
 from typing import Annotated
 
@@ -15,7 +14,9 @@ from coralx.cli.shared import (
     ConfigPath,
     Overrides,
     errors_naming,
+    name_setting,
     print_outcome,
+    run_names,
     warn,
     warn_of_plan,
 )
@@ -29,7 +30,6 @@ from coralx.run.layout import (
     find_run,
     is_run,
     latest_run,
-    require_run_name,
 )
 from coralx.schedule.caveats import remote_code
 
@@ -42,6 +42,7 @@ def command(
         typer.Option(
             "--run",
             metavar="RUN",
+            autocompletion=run_names,
             help="The run: its folder or its name under runs/. Unset: the first stage starts a run "
             "named experiment.name, the others go on with the newest run of that name.",
         ),
@@ -59,8 +60,7 @@ def command(
     """
     settings = list(overrides or [])
     if run is not None and "/" not in run:
-        require_run_name(run)
-        settings.append(f"experiment.name={json.dumps(run)}")
+        settings.append(name_setting(run))
     with errors_naming(config_path):
         config = load_config(config_path, [*settings, "evolution.generations=1"])
     names = [configured.name for configured in config.hyperband_config.training_stages]

@@ -139,22 +139,17 @@ def latest_run(name: str) -> RunLayout:
     return RunLayout(max(found, key=lambda path: (path / "ledger.jsonl").stat().st_mtime))
 
 
-def require_run_name(name: str) -> None:
-    """Raise UsageError if no run can be called so."""
+def refuse_taken(name: str) -> None:
+    """Raise UsageError if there is a run of that name, or if no run can be called so."""
     if not _RUN.fullmatch(name):
         raise UsageError(
             f"{shown(name)} cannot name a run",
             "Use letters (a-z, A-Z), digits, dots, dashes and underscores, 100 at most, and begin "
             "with a letter or a digit.",
         )
-
-
-def refuse_taken(name: str) -> None:
-    """Raise UsageError if there is a run of that name, or if no run can be called so."""
-    require_run_name(name)
     layout = RunLayout(RUNS / name)
     if is_run(layout.root):
         raise UsageError(
             f"a run named {name!r} exists already ({layout.root})",
-            f"Continue it with --resume {quote(name)}, or choose another --name.",
+            f"Continue it with --resume {name}, or choose another --name.",
         )
