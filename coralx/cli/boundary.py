@@ -39,7 +39,9 @@ def told(error: BaseException) -> int:
     if known.hint:
         console.print(escape(known.hint), soft_wrap=True)
     if "--debug" in sys.argv:
-        console.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)
+        details = getattr(error, "details", "")
+        trace = "".join(traceback.format_exception(error))
+        console.print(f"{details}\n{trace}".strip(), markup=False, soft_wrap=True)
     return known.exit_code
 
 

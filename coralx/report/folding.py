@@ -22,6 +22,8 @@ def folded(line: str, width: int) -> list[str]:
         if cell_len(lines[-1] + piece.rstrip()) <= width:
             lines[-1] += piece
             continue
+        if not lines[-1].strip():
+            lines.pop()
         *whole, rest = chop_cells(piece, width - len(indent))
         lines += [indent + part.lstrip() for part in (*whole, rest)]
     return [found.rstrip() for found in lines]

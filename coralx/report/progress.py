@@ -110,7 +110,7 @@ class Standings:
 
     def _note(self, genome: str, kind: Kind, stage: str, words: str, brief: str = "") -> None:
         self.state[genome] = words
-        brief = kind if kind == "finished" else f"{self._short[stage]} {brief or kind}"
+        brief = kind if kind == "finished" else f"{self._short.get(stage, stage)} {brief or kind}"
         self.brief[genome] = Brief(kind, brief)
 
     def on_progress(self, progress: Progress) -> None:
