@@ -17,6 +17,8 @@ WAYS_OUT = {
 }
 """Of errors that are about a file."""
 
+WITHOUT_FOLDER = "Change to a folder that exists, and start again."
+
 _PROCESSES = (
     "Lift the limit on processes (ulimit -u; in a container, its pids limit), end others, or set "
     "runtime.workers and runtime.threads_per_worker lower."
@@ -42,10 +44,8 @@ def in_words(error: Exception) -> SetupError | None:
         return SetupError(*_OF_THE_SYSTEM[errno.EAGAIN])
     if not isinstance(error, OSError):
         return None
-    if isinstance(error, FileNotFoundError) and not _has_working_folder():
-        return SetupError(
-            "the working folder no longer exists", "Change to a folder that does, and start again."
-        )
+    if isinstance(error, FileNotFoundError) and not has_working_folder():
+        return SetupError("the working folder no longer exists", WITHOUT_FOLDER)
     if error.errno in _OF_THE_SYSTEM and (error.filename is None or error.errno != errno.ENOSPC):
         return SetupError(*_OF_THE_SYSTEM[error.errno])
     if error.filename is None or error.strerror is None:
@@ -53,7 +53,8 @@ def in_words(error: Exception) -> SetupError | None:
     return SetupError(f"{error.filename}: {error.strerror}", WAYS_OUT.get(error.errno or 0, ""))
 
 
-def _has_working_folder() -> bool:
+def has_working_folder() -> bool:
+    """Whether the folder in which the process was started still exists."""
     try:
         os.getcwd()
     except OSError:

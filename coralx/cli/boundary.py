@@ -15,8 +15,8 @@ from rich.markup import escape
 
 from coralx import __version__
 from coralx.cli.consoles import error_console
-from coralx.errors import RUN, CoralXError, Interrupted
-from coralx.oserrors import in_words
+from coralx.errors import RUN, CoralXError, Interrupted, UsageError
+from coralx.oserrors import WITHOUT_FOLDER, has_working_folder, in_words
 
 REPORT_IT = "This is a fault of CoralX. Please report it to the project's issue tracker"
 
@@ -34,6 +34,8 @@ def told(error: BaseException) -> int:
         known = _unforeseen(error)
     elif known.details:
         known = type(known)(known.message, _sentences(known.hint, _where(error, known.details)))
+    if isinstance(known, UsageError) and not has_working_folder():  # in which nothing is found
+        known = UsageError(known.message, f"The working folder is gone. {WITHOUT_FOLDER}")
     console = error_console()
     console.print(f"[bold red]error:[/] {escape(known.message)}", soft_wrap=True)
     if known.hint:
