@@ -33,7 +33,7 @@ def offered(
     layout = RunLayout(RUNS / wanted)
     if not is_run(layout.root) or (name is None and not _is_unfinished(layout)):
         return None
-    if sys.stdin.isatty() and sys.stderr.isatty():
+    if all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         state = "is unfinished" if _is_unfinished(layout) else "exists already"
         if typer.confirm(f"Run {wanted!r} {state}. Go on with it?", default=True, err=True):
             return wanted
