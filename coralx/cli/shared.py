@@ -57,9 +57,10 @@ def warn_of_plan(config: Config, console: Console, *, quiet: bool) -> None:
 
 
 def warn(warnings: Iterable[str], console: Console) -> None:
-    """Print each on a line."""
+    """Print each on a line, on a terminal without breaking words."""
     for warning in warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
+        line = f"[yellow]warning:[/] {escape(warning)}"
+        console.print(line, soft_wrap=not console.is_terminal, highlight=False)
 
 
 @contextmanager

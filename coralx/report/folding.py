@@ -16,9 +16,12 @@ INDENT = "  "
 def folded(line: str, width: int) -> list[str]:
     """`line` as several, none wider than `width`, broken between words or behind a slash; within
     a word only where it has no room on a line of its own."""
-    indent = INDENT if width > 2 * len(INDENT) else ""
+    text = printable(line)
+    indent = " " * (len(text) - len(text.lstrip(" "))) + INDENT
+    if width < 2 * len(indent):
+        indent = ""
     lines = [""]
-    for piece in re.findall(r"\s+|[^\s/]+/*|/+", printable(line)):
+    for piece in re.findall(r"\s+|[^\s/]+/*|/+", text):
         if cell_len(lines[-1] + piece.rstrip()) <= width:
             lines[-1] += piece
             continue
