@@ -10,6 +10,9 @@ from coralx.printable import printable, shortened
 LONGEST_PROBLEM = 2_000
 """Characters of one problem of a config; the values that it is about may be of any length."""
 
+RUN = "coralx_run"
+"""The attribute of an error, of any class, that holds the layout of the run it happened to."""
+
 
 class CoralXError(Exception):
     """A known failure: `message` says what is wrong and where, `hint` what to do about it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -17,20 +16,12 @@ from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
 from coralx.errors import DamagedRunError, SetupError
+from coralx.oserrors import WAYS_OUT
 
 MANIFEST = "manifest.json"
 
 TEMPORARY = ".*.tmp"
 """Names of what is being written, and of what a killed process left half-written."""
-
-_WAYS_OUT = {
-    errno.ENOSPC: "Make room on its file system.",
-    errno.EDQUOT: "Make room within the quota.",
-    errno.EFBIG: "Lift the limit on the size of files (ulimit -f), or the file system's own.",
-    errno.EROFS: "Make its file system writable.",
-    errno.EACCES: "Mend its permissions.",
-    errno.EPERM: "Mend its permissions.",
-}
 
 
 @contextmanager
@@ -44,7 +35,7 @@ def storing(path: Path) -> Iterator[None]:
             raise
         raise SetupError(
             f"{path}: cannot be written ({os.strerror(number)})",
-            _WAYS_OUT.get(number, "Mend that."),
+            WAYS_OUT.get(number, "Mend that."),
         ) from error
 
 

@@ -476,17 +476,17 @@ def test_a_worker_that_dies_is_replaced_and_nothing_else_changes(place: Path, ru
     process = subprocess.Popen(
         [sys.executable, "-m", "coralx", "evolve", "tiny.yaml", "--name", "maimed"],
         cwd=place,
-        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
+    assert process.stderr is not None
     maimed = place / "runs" / "maimed" / "ledger.jsonl"
-    for line in process.stdout:
+    for line in process.stderr:
         if "S0_sanity: auroc" in line:
             break
     worker = next(event for event in Ledger(maimed) if isinstance(event, WorkerStarted))
     os.kill(worker.pid, signal.SIGKILL)
-    output = process.stdout.read()
+    output = process.stderr.read()
     assert process.wait() == 0, output
     assert "trying again on a new worker" in output
     assert decisions(maimed.parent) == decisions(run)

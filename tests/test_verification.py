@@ -375,7 +375,7 @@ def coralx(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
             main()
         captured = capsys.readouterr()
         assert not caught.value.code, captured
-        return captured.out
+        return captured.out + captured.err
 
     return run
 

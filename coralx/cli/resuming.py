@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 
 import typer
 from rich.console import Console
@@ -37,13 +38,13 @@ def offered(
         return None
     if name is None and not _is_unfinished(layout):
         return None
-    if sys.stdin.isatty() and sys.stdout.isatty():
+    if all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         state = "is unfinished" if _is_unfinished(layout) else "exists already"
-        if typer.confirm(f"Run {wanted!r} {state}. Go on with it?", default=True):
+        if typer.confirm(f"Run {wanted!r} {state}. Go on with it?", default=True, err=True):
             return wanted
     elif name is None and not quiet:
         console.print(
-            f"run {wanted!r} is unfinished; coralx evolve --resume {wanted} goes on with it",
+            f"run {wanted!r} is unfinished; coralx evolve --resume {quote(wanted)} goes on with it",
             soft_wrap=True,
             highlight=False,
         )

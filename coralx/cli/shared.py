@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +15,12 @@ from rich.markup import escape
 from coralx.api import Outcome
 from coralx.config import Config
 from coralx.errors import ConfigError, NoResultError, UsageError
-from coralx.report.console import HarmlessConsole
+from coralx.printable import printable
 from coralx.report.serving import serving_line
 from coralx.report.terminal import print_report
+from coralx.run.layout import RUNS, is_run
 from coralx.schedule.caveats import caveats, remote_code
 from coralx.training.backend import REGISTRY
-
-MIN_WIDTH = 120
-"""Columns of output that does not go to a terminal, so that tables stay readable in files."""
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML config.")]
 Overrides = Annotated[
@@ -36,19 +33,10 @@ Overrides = Annotated[
 ]
 
 
-def output_console() -> Console:
-    """Standard output, at least wide enough for tables where it is not a terminal."""
-    return HarmlessConsole(width=None if sys.stdout.isatty() else MIN_WIDTH)
-
-
-def error_console() -> Console:
-    """Standard error, for what went wrong."""
-    return HarmlessConsole(stderr=True, highlight=False)
-
-
-def print_json(value: Any) -> None:
-    """JSON on standard output, untouched by terminal width."""
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+def run_names(incomplete: str) -> list[str]:
+    """For the shell to complete: the runs under `runs/` that begin so, and `latest`."""
+    found = [path.name for path in RUNS.iterdir() if is_run(path)] if RUNS.is_dir() else []
+    return sorted(name for name in ("latest", *found) if name.startswith(incomplete))
 
 
 def known_backend(name: str | None) -> str | None:
@@ -59,15 +47,21 @@ def known_backend(name: str | None) -> str | None:
     return name
 
 
+def name_setting(name: str) -> str:
+    """The override that names a run: text, whatever it looks like as YAML."""
+    return f"experiment.name={json.dumps(printable(name), ensure_ascii=False)}"
+
+
 def warn_of_plan(config: Config, console: Console, *, quiet: bool) -> None:
     """Say before anything is paid what speaks against the plan, or at least what is dangerous."""
     warn(remote_code(config) if quiet else caveats(config), console)
 
 
 def warn(warnings: Iterable[str], console: Console) -> None:
-    """Print each on a line."""
+    """Print each on a line, on a terminal without breaking words."""
     for warning in warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
+        line = f"[yellow]warning:[/] {escape(warning)}"
+        console.print(line, soft_wrap=not console.is_terminal, highlight=False)
 
 
 @contextmanager

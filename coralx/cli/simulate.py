@@ -8,16 +8,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from coralx.cli.shared import (
-    ConfigPath,
-    Overrides,
-    errors_naming,
-    output_console,
-    print_json,
-)
+from coralx.cli.consoles import output_console, print_json
+from coralx.cli.shared import ConfigPath, Overrides, errors_naming
 from coralx.config import load_config
 from coralx.plan import Strategy, compare, number, plan_for, plan_json
 from coralx.report.figures import figure, ratio
+from coralx.report.fitting import fitting
 from coralx.schedule.cost import Plan
 
 
@@ -71,7 +67,7 @@ def _print_plan(plan: Plan, console: Console) -> None:
     table.add_section()
     totals = (number(plan.restart_steps), number(plan.continue_steps))
     table.add_row("together", "", "", "", *(f"{total:,}" for total in totals))
-    console.print(table)
+    console.print(fitting(table))
     console.print(
         f"Naive full training: {number(plan.naive_steps):,} steps. Restarting every stage is "
         f"{float(plan.restart_speedup):.2f}x cheaper, continuing from checkpoints (the default) "
@@ -103,5 +99,5 @@ def _print_strategies(strategies: list[Strategy], metric: str, console: Console)
             figure(strategy.best, metric),
             str(strategy.front_size),
         )
-    console.print(table)
+    console.print(fitting(table))
     console.print("The figures are simulated: they compare strategies, and promise nothing.")

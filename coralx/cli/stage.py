@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import shlex
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from coralx import api
+from coralx.cli.consoles import error_console, output_console
 from coralx.cli.resuming import resumed_config
 from coralx.cli.shared import (
     ConfigPath,
     Overrides,
     errors_naming,
-    output_console,
+    name_setting,
     print_outcome,
+    run_names,
     warn,
     warn_of_plan,
 )
@@ -23,7 +24,13 @@ from coralx.config import load_config
 from coralx.config.modes import Mode, resolve_mode
 from coralx.errors import UsageError
 from coralx.report.live import view_for
-from coralx.run.layout import RUNS, RunLayout, find_run, is_run, latest_run
+from coralx.run.layout import (
+    RUNS,
+    RunLayout,
+    find_run,
+    is_run,
+    latest_run,
+)
 from coralx.schedule.caveats import remote_code
 
 
@@ -35,6 +42,7 @@ def command(
         typer.Option(
             "--run",
             metavar="RUN",
+            autocompletion=run_names,
             help="The run: its folder or its name under runs/. Unset: the first stage starts a run "
             "named experiment.name, the others go on with the newest run of that name.",
         ),
@@ -53,7 +61,7 @@ def command(
     """
     settings = list(overrides or [])
     if run is not None and "/" not in run:
-        settings.append(f"experiment.name={json.dumps(run)}")
+        settings.append(name_setting(run))
     with errors_naming(config_path):
         config = load_config(config_path, [*settings, "evolution.generations=1"])
     names = [configured.name for configured in config.hyperband_config.training_stages]
@@ -61,7 +69,7 @@ def command(
         raise UsageError(
             f"{config_path} has no stage {stage!r}", f"Its stages: {', '.join(names)}."
         )
-    console = output_console()
+    console = error_console()
     view = view_for(console, quiet=quiet)
     layout = _existing(run, config.experiment.name, is_first=stage == names[0])
     if layout is not None:
@@ -75,9 +83,13 @@ def command(
             config = resolve_mode(config, mode, None)
             warn_of_plan(config, console, quiet=quiet)
             outcome = api.start_stage(config, run, view)
-    words = ["coralx", "stage", str(config_path), stage, "--run", outcome.layout.shortest_name]
-    told = f"stage {stage} was not completed: "
-    print_outcome(outcome, console, command=shlex.join(words), told=told)
+    words = f"coralx stage {quote(str(config_path))} {quote(stage)}"
+    print_outcome(
+        outcome,
+        output_console(),
+        command=f"{words} --run {outcome.layout.shortest_name}",
+        told=f"stage {stage} was not completed: ",
+    )
 
 
 def _existing(run: str | None, name: str, *, is_first: bool) -> RunLayout | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coralx.cli.shared import ConfigPath, Overrides, errors_naming, output_console, warn
+from coralx.cli.consoles import output_console
+from coralx.cli.shared import ConfigPath, Overrides, errors_naming, warn
 from coralx.config import load_config
 from coralx.config.inputs import missing_inputs
 from coralx.config.modes import mode_of

@@ -27,6 +27,9 @@ _MESSAGES = {
     "model_type": "expected keys and values",
     "model_attributes_type": "expected keys and values",
     "dict_type": "expected keys and values",
+    # The schema's one pattern is that of names.
+    "string_pattern_mismatch": "expected a name of letters (a-z, A-Z), digits, dots, dashes and "
+    "underscores that begins with a letter or a digit, 100 characters at most",
 }
 
 LISTED = 50

@@ -13,6 +13,7 @@ from rich.table import Table
 from coralx.check import Checked, largest_difference
 from coralx.diagnosis import Diagnosis, Machine
 from coralx.report.figures import figure, modules
+from coralx.report.fitting import fitting
 from coralx.requirements import Need, Requirements
 from coralx.training.memory import gib
 
@@ -98,7 +99,7 @@ def _print_requirements(needs: Requirements, console: Console) -> None:
         table.add_column(name, justify="right")
     table.add_row("smallest", *_cells(needs.smallest))
     table.add_row("largest", *_cells(needs.largest))
-    console.print(table)
+    console.print(fitting(table))
     console.print(
         f"Beside one base fit {needs.together:,} genomes of the largest size, a batch each. Up to "
         f"{needs.checkpoints} checkpoints take {gib(needs.disk_bytes)} of disk at most, those of "
@@ -149,7 +150,7 @@ def print_check(checked: Sequence[Checked], console: Console) -> None:
                 figure(one.train_loss),
                 figure(one.eval_loss),
             )
-    console.print(table)
+    console.print(fitting(table))
     console.print("The first genome's seconds include compiling.")
     for line in _remarks(checked):
         console.print(line, soft_wrap=True, highlight=False, markup=False)

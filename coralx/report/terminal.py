@@ -13,6 +13,7 @@ from rich.text import Text
 
 from coralx.report.comparison import comparison_lines
 from coralx.report.figures import duration, ratio
+from coralx.report.fitting import fitting
 from coralx.report.front import front_parts
 from coralx.report.lineage import ancestry
 from coralx.report.origins import origin_lines
@@ -51,10 +52,10 @@ def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
         )
         parts.append(Text(f"Provisional (before the last stage, non-dominated there): {names}"))
     parts += [Text(line) for line in (*_convergence_lines(report), *origin_lines(report))]
-    parts += [Text(""), _efficiency_table(report["efficiency"])]
+    parts += [Text(""), fitting(_efficiency_table(report["efficiency"]))]
     parts += [Text(line) for line in _efficiency_lines(report["efficiency"])]
     if report["stopped"] or report["failed"]:
-        parts += [Text(""), _stopped_table(report)]
+        parts += [Text(""), fitting(_stopped_table(report))]
     if report["test_reused"]:
         parts.append(Text("The test split was measured before and the run extended since: reused."))
     if report["not_judged"]:

@@ -6,6 +6,7 @@ import os
 import re
 from fnmatch import fnmatch
 from pathlib import Path
+from shlex import quote
 
 from coralx.errors import CoralXError, DamagedRunError, UsageError
 from coralx.files import TEMPORARY
@@ -40,6 +41,7 @@ class RunLayout:
         self.report = self.root / "report.json"
         self.pareto = self.root / "pareto.csv"
         self.best = self.root / "best"
+        self.error = self.root / "error.txt"
 
     def checkpoint(self, genome: str, stage: str) -> Path:
         return self.checkpoints / self._part(genome) / self._part(stage)
@@ -82,8 +84,16 @@ class RunLayout:
 
     @property
     def shortest_name(self) -> str:
-        """What names the run on a command line given here: its name under ./runs, else its path."""
-        return self.name if self.root.parent == RUNS.resolve() else str(self.root)
+        """What names the run on a command line given here, in quotes where the shell needs them:
+        its name under ./runs, else its path."""
+        return quote(self.name if self._is_here() else str(self.root))
+
+    def _is_here(self) -> bool:
+        """Whether it lies under ./runs; the working folder may be gone."""
+        try:
+            return self.root.parent == RUNS.resolve()
+        except OSError:
+            return False
 
     def relative(self, path: Path) -> str:
         """`path` as it is written into reports: relative to the run folder, with slashes."""
@@ -252,7 +262,8 @@ def refuse_taken(name: str) -> None:
     if not _RUN.fullmatch(name):
         raise UsageError(
             f"{shown(name)} cannot name a run",
-            "Use letters, digits, dots, dashes and underscores, 100 at most.",
+            "Use letters (a-z, A-Z), digits, dots, dashes and underscores, 100 at most, and begin "
+            "with a letter or a digit.",
         )
     folder = RUNS / name
     if not is_free(folder):
