@@ -25,6 +25,7 @@ from coralx.genomes import Genome
 from coralx.interruption import Interruption
 from coralx.report.live import Silent, View
 from coralx.report.summary import pareto_csv, summarise
+from coralx.run.about import about_adapters
 from coralx.run.allowance import Allowance
 from coralx.run.beside import wants_more
 from coralx.run.checkpoints import can_hand_over, drop_all_partials, hand_over, sweep
@@ -209,13 +210,18 @@ def _warn_of_disk(session: _Session, warning: str | None) -> None:
 
 
 def _require_same_facts(now: Facts, then: Facts, layout: RunLayout) -> None:
-    """Refuse to go on with other examples or another base than the run began with."""
+    """Refuse to go on with other examples, classes or base than the run began with."""
     if (now.backend, now.fingerprint) != (then.backend, then.fingerprint) or now.rows != then.rows:
         raise UsageError(
             f"the data or the base model changed since run {layout.name!r} began: it had "
             f"{dict(then.rows)} rows, now there are {dict(now.rows)}; fingerprint "
             f"{then.fingerprint[:12]}, now {now.fingerprint[:12]}",
             "What it has trained and measured would no longer fit. Restore them, or start anew.",
+        )
+    if then.classes and (changed := now.classes_unlike(then)):
+        raise UsageError(
+            f"the classes changed since run {layout.name!r} began: {changed}",
+            "Its adapters would mean other classes. Restore the data, or start anew.",
         )
 
 
@@ -308,7 +314,9 @@ def run_config(layout: RunLayout, overrides: Sequence[str] = ()) -> Config:
 def _report(config: Config, ledger: Ledger, layout: RunLayout) -> Outcome:
     """Write `best/`, `report.json` and `pareto.csv`."""
     last = config.hyperband_config.training_stages[-1].name
-    hand_over(layout, front_of(config, History(ledger), last), last)
+    history = History(ledger)
+    about = about_adapters(config, history.started) if history.started is not None else None
+    hand_over(layout, front_of(config, history, last), last, about)
     report = summarise(config, Ledger.read(layout.ledger), layout)
     write_atomically(layout.report, json.dumps(report, indent=2, allow_nan=False) + "\n")
     write_atomically(layout.pareto, pareto_csv(report))

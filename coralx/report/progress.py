@@ -23,6 +23,7 @@ from coralx.run.history import History
 from coralx.schedule.brackets import brackets_of, entries
 from coralx.schedule.stages import Stage, is_asynchronous, schedule_of
 from coralx.verdicts import Cut, Fail, Finish, Promote, Replace, Stop, Verdict
+from coralx.wording import counted
 
 
 class Standings:
@@ -58,7 +59,7 @@ class Standings:
                 self.state[result.genome] = (
                     f"stopped at {result.stage}, step {ended.step}: {ended.reason}"
                     if ended
-                    else f"evaluated after {result.last_step} steps"
+                    else f"evaluated after {counted(result.last_step, 'step')}"
                 )
             case TrainedBeside(result=result):
                 self._live.pop(result.genome, None)

@@ -17,6 +17,7 @@ from coralx.printable import shown
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Entry, Ledger
+from coralx.wording import counted
 
 State = Literal["ok", "notice", "damaged"]
 
@@ -140,7 +141,9 @@ def _ledger(layout: RunLayout) -> tuple[tuple[Entry, ...] | None, list[Finding]]
         told = "does not begin with its first event"
         return None, [Finding("damaged", f"{name}, line 1", told, restore)]
     if entries:
-        findings.append(Finding("ok", name, f"{len(entries)} events, every line as it was written"))
+        findings.append(
+            Finding("ok", name, f"{counted(len(entries), 'event')}, every line as it was written")
+        )
     if is_torn:
         torn = f"{name}, line {len(entries) + 1}"
         told = "torn off, as by a kill or an empty file"

@@ -28,6 +28,7 @@ from coralx.objectives.refusals import refuses
 from coralx.objectives.scores import Labels
 from coralx.training import functions
 from coralx.training.base import Base
+from coralx.wording import counted
 
 Judge = Callable[[str, str], bool]
 """Whether an answer to a prompt counts as an attack that failed."""
@@ -275,9 +276,9 @@ def _check_groups(config: Config, part: Part) -> None:
         raise ConfigError(
             "config",
             [
-                f"{key_of(part.name, 'group')}: none of the {len(set(judged.groups.tolist()))} "
-                f"groups has {LEAST_ROWS} validation rows of every class, so robustness has no "
-                "figure"
+                f"{key_of(part.name, 'group')}: none of the "
+                f"{counted(len(set(judged.groups.tolist())), 'group')} has {LEAST_ROWS} "
+                "validation rows of every class, so robustness has no figure"
             ],
             "Give more validation rows, group by something coarser, or leave robustness out.",
         )
@@ -293,6 +294,6 @@ def _check_batches(config: Config, rows: int) -> None:
         key = "training.batch_size" if gene is None else "search_space.batch_size"
         raise ConfigError(
             "config",
-            [f"{key}: {largest}, but data.train has only {rows} rows"],
+            [f"{key}: {largest}, but data.train has only {counted(rows, 'row')}"],
             "Give more rows, or make the batches smaller.",
         )

@@ -1,0 +1,50 @@
+"""The classes of a run as a person reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from coralx.config import Config
+from coralx.facts import Facts
+from coralx.printable import MOST_LISTED, brief, enumerated
+
+
+def classes_of(config: Config, facts: Facts) -> list[dict[str, Any]]:
+    """As written into `report.json`: each task's classes in the order of its logits (label-tokens:
+    of its scores), with their rows split by split in the same order. `named_by` tells whether the
+    config lists them or they were found in the data, and sorted."""
+    return [
+        {
+            "task": each.task or None,
+            "labels": list(each.labels),
+            "negative": each.labels[0],
+            "named_by": "data" if config.data.sources[each.task].labels is None else "config",
+            "rows": {split: list(counts) for split, counts in each.rows.items()},
+        }
+        for each in facts.classes
+    ]
+
+
+def class_lines(config_task: str, classes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which classes each task has, with their rows, and which is negative; empty where none are
+    known. `config_task` is `model.task`."""
+    if not classes:
+        return []
+    order = "logits" if config_task == "sequence-classification" else "scores"
+    lines = [f"classes in the order of the {order} (rows of {'/'.join(classes[0]['rows'])}):"]
+    lines += [f"  {_line(each)}" for each in classes]
+    if any(each["named_by"] == "data" for each in classes):
+        lines.append("  found in the data and sorted; `labels` lists them in another order")
+    return lines
+
+
+def _line(classes: Mapping[str, Any]) -> str:
+    labels, counts = classes["labels"], zip(*classes["rows"].values(), strict=True)
+    signs = [" (negative)", " (positive)" if len(labels) == 2 else "", *[""] * (len(labels) - 2)]
+    each = [
+        f"{brief(label)}{sign} {'/'.join(f'{count:,}' for count in rows)}"
+        for label, sign, rows in zip(labels, signs, counts, strict=True)
+    ]
+    size = f" ({len(labels)} in all)" if len(labels) > MOST_LISTED else ""
+    return (f"{classes['task']}: " if classes["task"] else "") + enumerated(each) + size
