@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from coralx.config.data import Source, key_of
 from coralx.config.suggest import did_you_mean
+from coralx.data.chats import Chats
 from coralx.data.examples import Example, Message
 from coralx.data.tables import Row, as_text, column_name, problem, read_table
-
-ROLES = ("system", "user", "assistant", "tool")
+from coralx.wording import counted, left_out
 
 
 def read_instructions(
@@ -30,10 +29,12 @@ def _read_split(data: Source, task: str, split: str, warnings: list[str]) -> lis
     table = read_table(data, name, key)
     columns = list(table[0])
     if data.prompt_column not in columns and data.messages_column in columns:
+        chats = Chats(data.messages_column)
         found = [
-            _chat(row[data.messages_column], f"{where}, row {number}")
+            chats.read(row.get(data.messages_column), f"{where}, row {number}")
             for number, row in enumerate(table, 1)
         ]
+        warnings += [*chats.warnings(where), *_tools(table, where)]
         wanted = "an answer of the assistant at the end"
     elif isinstance(data.prompt_column, str) and data.prompt_column not in columns:
         raise problem(
@@ -55,10 +56,17 @@ def _read_split(data: Source, task: str, split: str, warnings: list[str]) -> lis
         wanted = "a completion"
     kept = [example for example in found if example is not None]
     if not kept:
-        raise problem(where, f"none of its {len(table)} rows has {wanted}")
+        raise problem(where, f"of its {counted(len(table), 'row')}, none has {wanted}")
     if len(kept) < len(table):
-        warnings.append(f"{where}: {len(table) - len(kept)} rows without {wanted} were left out")
+        warnings.append(f"{where}: {left_out(len(table) - len(kept), f'without {wanted}')}")
     return kept
+
+
+def _tools(table: Sequence[Row], where: str) -> list[str]:
+    """A warning where chats come with descriptions of tools, which no prompt shows."""
+    count = sum(bool(row.get("tools")) for row in table)
+    told = f"{where}: the column 'tools' of {counted(count, 'row')} was not read"
+    return [f"{told}: the model is not shown which tools there are"] if count else []
 
 
 def _instruction(
@@ -78,21 +86,3 @@ def _instruction(
         return None
     turns = (Message("user", asked), Message("assistant", answer))
     return Example(f"{asked}\n{answer}", messages=turns, is_chat=data.chat)
-
-
-def _chat(turns: Any, where: str) -> Example | None:
-    """The turns up to the assistant's last answer; None without one."""
-    if not isinstance(turns, list) or not all(
-        isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns
-    ):
-        raise problem(where, "messages must be a list of {role, content}, content as text")
-    messages = [Message(str(turn.get("role")), turn["content"]) for turn in turns]
-    unknown = [message.role for message in messages if message.role not in ROLES]
-    if unknown:
-        raise problem(where, f"unknown role {unknown[0]!r}; known: {', '.join(ROLES)}")
-    while messages and messages[-1].role != "assistant":
-        messages.pop()
-    if len(messages) < 2 or not messages[-1].content.strip():
-        return None
-    text = "".join(message.content for message in messages)
-    return Example(text, messages=tuple(messages), is_chat=True)

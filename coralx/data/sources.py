@@ -153,7 +153,8 @@ def _duplicates(
         count = sum(example.text in texts[held] for example in splits[other])
         if count:
             found.append(
-                f"{count} of {len(splits[other])} {other} texts stand in the {held} split, too: "
+                f"{count} of {counted(len(splits[other]), f'{other} text')} "
+                f"{'stands' if count == 1 else 'stand'} in the {held} split, too: "
                 "its figures will look better than they are"
             )
     return found

@@ -9,6 +9,9 @@ from coralx.config import Config
 from coralx.facts import Facts
 from coralx.printable import MOST_LISTED, brief, enumerated
 
+SPLITS = ("train", "validation", "test")
+"""As they are listed; the ledger keeps them by their letters."""
+
 
 def classes_of(config: Config, facts: Facts) -> list[dict[str, Any]]:
     """As written into `report.json`: each task's classes in the order of its logits (label-tokens:
@@ -20,7 +23,7 @@ def classes_of(config: Config, facts: Facts) -> list[dict[str, Any]]:
             "labels": list(each.labels),
             "negative": each.labels[0],
             "named_by": "data" if config.data.sources[each.task].labels is None else "config",
-            "rows": {split: list(counts) for split, counts in each.rows.items()},
+            "rows": {split: list(each.rows[split]) for split in SPLITS},
         }
         for each in facts.classes
     ]
@@ -32,15 +35,15 @@ def class_lines(config_task: str, classes: Sequence[Mapping[str, Any]]) -> list[
     if not classes:
         return []
     order = "logits" if config_task == "sequence-classification" else "scores"
-    lines = [f"classes in the order of the {order} (rows of {'/'.join(classes[0]['rows'])}):"]
+    lines = [f"classes in the order of the {order} (rows of {'/'.join(SPLITS)}):"]
     lines += [f"  {_line(each)}" for each in classes]
     if any(each["named_by"] == "data" for each in classes):
-        lines.append("  found in the data and sorted; `labels` lists them in another order")
+        lines.append("  found in the data and sorted; `data.labels` sets another order")
     return lines
 
 
 def _line(classes: Mapping[str, Any]) -> str:
-    labels, counts = classes["labels"], zip(*classes["rows"].values(), strict=True)
+    labels, counts = classes["labels"], zip(*(classes["rows"][s] for s in SPLITS), strict=True)
     signs = [" (negative)", " (positive)" if len(labels) == 2 else "", *[""] * (len(labels) - 2)]
     each = [
         f"{brief(label)}{sign} {'/'.join(f'{count:,}' for count in rows)}"

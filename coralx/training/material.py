@@ -171,17 +171,18 @@ class Material:
         limit = f"model.max_length ({self._config.model.max_length} tokens)"
         found = []
         for what, count in (
-            ("were cut to", lambda table: table.cut),
-            ("were left out, too long for", lambda table: table.left_out),
+            (f"were cut to {limit}", lambda table: table.cut),
+            (f"were left out, too long for {limit}", lambda table: table.left_out),
+            ("were left out, as they have nothing to learn but an end", lambda table: table.empty),
         ):
             listed = [
                 f"{sum(map(count, tables))} of "
-                f"{sum(len(table.ids) + table.left_out for table in tables)} {kind}"
+                f"{sum(len(table.ids) + table.left_out + table.empty for table in tables)} {kind}"
                 for kind, tables in self._tables.items()
                 if any(map(count, tables))
             ]
             if listed:
-                found.append(f"{', '.join(listed)} rows {what} {limit}")
+                found.append(f"{', '.join(listed)} rows {what}")
         tasks = [part.task for part in self.parts]
         return found + [odd for t in tasks if isinstance(t, LabelTokens) for odd in t.oddities()]
 
@@ -276,8 +277,8 @@ def _check_groups(config: Config, part: Part) -> None:
         raise ConfigError(
             "config",
             [
-                f"{key_of(part.name, 'group')}: none of the "
-                f"{counted(len(set(judged.groups.tolist())), 'group')} has {LEAST_ROWS} "
+                f"{key_of(part.name, 'group')}: of "
+                f"{counted(len(set(judged.groups.tolist())), 'group')}, none has {LEAST_ROWS} "
                 "validation rows of every class, so robustness has no figure"
             ],
             "Give more validation rows, group by something coarser, or leave robustness out.",
