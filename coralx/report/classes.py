@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coralx.config import Config
+from coralx.config.data import key_of
 from coralx.facts import Facts
 from coralx.printable import MOST_LISTED, brief, enumerated
 
@@ -29,16 +30,17 @@ def classes_of(config: Config, facts: Facts) -> list[dict[str, Any]]:
     ]
 
 
-def class_lines(config_task: str, classes: Sequence[Mapping[str, Any]]) -> list[str]:
+def class_lines(task: str, classes: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which classes each task has, with their rows, and which is negative; empty where none are
-    known. `config_task` is `model.task`."""
+    known. `task` is `model.task`."""
     if not classes:
         return []
-    order = "logits" if config_task == "sequence-classification" else "scores"
+    order = "logits" if task == "sequence-classification" else "scores"
     lines = [f"classes in the order of the {order} (rows of {'/'.join(SPLITS)}):"]
     lines += [f"  {_line(each)}" for each in classes]
-    if any(each["named_by"] == "data" for each in classes):
-        lines.append("  found in the data and sorted; `data.labels` sets another order")
+    found = [key_of(each["task"] or "", "labels") for each in classes if each["named_by"] == "data"]
+    if found:
+        lines.append(f"  found in the data and sorted; another order: {enumerated(found)}")
     return lines
 
 

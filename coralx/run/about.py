@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coralx.config import Config
+from coralx.config.inputs import public_name
+from coralx.data.builtin import MODELS
 from coralx.events import RunStarted
 
 
 def about_adapters(config: Config, started: RunStarted) -> dict[str, Any]:
     """What holds for every adapter of a run: what it does, on which base, and a classifier's
     classes, where they are known: runs of earlier versions did not record what the data held."""
-    about = {"run": started.run, "task": config.model.task, "base_model": config.model.base}
+    about = {"run": started.run, "task": config.model.task, "base_model": _base(config)}
     classes = {each.task: each.labels for each in started.facts.classes} or {
         name: tuple(source.labels)
         for name, source in config.data.sources.items()
@@ -21,6 +23,13 @@ def about_adapters(config: Config, started: RunStarted) -> dict[str, Any]:
     if config.model.task == "sft" or classes.keys() != config.data.sources.keys():
         return about
     return {**about, **_labels(classes), "tasks": _tasks(config, classes)}
+
+
+def _base(config: Config) -> str:
+    """What the base is called elsewhere."""
+    name = str(config.model.base)
+    known = MODELS.get(name.removeprefix("builtin:")) if name.startswith("builtin:") else None
+    return known.hub if known is not None else public_name(name)
 
 
 def _labels(classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
