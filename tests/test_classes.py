@@ -96,27 +96,34 @@ def test_classes_and_groups_that_look_alike_are_warned_about(tmp_path: Path) -> 
     [
         (
             {"limit": 9},
-            "data.limit: 9 leaves no row of class 'rare' in the train split; data.train has "
-            "104 rows, 4 of class 'rare'",
-            ["raise data.limit", "data.labels (a mapping)"],
+            "data.limit: 9 leaves no row of class 'rare' (4 rows) in the train split; "
+            "data.train has 104 rows in all",
+            ["raise data.limit", "merge it with another in data.labels (a mapping"],
         ),
         (
             {"validation_fraction": 0.05},
-            "data.validation_fraction: 0.05 leaves no row of class 'rare' in the validation "
-            "split; data.train has 104 rows, 4 of class 'rare'",
+            "data.validation_fraction: 0.05 leaves no row of class 'rare' (4 rows) in the "
+            "validation split; data.train has 104 rows in all",
             ["raise data.validation_fraction", "files of their own"],
         ),
         (
             {"name": "mail", "test_fraction": 0.05, "validation_fraction": 0.3},
-            "data.tasks.mail.test_fraction: 0.05 leaves no row of class 'rare' in the test split; "
-            "data.tasks.mail.train has 104 rows, 4 of class 'rare'",
+            "data.tasks.mail.test_fraction: 0.05 leaves no row of class 'rare' (4 rows) in the "
+            "test split; data.tasks.mail.train has 104 rows in all",
             ["raise data.tasks.mail.test_fraction", "data.tasks.mail.labels"],
         ),
         (
             {"validation_fraction": 0.5, "test_fraction": 0.45},
             "data.validation_fraction and data.test_fraction: 0.5 and 0.45 leave no row of class "
-            "'rare' in the train split; data.train has 104 rows, 4 of class 'rare'",
+            "'rare' (4 rows) in the train split; data.train has 104 rows in all",
             ["lower data.validation_fraction or data.test_fraction"],
+        ),
+        (
+            {"validation_fraction": 0.5, "test_fraction": 0.45, "limit": 1, "name": "x"},
+            "data.tasks.x.validation_fraction and data.tasks.x.test_fraction: 0.5 and 0.45 leave "
+            "no row of class 'rare' (4 rows) in the train split; data.tasks.x.train "
+            "has 104 rows in all",
+            ["lower data.tasks.x.validation_fraction or data.tasks.x.test_fraction"],
         ),
         (
             {"labels": ("ham", "spam", "rare", "eggs")},
@@ -134,6 +141,16 @@ def test_a_split_without_a_class_names_what_left_it_none(
     assert caught.value.problems == (problem,)
     for way_out in ways_out:
         assert way_out in caught.value.hint
+
+
+def test_where_no_fraction_helps_none_is_to_be_raised(tmp_path: Path) -> None:
+    """Three splits need three rows."""
+    train = table(tmp_path / "t.jsonl", ham=60, rare=2)
+    with pytest.raises(ConfigError, match=r"'rare' \(2 rows\) in the .*62 rows in all") as caught:
+        read(train)
+    assert "raise" not in caught.value.hint
+    assert "lower" not in caught.value.hint
+    assert "give more rows of it" in caught.value.hint
 
 
 def test_a_file_of_its_own_that_lacks_a_class_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from coralx.config.data import Source, key_of
 from coralx.data.examples import Example
-from coralx.data.tables import problem
+from coralx.data.tables import SPLITS, problem
+from coralx.errors import ConfigError
 from coralx.facts import Classes
 from coralx.printable import brief, enumerated, listed
 from coralx.wording import counted
@@ -31,20 +32,24 @@ def _counts(rows: Sequence[Example], labels: Sequence[str]) -> tuple[int, ...]:
 
 
 def require_all_classes(
-    source: Source, task: str, labels: Sequence[str], splits: Splits, files: Splits, unlimited: int
+    source: Source,
+    task: str,
+    labels: Sequence[str],
+    splits: Splits,
+    files: Splits,
+    unlimited: Sequence[Example],
 ) -> None:
     """Raise ConfigError where a split lacks a class, naming the key that left it none.
 
-    `files` are the rows of each file that was read, by its split; `unlimited` is how many rows of
-    that of the train split remain for it before `data.limit`.
+    `files` are the rows of each file that was read, by its split; `unlimited` are those that the
+    train split has before `data.limit`.
     """
     for split, rows in splits.items():
         file = split if split in files else "train"
         in_file = _counts(files[file], labels)
         absent = [n for n, count in enumerate(_counts(rows, labels)) if not count]
-        unknown = [n for n in absent if not in_file[n]]
         here, size = key_of(task, file), counted(len(files[file]), "row")
-        if unknown:
+        if unknown := [n for n in absent if not in_file[n]]:
             raise problem(
                 here,
                 f"no row of class {listed(labels[n] for n in unknown)} among its {size}",
@@ -52,18 +57,35 @@ def require_all_classes(
                 f"{key_of(task, 'label')} and {key_of(task, 'labels')}.",
             )
         if absent:
-            is_cut = split == "train" and len(rows) < unlimited
-            causes = ["limit"] if is_cut else [f"{p}_fraction" for p in _split_off(split, files)]
-            named = enumerated(f"{in_file[n]:,} of class {brief(labels[n])}" for n in absent)
-            keys = " and ".join(key_of(task, cause) for cause in causes)
-            values = " and ".join(f"{getattr(source, cause):g}" for cause in causes)
-            raise problem(
-                keys,
-                f"{values} {'leave' if len(causes) > 1 else 'leaves'} no row of class "
-                f"{listed(labels[n] for n in absent)} in the {split} split; {here} has "
-                f"{size}, {named}",
-                f"Every split needs rows of every class: {_way_out(task, split, causes)}.",
-            )
+            raise _left_without(source, task, split, labels, absent, files, unlimited)
+
+
+def _left_without(
+    source: Source,
+    task: str,
+    split: str,
+    labels: Sequence[str],
+    absent: Sequence[int],
+    files: Splits,
+    unlimited: Sequence[Example],
+) -> ConfigError:
+    """The error for a split that has no row of the classes `absent`, though the file of the train
+    split, which it is cut from, has some."""
+    in_file, before = _counts(files["train"], labels), _counts(unlimited, labels)
+    causes = [f"{part}_fraction" for part in _split_off(split, files)]
+    if split == "train" and all(before[n] for n in absent):
+        causes = ["limit"]
+    elif split == "train":
+        absent = [n for n in absent if not before[n]]
+    few = min(in_file[n] for n in absent) < 1 + sum(part not in files for part in SPLITS)
+    named = enumerated(f"{brief(labels[n])} ({counted(in_file[n], 'row')})" for n in absent)
+    return problem(
+        " and ".join(key_of(task, cause) for cause in causes),
+        f"{' and '.join(f'{getattr(source, cause):g}' for cause in causes)} "
+        f"{'leave' if len(causes) > 1 else 'leaves'} no row of class {named} in the {split} split; "
+        f"{key_of(task, 'train')} has {counted(len(files['train']), 'row')} in all",
+        _way_out(task, split, causes, can_change=not few),
+    )
 
 
 def _split_off(split: str, files: Splits) -> list[str]:
@@ -73,12 +95,18 @@ def _split_off(split: str, files: Splits) -> list[str]:
     return [split] if split in taken else taken
 
 
-def _way_out(task: str, split: str, causes: Sequence[str]) -> str:
+def _way_out(task: str, split: str, causes: Sequence[str], *, can_change: bool) -> str:
+    """`can_change`: there are enough rows of the class for every split to have one."""
     keys = " or ".join(key_of(task, cause) for cause in causes)
-    first = f"lower {keys}" if split == "train" and causes != ["limit"] else f"raise {keys}"
-    merge = f"merge it with another in {key_of(task, 'labels')} (a mapping)"
-    own = "" if causes == ["limit"] else "give validation and test files of their own, "
-    return f"{first}, {own}give more rows of it, or {merge}"
+    is_limit = causes == ["limit"]
+    ways = [f"{'lower' if split == 'train' and not is_limit else 'raise'} {keys}"]
+    ways = ways if can_change or is_limit else []
+    ways += [] if is_limit else ["give validation and test files of their own"]
+    ways += ["give more rows of it", f"merge it with another in {key_of(task, 'labels')}"]
+    return (
+        f"Every split needs rows of every class: {', '.join(ways[:-1])}, or {ways[-1]} (a mapping "
+        f"from class to labels). If it is no class, correct {key_of(task, 'label')}."
+    )
 
 
 # -- names that may be the same --------------------------------------------------------------------

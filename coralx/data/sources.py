@@ -99,7 +99,8 @@ def _split(
             places = _stratified(rows, generator(seed, f"{split}-order"))
             splits[split] = tuple(rows[row] for row in places)
     if labels:
-        require_all_classes(source, task, labels, splits, files, len(rest))
+        unlimited = [whole[row] for row in rest]
+        require_all_classes(source, task, labels, splits, files, unlimited)
     if not splits["train"]:
         raise problem(
             key_of(task, "train"),
