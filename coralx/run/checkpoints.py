@@ -116,13 +116,13 @@ def hand_over(
     """
     for genome in front:
         source, best = layout.checkpoint(genome, last_stage), layout.best_adapter(genome)
+        if _is_whole(best) and not _is_whole(source):
+            source = best  # what was handed over is all that there is
         if not (source / ADAPTER_FILES[0]).is_file():
             continue  # the simulated backend trains no adapter
         text = None if about is None else _text({"genome": genome, **about})
         if _is_handed_over(best, source, text):
             continue
-        if _is_whole(best) and not _is_whole(source):
-            continue  # what was handed over is all that there is
         verify_folder(source)
 
         def copy(target: Path, source: Path = source, text: str | None = text) -> None:
