@@ -25,6 +25,7 @@ from coralx.genomes import Genome
 from coralx.interruption import Interruption
 from coralx.report.live import Silent, View
 from coralx.report.summary import pareto_csv, summarise
+from coralx.run.about import about_adapters
 from coralx.run.allowance import Allowance, without_effect
 from coralx.run.beside import wants_more
 from coralx.run.checkpoints import can_hand_over, hand_over, sweep
@@ -323,7 +324,9 @@ def run_config(layout: RunLayout, overrides: Sequence[str] = ()) -> Config:
 def _report(config: Config, ledger: Ledger, layout: RunLayout) -> Outcome:
     """Write `best/`, `report.json` and `pareto.csv`."""
     last = config.hyperband_config.training_stages[-1].name
-    hand_over(layout, front_of(config, History(ledger), last), last)
+    history = History(ledger)
+    about = about_adapters(config, history.started) if history.started is not None else None
+    hand_over(layout, front_of(config, history, last), last, about)
     report = summarise(config, Ledger.read(layout.ledger), layout)
     write_atomically(layout.report, json.dumps(report, indent=2, allow_nan=False) + "\n")
     write_atomically(layout.pareto, pareto_csv(report))

@@ -547,6 +547,29 @@ def test_front_is_handed_over_and_who_left_it_is_removed(tmp_path: Path) -> None
     ]
 
 
+def test_what_is_told_about_adapters_lies_beside_each_and_is_kept_up_to_date(
+    tmp_path: Path,
+) -> None:
+    layout = RunLayout(tmp_path)
+    for genome in "ab":
+        write_folder(layout.checkpoint(genome, "S3"), fill_adapter)
+    hand_over(layout, ["a", "b"], "S3")  # as earlier versions did
+    (layout.checkpoint("b", "S3") / "adapter_config.json").unlink()
+    for labels in (["no", "yes"], ["ja", "nein"]):
+        hand_over(layout, ["a", "b"], "S3", {"labels": labels})
+        for genome in "ab":
+            best = layout.best_adapter(genome)
+            verify_folder(best)
+            assert json.loads((best / "coralx.json").read_text()) == {
+                "genome": genome,
+                "labels": labels,
+            }
+            assert (best / "adapter_config.json").read_text() == "adapter_config.json"
+    before = (layout.best_adapter("a") / "coralx.json").stat().st_ino
+    hand_over(layout, ["a", "b"], "S3", {"labels": ["ja", "nein"]})
+    assert (layout.best_adapter("a") / "coralx.json").stat().st_ino == before
+
+
 def test_damaged_adapter_is_not_handed_over(tmp_path: Path) -> None:
     layout = RunLayout(tmp_path)
     write_folder(layout.checkpoint("a", "S3"), fill_adapter)

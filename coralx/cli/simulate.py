@@ -15,6 +15,7 @@ from coralx.plan import Strategy, compare, number, plan_for, plan_json
 from coralx.report.figures import figure, ratio
 from coralx.report.fitting import fitting
 from coralx.schedule.cost import Plan
+from coralx.wording import counted
 
 
 def command(
@@ -48,8 +49,8 @@ def command(
 
 def _print_plan(plan: Plan, console: Console) -> None:
     table = Table(
-        title=f"One generation of {plan.population_size} genomes, {plan.steps_per_epoch:,} steps "
-        "an epoch",
+        title=f"One generation of {counted(plan.population_size, 'genome')}, "
+        f"{counted(plan.steps_per_epoch, 'step')} an epoch",
         title_justify="left",
     )
     table.add_column("stage")

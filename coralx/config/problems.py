@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from coralx.config.suggest import did_you_mean
 from coralx.printable import LONGEST_VALUE, shortened, shown
+from coralx.wording import counted
 
 _MESSAGES = {
     "extra_forbidden": "unknown key",
@@ -124,4 +125,4 @@ def problems_of(error: ValidationError, root: type[BaseModel]) -> list[str]:
         )
 
     found = list(dict.fromkeys(_describe(item, root) for item in details if not is_echo(item)))
-    return found if left_out <= 0 else [*found, f"and {left_out:,} more problems"]
+    return found if left_out <= 0 else [*found, f"and {counted(left_out, 'more problem')}"]

@@ -14,7 +14,9 @@ from coralx.data.examples import Example
 from coralx.data.perturbations import perturbed
 from coralx.data.reading import read_table
 from coralx.data.tables import class_numbers, problem
+from coralx.printable import brief, listed
 from coralx.rng import generator
+from coralx.wording import counted, left_out
 
 Halves = dict[str, tuple[Example, ...]]
 """Rows for `validation` and for `test`."""
@@ -67,13 +69,13 @@ def clean_of(
     if not kept:
         raise problem(
             f"{key}.file: {holdout.file}",
-            f"holds no clean rows: none of its {len(rows)} rows is labelled {_first(classes)}, the "
-            "first class",
+            f"holds no clean rows: none of its {counted(len(rows), 'row')} is labelled "
+            f"{_first(classes)}, the first class",
             "Give rows that nothing should flag.",
         )
     if len(kept) < len(rows):
-        gone = len(rows) - len(kept)
-        warnings.append(f"{key}.file: {holdout.file}: {gone} rows of other classes were left out")
+        gone = left_out(len(rows) - len(kept), "of other classes")
+        warnings.append(f"{key}.file: {holdout.file}: {gone}")
     return _halves([Example(text) for text in kept], holdout, key, seed, "clean-holdout")
 
 
@@ -93,20 +95,21 @@ def _attacks_in(
     if not kept:
         raise problem(
             f"{key}.file: {file}",
-            f"holds no attacks: all of its {len(rows)} rows are labelled {_first(classes)}, the "
+            f"holds no attacks: all of its {counted(len(rows), 'row')} "
+            f"{'is' if len(rows) == 1 else 'are'} labelled {_first(classes)}, the "
             "first class, which nothing is to flag",
             f"Give rows that should be flagged, without the column {source.label!r} or with "
             "another class in it.",
         )
     if len(kept) < len(rows):
-        gone = len(rows) - len(kept)
-        warnings.append(f"{key}.file: {file}: {gone} rows of the first class were left out")
+        gone = left_out(len(rows) - len(kept), "of the first class")
+        warnings.append(f"{key}.file: {file}: {gone}")
     return [Example(text, 1) for text in kept]
 
 
 def _first(classes: Mapping[str, Sequence[str]]) -> str:
     """How the first class is written."""
-    return ", ".join(map(repr, sorted(next(iter(classes.values()), ()))))
+    return listed(sorted(next(iter(classes.values()), ())))
 
 
 def _texts(
@@ -132,27 +135,26 @@ def _texts(
     )
     found: dict[str, int | None] = {}
     empty = 0
-    labels = read.texts(str(label)) if is_labelled else [""] * count
-    for text, written in zip(
-        map(str.strip, read.texts(column)), map(str.strip, labels), strict=True
-    ):
+    texts = map(str.strip, read.texts(column))
+    labels = map(str.strip, read.texts(str(label)) if is_labelled else [""] * count)
+    for number, (text, written) in enumerate(zip(texts, labels, strict=True), 1):
         if not text:
             empty += 1
         elif is_labelled and written not in index:
             raise problem(
                 where,
-                f"a row has the label {written[:40]!r}, which is in no class",
-                f"Known labels: {', '.join(map(repr, known))}. Correct it, add it to "
+                f"a row has the label {brief(written)}, which is in no class (row {number})",
+                f"Known labels: {listed(known)}. Correct it, add it to "
                 f"{key_of(task, 'labels')}, or leave the column {label!r} out.",
             )
         else:
             found.setdefault(text, index[written] if is_labelled else None)
     if not found:
-        raise problem(where, f"column {column!r} is empty in all {count} rows")
+        raise problem(where, f"column {column!r} is empty in all {counted(count, 'row')}")
     again = count - empty - len(found)
     for gone, what in ((empty, "without a text"), (again, "said before")):
         if gone:
-            warnings.append(f"{where}: {gone} rows {what} were left out")
+            warnings.append(f"{where}: {left_out(gone, what)}")
     return list(found.items())
 
 
@@ -164,7 +166,7 @@ def _halves(
         needed = "at least two are needed, one for the search and one for the test"
         if len(found) > 1:
             raise problem(f"{key}.limit", f"{table.limit}, but {needed}")
-        raise problem(f"{key}.file: {table.file}", f"holds {len(rows)} row; {needed}")
+        raise problem(f"{key}.file: {table.file}", f"holds {counted(len(rows), 'row')}; {needed}")
     order = generator(seed, purpose).permutation(len(rows))
     middle = (len(rows) + 1) // 2
     return {

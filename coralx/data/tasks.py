@@ -23,9 +23,9 @@ class Encoded:
     """Tokenised examples: ids and label of each row.
 
     `targets` are, for sft, the places of each row's completion tokens. `cut` counts rows that lost
-    tokens to the context's length, `left_out` rows that were too long to keep; then `kept` are the
-    places of the others among all. `tasks` tells, where rows of several are mixed, which task each
-    row is of.
+    tokens to the context's length, `left_out` rows that were too long to keep, and `empty` rows
+    left out as they had nothing to learn but an end; then `kept` are the places of the others
+    among all. `tasks` tells, where rows of several are mixed, which task each row is of.
     """
 
     ids: tuple[tuple[int, ...], ...]
@@ -33,6 +33,7 @@ class Encoded:
     targets: tuple[tuple[int, ...], ...] = ()
     cut: int = 0
     left_out: int = 0
+    empty: int = 0
     kept: tuple[int, ...] = ()
     tasks: tuple[int, ...] = ()
 

@@ -16,6 +16,7 @@ from coralx.report.figures import figure, modules
 from coralx.report.fitting import fitting
 from coralx.requirements import Need, Requirements
 from coralx.training.memory import gib
+from coralx.wording import counted
 
 ALIKE = 0.05
 """Losses that differ by less agree, as far as bf16 and different kernels can."""
@@ -101,9 +102,10 @@ def _print_requirements(needs: Requirements, console: Console) -> None:
     table.add_row("largest", *_cells(needs.largest))
     console.print(fitting(table))
     console.print(
-        f"Beside one base fit {needs.together:,} genomes of the largest size, a batch each. Up to "
-        f"{needs.checkpoints} checkpoints take {gib(needs.disk_bytes)} of disk at most, those of "
-        f"the first generation alone at least {gib(needs.least_disk_bytes)}.",
+        f"Beside one base fit {counted(needs.together, 'genome')} of the largest size, a batch "
+        f"each. Up to {counted(needs.checkpoints, 'checkpoint')} take {gib(needs.disk_bytes)} of "
+        f"disk at most, those of the first generation alone at least "
+        f"{gib(needs.least_disk_bytes)}.",
         soft_wrap=True,
         highlight=False,
     )

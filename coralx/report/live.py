@@ -38,6 +38,7 @@ from coralx.report.progress import Standings, describe, tally
 from coralx.results import Progress
 from coralx.run.history import title_of
 from coralx.verdicts import Stop
+from coralx.wording import counted
 
 PLAIN_SECONDS = 10.0
 """Between two plain lines about a job that is under way."""
@@ -128,8 +129,8 @@ class PlainLines(Silent):
                 self._say(f"worker {event.worker} on {event.device} {seconds}")
             case GenerationStarted():
                 total = self._standings.config.evolution.generations
-                count = len(event.genomes)
-                self._say(f"generation {event.generation + 1} of {total}: {count} genomes")
+                count = counted(len(event.genomes), "genome")
+                self._say(f"generation {event.generation + 1} of {total}: {count}")
                 for warning in event.warnings:
                     self._say(f"warning: {warning}")
             case StageCompleted(result=result):
@@ -138,8 +139,9 @@ class PlainLines(Silent):
                     if result.divergence
                     else f"{self._metric} {figure(result.metrics.get(self._metric), self._metric)}"
                 )
+                steps = counted(result.last_step, "step")
                 self._say(
-                    f"{result.genome} {result.stage}: {outcome} after {result.last_step} steps "
+                    f"{result.genome} {result.stage}: {outcome} after {steps} "
                     f"({duration(result.seconds)})"
                 )
             case StageDecided():
@@ -157,7 +159,7 @@ class PlainLines(Silent):
                 self._say(f"ended by {event.limits}; measuring the best so far")
             case TrainedBeside(result=result):
                 title = title_of(result.genome)
-                self._say(f"{title}, {result.stage}: {result.last_step} steps")
+                self._say(f"{title}, {result.stage}: {counted(result.last_step, 'step')}")
             case FrontMeasured(measurement=measurement):
                 test = measurement.test.get(self._metric)
                 shown = figure(test.value if test else None, self._metric)
@@ -264,10 +266,10 @@ def not_judged_line(event: StageDecided) -> str:
 
 def resumed_line(standings: Standings) -> str:
     """Where a resumed run goes on."""
-    results = len(standings.history.results)
+    results = counted(len(standings.history.results), "stage result")
     return (
         f"resumed where the ledger ends: generation {standings.generation + 1}, "
-        f"{standings.stage.name}, {results} stage results so far"
+        f"{standings.stage.name}, {results} so far"
     )
 
 

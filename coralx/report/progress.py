@@ -25,6 +25,7 @@ from coralx.run.history import History
 from coralx.schedule.brackets import brackets_of, entries
 from coralx.schedule.stages import Stage, is_asynchronous, schedule_of
 from coralx.verdicts import Cut, Fail, Finish, Promote, Replace, Stop, Verdict
+from coralx.wording import counted
 
 Kind = Literal["training", "waiting", "evaluated", "finished", "stopped", "failed", "cut"]
 """What a genome does, or what became of it."""
@@ -76,7 +77,7 @@ class Standings:
                     words = f"stopped at {result.stage}, step {ended.step}: {ended.reason}"
                     self._note(result.genome, "stopped", result.stage, words)
                 else:
-                    words = f"evaluated after {result.last_step} steps"
+                    words = f"evaluated after {counted(result.last_step, 'step')}"
                     self._note(result.genome, "evaluated", result.stage, words)
             case TrainedBeside(result=result):
                 self._live.pop(result.genome, None)

@@ -12,6 +12,7 @@ from coralx.config import Config
 from coralx.errors import DamagedRunError
 from coralx.events import GenerationStarted, RunStarted, StageDecided, WorkerStarted, WorkerStopped
 from coralx.genomes import Genome
+from coralx.report.classes import classes_of
 from coralx.report.comparison import against_baselines, front_pairs
 from coralx.report.efficiency import efficiency_of
 from coralx.report.feasibility import feasibility_warnings, undefined_warnings, unmeasured_warning
@@ -68,6 +69,8 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "generations": len(history.populations),
         "population_size": config.evolution.population_size,
         "rows": dict(started.facts.rows),
+        "task": config.model.task,
+        "classes": classes_of(config, started.facts),
         "wall_seconds": use.wall_seconds,
         "objectives": objectives,
         "constraints": list(config.constraints),
@@ -248,9 +251,9 @@ def _warnings(entries: Sequence[Entry]) -> list[str]:
         if isinstance(entry.event, RunStarted):
             found += entry.event.facts.warnings
         if isinstance(entry.event, GenerationStarted):
-            found += [f"generation {entry.event.generation}: {w}" for w in entry.event.warnings]
+            found += [f"generation {entry.event.generation + 1}: {w}" for w in entry.event.warnings]
         if isinstance(entry.event, StageDecided):
-            where = f"generation {entry.event.generation}, {entry.event.stage}: "
+            where = f"generation {entry.event.generation + 1}, {entry.event.stage}: "
             found += [where + warning for warning in entry.event.warnings]
     return found
 

@@ -24,6 +24,7 @@ from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.selection import niching_of
 from coralx.search.space import own_recipes, space_of
 from coralx.training.memory import tight
+from coralx.wording import counted
 
 
 class Population:
@@ -61,7 +62,8 @@ class Population:
         if genomes:
             wanted = len(self._given) or self._evolution.births(generation)
             short = (
-                f"the search space holds no more configurations: {len(genomes)} of {wanted} genomes"
+                f"the search space holds no more configurations: {len(genomes)} of "
+                f"{counted(wanted, 'genome')}"
             )
             warnings = tight(self._footprint, genomes, self.config.model.max_length)
             if len(genomes) < wanted:

@@ -17,6 +17,7 @@ from coralx.printable import shown
 from coralx.run.history import History
 from coralx.run.layout import RunLayout, is_free, ledger_fault, way_out_without_ledger
 from coralx.run.ledger import Entry, Ledger
+from coralx.wording import counted
 
 State = Literal["ok", "notice", "damaged"]
 
@@ -141,7 +142,8 @@ def _ledger(layout: RunLayout) -> tuple[tuple[Entry, ...] | None, list[Finding]]
     if History(entry.event for entry in entries).started is None:
         told = "does not begin with its first event"
         return None, [Finding("damaged", f"{name}, line 1", told, restore)]
-    findings = [Finding("ok", name, f"{len(entries)} events, every line as it was written")]
+    told = f"{counted(len(entries), 'event')}, every line as it was written"
+    findings = [Finding("ok", name, told)]
     if is_torn:
         torn = f"{name}, line {len(entries) + 1}"
         findings.append(Finding("notice", torn, "torn off, as by a kill", "A resume drops it."))

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from coralx.errors import DamagedRunError
-from coralx.files import manifest_of, verify_folder
+from coralx.files import verify_folder
 from coralx.objectives.scores import is_whole
-from coralx.run.checkpoints import ADAPTER_FILES, is_intact
+from coralx.run.checkpoints import is_intact, is_of_checkpoint
 from coralx.run.finale import front_of
 from coralx.run.history import title_of
 from coralx.run.keeping import needed_checkpoints
@@ -100,15 +100,16 @@ def _adapter(layout: RunLayout, run: Readable, folder: Path) -> Finding:
     way_out = _copy_again(layout, run, folder.name)
     try:
         verify_folder(folder)
-        handed = manifest_of(folder)
     except (DamagedRunError, OSError) as error:
         return damage(layout, error, folder, way_out)
     name = layout.relative(folder)
     source = _source(layout, run, folder.name)
-    if source is not None and is_intact(layout, folder.name, source.name):
-        trained = manifest_of(source)
-        if handed != {file: trained.get(file) for file in ADAPTER_FILES}:
-            return Finding("damaged", name, "not the adapter of its checkpoint", way_out)
+    if (
+        source is not None
+        and is_intact(layout, folder.name, source.name)
+        and not is_of_checkpoint(folder, source)
+    ):
+        return Finding("damaged", name, "not the adapter of its checkpoint", way_out)
     return Finding("ok", name, "whole")
 
 

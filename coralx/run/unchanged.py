@@ -46,6 +46,8 @@ def changes_between(then: Facts, now: Facts) -> list[str]:
     elif data and now.data_fingerprint != data:
         other = "as many rows, but another text, label or order, or another tokenizer"
         found.append(f"the data changed ({other})")
+    if then.classes and (other := now.classes_unlike(then)):
+        found.append(f"the classes changed ({other})")
     if now.base_parameters != then.base_parameters:
         size = f"it had {then.base_parameters:,} parameters, now {now.base_parameters:,}"
         found.append(f"the base model changed ({size})")

@@ -16,6 +16,7 @@ from peft import PeftModel
 
 from coralx.config.metrics import CAUSAL
 from coralx.config.schema import Config
+from coralx.data.classes import classes_of
 from coralx.data.sources import load_all
 from coralx.data.subsets import batch_rows, subset_size
 from coralx.errors import OutOfMemory
@@ -130,6 +131,11 @@ class AdaptingBackend(ABC):
             data_fingerprint=self._material.fingerprint(),
             functions=functions.fingerprint(config),
             footprint=footprint,
+            classes=tuple(
+                classes_of(name, read.labels, read.splits)
+                for name, read in examples.items()
+                if read.labels
+            ),
             warnings=(
                 *self._base.notes,
                 *(warning for read in examples.values() for warning in read.warnings),

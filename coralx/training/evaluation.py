@@ -30,6 +30,7 @@ from coralx.training import functions, measuring
 from coralx.training.backend import Beat, unheard
 from coralx.training.loop import answered, heaviest_batch, predict
 from coralx.training.material import Judged, Material, Part
+from coralx.wording import counted
 
 Split = Literal["validation", "test"]
 Number = TypeVar("Number", np.float64, np.int64)
@@ -279,6 +280,7 @@ def undefined(figures: Metrics, rows: int, why: Mapping[str, str]) -> tuple[str,
         if value is None:
             reasons.setdefault(why.get(name, described(name).undefined), []).append(name)
     return tuple(
-        f"{', '.join(names)} undefined on the {rows} validation rows that are scored: {reason}"
+        f"{', '.join(names)} undefined on the {counted(rows, 'validation row')} that "
+        f"{'is' if rows == 1 else 'are'} scored: {reason}"
         for reason, names in reasons.items()
     )
