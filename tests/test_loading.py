@@ -85,6 +85,8 @@ def trained(tmp_path: Path) -> Callable[[dict[str, Any]], Trained]:
         backend.prepare(parse_config(config, "test"), None, 1, lambda _: None)
         genome, folder = Genome("g", 0, GENES), tmp_path / "adapter"
         backend.train(Job(genome, "s", 0, 6, Horizon(20, 0), 1.0, str(folder)), lambda _: None)
+        labels = config["data"].get("labels")
+        (folder / "coralx.json").write_text(json.dumps({"labels": labels}))  # as in best/
         kept = tmp_path / "scores.safetensors"
         backend.measure(MeasureJob(genome, str(folder), scores=str(kept)))
         rows = backend._material.parts[0].splits["test"].examples  # type: ignore[attr-defined]
