@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
-
 from coralx.config import Config
 from coralx.config.inputs import missing_inputs
 from coralx.config.metrics import EVERY_TASK
+from coralx.containers import Limits, cores, limits_of, memory
 from coralx.devices import VARIABLE, Gpu, driver_version, visible_gpus
 from coralx.errors import ConfigError, CoralXError, SetupError
 from coralx.execution.executor import Listener, Signal
 from coralx.execution.inspection import inspect, try_out
-from coralx.execution.placement import cores, pins
+from coralx.execution.placement import pins
 from coralx.packages import (
     INSTALL_UNSLOTH,
     Mismatch,
@@ -28,6 +27,7 @@ from coralx.packages import (
     torch_cuda,
 )
 from coralx.requirements import Requirements, requirements_of
+from coralx.run.allowance import without_effect
 from coralx.run.environment import hardware
 from coralx.training.backend import Choice, choose, settled
 from coralx.training.memory import gib
@@ -35,8 +35,9 @@ from coralx.training.memory import gib
 
 @dataclass(frozen=True)
 class Machine:
-    """What is here. `visible_devices` is CUDA_VISIBLE_DEVICES, None if it is not set;
-    `unsloth_runs` says which of its ways Unsloth would take."""
+    """What is here, and in `limits` what a container leaves of it: cores and free memory are within
+    them. `visible_devices` is CUDA_VISIBLE_DEVICES, None if it is not set; `unsloth_runs` says
+    which of its ways Unsloth would take."""
 
     hardware: dict[str, str | int]
     usable_cores: int
@@ -50,6 +51,7 @@ class Machine:
     unsloth_runs: str | None
     mismatches: tuple[Mismatch, ...]
     free_disk_bytes: int
+    limits: Limits
 
     @property
     def has_usable_gpu(self) -> bool:
@@ -142,11 +144,12 @@ def examine() -> Machine:
     """This machine, as it is now."""
     gpus, cuda, unsloth = visible_gpus(), torch_cuda(), installed_version("unsloth")
     fused = "fused kernels on the GPU"
+    limits = limits_of()
     own_cpu_backend = "its CPU backend: transformers and PEFT without fused kernels"
     return Machine(
         hardware=hardware(),
-        usable_cores=cores(),
-        free_memory_bytes=psutil.virtual_memory().available,
+        usable_cores=cores(limits),
+        free_memory_bytes=memory(limits).free_bytes,
         driver=driver_version(),
         gpus=gpus,
         visible_devices=os.environ.get(VARIABLE),
@@ -156,6 +159,7 @@ def examine() -> Machine:
         unsloth_runs=(fused if gpus and cuda else own_cpu_backend) if unsloth else None,
         mismatches=out_of_bounds(),
         free_disk_bytes=shutil.disk_usage(Path.cwd()).free,
+        limits=limits,
     )
 
 
@@ -214,6 +218,9 @@ def _obstacles(config: Config, machine: Machine) -> Iterator[Problem]:
             f"runtime.devices: {list(config.runtime.devices)} names GPUs, and torch can use none",
             "Set runtime.devices: auto.",
         )
+    if not machine.has_usable_gpu:
+        for warning in without_effect(config.budget, "cpu"):
+            yield Problem(warning, "Set budget.max_minutes.")
     if config.runtime.quantization != "none" and not machine.has_usable_gpu:
         yield Problem(
             f"runtime.quantization: {config.runtime.quantization} needs a CUDA GPU, none can be "

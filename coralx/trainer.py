@@ -130,8 +130,9 @@ class HyperbandTrainer:
         """Train `genomes` in a new run; all results, stage by stage, by id within a stage.
 
         Ids are kept, and need not follow any form but that of a file name; genomes need not lie in
-        the config's search space. Raises UsageError for an id that is used twice or is no name,
-        and what `coralx evolve` raises.
+        the config's search space. Another seed gives an id other first weights and other dropout.
+        Raises UsageError for an id that is used twice or is no name, and what `coralx evolve`
+        raises.
         """
         given = [self._record(genome) for genome in genomes]
         _check_ids([genome.id for genome in given])

@@ -11,14 +11,8 @@ import typer
 from rich.console import Console
 
 from coralx.check import BACKENDS, Checked, check_backends, require_gpu, specimen_config
-from coralx.cli.shared import (
-    Overrides,
-    error_console,
-    errors_naming,
-    output_console,
-    print_json,
-    warn,
-)
+from coralx.cli.consoles import error_console, output_console, print_json
+from coralx.cli.shared import Overrides, errors_naming, run_names, warn
 from coralx.config import Config, load_config
 from coralx.config.metrics import CAUSAL
 from coralx.diagnosis import diagnose
@@ -38,6 +32,7 @@ def command(
         str | None,
         typer.Argument(
             metavar="CONFIG|RUN",
+            autocompletion=run_names,
             help="Also say what this YAML config would need; or check a run instead: its folder, "
             "its name under runs/, or latest.",
         ),

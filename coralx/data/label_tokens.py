@@ -13,6 +13,7 @@ from coralx.data.causal import CausalText, Ids, longest_fitting
 from coralx.data.examples import Example, Message
 from coralx.data.tables import problem
 from coralx.data.tasks import Classification, Encoded, Scores
+from coralx.wording import counted
 
 MOST_PIECES = 4
 """Tokens of a label word beyond which its mean log-probability says little about the word."""
@@ -112,8 +113,9 @@ class LabelTokens(Classification):
         if fitting is None:
             raise problem(
                 "model.max_length",
-                f"{self._max_length}, but the prompt alone takes {len(self._prompt(''))} tokens "
-                f"and the longest label {self._max_length - room}",
+                f"{self._max_length}, but the prompt alone takes "
+                f"{counted(len(self._prompt('')), 'token')} and the longest label "
+                f"{self._max_length - room}",
                 f"Give a longer max_length or a shorter {key_of(self._name, 'prompt')}.",
             )
         return fitting

@@ -4,10 +4,10 @@ that loads nothing else; and whether its genomes can be trained."""
 from __future__ import annotations
 
 from coralx.config.schema import Config
+from coralx.containers import cores
 from coralx.execution.executor import Listener
 from coralx.execution.local import LocalExecutor
 from coralx.execution.messages import Inspect, Inspected
-from coralx.execution.placement import cores
 from coralx.execution.process import WorkerProcess, await_reply, environment
 from coralx.facts import Facts, Footprint
 from coralx.interruption import Interruption

@@ -96,7 +96,7 @@ class Engine:
         """Measure what the search brought; train and measure what is wanted beside it; compare."""
         self._catch_up()
         if not self._require_front():
-            self.ledger.append(BudgetSpent(self.allowance.limits))
+            self.ledger.append(BudgetSpent(self.allowance.binding))
             return
         shared = (self.config, self.executor, self.ledger, self.history, self.jobs)
         restore_baseline(*shared)
@@ -214,7 +214,7 @@ class Engine:
             done += 1
             self._record(outcome)
         if done < len(wanted):
-            self.ledger.append(BudgetSpent(self.allowance.limits))
+            self.ledger.append(BudgetSpent(self.allowance.binding))
         return done == len(wanted)
 
     def _search_asynchronously(self) -> None:
@@ -238,7 +238,7 @@ class Engine:
                 yield job
 
         if not self._require_living():
-            self.ledger.append(BudgetSpent(self.allowance.limits))
+            self.ledger.append(BudgetSpent(self.allowance.binding))
             return
         for outcome in self.executor.run(checked(), self.allowance.deadline):
             self._record(outcome)
@@ -246,7 +246,7 @@ class Engine:
             self._prune(search.under_way)
         self.is_exhausted = search.is_closed
         if not search.is_closed:
-            self.ledger.append(BudgetSpent(self.allowance.limits))
+            self.ledger.append(BudgetSpent(self.allowance.binding))
         self._prune()
 
     def _record(self, outcome: Outcome) -> None:

@@ -63,7 +63,14 @@ def retrained(history: History, last_stage: str) -> list[Genome]:
 
 def from_scratch(genome: Genome) -> Genome:
     """The same genes as another genome, whose training begins anew."""
-    return Genome(FRESH + genome.id, genome.generation, genome.genes, parents=(genome.id,))
+    name, parents = FRESH + genome.id, (genome.id,)
+    return Genome(name, genome.generation, genome.genes, parents, seed=genome.seed)
+
+
+def baseline_of(config: Config, history: History) -> Genome:
+    """The default recipe as it is trained beside the search."""
+    seed = history.started.baseline_seed if history.started is not None else None
+    return Genome(BASELINE, 0, space_of(config).common, seed=seed)
 
 
 def measure(
@@ -115,6 +122,5 @@ def _finalists(config: Config, history: History, last: str) -> list[tuple[Genome
         names.append(default)
     found = [(history.genomes[name], history.results[name, last].metrics) for name in names]
     if default == BASELINE:
-        recipe = Genome(BASELINE, 0, space_of(config).common)
-        found.append((recipe, history.beside[BASELINE, last].metrics))
+        found.append((baseline_of(config, history), history.beside[BASELINE, last].metrics))
     return found

@@ -16,6 +16,7 @@ from peft import PeftModel
 
 from coralx.config.metrics import CAUSAL
 from coralx.config.schema import Config
+from coralx.data.classes import classes_of
 from coralx.data.sources import load_all
 from coralx.data.subsets import batch_rows, subset_size
 from coralx.facts import Facts
@@ -23,9 +24,11 @@ from coralx.genomes import Genes, Genome
 from coralx.records import Job, MeasureJob
 from coralx.results import Divergence, Measurement, StageResult
 from coralx.training import adapters, functions, partial
+from coralx.training.agreement import disagreements
 from coralx.training.backend import Beat, Paused, Report, Say, unheard
-from coralx.training.base import Base, check_quantization, require_causal
+from coralx.training.base import Base, check_quantization, require_causal, source_of
 from coralx.training.evaluation import Evaluation, undefined
+from coralx.training.fingerprint import of_base
 from coralx.training.footprint import footprint_of
 from coralx.training.loop import Trace, Trainer, mean_loss
 from coralx.training.material import Material
@@ -123,14 +126,21 @@ class AdaptingBackend(ABC):
             precision_reason=reason,
             base_parameters=footprint.base_parameters,
             rows=self._material.rows,
-            fingerprint=f"{footprint.base_parameters}-{self._material.fingerprint()}",
+            base_fingerprint=self._base_fingerprint(config, say),
+            data_fingerprint=self._material.fingerprint(),
             functions=functions.fingerprint(config),
             footprint=footprint,
+            classes=tuple(
+                classes_of(name, read.labels, read.splits)
+                for name, read in examples.items()
+                if read.labels
+            ),
             warnings=(
                 *self._base.notes,
                 *(warning for read in examples.values() for warning in read.warnings),
                 *self._material.losses_of_text(),
                 *warnings,
+                *disagreements(self._model, self._material, self._scoring),
             ),
         )
 
@@ -144,6 +154,15 @@ class AdaptingBackend(ABC):
             self._scoring,
             TEMPLATE,
         )
+
+    def _base_fingerprint(self, config: Config, say: Say) -> str:
+        """By which a resume knows the base again; where its files cannot be found any more, the
+        commit of the hub that it is of."""
+        try:
+            path = source_of(config, say).path
+            return of_base(path, runs_code=config.model.trust_remote_code)
+        except (OSError, ValueError):
+            return str(getattr(self._base.model.config, "_commit_hash", None) or "")
 
     def _faster_precision(self, say: Say) -> tuple[str, str]:
         say("measuring whether bf16 is faster than fp32 here")
@@ -289,7 +308,8 @@ class AdaptingBackend(ABC):
         if job.eval_limit is not None:
             rows = min(rows, job.eval_limit * len(self._material.parts))
         costs = self._costs(job.genome, job.trained_shape.rank)
-        return {**figures, **costs, **signals_of(job, trace)}, undefined(figures, rows)
+        remarks = undefined(figures, rows, self._evaluation.why_undefined)
+        return {**figures, **costs, **signals_of(job, trace)}, remarks
 
     def _costs(self, genome: Genome, rank: int) -> dict[str, float | None]:
         """What the genome's finished adapter costs, whatever its rank is now: that is what its

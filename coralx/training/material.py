@@ -29,6 +29,7 @@ from coralx.objectives.scores import Labels
 from coralx.training import functions
 from coralx.training.base import Base
 from coralx.training.positions import longest_input
+from coralx.wording import counted
 
 Judge = Callable[[str, str], bool]
 """Whether an answer to a prompt counts as an attack that failed."""
@@ -183,17 +184,18 @@ class Material:
         limit = f"model.max_length ({self._config.model.max_length} tokens)"
         found = []
         for what, count in (
-            ("were cut to", lambda table: table.cut),
-            ("were left out, too long for", lambda table: table.left_out),
+            (f"were cut to {limit}", lambda table: table.cut),
+            (f"were left out, too long for {limit}", lambda table: table.left_out),
+            ("were left out, as they have nothing to learn but an end", lambda table: table.empty),
         ):
             listed = [
                 f"{sum(map(count, tables))} of "
-                f"{sum(len(table.ids) + table.left_out for table in tables)} {kind}"
+                f"{sum(len(table.ids) + table.left_out + table.empty for table in tables)} {kind}"
                 for kind, tables in self._tables.items()
                 if any(map(count, tables))
             ]
             if listed:
-                found.append(f"{', '.join(listed)} rows {what} {limit}")
+                found.append(f"{', '.join(listed)} rows {what}")
         tasks = [part.task for part in self.parts]
         return found + [odd for t in tasks if isinstance(t, LabelTokens) for odd in t.oddities()]
 
@@ -246,7 +248,7 @@ def _task(
     length = config.model.max_length
     match config.model.task:
         case "sequence-classification":
-            return SequenceClassification(base.tokenizer, length, device, logits)
+            return SequenceClassification(base.tokenizer, length, device, logits, base.padding)
         case "label-tokens":
             return LabelTokens(base.tokenizer, source, length, labels, device, name)
         case "sft":
@@ -288,9 +290,9 @@ def _check_groups(config: Config, part: Part) -> None:
         raise ConfigError(
             "config",
             [
-                f"{key_of(part.name, 'group')}: none of the {len(set(judged.groups.tolist()))} "
-                f"groups has {LEAST_ROWS} validation rows of every class, so robustness has no "
-                "figure"
+                f"{key_of(part.name, 'group')}: of "
+                f"{counted(len(set(judged.groups.tolist())), 'group')}, none has {LEAST_ROWS} "
+                "validation rows of every class, so robustness has no figure"
             ],
             "Give more validation rows, group by something coarser, or leave robustness out.",
         )
@@ -306,6 +308,6 @@ def _check_batches(config: Config, rows: int) -> None:
         key = "training.batch_size" if gene is None else "search_space.batch_size"
         raise ConfigError(
             "config",
-            [f"{key}: {largest}, but data.train has only {rows} rows"],
+            [f"{key}: {largest}, but data.train has only {counted(rows, 'row')}"],
             "Give more rows, or make the batches smaller.",
         )

@@ -90,13 +90,6 @@ def _explained(config: Config, who: str, genes: Genes | None, error: Exception) 
     said = str(error)
     if genes is not None and any(sign in said for sign in FUSED_SIGNS):
         return _fused(config, genes)
-    if "padding token" in said.lower():
-        return _unfit(
-            "its tokenizer has neither a padding token nor an end token, so rows of several "
-            "lengths cannot be read together",
-            "Give the tokenizer one that the base knows (tokenizer.pad_token = ..., then "
-            "save_pretrained into the base's folder).",
-        )
     return ConfigError(
         "config",
         [
