@@ -7,10 +7,10 @@ folder. See `examples/train_population.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -22,7 +22,9 @@ from coralx.config.modes import resolve_mode
 from coralx.config.problems import problems_of
 from coralx.config.space import (
     FloatChoices,
+    FloatRange,
     IntChoices,
+    IntRange,
     ModuleChoices,
     SearchSpace,
     SeedGenome,
@@ -34,8 +36,6 @@ from coralx.results import StageResult
 from coralx.run.ledger import Ledger
 from coralx.schedule.stages import schedule_of
 from coralx.search.space import space_of
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -210,21 +210,25 @@ class HyperbandTrainer:
 
 
 def _space_of(space: SearchSpace, genes: Sequence[searched.Genes]) -> SearchSpace:
-    """The space with the modules, ranks and dropouts of these genes and no others, so that a worker
-    tries what is to be trained."""
+    """The space from the least to the most that these genes have of what decides whether a base can
+    be trained so, which is tried before the run."""
+    ranks, dropouts = [g.rank for g in genes], [g.dropout for g in genes]
+    rank: IntRange | IntChoices = IntChoices(choices=(ranks[0],))
+    if len(set(ranks)) > 1:
+        rank = IntRange(low=min(ranks), high=max(ranks))
+    dropout: FloatRange | FloatChoices = FloatChoices(choices=(dropouts[0],))
+    if len(set(dropouts)) > 1:
+        dropout = FloatRange(low=min(dropouts), high=max(dropouts))
+    modules = ModuleChoices(choices=tuple(dict.fromkeys(g.target_modules for g in genes)))
     return space.model_copy(
         update={
-            "target_modules": ModuleChoices(choices=_distinct(g.target_modules for g in genes)),
-            "rank": IntChoices(choices=_distinct(g.rank for g in genes)),
-            "dropout": FloatChoices(choices=_distinct(g.dropout for g in genes)),
+            "target_modules": modules,
+            "rank": rank,
+            "dropout": dropout,
             "use_dora": None,
             "use_rslora": None,
         }
     )
-
-
-def _distinct(values: Iterable[Value]) -> tuple[Value, ...]:
-    return tuple(dict.fromkeys(values))
 
 
 def _loaded(config: Config | Mapping[str, Any] | str | Path) -> Config:

@@ -21,7 +21,7 @@ from coralx.data.tasks import Encoded, SequenceClassification
 from coralx.errors import ConfigError, SetupError
 from coralx.facts import Facts
 from coralx.genomes import Genes
-from coralx.training import adapters
+from coralx.training import adapters, adapting
 from coralx.training import base as bases
 from coralx.training.backend import create
 from coralx.training.positions import longest_input
@@ -341,6 +341,21 @@ def test_memory_refuses_only_what_not_even_single_rows_fit_for(
     warnings = prepare(backend, tiny_config).warnings
     assert bool(warnings) == (expected == "warned")
     assert all("the largest genome of the search space fails here" in w for w in warnings)
+
+
+def test_a_precision_that_cannot_be_measured_refuses_nothing(
+    backend: Any, tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faster(*_: Any) -> Any:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
+
+    monkeypatch.setattr(adapting, "faster_precision", faster)
+    tiny_config["training"]["precision"] = "auto"
+    facts = prepare(backend, tiny_config)
+    assert facts.precision == "fp32"
+    assert facts.precision_reason == (
+        "bf16 could not be measured: CUDA out of memory. Tried to allocate 2 GiB"
+    )
 
 
 # -- how long a text may be ------------------------------------------------------------------------

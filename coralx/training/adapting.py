@@ -19,7 +19,6 @@ from coralx.config.schema import Config
 from coralx.data.classes import classes_of
 from coralx.data.sources import load_all
 from coralx.data.subsets import batch_rows, subset_size
-from coralx.errors import OutOfMemory
 from coralx.facts import Facts
 from coralx.genomes import Genes, Genome
 from coralx.records import Job, MeasureJob
@@ -36,7 +35,7 @@ from coralx.training.material import Material
 from coralx.training.obstacles import explaining, require_known_tokens
 from coralx.training.outcome import result_of, signals_of
 from coralx.training.precision import autocast, base_dtype, faster_precision, settled_precision
-from coralx.training.shortage import refusing
+from coralx.training.shortage import free, reason_of, refusing
 from coralx.training.starting import Start, begin
 from coralx.training.trial import Trial
 
@@ -170,18 +169,17 @@ class AdaptingBackend(ABC):
         typical = self._material.order(self._config.training.batch_size)
         batches = np.array_split(typical[: 4 * self._config.training.batch_size], 4)
         try:
-            with refusing():
-                return faster_precision(
-                    self._model,
-                    lambda batch: self._material.task.loss(
-                        self._model, self._material.train, batch
-                    ),
-                    [batch.tolist() for batch in batches],
-                    self._device,
-                )
-        except OutOfMemory:  # training goes on with fewer rows at once
-            self._model.zero_grad(set_to_none=True)
-            return "fp32", "memory did not suffice to measure whether bf16 is faster"
+            return faster_precision(
+                self._model,
+                lambda batch: self._material.task.loss(self._model, self._material.train, batch),
+                [batch.tolist() for batch in batches],
+                self._device,
+            )
+        except Exception as error:  # whole batches may not fit, and not every base computes in bf16
+            reason = reason_of(error)
+        self._model.zero_grad(set_to_none=True)
+        free()
+        return "fp32", f"bf16 could not be measured: {reason}"
 
     def _autocast(self) -> AbstractContextManager[Any]:
         """How training runs its forward pass."""
