@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -124,6 +125,14 @@ def test_a_function_that_ends_its_worker_is_named(start: Start) -> None:
     assert first_word(worker) == Calling("mine:f")
     assert first_word(worker) is None
     assert worker.exit_reason() == "was killed by SIGSEGV while it ran mine:f"
+
+
+def test_where_a_worker_crashed_is_its_last_word(start: Start) -> None:
+    worker = start("import ctypes, faulthandler; faulthandler.enable(); ctypes.string_at(0)")
+    assert first_word(worker) is None
+    hint, details = worker.last_words()
+    assert re.fullmatch(r'It crashed in: File ".*ctypes.*", line \d+ in string_at', hint)
+    assert "sitecustomize.py" in details
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
