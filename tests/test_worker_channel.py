@@ -108,9 +108,15 @@ def test_what_is_no_reply_is_passed_over(start: Start) -> None:
 
 def test_a_worker_that_ends_is_noticed_though_its_child_lives(start: Start, tmp_path: Path) -> None:
     note = tmp_path / "child"
+    forking = (
+        f"child = os.fork()\n"
+        f"if child == 0: __import__('time').sleep(120)\n"
+        f"open({str(note)!r}, 'w').write(str(child))\n"
+        f"os._exit(3)\n"
+    )
     worker = start(
-        f"child = os.fork(); child and open({str(note)!r}, 'w').write(str(child)); "
-        "child and os._exit(3); __import__('time').sleep(120)"
+        "from coralx.training.simulated import SimulatedBackend as Backend; "
+        f"Backend.devices = lambda _: exec({forking!r}, {{'os': os}})"
     )
     began = time.monotonic()
     assert first_word(worker) is None

@@ -109,10 +109,6 @@ class WorkerProcess:
         """The pipe to wait on for replies."""
         return self._replies
 
-    def has_ended(self) -> bool:
-        """Whether the process is gone. A child of its may keep the pipe of replies open."""
-        return self._process.poll() is not None
-
     def send(self, order: Order) -> None:
         """Give an order. A worker that is gone is noticed by its closed pipe of replies."""
         left = memoryview(encode(order))
@@ -197,17 +193,12 @@ Said = tuple[WorkerProcess, Reply | None]
 def replies(workers: Iterable[WorkerProcess], seconds: float) -> Iterator[Said]:
     """Wait, at most so long, until a worker says something, and pass on what has come; None in
     place of a reply where the worker is gone."""
-    workers = list(workers)
-    gone = {worker for worker in workers if worker.has_ended()}  # first: last words may be left
     with selectors.DefaultSelector() as selector:
         for worker in workers:
             selector.register(worker, selectors.EVENT_READ, worker)
         for key, _ in selector.select(max(0.0, seconds)):
-            gone.discard(key.data)
             for reply in key.data.receive():
                 yield key.data, reply
-    for worker in gone:
-        yield worker, None
 
 
 def await_reply(
