@@ -158,13 +158,16 @@ def specimen_config(folder: Path, *, large: bool) -> Config:
         command("coralx.training.specimen", str(folder), *(["--large"] if large else [])),
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )
     if done.returncode != 0:
+        log = done.stderr.strip()
         raise WorkerError(
             f"the model to check with could not be written to {folder}",
-            "\n".join(done.stderr.strip().splitlines()[-15:]),
+            f"Its last words: {log.splitlines()[-1].strip()}" if log else "",
+            log,
         )
     return parse_config(
         {

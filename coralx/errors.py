@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from coralx.printable import printable, shortened
+from coralx.wording import counted
 
 LONGEST_PROBLEM = 2_000
 """Characters of one problem of a config; the values that it is about may be of any length."""
+
+RUN = "coralx_run"
+"""The attribute of an error, of any class, that holds the layout of the run it happened to."""
 
 
 class CoralXError(Exception):
@@ -40,7 +44,7 @@ class ConfigError(CoralXError):
     exit_code = 2
 
     def __init__(self, source: str, problems: Sequence[str], hint: str = "") -> None:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        count = counted(len(problems), "problem")
         self.problems = tuple(shortened(printable(p), LONGEST_PROBLEM) for p in problems)
         lines = "\n".join(f"  {problem}" for problem in self.problems)
         super().__init__(f"{source}: {count}\n{lines}", hint)

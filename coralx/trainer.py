@@ -7,10 +7,10 @@ folder. See `examples/train_population.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -20,7 +20,13 @@ from coralx.config import Config, load_config, parse_config
 from coralx.config.loading import anchor_paths
 from coralx.config.modes import resolve_mode
 from coralx.config.problems import problems_of
-from coralx.config.space import ModuleChoices, SeedGenome
+from coralx.config.space import (
+    FloatChoices,
+    IntChoices,
+    ModuleChoices,
+    SearchSpace,
+    SeedGenome,
+)
 from coralx.errors import UsageError
 from coralx.events import StageCompleted
 from coralx.report.live import View
@@ -28,6 +34,8 @@ from coralx.results import StageResult
 from coralx.run.ledger import Ledger
 from coralx.schedule.stages import schedule_of
 from coralx.search.space import space_of
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -122,19 +130,16 @@ class HyperbandTrainer:
         """Train `genomes` in a new run; all results, stage by stage, by id within a stage.
 
         Ids are kept, and need not follow any form but that of a file name; genomes need not lie in
-        the config's search space. Raises UsageError for an id that is used twice or is no name,
-        and what `coralx evolve` raises.
+        the config's search space. Another seed gives an id other first weights and other dropout.
+        Raises UsageError for an id that is used twice or is no name, and what `coralx evolve`
+        raises.
         """
         given = [self._record(genome) for genome in genomes]
         _check_ids([genome.id for genome in given])
         evolution = self.config.evolution.model_copy(
             update={"generations": 1, "population_size": max(2, len(given)), "seed_genomes": ()}
         )
-        choices = self.config.search_space.target_modules.choices
-        named = dict.fromkeys([*choices, *(genome.genes.target_modules for genome in given)])
-        space = self.config.search_space.model_copy(  # so that the worker checks all of them
-            update={"target_modules": ModuleChoices(choices=tuple(named))}
-        )
+        space = _space_of(self.config.search_space, [genome.genes for genome in given])
         config = self.config.model_copy(update={"evolution": evolution, "search_space": space})
         outcome = api.train_population(config, given, self._view)
         self.run_folder, self._report = outcome.layout.root, outcome.report
@@ -202,6 +207,24 @@ class HyperbandTrainer:
         last = {result.genome: result.metrics.get(metric) for result in results}
         for genome in genomes:
             genome.fitness = last.get(genome.id)
+
+
+def _space_of(space: SearchSpace, genes: Sequence[searched.Genes]) -> SearchSpace:
+    """The space with the modules, ranks and dropouts of these genes and no others, so that a worker
+    tries what is to be trained."""
+    return space.model_copy(
+        update={
+            "target_modules": ModuleChoices(choices=_distinct(g.target_modules for g in genes)),
+            "rank": IntChoices(choices=_distinct(g.rank for g in genes)),
+            "dropout": FloatChoices(choices=_distinct(g.dropout for g in genes)),
+            "use_dora": None,
+            "use_rslora": None,
+        }
+    )
+
+
+def _distinct(values: Iterable[Value]) -> tuple[Value, ...]:
+    return tuple(dict.fromkeys(values))
 
 
 def _loaded(config: Config | Mapping[str, Any] | str | Path) -> Config:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from coralx.config.schema import Config
@@ -52,8 +52,11 @@ class Executor(Protocol):
         ...
 
 
-def reason_of(kind: str, message: str) -> str:
-    """Why a task failed whose worker met an exception of this kind, in words."""
+def reason_of(kind: str, message: str, problems: Sequence[str] = ()) -> str:
+    """Why a task failed whose worker met an exception of this kind, in words; `problems` are those
+    of a config."""
+    if problems:
+        return "; ".join(problems)
     if kind == OutOfMemory.__name__:
         return message
     return f"{kind}: {message}" if message else kind

@@ -73,11 +73,15 @@ class InProcessExecutor:
             if isinstance(task, MeasureJob):
                 return backend.measure(task, self._beat)
             return backend.train(task, listener, self._beat)
-        except (Paused, ConfigError, SetupError):
+        except (Paused, SetupError):
             raise
         except Exception as error:
+            problems = error.problems if isinstance(error, ConfigError) else ()
+            if problems and not isinstance(task, MeasureJob):
+                raise
             _show(error)
-            return JobFailed(*task_name(task), reason_of(type(error).__name__, str(error)))
+            reason = reason_of(type(error).__name__, str(error), problems)
+            return JobFailed(*task_name(task), reason)
 
     def _beat(self) -> None:
         if self._interruption.is_wanted:

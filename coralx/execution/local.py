@@ -12,7 +12,7 @@ from dataclasses import replace
 from coralx.config.schema import Config
 from coralx.containers import cores
 from coralx.devices import VARIABLE
-from coralx.errors import OutOfMemory, WorkerError
+from coralx.errors import ConfigError, OutOfMemory, WorkerError
 from coralx.events import WorkerStarted, WorkerStopped
 from coralx.execution.executor import Listener, Outcome, Task, reason_of, task_name
 from coralx.execution.messages import (
@@ -253,7 +253,8 @@ class LocalExecutor:
                 self._welcome(worker, reply)
             case Failed() if worker.task is not None and self._is_final(worker.task, reply):
                 name, worker.task = task_name(worker.task), None
-                yield JobFailed(*name, reason_of(reply.error, reply.message))
+                told = reason_of(reply.error, reply.message, reply.problems)
+                yield JobFailed(*name, told)
             case Failed(known=True, error="SetupError" | "ConfigError"):
                 raise reported(reply)  # another worker would meet the same
             case Failed():
@@ -268,9 +269,12 @@ class LocalExecutor:
 
     def _is_final(self, task: Task, failed: Failed) -> bool:
         """Whether another worker would meet the same: a genome that the memory does not hold, or an
-        error that a second worker tells of in the same words. Then the worker is not to blame."""
+        error that a second worker tells of in the same words. Then the worker is not to blame. What
+        is wrong with the config costs a measurement, but not what is trained."""
         if failed.error == OutOfMemory.__name__:
             return True
+        if failed.error == ConfigError.__name__:
+            return isinstance(task, MeasureJob)
         reason = reason_of(failed.error, failed.message)
         before = self._told.get(task_name(task))
         self._told[task_name(task)] = reason

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from coralx.config import Config
 from coralx.config.metrics import described
 from coralx.results import StageResult
-from coralx.run.history import History
+from coralx.run.history import History, title_of
 from coralx.search.constraints import constraints_of, violations
 
 
@@ -57,3 +57,9 @@ def feasibility_warnings(
                     f"the test split ({test.value:.4g})"
                 )
     return found
+
+
+def unmeasured_warning(genome: str | None, reason: str) -> str:
+    """That a member of the front, or a baseline (None: the untuned base), has no figures of the
+    test split."""
+    return f"{title_of(genome)} could not be measured on the test split: {reason}"

@@ -30,6 +30,7 @@ from coralx.training import functions, measuring
 from coralx.training.backend import Beat, unheard
 from coralx.training.loop import answered, heaviest_batch, predict
 from coralx.training.material import Judged, Material, Part
+from coralx.wording import counted
 
 Split = Literal["validation", "test"]
 Number = TypeVar("Number", np.float64, np.int64)
@@ -266,7 +267,8 @@ def _with_spread(measurements: Metrics) -> dict[str, Interval]:
 def _write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """JSON lines, whole or not at all."""
     with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in reversed(path.parents[:2]):  # of a run folder, which is not made anew
+            folder.mkdir(exist_ok=True)
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
@@ -278,6 +280,7 @@ def undefined(figures: Metrics, rows: int, why: Mapping[str, str]) -> tuple[str,
         if value is None:
             reasons.setdefault(why.get(name, described(name).undefined), []).append(name)
     return tuple(
-        f"{', '.join(names)} undefined on the {rows} validation rows that are scored: {reason}"
+        f"{', '.join(names)} undefined on the {counted(rows, 'validation row')} that "
+        f"{'is' if rows == 1 else 'are'} scored: {reason}"
         for reason, names in reasons.items()
     )
