@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from coralx.config.data import Table
-from coralx.data import hub, tables
+from coralx.data import hub, reading
 from coralx.errors import ConfigError
 
 SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -122,9 +122,9 @@ def test_a_data_set_that_the_hub_does_not_give_is_no_matter_of_delimiters(
     error: Exception, says: str, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(tables, "load_dataset", raising(error))
+    monkeypatch.setattr(reading, "load_dataset", raising(error))
     with pytest.raises(ConfigError) as caught:
-        tables.read_table(Table(), "a/b", "data.train")
+        reading.read_table(Table(), "a/b", "data.train", (), [])
     assert says in caught.value.message
     assert hint in caught.value.hint
     assert "delimiter" not in caught.value.hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,9 +108,15 @@ def test_what_is_no_reply_is_passed_over(start: Start) -> None:
 
 def test_a_worker_that_ends_is_noticed_though_its_child_lives(start: Start, tmp_path: Path) -> None:
     note = tmp_path / "child"
+    forking = (
+        f"child = os.fork()\n"
+        f"if child == 0: __import__('time').sleep(120)\n"
+        f"open({str(note)!r}, 'w').write(str(child))\n"
+        f"os._exit(3)\n"
+    )
     worker = start(
-        f"child = os.fork(); child and open({str(note)!r}, 'w').write(str(child)); "
-        "child and os._exit(3); __import__('time').sleep(120)"
+        "from coralx.training.simulated import SimulatedBackend as Backend; "
+        f"Backend.devices = lambda _: exec({forking!r}, {{'os': os}})"
     )
     began = time.monotonic()
     assert first_word(worker) is None
@@ -124,6 +131,14 @@ def test_a_function_that_ends_its_worker_is_named(start: Start) -> None:
     assert first_word(worker) == Calling("mine:f")
     assert first_word(worker) is None
     assert worker.exit_reason() == "was killed by SIGSEGV while it ran mine:f"
+
+
+def test_where_a_worker_crashed_is_its_last_word(start: Start) -> None:
+    worker = start("import ctypes, faulthandler; faulthandler.enable(); ctypes.string_at(0)")
+    assert first_word(worker) is None
+    hint, details = worker.last_words()
+    assert re.fullmatch(r'It crashed in: File ".*ctypes.*", line \d+ in string_at', hint)
+    assert "sitecustomize.py" in details
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")

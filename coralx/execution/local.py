@@ -200,7 +200,7 @@ class LocalExecutor:
             worker.silence += listened
             if worker.silence > self._patience(worker):
                 minutes = self._patience(worker) / 60.0
-                reason = f"its worker gave no sign of life for {minutes:g} min"
+                reason = f"its worker gave no sign of life for {minutes:g} min{worker.within}"
                 yield from self._replace(worker, reason, worker.end_of_log())
 
     def _patience(self, worker: WorkerProcess) -> float:

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import TypeVar
 
 from coralx.config.schema import Config
@@ -38,6 +39,9 @@ Wanted = TypeVar("Wanted", bound=Reply)
 EXIT_SECONDS = 5.0
 LOG_LINES, LOG_BYTES = 15, 1 << 16
 """As much is shown, of as much of its end as is read: a function may print without end."""
+
+CRASHED = "Current thread"
+"""How the line begins after which faulthandler tells the innermost frame."""
 
 POLL_SECONDS = 0.25
 """How long a driver listens before it looks for interruptions and the like."""
@@ -105,10 +109,6 @@ class WorkerProcess:
         """The pipe to wait on for replies."""
         return self._replies
 
-    def has_ended(self) -> bool:
-        """Whether the process is gone. A child of its may keep the pipe of replies open."""
-        return self._process.poll() is not None
-
     def send(self, order: Order) -> None:
         """Give an order. A worker that is gone is noticed by its closed pipe of replies."""
         left = memoryview(encode(order))
@@ -137,29 +137,38 @@ class WorkerProcess:
 
     def end_of_log(self) -> str:
         """The last lines that the process and its children printed."""
-        log = self._log.fileno()
-        start = max(0, os.fstat(log).st_size - LOG_BYTES)
-        lines = os.pread(log, LOG_BYTES, start).decode(errors="replace").strip().splitlines()
-        return "\n".join(lines[-LOG_LINES:])
+        return "\n".join(self._printed()[-LOG_LINES:])
 
     def last_words(self) -> tuple[str, str]:
-        """A hint, the last line that the process wrote to its standard error, and the details."""
-        log = self.end_of_log()
-        return (f"Its last words: {log.splitlines()[-1].strip()}" if log else "", log)
+        """A hint: where it crashed, or the last line that was printed; and the details."""
+        lines = self._printed()
+        for line, following in pairwise(lines):
+            if line.startswith(CRASHED):
+                return f"It crashed in: {following.strip()}", self.end_of_log()
+        return (f"Its last words: {lines[-1].strip()}" if lines else ""), self.end_of_log()
+
+    def _printed(self) -> list[str]:
+        log = self._log.fileno()
+        start = max(0, os.fstat(log).st_size - LOG_BYTES)
+        return os.pread(log, LOG_BYTES, start).decode(errors="replace").strip().splitlines()
+
+    @property
+    def within(self) -> str:
+        """Which function of the user's it runs, as the end of a sentence; "" if it runs none."""
+        return f" while it ran {self._calling}" if self._calling else ""
 
     def exit_reason(self) -> str:
         """What happened to the process, in words: "was killed by ..."."""
-        within = f" while it ran {self._calling}" if self._calling else ""
         try:
             code = self._process.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:
-            return f"was cut off from its pipe{within}"
+            return f"was cut off from its pipe{self.within}"
         if code >= 0:
-            return f"ended with exit code {code}{within}"
+            return f"ended with exit code {code}{self.within}"
         why = OUT_OF_MEMORY if -code == signal.SIGKILL else ""
         known = -code in set(signal.Signals)
         name = signal.Signals(-code).name if known else f"signal {-code}"
-        return f"was killed by {name}{within}{why}"
+        return f"was killed by {name}{self.within}{why}"
 
     def dismiss(self) -> None:
         """Ask it to stop; its Goodbye comes as a last reply."""
@@ -184,17 +193,12 @@ Said = tuple[WorkerProcess, Reply | None]
 def replies(workers: Iterable[WorkerProcess], seconds: float) -> Iterator[Said]:
     """Wait, at most so long, until a worker says something, and pass on what has come; None in
     place of a reply where the worker is gone."""
-    workers = list(workers)
-    gone = {worker for worker in workers if worker.has_ended()}  # first: last words may be left
     with selectors.DefaultSelector() as selector:
         for worker in workers:
             selector.register(worker, selectors.EVENT_READ, worker)
         for key, _ in selector.select(max(0.0, seconds)):
-            gone.discard(key.data)
             for reply in key.data.receive():
                 yield key.data, reply
-    for worker in gone:
-        yield worker, None
 
 
 def await_reply(
@@ -210,7 +214,8 @@ def await_reply(
         interruption.heed()
         worker.silence += POLL_SECONDS
         if worker.silence > patience:
-            raise LostWorker(f"the first worker gave no sign of life for {patience / 60:g} min")
+            minutes = f"{patience / 60:g} min{worker.within}"
+            raise LostWorker(f"the first worker gave no sign of life for {minutes}")
         for _, reply in replies([worker], POLL_SECONDS):
             if isinstance(reply, wanted):
                 return reply

@@ -148,6 +148,21 @@ def _end_with_driver() -> None:
         ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
+def _keep_from_children(*descriptors: int) -> None:
+    """Have no process that a function starts or forks hold the pipes: it may outlive this one, of
+    whose end the driver would not hear."""
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+
+    def replace() -> None:  # not close: another file could take the number
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in descriptors:
+            os.dup2(nothing, descriptor, inheritable=False)
+        os.close(nothing)
+
+    os.register_at_fork(after_in_child=replace)
+
+
 def _keep_last_words() -> None:
     """Whatever is printed, and where a crash came from, is in the log at once."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -158,8 +173,7 @@ def _keep_last_words() -> None:
 def main(backend: str, orders_from: int, replies_to: int) -> None:
     """Serve the driver."""
     _end_with_driver()
-    for descriptor in (orders_from, replies_to):
-        os.set_inheritable(descriptor, False)  # programs that functions start live on otherwise
+    _keep_from_children(orders_from, replies_to)
     _keep_last_words()
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     pause = threading.Event()
