@@ -470,11 +470,12 @@ def test_resuming_after_the_data_changed_is_refused(
     arguments = ("--set", "runtime.executor=in-process", "--quiet")
     coralx(
         place, "evolve", "tiny.yaml", "--name", "changed", "--set", f"data.train={table}",
-        "--set", "budget.max_steps=30", *arguments,
+        "--set", "budget.max_steps=30", *arguments, code=3,
     )  # fmt: skip
     table.write_text("\n".join(rows[:220]) + "\n")
     output = coralx(place, "evolve", "--resume", "changed", "--set", "budget.max_steps=60", code=2)
-    assert "the data or the base model changed since run 'changed' began" in output
+    assert "since run 'changed' began, the data changed (it had 40 test rows, 120 train" in output
+    assert "base model" not in output
 
 
 def test_simulation_and_training_write_the_same_kinds_of_events(place: Path, run: Path) -> None:
