@@ -864,7 +864,7 @@ def test_a_figure_that_the_rows_cannot_tell_is_remarked_on(
     wanted = job(Genome("a", 0, GENES), tmp_path, 0, 6, eval_limit=1)
     result = backend.train(wanted, ignore)
     assert result.metrics["auroc"] is None
-    told = "auroc, balanced_accuracy, task_skill undefined on the 1 validation rows that are scored"
+    told = "auroc, balanced_accuracy, task_skill undefined on the 1 validation row that is scored"
     assert f"{told}: a class has no row" in result.notes
 
 
