@@ -268,6 +268,7 @@ def _with_spread(measurements: Metrics) -> dict[str, Interval]:
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """JSON lines, whole or not at all."""
+    make_parents(path, 1)
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
