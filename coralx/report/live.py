@@ -31,7 +31,7 @@ from coralx.events import (
 from coralx.execution.executor import Signal
 from coralx.report.figures import duration, figure, modules
 from coralx.report.opening import opening_lines
-from coralx.report.progress import Standings, describe, tally
+from coralx.report.progress import Standings, describe, outcome_of, tally
 from coralx.results import Progress
 from coralx.run.history import title_of
 from coralx.verdicts import Stop
@@ -132,14 +132,9 @@ class PlainLines(Silent):
                 for warning in event.warnings:
                     self._say(f"warning: {warning}")
             case StageCompleted(result=result):
-                outcome = (
-                    f"{result.divergence.reason}, at step {result.divergence.step},"
-                    if result.divergence
-                    else f"{self._metric} {figure(result.metrics.get(self._metric), self._metric)}"
-                )
                 self._say(
-                    f"{result.genome} {result.stage}: {outcome} after {result.last_step} steps "
-                    f"({duration(result.seconds)})"
+                    f"{result.genome} {result.stage}: {outcome_of(result, self._metric)} after "
+                    f"{result.last_step} steps ({duration(result.seconds)})"
                 )
             case StageDecided():
                 self._say(f"{event.stage}: {tally(event.verdicts)}; {_remaining(self._standings)}")

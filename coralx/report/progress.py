@@ -16,7 +16,8 @@ from coralx.events import (
     TrainedBeside,
 )
 from coralx.genomes import Genome
-from coralx.results import Progress
+from coralx.report.figures import figure
+from coralx.results import Progress, StageResult
 from coralx.run.beside import heirs, unverified
 from coralx.run.finale import front_of
 from coralx.run.history import History
@@ -58,7 +59,7 @@ class Standings:
                 self.state[result.genome] = (
                     f"stopped at {result.stage}, step {ended.step}: {ended.reason}"
                     if ended
-                    else f"evaluated after {result.last_step} steps"
+                    else f"trained {result.last_step} steps"
                 )
             case TrainedBeside(result=result):
                 self._live.pop(result.genome, None)
@@ -174,6 +175,14 @@ class Standings:
         """The genome's last figure on the first objective."""
         result = self.history.last_result(genome)
         return result.metrics.get(self.config.objectives[0].metric) if result else None
+
+
+def outcome_of(result: StageResult, metric: str) -> str:
+    """What a stage brought in one figure, if it ended well and was scored."""
+    if result.divergence is not None:
+        return f"{result.divergence.reason}, at step {result.divergence.step},"
+    is_scored = metric in result.metrics
+    return f"{metric} {figure(result.metrics[metric], metric)}" if is_scored else "trained"
 
 
 def describe(verdict: Verdict, stage: str) -> str:

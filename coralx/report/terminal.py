@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coralx.report.comparison import comparison_lines
-from coralx.report.figures import duration, ratio
+from coralx.report.figures import cheaper, duration, ratio
 from coralx.report.front import front_parts
 from coralx.report.lineage import ancestry
 from coralx.report.origins import origin_lines
@@ -104,16 +104,24 @@ def _efficiency_table(efficiency: Mapping[str, Any]) -> Table:
 
 
 def _efficiency_lines(efficiency: Mapping[str, Any]) -> list[str]:
-    return [
+    lines = [
         f"{efficiency['total_genomes']} genomes in {duration(efficiency['total_training_time'])} "
-        f"of training and evaluation; all of them to the end would have taken about "
-        f"{duration(efficiency['estimated_full_training_time'])}: "
-        f"{ratio(efficiency['efficiency_ratio'])} cheaper in time,",
-        f"{efficiency['actual_steps']:,.1f} steps against {efficiency['naive_steps']:,.1f}: "
-        f"{ratio(efficiency['step_ratio'])} cheaper in steps (restarting every stage from scratch: "
-        f"{efficiency['restart_steps']:,.1f}, {ratio(efficiency['restart_step_ratio'])}).",
-        *_machine_lines(efficiency),
+        "of training and evaluation."
     ]
+    if efficiency["efficiency_ratio"] is None:
+        lines.append(f"Against full training: {efficiency['note']}.")
+    else:
+        scope = f" ({efficiency['note']})" if efficiency["note"] else ""
+        lines += [
+            f"Against training all {efficiency['compared_genomes']} to the end, each scored once"
+            f"{scope}: {duration(efficiency['compared_training_time'])} instead of about "
+            f"{duration(efficiency['estimated_full_training_time'])}, "
+            f"{cheaper(efficiency['efficiency_ratio'])} in time;",
+            f"{efficiency['actual_steps']:,} steps instead of {efficiency['naive_steps']:,}, "
+            f"{cheaper(efficiency['step_ratio'])} in steps (restarting every stage from scratch: "
+            f"{efficiency['restart_steps']:,}, {ratio(efficiency['restart_step_ratio'])}).",
+        ]
+    return lines + _machine_lines(efficiency)
 
 
 def _machine_lines(efficiency: Mapping[str, Any]) -> list[str]:

@@ -257,6 +257,9 @@ class AdaptingBackend(ABC):
         divergence, too, which then stands in the trace."""
         if trace.divergence is not None:
             return {}, ()
+        costs = self._costs(job.genome, job.trained_shape.rank)
+        if not job.is_scored:
+            return {**costs, **signals_of(job, trace)}, ()
         figures = self._evaluation.validated(job.eval_limit, beat, job.predictions)
         if figures is None:
             trace.divergence = Divergence(job.last_step, "score")
@@ -264,7 +267,6 @@ class AdaptingBackend(ABC):
         rows = self._material.rows["validation"]
         if job.eval_limit is not None:
             rows = min(rows, job.eval_limit * len(self._material.parts))
-        costs = self._costs(job.genome, job.trained_shape.rank)
         return {**figures, **costs, **signals_of(job, trace)}, undefined(figures, rows)
 
     def _costs(self, genome: Genome, rank: int) -> dict[str, float | None]:

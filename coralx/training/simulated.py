@@ -32,6 +32,9 @@ LAYERS = 6
 SECONDS_PER_STEP = 0.2
 EVAL_SECONDS = 2.0
 
+UNSCORED = ("train_loss", "trainable_parameters", "adapter_bytes")
+"""What is known of an adapter before it is scored."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -121,6 +124,8 @@ class SimulatedBackend:
             noise = 0.04 * math.exp(-3 * job.last_step / job.horizon.total_steps)
             skill = min(max(curve.skill(progress) + noise * rng.gauss(), 0.0), 1.0)
             metrics = _metrics(skill, genes, self._named)
+            if not job.is_scored:
+                metrics = {name: metrics[name] for name in UNSCORED}
             metrics["loss_slope"] = -(skill - 0.45) / max(steps, 1)
             metrics["gradient_norm"] = 0.6 + 0.3 * rng.random()
         report(Progress(job.genome.id, job.stage, job.last_step, job.last_step, 0.7, 0.0))
@@ -141,7 +146,7 @@ class SimulatedBackend:
             judged_steps=judged,
             loss_trend=None if slope is None else Trend(slope, 1.2 * slope, 0.8 * slope),
             train_seconds=seconds,
-            eval_seconds=EVAL_SECONDS,
+            eval_seconds=EVAL_SECONDS if ended is None and job.is_scored else 0.0,
             overhead_seconds=0.0,
             inherited_steps=job.inherited_steps,
             checkpoint=None if ended else job.checkpoint,
