@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from factories import make_config
 
 from coralx.config import Config
 from coralx.config.modes import Mode, resolve_mode
@@ -16,7 +17,6 @@ from coralx.genomes import Genome
 from coralx.report.efficiency import efficiency_of
 from coralx.run.engine import Engine
 from coralx.run.ledger import FORMAT, Ledger
-from tests.factories import make_config
 
 
 def played(config: Config, mode: Mode, given: list[Genome] | None = None) -> Engine:
