@@ -1,6 +1,14 @@
 """`python -m coralx` is the command `coralx`."""
 
-from coralx.cli import main
+import os
+import sys
 
 if __name__ == "__main__":
+    # `python -m` looks for modules in the working folder first, where a file may have the name of a
+    # library; the command `coralx` does not.
+    if sys.path and not sys.flags.safe_path and sys.path[0] in ("", os.path.abspath("")):
+        del sys.path[0]
+
+    from coralx.cli import main
+
     main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 from typing import Any
 
 from coralx.config import Config
@@ -105,7 +106,7 @@ def _require_next(run: str, config: Config, history: History, stage: str) -> Non
             return
         raise UsageError(
             f"run {run!r} has completed all its stages",
-            f"Start a new one: coralx stage CONFIG {names[0]}",
+            f"Start a new one: coralx stage CONFIG {quote(names[0])}",
         )
     wanted = following[1].name
     if stage != wanted:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from coralx.execution.executor import Listener
 from coralx.execution.local import LocalExecutor
 from coralx.facts import Settings
 from coralx.genomes import Genes, Genome
+from coralx.interpreter import command
 from coralx.packages import torch_cuda
 from coralx.records import Horizon, Job, JobFailed
 from coralx.results import StageResult
@@ -154,17 +154,20 @@ def specimen_config(folder: Path, *, large: bool) -> Config:
 
     Another process writes them, since that takes torch. Raises WorkerError where it fails.
     """
-    command = [sys.executable, "-m", "coralx.training.specimen", str(folder)]
     done = subprocess.run(
-        [*command, "--large"] if large else command,
+        command("coralx.training.specimen", str(folder), *(["--large"] if large else [])),
+        stdin=subprocess.DEVNULL,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )
     if done.returncode != 0:
+        log = done.stderr.strip()
         raise WorkerError(
             f"the model to check with could not be written to {folder}",
-            "\n".join(done.stderr.strip().splitlines()[-15:]),
+            f"Its last words: {log.splitlines()[-1].strip()}" if log else "",
+            log,
         )
     return parse_config(
         {

@@ -1,4 +1,4 @@
-"""What this machine can do, and whether that suffices for a config. Nothing is trained."""
+"""What this machine can do, and whether that suffices for a config: one batch is tried."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
+from typing import Literal
 
 from coralx.config import Config
 from coralx.config.inputs import missing_inputs
 from coralx.config.metrics import EVERY_TASK
+from coralx.containers import Limits, cores, limits_of, memory
 from coralx.devices import VARIABLE, Gpu, driver_version, visible_gpus
-from coralx.errors import ConfigError, SetupError
-from coralx.execution.inspection import inspect
-from coralx.execution.placement import cores, pins
+from coralx.errors import ConfigError, CoralXError, SetupError
+from coralx.execution.executor import Listener, Signal
+from coralx.execution.inspection import inspect, try_out
+from coralx.execution.placement import pins
 from coralx.packages import (
     INSTALL_UNSLOTH,
     Mismatch,
@@ -26,6 +27,7 @@ from coralx.packages import (
     torch_cuda,
 )
 from coralx.requirements import Requirements, requirements_of
+from coralx.run.allowance import without_effect
 from coralx.run.environment import hardware
 from coralx.training.backend import Choice, choose, settled
 from coralx.training.memory import gib
@@ -33,8 +35,9 @@ from coralx.training.memory import gib
 
 @dataclass(frozen=True)
 class Machine:
-    """What is here. `visible_devices` is CUDA_VISIBLE_DEVICES, None if it is not set;
-    `unsloth_runs` says which of its ways Unsloth would take."""
+    """What is here, and in `limits` what a container leaves of it: cores and free memory are within
+    them. `visible_devices` is CUDA_VISIBLE_DEVICES, None if it is not set; `unsloth_runs` says
+    which of its ways Unsloth would take."""
 
     hardware: dict[str, str | int]
     usable_cores: int
@@ -48,6 +51,7 @@ class Machine:
     unsloth_runs: str | None
     mismatches: tuple[Mismatch, ...]
     free_disk_bytes: int
+    limits: Limits
 
     @property
     def has_usable_gpu(self) -> bool:
@@ -63,18 +67,33 @@ class Problem:
     way_out: str
 
 
+Trial = Literal["not tried", "trained", "refused", "failed"]
+
+
 @dataclass(frozen=True)
 class Diagnosis:
-    """`backends` says for each task (with a config: for its own) what would train, and why."""
+    """`backends` says for each task (with a config: for its own) what would train, and why.
+
+    `trial` is what became of one batch with the smallest and the largest genome: `refused` where
+    the config is at fault, `failed` where the machine is. `warnings` are what a run of the config
+    would warn of.
+    """
 
     machine: Machine
     backends: dict[str, Choice]
     requirements: Requirements | None
     problems: tuple[Problem, ...]
+    trial: Trial = "not tried"
+    warnings: tuple[str, ...] = ()
 
 
-def diagnose(config: Config | None = None) -> Diagnosis:
-    """Look at the machine, and with a config at what it needs.
+def _unheard(signal: Signal) -> None:
+    """Nobody is told what goes on."""
+
+
+def diagnose(config: Config | None = None, listener: Listener = _unheard) -> Diagnosis:
+    """Look at the machine, and with a config at what it needs; where nothing is found to stand in
+    the way, load base and data and try one batch.
 
     Raises ConfigError where backend and task contradict each other.
     """
@@ -94,19 +113,43 @@ def diagnose(config: Config | None = None) -> Diagnosis:
             requirements = _required(settled(config, choice.name), choice.name, machine)
         except ConfigError as error:
             problems += [Problem(problem, error.hint) for problem in error.problems]
-    problems += _problems_with(config, requirements, machine)
-    return Diagnosis(machine, {config.model.task: choice}, requirements, tuple(problems))
+    obstacles = [*_obstacles(config, machine)]
+    problems += obstacles
+    trial: Trial = "not tried"
+    warnings: tuple[str, ...] = ()
+    if requirements is not None:
+        problems += _shortages(requirements, machine)
+        if not obstacles and requirements.smallest.verdict in ("fits", "unknown"):
+            trial, found, warnings = _tried(settled(config, choice.name), choice.name, listener)
+            problems += found
+    return Diagnosis(
+        machine, {config.model.task: choice}, requirements, tuple(problems), trial, warnings
+    )
+
+
+def _tried(
+    config: Config, backend: str, listener: Listener
+) -> tuple[Trial, list[Problem], tuple[str, ...]]:
+    """What became of one batch, the problems that it met, and what a run would warn of."""
+    try:
+        facts = try_out(config, backend, listener)
+    except ConfigError as error:
+        return "refused", [Problem(problem, error.hint) for problem in error.problems], ()
+    except CoralXError as error:
+        return "failed", [Problem(error.message, error.hint)], ()
+    return "trained", [], facts.warnings
 
 
 def examine() -> Machine:
     """This machine, as it is now."""
     gpus, cuda, unsloth = visible_gpus(), torch_cuda(), installed_version("unsloth")
     fused = "fused kernels on the GPU"
+    limits = limits_of()
     own_cpu_backend = "its CPU backend: transformers and PEFT without fused kernels"
     return Machine(
         hardware=hardware(),
-        usable_cores=cores(),
-        free_memory_bytes=psutil.virtual_memory().available,
+        usable_cores=cores(limits),
+        free_memory_bytes=memory(limits).free_bytes,
         driver=driver_version(),
         gpus=gpus,
         visible_devices=os.environ.get(VARIABLE),
@@ -116,6 +159,7 @@ def examine() -> Machine:
         unsloth_runs=(fused if gpus and cuda else own_cpu_backend) if unsloth else None,
         mismatches=out_of_bounds(),
         free_disk_bytes=shutil.disk_usage(Path.cwd()).free,
+        limits=limits,
     )
 
 
@@ -165,9 +209,7 @@ def _problems(machine: Machine) -> Iterator[Problem]:
         )
 
 
-def _problems_with(
-    config: Config, requirements: Requirements | None, machine: Machine
-) -> Iterator[Problem]:
+def _obstacles(config: Config, machine: Machine) -> Iterator[Problem]:
     """What keeps the config from being trained here."""
     for missing in missing_inputs(config):
         yield Problem(missing, "Paths are looked up from here, then from the config's folder.")
@@ -176,6 +218,9 @@ def _problems_with(
             f"runtime.devices: {list(config.runtime.devices)} names GPUs, and torch can use none",
             "Set runtime.devices: auto.",
         )
+    if not machine.has_usable_gpu:
+        for warning in without_effect(config.budget, "cpu"):
+            yield Problem(warning, "Set budget.max_minutes.")
     if config.runtime.quantization != "none" and not machine.has_usable_gpu:
         yield Problem(
             f"runtime.quantization: {config.runtime.quantization} needs a CUDA GPU, none can be "
@@ -187,8 +232,10 @@ def _problems_with(
             "runtime.quantization needs bitsandbytes, which is not installed",
             "pip install bitsandbytes",
         )
-    if requirements is None:
-        return
+
+
+def _shortages(requirements: Requirements, machine: Machine) -> Iterator[Problem]:
+    """What of memory and disk the config's genomes need and the machine has not."""
     room = gib(requirements.capacity_bytes)
     for size, need in (("smallest", requirements.smallest), ("largest", requirements.largest)):
         if need.verdict in ("does not fit", "may run out of memory"):

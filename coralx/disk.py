@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from coralx.config import Config
@@ -53,5 +55,10 @@ def require_room(
 
 def _size(layout: RunLayout) -> int:
     """Bytes that lie in the run's checkpoints and in `best/`."""
-    files = (path for folder in (layout.checkpoints, layout.best) for path in folder.rglob("*"))
-    return sum(path.stat().st_size for path in files if path.is_file())
+    size = 0
+    for top in (layout.checkpoints, layout.best):
+        for folder, _, names in os.walk(top):  # passes over what goes while it is listed
+            for name in names:
+                with suppress(OSError):
+                    size += os.stat(os.path.join(folder, name)).st_size
+    return size

@@ -6,22 +6,28 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from coralx.printable import printable, shortened
+from coralx.wording import counted
 
 LONGEST_PROBLEM = 2_000
 """Characters of one problem of a config; the values that it is about may be of any length."""
+
+RUN = "coralx_run"
+"""The attribute of an error, of any class, that holds the layout of the run it happened to."""
 
 
 class CoralXError(Exception):
     """A known failure: `message` says what is wrong and where, `hint` what to do about it.
 
-    Both are printable, whatever is quoted in them.
+    Both are printable, whatever is quoted in them. `details` are for who looks for the cause: a
+    worker's traceback, say. They are kept in a file and not shown.
     """
 
     exit_code: ClassVar[int] = 4
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", details: str = "") -> None:
         self.message = printable(message)
         self.hint = printable(hint)
+        self.details = details
         super().__init__(self.message)
 
 
@@ -38,7 +44,7 @@ class ConfigError(CoralXError):
     exit_code = 2
 
     def __init__(self, source: str, problems: Sequence[str], hint: str = "") -> None:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        count = counted(len(problems), "problem")
         self.problems = tuple(shortened(printable(p), LONGEST_PROBLEM) for p in problems)
         lines = "\n".join(f"  {problem}" for problem in self.problems)
         super().__init__(f"{source}: {count}\n{lines}", hint)

@@ -16,7 +16,9 @@ from coralx.verdicts import Verdict
 @dataclass(frozen=True)
 class RunStarted:
     """The first event: what was found and chosen before anything was trained, under which resolved
-    config (None: by a version that did not record it)."""
+    config (None: by a version that did not record it). `baseline_seed` is what the default recipe
+    draws by where it is trained beside the search (None: by its id alone, as versions before did).
+    """
 
     format: int
     run: str
@@ -28,6 +30,7 @@ class RunStarted:
     hardware: Mapping[str, str | int]
     startup_seconds: float
     config: Mapping[str, Any] | None = None
+    baseline_seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,15 @@ class FrontMeasured:
 
 
 @dataclass(frozen=True)
+class MeasurementFailed:
+    """A member of the front, or a baseline (None: the untuned base), could not be measured on the
+    test split. A later process tries it again."""
+
+    genome: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
 class TrainedBeside:
     """The default recipe, or a member of the front from scratch, was trained beside the search;
     counted apart. `result.genome` tells which."""
@@ -151,7 +163,8 @@ class FrontCompared:
 
 @dataclass(frozen=True)
 class BudgetSpent:
-    """A limit ended the search before its time; a resume under a higher limit goes on."""
+    """A limit ended the search before its time; a resume under a higher limit goes on. `limits` is
+    that limit's key and value; earlier versions named all that were set."""
 
     limits: str
 
@@ -175,6 +188,7 @@ Event = (
     | StageDecided
     | GenerationCompleted
     | FrontMeasured
+    | MeasurementFailed
     | FrontCompared
     | TrainedBeside
     | BudgetSpent

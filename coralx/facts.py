@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
+
+from coralx.printable import brief
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,25 @@ class Footprint:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What only a worker can know: device, base model, and the rows of each split.
+class Classes:
+    """The classes of a task, named as in `data.tasks` ("" without named ones), in the order of its
+    logits (label-tokens: of its scores), the negative class first. `rows` counts the rows of each
+    class, in the same order, in each split."""
 
-    `fingerprint` changes with the encoded examples, their order and the size of the base,
+    task: str
+    labels: tuple[str, ...]
+    rows: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What only a worker can know: device, base model, the rows of each split and their `classes`
+    (none for sft, in simulations, and in runs of versions that did not record them).
+
+    `base_fingerprint` changes with the settings (before the dash) and the weights (behind it) of
+    the base, wherever it lies; `data_fingerprint` with the encoded examples and their order;
     `functions` with the files of the user's own metrics and judges (empty without any).
+    Earlier versions recorded `fingerprint` instead: the base's parameters, a dash, and the data's.
     """
 
     backend: str
@@ -58,7 +75,25 @@ class Facts:
     functions: str = ""
     warnings: tuple[str, ...] = ()
     footprint: Footprint | None = None
+    base_fingerprint: str = ""
+    data_fingerprint: str = ""
+    classes: tuple[Classes, ...] = ()
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Optimizer steps that one pass over the training rows takes; the last may be short."""
         return math.ceil(self.rows["train"] / batch_size)
+
+    def classes_unlike(self, then: Facts) -> str:
+        """Which class is another than it was then, in words; empty where all are the same."""
+        named = [[(c.task, label) for c in f.classes for label in c.labels] for f in (then, self)]
+        for was, now in zip_longest(*named):
+            if was != now:
+                return f"{_class(was)} became {_class(now)}"
+        return ""
+
+
+def _class(found: tuple[str, str] | None) -> str:
+    if found is None:
+        return "none"
+    task, label = found
+    return brief(label) + (f" of {task}" if task else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -17,20 +16,12 @@ from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
 from coralx.errors import DamagedRunError, SetupError
+from coralx.oserrors import WAYS_OUT
 
 MANIFEST = "manifest.json"
 
 TEMPORARY = ".*.tmp"
 """Names of what is being written, and of what a killed process left half-written."""
-
-_WAYS_OUT = {
-    errno.ENOSPC: "Make room on its file system.",
-    errno.EDQUOT: "Make room within the quota.",
-    errno.EFBIG: "Lift the limit on the size of files (ulimit -f), or the file system's own.",
-    errno.EROFS: "Make its file system writable.",
-    errno.EACCES: "Mend its permissions.",
-    errno.EPERM: "Mend its permissions.",
-}
 
 
 @contextmanager
@@ -44,7 +35,7 @@ def storing(path: Path) -> Iterator[None]:
             raise
         raise SetupError(
             f"{path}: cannot be written ({os.strerror(number)})",
-            _WAYS_OUT.get(number, "Mend that."),
+            WAYS_OUT.get(number, "Mend that."),
         ) from error
 
 
@@ -118,15 +109,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Make the folder `path` by `fill(temporary folder)`, with a manifest written last.
 
-    The manifest holds the SHA-256 of each file. An older folder of that name is replaced. Raises
-    SetupError where the storage refuses it.
+    The manifest holds the SHA-256 of each file. An older folder of that name is replaced. The two
+    folders above it are made, no more: a run folder that was deleted, whose checkpoint this is to
+    be, does not come back. Raises SetupError where the storage refuses it.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     older = path.with_name(f".{path.name}.{os.getpid()}.older.tmp")
     with storing(path):
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            temporary.mkdir(parents=True)
+            for folder in reversed(path.parents[:2]):
+                folder.mkdir(exist_ok=True)
+            temporary.mkdir()
             fill(temporary)
             names = sorted(file.name for file in temporary.iterdir())
             digests = {name: sha256_of(temporary / name) for name in names}

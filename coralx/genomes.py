@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from coralx.rng import derive_seed
+
 TargetModules = tuple[str, ...] | Literal["all-linear"]
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
@@ -63,7 +65,8 @@ class Genome:
     `blend` only where those of both its parents together are no better. `continues`:
     the genome that it is a copy of, with other hyperparameters, taking its training up where it
     enters. `enters`: the place of the first stage that it trains in. `bracket`: the one it belongs
-    to.
+    to. `seed`: what its initial weights and dropout are drawn by, beside its id; None where the id
+    alone is enough, as those of the search are: they differ from seed to seed.
     """
 
     id: str
@@ -75,6 +78,12 @@ class Genome:
     continues: str | None = None
     enters: int = 0
     bracket: int = 0
+    seed: int | None = None
+
+    def draw(self, purpose: str, *index: int) -> int:
+        """The seed of one of its draws: the same in every run of equal id and `seed`."""
+        names = (self.id,) if self.seed is None else (self.seed, self.id)
+        return derive_seed(*names, purpose, *index)
 
     @property
     def donors(self) -> tuple[str, ...]:

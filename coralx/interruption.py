@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from coralx.errors import Interrupted
 
@@ -20,7 +19,8 @@ GRACE_SECONDS = 4.5
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Of the keyboard, of batch systems, of a terminal that goes away."""
 
-_SHOW_CURSOR = b"\x1b[?25h"
+_HIDE_CURSOR, _SHOW_CURSOR = b"\x1b[?25l", b"\x1b[?25h"
+"""On a terminal's standard error: the live table hides it."""
 
 
 class Interruption:
@@ -89,9 +89,38 @@ def kept_from_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def cursor_shown_while_suspended() -> Iterator[None]:
+    """Within the block, Ctrl-Z shows the cursor before the process stops, and hides it again when
+    it goes on. Elsewhere than in the main thread nothing changes."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL:
+        yield
+        return
+
+    def suspend(*_: object) -> None:
+        _tell_terminal(_SHOW_CURSOR)
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)  # stops here
+        signal.signal(signal.SIGTSTP, suspend)
+        _tell_terminal(_HIDE_CURSOR)
+
+    signal.signal(signal.SIGTSTP, suspend)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+
+
 def _end_at_once(last_words: Callable[[], str]) -> None:
     """Leave without unwinding; workers end when their pipes close."""
-    if sys.stdout.isatty():
-        os.write(1, _SHOW_CURSOR)  # the live table hides it
-    os.write(2, f"\n{last_words()}\n".encode())
+    _tell_terminal(_SHOW_CURSOR)
+    with suppress(OSError):  # nobody may be there to read them
+        os.write(2, f"\n{last_words()}\n".encode())
     os._exit(Interrupted.exit_code)
+
+
+def _tell_terminal(sequence: bytes) -> None:
+    with suppress(OSError):
+        if os.isatty(2):
+            os.write(2, sequence)

@@ -7,7 +7,10 @@ hide a part of a message. Overrides of the writing direction show text in anothe
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
+
+from coralx.wording import counted
 
 _HARMFUL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, but for tab and line feed
@@ -17,6 +20,12 @@ _HARMFUL = re.compile(
 
 LONGEST_VALUE = 120
 """Characters of a value that a message echoes."""
+
+LONGEST_NAME = 40
+"""Characters of each name in a list."""
+
+MOST_LISTED = 8
+"""Names in a list."""
 
 
 def printable(text: str) -> str:
@@ -30,14 +39,32 @@ def printable(text: str) -> str:
 def shortened(text: str, longest: int) -> str:
     """`text`, of which at most `longest` characters are kept, and how many are left out."""
     left_out = len(text) - longest
-    return text if left_out <= 0 else f"{text[:longest]}... ({left_out:,} characters more)"
+    return text if left_out <= 0 else f"{text[:longest]}... ({counted(left_out, 'character')} more)"
 
 
 def shown(value: Any) -> str:
     """A value as Python writes it, short enough to be echoed."""
     if isinstance(value, str) and len(value) > LONGEST_VALUE:  # closing the quotes of what is kept
-        return f"{value[:LONGEST_VALUE]!r}... ({len(value) - LONGEST_VALUE:,} characters more)"
+        more = counted(len(value) - LONGEST_VALUE, "character")
+        return f"{value[:LONGEST_VALUE]!r}... ({more} more)"
     try:
         return shortened(repr(value), LONGEST_VALUE)
     except ValueError:  # Python writes no whole number of thousands of digits
         return "a number of thousands of digits"
+
+
+def brief(name: str) -> str:
+    """A name in quotes, as Python writes it, its end left out where it is long."""
+    return repr(name) if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]!r}..."
+
+
+def enumerated(items: Iterable[str]) -> str:
+    """The first of some items, and how many more there are."""
+    every = list(items)
+    more = len(every) - MOST_LISTED
+    return ", ".join(every[:MOST_LISTED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first of some names in quotes, and how many more there are."""
+    return enumerated(brief(name) for name in names)

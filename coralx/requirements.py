@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
-from typing import Any, Literal
+from typing import Literal
 
 from coralx.config import Config
 from coralx.facts import Footprint
@@ -13,11 +11,8 @@ from coralx.genomes import Genes
 from coralx.schedule.brackets import brackets_of, cohort_sizes
 from coralx.schedule.growth import growth_of, shape_at
 from coralx.schedule.stages import is_asynchronous, schedule_of
-from coralx.search.space import Continuous, Gene, Integer, Space, space_of
-from coralx.training.memory import adapter_parameters, least_bytes, likely_bytes
-
-SIZING = ("rank", "batch_size", "target_modules", "use_dora")
-"""The genes that memory depends on."""
+from coralx.search.space import space_of
+from coralx.training.memory import adapter_parameters, extremes, least_bytes, likely_bytes
 
 WEIGHT_BYTES, STATE_BYTES = 4, 8
 """Of each trained parameter on disk: its weight, and Adam's two moments."""
@@ -70,7 +65,7 @@ class DiskNeed:
 def requirements_of(config: Config, footprint: Footprint, capacity: int) -> Requirements:
     """The needs of the smallest and the largest genome of the search space, and of a whole run."""
     length = config.model.max_length
-    small, large = _extremes(space_of(config), footprint, length)
+    small, large = extremes(space_of(config), footprint, length)
     smallest, largest = (_need(footprint, genes, length, capacity) for genes in (small, large))
     left = capacity - footprint.base_bytes
     disk = disk_need(config, footprint)
@@ -90,7 +85,7 @@ def requirements_of(config: Config, footprint: Footprint, capacity: int) -> Requ
 
 def disk_need(config: Config, footprint: Footprint) -> DiskNeed:
     """What a run will need on disk, from its config and the sizes of its base."""
-    small, large = _extremes(space_of(config), footprint, config.model.max_length)
+    small, large = extremes(space_of(config), footprint, config.model.max_length)
     shape = shape_at(small, growth_of(config.hyperband_config), 0)  # before its rank grows
     small = replace(small, rank=shape.rank)
     least, most = (adapter_parameters(footprint, genes) for genes in (small, large))
@@ -112,22 +107,6 @@ def _need(footprint: Footprint, genes: Genes, length: int, capacity: int) -> Nee
     elif likely > capacity:
         verdict = "does not fit" if least > capacity else "may run out of memory"
     return Need(genes, adapter_parameters(footprint, genes), least, likely, verdict)
-
-
-def _extremes(space: Space, footprint: Footprint, length: int) -> tuple[Genes, Genes]:
-    """The genes of the search space that take the least and the most memory."""
-    options = {name: _ends(space.genes[name]) for name in SIZING if name in space.genes}
-    corners = [
-        space.build(dict(zip(options, values, strict=True)))
-        for values in product(*options.values())
-    ]
-    corners.sort(key=lambda genes: likely_bytes(footprint, genes, length))
-    return corners[0], corners[-1]
-
-
-def _ends(gene: Gene) -> Sequence[Any]:
-    """A gene's two ends, or all its choices."""
-    return (gene.low, gene.high) if isinstance(gene, Continuous | Integer) else gene.values
 
 
 def _kept(config: Config) -> int:

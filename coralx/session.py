@@ -14,7 +14,7 @@ from coralx.config.compare import MAY_DIFFER, contradictions
 from coralx.config.loading import overridden
 from coralx.config.modes import mode_of
 from coralx.disk import require_room
-from coralx.errors import DamagedRunError, SetupError, UsageError
+from coralx.errors import CoralXError, DamagedRunError, SetupError, UsageError
 from coralx.events import Event, RunCompleted, RunResumed, RunStarted, WorkerStarted, WorkerStopped
 from coralx.execution.executor import Executor, Signal
 from coralx.execution.inprocess import InProcessExecutor
@@ -25,9 +25,10 @@ from coralx.genomes import Genome
 from coralx.interruption import Interruption
 from coralx.report.live import Silent, View
 from coralx.report.summary import pareto_csv, summarise
-from coralx.run.allowance import Allowance
+from coralx.run.about import about_adapters
+from coralx.run.allowance import Allowance, without_effect
 from coralx.run.beside import wants_more
-from coralx.run.checkpoints import can_hand_over, drop_all_partials, hand_over, sweep
+from coralx.run.checkpoints import can_hand_over, hand_over, sweep
 from coralx.run.convergence import has_stalled
 from coralx.run.ending import interruptible
 from coralx.run.engine import Engine
@@ -36,8 +37,9 @@ from coralx.run.finale import front_of
 from coralx.run.history import History
 from coralx.run.layout import RunLayout, refuse_taken
 from coralx.run.ledger import FORMAT, Ledger
-from coralx.run.lock import beat, claiming, owning
+from coralx.run.lock import Owner, claiming, owning
 from coralx.run.readable import recorded_config, require_consistent
+from coralx.run.unchanged import require_same_material
 from coralx.run.usage import gpus_in_use, machine_use
 from coralx.search.space import own_recipes, space_of
 from coralx.training.backend import Choice, choose, require, settled
@@ -61,25 +63,34 @@ class _Session:
     def __init__(self, view: View) -> None:
         self.view = view
         self.ledger: Ledger | None = None
-        self.layout: RunLayout | None = None  # where it leaves signs of life
+        self.owner: Owner | None = None  # leaves signs of life in the run folder
         self._waiting: list[Event] = []
 
     def hear(self, signal: Signal) -> None:
-        if self.layout is not None:
-            beat(self.layout)
-        if not isinstance(signal, WorkerStarted | WorkerStopped):
-            self.view.on_signal(signal)
-        elif self.ledger is None:
-            self._waiting.append(signal)
-        elif isinstance(signal, WorkerStopped):
-            with suppress(SetupError):  # a goodbye must not hide why the run ends
-                self.ledger.append(signal)
+        if isinstance(signal, WorkerStopped):
+            with suppress(SetupError, DamagedRunError):  # a goodbye must not hide why the run ends
+                self._record(signal)
+            return
+        if self.ledger is not None:
+            self.ledger.require_in_place()
+        if self.owner is not None:
+            self.owner.beat()
+        if isinstance(signal, WorkerStarted):
+            self._record(signal)
         else:
-            self.ledger.append(signal)
+            self.view.on_signal(signal)
+
+    def _record(self, event: WorkerStarted | WorkerStopped) -> None:
+        if self.ledger is None:
+            self._waiting.append(event)
+        else:
+            self.ledger.append(event)
 
     def open(self, ledger: Ledger, first: RunStarted | RunResumed) -> None:
         for event in ledger:
             self.view.absorb(event)
+        if (owner := self.owner) is not None:
+            ledger.subscribe(lambda _: owner.reached(ledger.entries[-1].seq))
         ledger.subscribe(self.view.on_event)
         self.ledger = ledger
         for event in (first, *self._waiting):
@@ -108,16 +119,15 @@ def start(
         session.view.begin(config)
         facts = _started(executor, config, choice, None, session)
         _warn_of_disk(session, require_room(config, facts.footprint))
-        layout = stack.enter_context(
+        owner = stack.enter_context(
             claiming(name or config.experiment.name, chosen=name is not None)
         )
-        session.layout = layout
-        stack.callback(sweep, layout)  # after the workers
+        session.owner, layout = owner, owner.layout
+        stack.callback(_sweep, owner)  # after the workers
         stack.callback(executor.close)  # the workers' last words come while the run is still ours
         ending.layout = layout
         write_atomically(layout.config, dump_yaml(config))
         layout.ledger.unlink(missing_ok=True)  # a torn first line of a run that never began
-        drop_all_partials(layout)
         first = RunStarted(
             format=FORMAT,
             run=layout.name,
@@ -129,6 +139,7 @@ def start(
             hardware=hardware(),
             startup_seconds=round(time.monotonic() - began, 3),
             config=config.model_dump(mode="json"),
+            baseline_seed=config.experiment.seed,
         )
         session.open(Ledger(layout.ledger), first)
         return _drive(config, facts, executor, session, layout, drive, given)
@@ -146,10 +157,12 @@ def go_on(
     began = time.monotonic()
     with interruptible(layout) as (ending, interruption), ExitStack() as stack:
         ending.with_config = bool(config.functions)
-        killed = stack.enter_context(owning(layout))
+        owner = stack.enter_context(owning(layout))
         sweep(layout)
-        stack.callback(sweep, layout)  # after the workers
+        stack.callback(_sweep, owner)  # after the workers
         ledger = Ledger(layout.ledger)
+        last = len(ledger.entries) - 1
+        owner.reached(last)
         history = History(ledger)
         require_consistent(history, config, layout)
         if _is_finished(config, history, layout):
@@ -161,19 +174,21 @@ def go_on(
         choice = _choice_again(config, history.started.facts)
         executor = stack.enter_context(_executor(config, choice, interruption))
         session = _Session(stack.enter_context(view or Silent()))
-        session.layout = layout
+        session.owner = owner
         session.view.begin(config)
         settings = _settings_again(config, history.started.settings)
         facts = _started(executor, config, choice, settings, session)
-        _require_same_facts(facts, history.started.facts, layout)
+        require_same_material(facts, history, config, layout)
         if facts.functions != history.started.facts.functions:
             session.view.on_signal(
                 f"warning: {', '.join(config.functions)} changed since the run began: figures of "
                 "before and after are compared all the same"
             )
+        for warning in without_effect(config.budget, facts.device):
+            session.view.on_signal(f"warning: {warning}")
         _warn_of_disk(session, require_room(config, facts.footprint, layout))
         seconds = round(time.monotonic() - began, 3)
-        lost = round(killed.after(ledger.entries[-1].timestamp), 3)
+        lost = round(owner.killed.lost(last), 3)
         workers, values = executor.settings.workers, config.model_dump(mode="json")
         write_atomically(layout.config, dump_yaml(config))
         session.open(ledger, RunResumed(seconds, workers, lost, values))
@@ -184,7 +199,7 @@ def _is_finished(config: Config, history: History, layout: RunLayout) -> bool:
     """Whether nothing is left but to write reports: the config asks for no more, and the front is
     there to be handed over."""
     last = config.hyperband_config.training_stages[-1].name
-    if history.completed is None or wants_more(config, history, last):
+    if history.completed is None or history.unmeasured or wants_more(config, history, last):
         return False
     wanted = history.wanted_generations or len(history.generations)
     if config.evolution.generations > wanted and not has_stalled(config, history, last):
@@ -203,20 +218,15 @@ def _require_asked_for(config: Config, layout: RunLayout) -> None:
         )
 
 
+def _sweep(owner: Owner) -> None:
+    """Remove what is half-written, unless another folder has come in the place of the run."""
+    if owner.is_here():
+        sweep(owner.layout)
+
+
 def _warn_of_disk(session: _Session, warning: str | None) -> None:
     if warning is not None:
         session.view.on_signal(f"warning: {warning}")
-
-
-def _require_same_facts(now: Facts, then: Facts, layout: RunLayout) -> None:
-    """Refuse to go on with other examples or another base than the run began with."""
-    if (now.backend, now.fingerprint) != (then.backend, then.fingerprint) or now.rows != then.rows:
-        raise UsageError(
-            f"the data or the base model changed since run {layout.name!r} began: it had "
-            f"{dict(then.rows)} rows, now there are {dict(now.rows)}; fingerprint "
-            f"{then.fingerprint[:12]}, now {now.fingerprint[:12]}",
-            "What it has trained and measured would no longer fit. Restore them, or start anew.",
-        )
 
 
 def _settings_again(config: Config, recorded: Settings) -> Settings:
@@ -280,7 +290,13 @@ def _drive(
         spent_gpu_seconds=machine_use(ledger.entries).gpu_seconds,
     )
     engine = Engine(config, facts, executor, ledger, layout, allowance=allowance, given=given)
-    drive(engine)
+    try:
+        drive(engine)
+    except Exception:
+        if not engine.has_more:  # the search is over, and what it brought is not lost for this
+            with suppress(CoralXError):
+                _report(config, ledger, layout)
+        raise
     executor.close()
     if engine.is_over and engine.history.completed is None:
         ledger.append(RunCompleted(engine.front()))
@@ -308,7 +324,9 @@ def run_config(layout: RunLayout, overrides: Sequence[str] = ()) -> Config:
 def _report(config: Config, ledger: Ledger, layout: RunLayout) -> Outcome:
     """Write `best/`, `report.json` and `pareto.csv`."""
     last = config.hyperband_config.training_stages[-1].name
-    hand_over(layout, front_of(config, History(ledger), last), last)
+    history = History(ledger)
+    about = about_adapters(config, history.started) if history.started is not None else None
+    hand_over(layout, front_of(config, history, last), last, about)
     report = summarise(config, Ledger.read(layout.ledger), layout)
     write_atomically(layout.report, json.dumps(report, indent=2, allow_nan=False) + "\n")
     write_atomically(layout.pareto, pareto_csv(report))

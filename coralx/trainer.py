@@ -20,7 +20,15 @@ from coralx.config import Config, load_config, parse_config
 from coralx.config.loading import anchor_paths
 from coralx.config.modes import resolve_mode
 from coralx.config.problems import problems_of
-from coralx.config.space import ModuleChoices, SeedGenome
+from coralx.config.space import (
+    FloatChoices,
+    FloatRange,
+    IntChoices,
+    IntRange,
+    ModuleChoices,
+    SearchSpace,
+    SeedGenome,
+)
 from coralx.errors import UsageError
 from coralx.events import StageCompleted
 from coralx.report.live import View
@@ -122,19 +130,16 @@ class HyperbandTrainer:
         """Train `genomes` in a new run; all results, stage by stage, by id within a stage.
 
         Ids are kept, and need not follow any form but that of a file name; genomes need not lie in
-        the config's search space. Raises UsageError for an id that is used twice or is no name,
-        and what `coralx evolve` raises.
+        the config's search space. Another seed gives an id other first weights and other dropout.
+        Raises UsageError for an id that is used twice or is no name, and what `coralx evolve`
+        raises.
         """
         given = [self._record(genome) for genome in genomes]
         _check_ids([genome.id for genome in given])
         evolution = self.config.evolution.model_copy(
             update={"generations": 1, "population_size": max(2, len(given)), "seed_genomes": ()}
         )
-        choices = self.config.search_space.target_modules.choices
-        named = dict.fromkeys([*choices, *(genome.genes.target_modules for genome in given)])
-        space = self.config.search_space.model_copy(  # so that the worker checks all of them
-            update={"target_modules": ModuleChoices(choices=tuple(named))}
-        )
+        space = _space_of(self.config.search_space, [genome.genes for genome in given])
         config = self.config.model_copy(update={"evolution": evolution, "search_space": space})
         outcome = api.train_population(config, given, self._view)
         self.run_folder, self._report = outcome.layout.root, outcome.report
@@ -202,6 +207,28 @@ class HyperbandTrainer:
         last = {result.genome: result.metrics.get(metric) for result in results}
         for genome in genomes:
             genome.fitness = last.get(genome.id)
+
+
+def _space_of(space: SearchSpace, genes: Sequence[searched.Genes]) -> SearchSpace:
+    """The space from the least to the most that these genes have of what decides whether a base can
+    be trained so, which is tried before the run."""
+    ranks, dropouts = [g.rank for g in genes], [g.dropout for g in genes]
+    rank: IntRange | IntChoices = IntChoices(choices=(ranks[0],))
+    if len(set(ranks)) > 1:
+        rank = IntRange(low=min(ranks), high=max(ranks))
+    dropout: FloatRange | FloatChoices = FloatChoices(choices=(dropouts[0],))
+    if len(set(dropouts)) > 1:
+        dropout = FloatRange(low=min(dropouts), high=max(dropouts))
+    modules = ModuleChoices(choices=tuple(dict.fromkeys(g.target_modules for g in genes)))
+    return space.model_copy(
+        update={
+            "target_modules": modules,
+            "rank": rank,
+            "dropout": dropout,
+            "use_dora": None,
+            "use_rslora": None,
+        }
+    )
 
 
 def _loaded(config: Config | Mapping[str, Any] | str | Path) -> Config:

@@ -17,7 +17,10 @@ base, rows, max_length, *adapters = sys.argv[1:]
 texts, labels = zip(*json.loads(Path(rows).read_text()), strict=True)
 tokenizer = AutoTokenizer.from_pretrained(base)
 for adapter in adapters:
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
+    labels_in_order = json.loads((Path(adapter) / "coralx.json").read_text())["labels"]
+    model = AutoModelForSequenceClassification.from_pretrained(
+        base, id2label=dict(enumerate(labels_in_order))
+    )
     model = PeftModel.from_pretrained(model, adapter).eval()
     scores = []
     for text in texts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import pytest
 
 from coralx import api
+from coralx.cli import validate
 from coralx.config import Config, parse_config
 from coralx.config.modes import resolve_mode
+from coralx.config.runtime import Budget
 from coralx.errors import ConfigError
 from coralx.events import BudgetSpent, GenerationStarted, StageCompleted
 from coralx.genomes import Genes
+from coralx.run.allowance import without_effect
 from coralx.run.ledger import Ledger
 
 OWN = {"rank": 8, "alpha": 16, "learning_rate": 3e-4, "dropout": 0.05}
@@ -120,3 +124,82 @@ def test_a_baseline_may_be_asked_for_once_the_run_is_over() -> None:
     before = Ledger.read(done.layout.ledger)
     api.resume(done.layout)
     assert Ledger.read(done.layout.ledger) == before
+
+
+# -- what is said at the end, and with which exit code ---------------------------------------------
+
+CONFIG = """
+data: {steps_per_epoch: 400}
+evolution: {population_size: 6, generations: 2}
+runtime: {backend: simulated}
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "ended_by"),
+    [
+        (["budget.max_steps=9"], 3, "budget.max_steps = 9"),
+        (["budget.max_steps=1"], 3, "budget.max_steps = 1"),
+        (["budget.max_minutes=1e-06"], 3, "budget.max_minutes = 1e-06"),
+        (["budget.max_minutes=1e-06", "budget.max_steps=9"], 3, "budget.max_minutes = 1e-06"),
+        (["budget.max_minutes=900", "budget.max_steps=9"], 3, "budget.max_steps = 9"),
+        (["budget.max_gpu_hours=1e-06", "budget.max_steps=9"], 3, "budget.max_steps = 9"),
+        (["budget.max_steps=9", "hyperband_config.promotion=asynchronous"], 3, None),
+        (["budget.max_steps=3000"], 0, "budget.max_steps = 3000"),
+    ],
+)
+def test_one_rule_for_the_exit_code_and_words_that_name_the_limit(
+    place: Path, command: Any, settings: list[str], code: int, ended_by: str | None
+) -> None:
+    """3 without a front, 0 with one; how to go on is said in both cases."""
+    (place / "c.yaml").write_text(CONFIG)
+    limit = ended_by or settings[0].replace("=", " = ")
+    said = command("evolve", "c.yaml", *(part for s in settings for part in ("--set", s)))
+    assert said.code == code, said
+    told = said.err if code else said.out
+    assert f"nded by {limit}" in told
+    key = limit.partition(" = ")[0]
+    assert f"To go on: coralx evolve --resume run --set {key}=MORE" in " ".join(told.split())
+    assert "Looser stop rules" not in told
+    again = command("evolve", "--resume", "run", "--quiet")
+    assert (again.code, f"nded by {limit}" in again.out + again.err) == (code, True)
+
+
+def test_a_stage_that_a_budget_ends_says_how_to_go_on(place: Path, command: Any) -> None:
+    (place / "c.yaml").write_text(CONFIG)
+    more = ("--set", "budget.max_steps=3")
+    said = command("stage", "c.yaml", "S0_sanity", *more)
+    assert said.code == 3
+    told = " ".join(said.err.split())
+    assert "stage S0_sanity was not completed: ended by budget.max_steps = 3 before any" in told
+    assert "coralx stage c.yaml S0_sanity --run run --set budget.max_steps=MORE" in told
+    assert command("stage", "c.yaml", "S0_sanity", "--run", "run").code == 0
+    assert [path.name for path in (place / "runs").iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps", "none", "cuda:0"])
+def test_hours_of_gpus_on_a_machine_without_are_said_to_have_no_effect(device: str) -> None:
+    warnings = without_effect(Budget(max_gpu_hours=2.5), device)
+    assert len(warnings) == (device != "cuda:0")
+    assert all("budget.max_gpu_hours = 2.5 has no effect" in warning for warning in warnings)
+    assert without_effect(Budget(max_minutes=1.0), device) == []
+
+
+def test_what_has_no_effect_is_said_at_the_start_in_the_report_and_beforehand(
+    place: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "c.yaml").write_text(CONFIG)
+    limited = ("c.yaml", "--set", "budget.max_gpu_hours=2")
+    began = command("evolve", *limited).out.partition("generation 1 of 2")[0]
+    assert "warning: budget.max_gpu_hours = 2 has no effect in a simulation" in began
+    report = json.loads((place / "runs/run/report.json").read_text())
+    assert any("max_gpu_hours" in warning for warning in report["warnings"])
+    again = command(
+        *("evolve", "--resume", "run", "--set", "evolution.generations=3"),
+        *("--set", "budget.max_gpu_hours=3"),
+    )
+    assert "warning: budget.max_gpu_hours = 3 has no effect" in again.out
+    monkeypatch.setattr(validate, "visible_gpus", lambda: ())
+    assert "max_gpu_hours = 2 has no effect" in " ".join(command("validate", *limited).out.split())
+    monkeypatch.setattr(validate, "visible_gpus", lambda: ("a GPU",))
+    assert "max_gpu_hours" not in command("validate", *limited).out

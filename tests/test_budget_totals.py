@@ -17,7 +17,13 @@ from factories import make_facts, make_result, simulated_config
 from coralx import api
 from coralx.config.runtime import Budget
 from coralx.errors import Interrupted
-from coralx.events import CheckpointRestored, RunResumed, RunStarted, StageCompleted
+from coralx.events import (
+    CheckpointRestored,
+    RunCompleted,
+    RunResumed,
+    RunStarted,
+    StageCompleted,
+)
 from coralx.facts import Facts, Settings
 from coralx.files import write_atomically
 from coralx.records import Job
@@ -27,7 +33,7 @@ from coralx.run.allowance import Allowance
 from coralx.run.history import History
 from coralx.run.layout import RunLayout, find_run
 from coralx.run.ledger import Entry, Ledger
-from coralx.run.lock import BEAT_SECONDS, Stint, beat, owning
+from coralx.run.lock import BEAT_SECONDS, Stint, owning
 from coralx.run.usage import MachineUse, machine_use
 from coralx.training.simulated import SimulatedBackend
 
@@ -36,16 +42,18 @@ BEFORE, AFTER = 40.0, 20.0
 
 
 class Clock:
-    """Time that passes only when someone works or waits."""
+    """Time that passes only when someone works or waits; `shift` is how far the time of day is
+    wrong."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_800_000_000.0
+        self.shift = 0.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(time, "time", lambda: self.now)
+        monkeypatch.setattr(time, "time", lambda: self.now + self.shift)
         monkeypatch.setattr(ledger_module, "_now", self.written)
 
     def written(self) -> str:
-        return datetime.fromtimestamp(self.now, UTC).isoformat(timespec="milliseconds")
+        return datetime.fromtimestamp(self.now + self.shift, UTC).isoformat(timespec="milliseconds")
 
 
 class Work:
@@ -58,6 +66,7 @@ class Work:
         self.jobs = 0
         self.interrupted: Collection[int] = ()
         self.killed: Collection[int] = ()
+        self.jump = 0.0
         train, prepare = SimulatedBackend.train, SimulatedBackend.prepare
 
         def minute(backend: SimulatedBackend, job: Job, report: Any, beat: Any) -> StageResult:
@@ -65,8 +74,9 @@ class Work:
             clock.now += BEFORE
             report(Progress(job.genome.id, job.stage, job.first_step, job.last_step, 0.7, 0.0))
             clock.now += AFTER
+            clock.shift += self.jump
             if self.jobs in self.killed:
-                shutil.copytree("runs/x", "as-it-was")
+                shutil.copytree("runs/x", "as-it-was", copy_function=shutil.copyfile)
             if self.jobs in (*self.killed, *self.interrupted):
                 raise KeyboardInterrupt
             return train(backend, job, lambda _: None, beat)
@@ -166,35 +176,67 @@ def test_hours_of_every_gpu_in_use_add_up_over_resumes_with_other_workers() -> N
     assert allowance.deadline == 5.0 + (1800.0 - 440.0) / 3
 
 
-def test_a_stint_counts_from_the_ledgers_last_event_or_its_own_beginning() -> None:
-    stint = Stint(since=100.0, until=160.0)
-    assert [stint.after(moment) for moment in (50.0, 130.0, 160.0, 200.0)] == [60.0, 30.0, 0.0, 0.0]
-    assert Stint().after(0.0) == 0.0
+def test_what_was_lost_is_what_came_after_the_ledgers_last_event() -> None:
+    stint = Stint(after=4, seconds=60.0)
+    assert [stint.lost(last) for last in (3, 4, 5)] == [0.0, 60.0, 0.0]
+    assert Stint().lost(4) == 0.0
 
 
 def test_an_owner_gives_signs_of_life_which_outlive_it_only_if_it_is_killed(
     tmp_path: Path, clock: Clock
 ) -> None:
     layout = RunLayout(tmp_path)
-    with owning(layout) as before:
-        assert before == Stint()
-        began = clock.now
+    with owning(layout) as owner:
+        assert owner.killed == Stint()
+        clock.now += 3.0
+        owner.reached(4)
         for _ in range(5):
             clock.now += 0.7 * BEAT_SECONDS
-            beat(layout)
-        note, seen = layout.owner.read_bytes(), layout.owner.stat().st_mtime
-    assert clock.now - BEAT_SECONDS < seen <= clock.now
-    with owning(layout) as before:
-        assert before == Stint()  # the first let go of it
+            clock.shift -= 3600.0  # somebody sets the clock back
+            owner.beat()
+        note = layout.owner.read_bytes()
+    with owning(layout) as owner:
+        assert owner.killed == Stint()  # the first let go of it
     write_atomically(layout.owner, note)
-    os.utime(layout.owner, (seen, seen))
-    with owning(layout) as before:
-        assert before == Stint(began, seen)
+    os.utime(layout.owner, (2e9, 2e9))  # as where the folder was copied
+    with owning(layout) as owner:
+        assert owner.killed == Stint(4, 5 * 0.7 * BEAT_SECONDS)
 
 
-@pytest.mark.parametrize("note", ["", "[]", '{"pid": 1, "host": "h"}', '{"since": null}'])
-def test_a_note_without_a_beginning_counts_nothing(tmp_path: Path, note: str) -> None:
+@pytest.mark.parametrize(
+    "note", ["", "[]", '{"pid": 1, "host": "h", "since": 5}', '{"after": 1, "seconds": null}']
+)
+def test_a_note_that_does_not_say_how_long_counts_nothing(tmp_path: Path, note: str) -> None:
     layout = RunLayout(tmp_path)
     layout.owner.write_text(note)
-    with owning(layout) as before:
-        assert before == Stint()
+    with owning(layout) as owner:
+        assert owner.killed == Stint()
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_that_is_set_changes_no_time_of_a_run(
+    hours: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It jumps with every job; a budget of half an hour holds the thirty jobs of a minute."""
+    work = Work(clock, monkeypatch)
+    work.jump = 3600.0 * hours
+    outcome = api.evolve(
+        simulated_config(
+            budget={"max_minutes": 30.0}, evolution={"population_size": 8, "generations": 9}
+        ),
+        "x",
+    )
+    assert work.jobs == 30
+    assert outcome.report["wall_seconds"] == pytest.approx(1800.0, abs=0.01)
+    times = [entry.timestamp for entry in Ledger.read(outcome.layout.ledger)]
+    assert abs(times[-1] - times[0]) > 7200.0 * 20
+
+
+def test_events_without_a_monotonic_clock_never_count_below_zero() -> None:
+    first = RunStarted(1, "x", "hyperband", 7, make_facts(), Settings(1, 1, "fp32"), {}, {}, 2.0)
+    told = [(9000, first), (1800, StageCompleted(0, make_result())), (1810, RunCompleted(()))]
+    entries = [
+        Entry(place, datetime.fromtimestamp(1e9 + second, UTC).isoformat(), event)
+        for place, (second, event) in enumerate(told)
+    ]
+    assert machine_use(entries).wall_seconds == 12.0

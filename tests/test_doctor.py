@@ -7,17 +7,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from factories import make_config
+from factories import make_config, make_facts
 from gpus import GIB, fake_gpus
 from rich.console import Console
 
 from coralx import diagnosis, packages
 from coralx.check import Checked, Trained, check_backends, largest_difference, specimen_config
+from coralx.config import Config
 from coralx.diagnosis import Problem, diagnose
-from coralx.errors import ConfigError, SetupError
-from coralx.facts import Footprint
+from coralx.errors import ConfigError, CoralXError, SetupError
+from coralx.facts import Facts, Footprint
 from coralx.packages import Mismatch, out_of_bounds
 from coralx.report.doctor import print_check
 from coralx.requirements import Requirements, requirements_of
@@ -225,6 +227,58 @@ def test_a_base_that_is_not_there_is_a_problem_and_a_config_with_mistakes_is_ref
     assert "cores" in said.out  # what can be said of the machine is said all the same
     said = doctor(config_file, "--set", "model.tusk=1")
     assert (said.code, "tusk" in said.err) == (2, True)
+
+
+def test_a_config_that_cannot_be_trained_is_refused(doctor: Any, config_file: str) -> None:
+    said = doctor(config_file, "--set", "data.text=words")
+    assert said.code == 2
+    assert "starting a worker" in said.err
+    assert "problem: data.text" in said.out
+    assert "cores" in said.out
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "trial"),
+    [
+        (ConfigError("config", ["model.base: it pads"], "Do this."), 2, "refused"),
+        (SetupError("out of memory", "Do that."), 4, "failed"),
+        (None, 0, "trained"),
+    ],
+)
+def test_what_the_trial_batch_brings_is_said_with_its_exit_code(
+    doctor: Any,
+    config_file: str,
+    monkeypatch: pytest.MonkeyPatch,
+    error: CoralXError | None,
+    code: int,
+    trial: str,
+) -> None:
+    def try_out(config: Config, backend: str, listener: Any) -> Facts:
+        assert (config.model.task, backend) == ("label-tokens", "peft")
+        listener("trying")
+        if error is not None:
+            raise error
+        return replace(make_facts(), warnings=("3 rows were cut",))
+
+    inspect = Mock(return_value=replace(BASE, base_bytes=10**6))
+    monkeypatch.setattr(diagnosis, "inspect", inspect)
+    monkeypatch.setattr(diagnosis, "try_out", try_out)
+    said = doctor(config_file)
+    assert (said.code, "trying" in said.err) == (code, True)
+    if error is None:
+        assert (
+            "Trained one batch with the smallest genome (rank 2 on all-linear) and the largest"
+            in said.out
+        )
+        assert "warning: 3 rows were cut" in said.out
+        assert "No problems found." in said.out
+    else:
+        assert "Trained" not in said.out
+        assert error.hint in said.out
+    found = doctor(config_file, "--json")
+    assert (found.code, json.loads(found.out)["trial"]) == (code, trial)
+    said = doctor(config_file, "--set", "runtime.devices=[0]")  # nothing is tried
+    assert (said.code, "trying" in said.err) == (0, False)
 
 
 def test_a_config_needs_no_gpu_to_be_diagnosed(here: Path) -> None:

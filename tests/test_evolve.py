@@ -24,6 +24,7 @@ from coralx.events import (
     WorkerStarted,
     WorkerStopped,
 )
+from coralx.facts import Classes
 from coralx.genomes import Genome
 from coralx.results import StageResult
 from coralx.run.history import History
@@ -91,6 +92,24 @@ def test_plain_lines_tell_what_happens(place: Path) -> None:
     assert "s left" in output
     assert "Pareto front, measured on the test split" in output
     assert "cheaper in steps" in output
+    told = "'bad' (negative) 72/24/24, 'good' (positive) 72/24/24\n"
+    assert output.count(told) == 2  # at the beginning, and in the report
+
+
+def test_the_classes_are_in_the_ledger_the_report_and_beside_each_adapter(
+    run: Path, report: dict[str, Any]
+) -> None:
+    rows = {"train": (72, 72), "validation": (24, 24), "test": (24, 24)}
+    (first, *_) = Ledger(run / "ledger.jsonl")
+    assert isinstance(first, RunStarted)
+    assert first.facts.classes == (Classes("", ("bad", "good"), rows),)
+    (classes,) = report["classes"]
+    assert (classes["labels"], classes["negative"]) == (["bad", "good"], "bad")
+    assert classes["rows"] == {split: list(counts) for split, counts in rows.items()}
+    for member in report["front"]:
+        about = json.loads((run / "best" / member["genome"] / "coralx.json").read_text())
+        assert about["id2label"] == {"0": "bad", "1": "good"}
+        assert about["genome"] == member["genome"]
 
 
 def test_every_worker_loads_the_base_once(run: Path, report: dict[str, Any]) -> None:
@@ -453,11 +472,12 @@ def test_resuming_after_the_data_changed_is_refused(
     arguments = ("--set", "runtime.executor=in-process", "--quiet")
     coralx(
         place, "evolve", "tiny.yaml", "--name", "changed", "--set", f"data.train={table}",
-        "--set", "budget.max_steps=30", *arguments,
+        "--set", "budget.max_steps=30", *arguments, code=3,
     )  # fmt: skip
     table.write_text("\n".join(rows[:220]) + "\n")
     output = coralx(place, "evolve", "--resume", "changed", "--set", "budget.max_steps=60", code=2)
-    assert "the data or the base model changed since run 'changed' began" in output
+    assert "since run 'changed' began, the data changed (it had 40 test rows, 120 train" in output
+    assert "base model" not in output
 
 
 def test_simulation_and_training_write_the_same_kinds_of_events(place: Path, run: Path) -> None:
@@ -478,17 +498,17 @@ def test_a_worker_that_dies_is_replaced_and_nothing_else_changes(place: Path, ru
     process = subprocess.Popen(
         [sys.executable, "-m", "coralx", "evolve", "tiny.yaml", "--name", "maimed"],
         cwd=place,
-        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
+    assert process.stderr is not None
     maimed = place / "runs" / "maimed" / "ledger.jsonl"
-    for line in process.stdout:
+    for line in process.stderr:
         if "S0_sanity: auroc" in line:
             break
     worker = next(event for event in Ledger(maimed) if isinstance(event, WorkerStarted))
     os.kill(worker.pid, signal.SIGKILL)
-    output = process.stdout.read()
+    output = process.stderr.read()
     assert process.wait() == 0, output
     assert "trying again on a new worker" in output
     assert decisions(maimed.parent) == decisions(run)

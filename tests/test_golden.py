@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +24,7 @@ from coralx.report.summary import pareto_csv, summarise
 from coralx.run.history import History
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import FORMAT, Ledger
+from coralx.run.unchanged import changes_between
 from coralx.session import run_config
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -118,6 +120,7 @@ def test_the_golden_runs_hold_every_event_that_does_not_tell_of_a_fault() -> Non
     assert {kind.__name__ for kind in set(get_args(Event)) - kinds} <= {
         "CheckpointRestored",
         "GenomeFailed",
+        "MeasurementFailed",
     }
     verdicts = {
         verdict.kind
@@ -192,7 +195,11 @@ def test_adapters_of_a_golden_run_are_whole_and_can_be_trained_on(
     genome: Genome = history.genomes[done.genome]
     tiny_config["experiment"]["seed"] = run_config(layout).experiment.seed  # splits the data
     backend = create("peft")
-    backend.prepare(parse_config(tiny_config, "test"), None, 1, lambda _: None)
+    facts = backend.prepare(parse_config(tiny_config, "test"), None, 1, lambda _: None)
+    assert history.started is not None
+    assert changes_between(history.started.facts, facts) == []
+    told = changes_between(replace(history.started.facts, fingerprint="21698-0"), facts)
+    assert ["the data changed" in change for change in told] == [True]
     job = Job(
         genome=genome,
         stage="on",

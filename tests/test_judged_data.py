@@ -180,10 +180,10 @@ def test_texts_said_twice_and_texts_that_were_trained_on_are_told(
     known = read(texts).train[0].text
     file = lines(tmp_path / "own.jsonl", [{"text": t} for t in (known, "new", "new", "other")])
     found = read(texts, attacks=file, clean_holdout=file)
-    said = [w for w in found.warnings if "1 rows said before were left out" in w]
+    said = [w for w in found.warnings if "1 row said before was left out" in w]
     assert len(said) == 2
     for kind in ("attacks", "clean"):
-        assert any(f"1 of 3 {kind} texts stand in the train split" in w for w in found.warnings)
+        assert any(f"1 of 3 {kind} texts stands in the train split" in w for w in found.warnings)
 
 
 def test_rows_without_a_text_are_left_out_and_counted(texts: str, tmp_path: Path) -> None:
@@ -277,6 +277,8 @@ def test_a_missing_column_of_groups_is_named(texts: str) -> None:
         ({"perturbations": ["swap"], "judge": "refusal"}, "data.attacks", "prompts in a `file`"),
         ({"file": "a", "limit": 0}, "data.attacks.limit", "found 0"),
         ({"fiel": "a"}, "data.attacks.fiel", "'file'"),
+        ({"file": "a", "quoting": "double"}, "data.attacks.quoting", "'standard'"),
+        ({"perturbations": ["swap"], "quoting": "none"}, "data.attacks", "`quoting` is for"),
         (7, "data.attacks", "expected keys and values"),
     ],
 )

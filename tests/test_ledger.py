@@ -28,6 +28,7 @@ from coralx.events import (
     GenerationCompleted,
     GenerationStarted,
     GenomeFailed,
+    MeasurementFailed,
     RunCompleted,
     RunResumed,
     RunStarted,
@@ -105,6 +106,7 @@ EVENTS: tuple[Event, ...] = (
     FrontMeasured(Measurement("a", {"auroc": 0.9}, {"auroc": Interval(0.9, None, 1.0)})),
     FrontMeasured(Measurement(None, {}, {}, scores="5c07e5")),
     FrontCompared((Comparison("a", None, "auroc", 0.1, -0.0, 0.2),)),
+    MeasurementFailed(None, "a row is too long"),
     WorkerStopped(worker=0, base_loads=1, jobs=4),
     RunCompleted(("a",)),
     TrainedBeside(make_result("_baseline", {"auroc": 0.5})),
@@ -261,13 +263,36 @@ def test_foreign_line_is_damage(tmp_path: Path, line: bytes) -> None:
     assert f"{path}, line 4" in damage_in(path)
 
 
-def test_swapped_or_repeated_lines_are_damage(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("places", "says"),
+    [
+        ([0, 2, 1], "line 2: out of order, it holds event 2, and event 1 is in line 3"),
+        ([0, 1, 1, 2], "line 3: duplicated, it is line 2 (event 1) once more"),
+        ([0, 1, 2, 0, 1, 2], "line 4: duplicated, it is line 1 (event 0) once more"),
+        ([0, 3], "line 2: events 1 to 2 are missing"),
+    ],
+)
+def test_swapped_duplicated_and_missing_lines_are_told_apart(
+    tmp_path: Path, places: list[int], says: str
+) -> None:
     path = written(tmp_path)
     lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join([lines[0], lines[2], lines[1], *lines[3:]]))
-    assert f"{path}, line 2" in damage_in(path)
-    path.write_bytes(b"".join([*lines, lines[-1]]))
-    assert f"{path}, line {len(lines) + 1}" in damage_in(path)
+    path.write_bytes(b"".join(lines[place] for place in places))
+    assert f"{path}, {says}" in damage_in(path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "missing"])
+def test_a_ledger_that_cannot_be_read_is_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "ledger.jsonl"
+    if kind == "folder":
+        path.mkdir()
+    if kind == "link":
+        path.symlink_to(tmp_path / "nowhere")
+    assert str(path) in damage_in(path)
+    if kind != "missing":
+        with pytest.raises(DamagedRunError):
+            Ledger(path)
+        assert not (tmp_path / "nowhere").exists()
 
 
 def test_folder_that_cannot_be_written_is_a_setup_error(tmp_path: Path) -> None:
@@ -378,10 +403,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def begin(name: str, *, chosen: bool = False) -> RunLayout:
-    with claiming(name, chosen=chosen) as layout:
-        pass
-    Ledger(layout.ledger).append(EVENTS[0])
-    return layout
+    with claiming(name, chosen=chosen) as owner:
+        Ledger(owner.layout.ledger).append(EVENTS[0])
+    return owner.layout
 
 
 @pytest.mark.usefixtures("here")
@@ -408,8 +432,8 @@ def test_folder_without_a_first_event_can_be_taken(here: Path, content: bytes | 
     folder.mkdir(parents=True)
     if content is not None:
         (folder / "ledger.jsonl").write_bytes(content)
-    with claiming("x", chosen=True) as layout:
-        assert layout.root == folder
+    with claiming("x", chosen=True) as owner:
+        assert owner.layout.root == folder
 
 
 def test_run_is_found_by_name_by_folder_and_as_the_latest(here: Path) -> None:
@@ -523,6 +547,29 @@ def test_front_is_handed_over_and_who_left_it_is_removed(tmp_path: Path) -> None
     ]
 
 
+def test_what_is_told_about_adapters_lies_beside_each_and_is_kept_up_to_date(
+    tmp_path: Path,
+) -> None:
+    layout = RunLayout(tmp_path)
+    for genome in "ab":
+        write_folder(layout.checkpoint(genome, "S3"), fill_adapter)
+    hand_over(layout, ["a", "b"], "S3")  # as earlier versions did
+    (layout.checkpoint("b", "S3") / "adapter_config.json").unlink()
+    for labels in (["no", "yes"], ["ja", "nein"]):
+        hand_over(layout, ["a", "b"], "S3", {"labels": labels})
+        for genome in "ab":
+            best = layout.best_adapter(genome)
+            verify_folder(best)
+            assert json.loads((best / "coralx.json").read_text()) == {
+                "genome": genome,
+                "labels": labels,
+            }
+            assert (best / "adapter_config.json").read_text() == "adapter_config.json"
+    before = (layout.best_adapter("a") / "coralx.json").stat().st_ino
+    hand_over(layout, ["a", "b"], "S3", {"labels": ["ja", "nein"]})
+    assert (layout.best_adapter("a") / "coralx.json").stat().st_ino == before
+
+
 def test_damaged_adapter_is_not_handed_over(tmp_path: Path) -> None:
     layout = RunLayout(tmp_path)
     write_folder(layout.checkpoint("a", "S3"), fill_adapter)
@@ -537,7 +584,7 @@ def test_two_that_claim_one_name_at_once_get_two_numbers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with claiming("x", chosen=False) as first, claiming("x", chosen=False) as second:
-        assert (first.name, second.name) == ("x", "x-2")
+        assert (first.layout.name, second.layout.name) == ("x", "x-2")
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError(28, "No space left")])

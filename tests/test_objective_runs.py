@@ -356,10 +356,13 @@ def test_a_metric_cannot_change_what_it_is_given(own: Callable[[str], dict[str, 
             search(own(f"{body}\n    return 1.0"))
 
 
-def test_a_front_goes_without_what_nobody_has(own: Callable[[str], dict[str, Any]]) -> None:
-    report = search(own("return None")).report
+@pytest.mark.parametrize(("value", "told"), [("None", "None"), ("float('nan')", "NaN")])
+def test_a_front_goes_without_what_nobody_has(
+    own: Callable[[str], dict[str, Any]], value: str, told: str
+) -> None:
+    report = search(own(f"return {value}")).report
     assert report["front"]
-    told = "mymetrics:positives is undefined for all that finished (the function returned None)"
+    told = f"mymetrics:positives is undefined for all that finished (the function returned {told})"
     assert any(told in warning for warning in report["warnings"])
 
 

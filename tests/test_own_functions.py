@@ -62,6 +62,11 @@ def told(error: pytest.ExceptionInfo[ConfigError]) -> str:
         ("import numpy\n return numpy.float32(0.5)", 0.5),
         ("import numpy\n return numpy.array(0.5)", 0.5),
         ("return p.probabilities[0, p.labels[0]]", 0.8),
+        ("import numpy\n return numpy.bool_(True)", 1.0),
+        ("import numpy\n return numpy.array([0.5])", 0.5),
+        ("import torch\n return torch.tensor(0.5, requires_grad=True)", 0.5),
+        ("import torch\n return torch.tensor([[2]])", 2.0),
+        ("import fractions\n return fractions.Fraction(1, 4)", 0.25),
     ],
 )
 def test_a_metric_is_a_number_or_undefined(folder: Path, body: str, expected: float | None) -> None:
@@ -70,8 +75,35 @@ def test_a_metric_is_a_number_or_undefined(folder: Path, body: str, expected: fl
 
 
 @pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("None", "the function returned None"),
+        ("float('nan')", "the function returned NaN"),
+        ("float('inf')", "the function returned inf"),
+        ("float('-inf')", "the function returned -inf"),
+        ("__import__('numpy').float32('nan')", "the function returned NaN"),
+        ("__import__('torch').tensor(float('nan'))", "the function returned NaN"),
+        ("0.5", ""),
+    ],
+)
+def test_why_a_metric_is_undefined_is_told(folder: Path, value: str, why: str) -> None:
+    metric = functions.metric(config_in(folder, f"def f(p):\n return {value}\n"), "mine:f")
+    assert (metric(NOTHING) is None) == bool(why)
+    assert metric.undefined == why
+
+
+@pytest.mark.parametrize(
     ("body", "says"),
     [
+        ("return '0.5'", "mine:f: returned str (0.5), not a number or None"),
+        ("return b'1'", "mine:f: returned bytes (b'1'), not a number or None"),
+        ("return 1j", "mine:f: returned complex (1j), not a number"),
+        ("import numpy\n return numpy.complex64(1j)", "mine:f: returned complex (1j)"),
+        ("import numpy\n return numpy.zeros(2)", "mine:f: returned ndarray ([0. 0.])"),
+        ("import numpy\n return numpy.zeros(0)", "mine:f: returned ndarray ([])"),
+        ("import torch\n return torch.zeros(2)", "mine:f: returned Tensor (tensor([0., 0.]))"),
+        ("raise KeyboardInterrupt", "mine:f: KeyboardInterrupt ("),
+        ("raise GeneratorExit", "mine:f: GeneratorExit ("),
         ("return 'high'", "mine:f: returned str (high), not a number or None"),
         ("return [1, 2]", "mine:f: returned list ([1, 2]), not a number or None"),
         ("return {'f': 1}", "mine:f: returned dict"),
@@ -98,6 +130,7 @@ def test_a_metric_that_fails_is_told_with_its_line(folder: Path, body: str, says
         ("def f(:", "mine:f", "SyntaxError"),
         ("raise ValueError('not today')", "mine:f", "ValueError: not today ("),
         ("import sys\nsys.exit(2)", "mine:f", "SystemExit: 2 ("),
+        ("raise KeyboardInterrupt", "mine:f", "KeyboardInterrupt ("),
         ("import nowhere_to_be_found", "mine:f", "No module named 'nowhere_to_be_found'"),
         ("", "yours:f", "no module 'yours'"),
         ("", "pack.yours:f", "no module 'pack.yours'"),
@@ -145,6 +178,7 @@ def test_without_the_users_own_config_file_no_function_runs(folder: Path) -> Non
         ("return 'no' in a", True),
         ("return len(q) > 99", False),
         ("import numpy\n return numpy.bool_(True)", True),
+        ("import torch\n return torch.tensor(False)", False),
         ("return 1", "returned int (1), not True or False"),
         ("return None", "returned NoneType (None), not True or False"),
         ("return a.index('x')", "ValueError: "),

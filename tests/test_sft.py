@@ -67,7 +67,7 @@ def chat(*turns: tuple[str, str]) -> Example:
     return Example("", messages=tuple(Message(*turn) for turn in turns), is_chat=True)
 
 
-def with_template(language: Language, template: str | None) -> Language:
+def with_template(language: Language, template: Any) -> Language:
     tokenizer = copy.deepcopy(language.tokenizer)
     tokenizer.chat_template = template
     return Language(tokenizer, language.model)
@@ -340,6 +340,13 @@ def test_chats_need_a_template(languages: dict[str, Language]) -> None:
     with pytest.raises(ConfigError, match="no chat template"):
         instruction_tuning(language).encode([chat(*TALK)])
     assert instruction_tuning(language).encode([pair("Question", " good")]).ids
+    several = {"rag": STABLE, "tool_use": STABLE}
+    language = with_template(languages["words"], several)
+    with pytest.raises(ConfigError, match="called default; it has 'rag', 'tool_use'") as caught:
+        instruction_tuning(language).encode([chat(*TALK)])
+    assert "rename one" in caught.value.hint
+    language = with_template(languages["words"], {**several, "default": STABLE})
+    assert instruction_tuning(language).encode([chat(*TALK)]).ids
 
 
 def test_what_a_template_refuses_is_a_problem_of_the_config(
@@ -360,6 +367,60 @@ def test_an_answer_that_opens_a_chat_is_no_fault_of_the_template(
     talk = (("assistant", "good"), ("user", "the film"), ("assistant", "bad"))
     data = instruction_tuning(language).encode([chat(*talk)])
     assert learnt(language, data)[-1] == "bad </s>"
+
+
+def test_answers_that_are_not_to_be_learnt_are_only_read(languages: dict[str, Language]) -> None:
+    language = with_template(languages["words"], STABLE)
+    turns = [Message(*turn) for turn in TALK]
+    turns[2] = Message("assistant", "very good", is_learnt=False)
+    data = instruction_tuning(language).encode([Example("", messages=tuple(turns), is_chat=True)])
+    assert learnt(language, data) == ["bad </s>"]
+    assert data.ids == instruction_tuning(language).encode([chat(*TALK)]).ids
+
+
+def test_an_answer_without_a_text_teaches_no_end(languages: dict[str, Language]) -> None:
+    """Not even where its end would be a token of its own."""
+    language = with_template(languages["words"], STABLE)
+    talk = (*TALK[:2], ("assistant", " "), *TALK[3:])
+    assert learnt(language, instruction_tuning(language).encode([chat(*talk)])) == ["bad </s>"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_with_nothing_but_an_end_to_learn_are_left_out_and_counted(
+    languages: dict[str, Language], kind: str
+) -> None:
+    language = with_template(languages[kind], STABLE)
+    end = language.tokenizer.eos_token
+    rows = [pair("Question", f" {end}"), pair("Question", " good"), chat(*TALK[:4], TALK[4])]
+    rows.append(chat(("user", "the film"), ("assistant", end)))
+    data = instruction_tuning(language).encode(rows)
+    assert (data.empty, data.left_out, data.kept) == (2, 0, (1, 2))
+    with pytest.raises(ConfigError, match=r"data: of 1 row, none has an answer to learn"):
+        instruction_tuning(language).encode(rows[:1])
+
+
+@pytest.mark.parametrize("role", ["tool", "system"])
+def test_a_turn_that_the_template_drops_is_refused(
+    languages: dict[str, Language], role: str
+) -> None:
+    dropping = STABLE.replace(
+        "{% for message in messages %}",
+        f"{{% for message in messages if message['role'] != '{role}' %}}",
+    )
+    turns = (("user", "the road"), (role, "the film is slow"), ("assistant", "bad"))
+    whole = instruction_tuning(with_template(languages["words"], STABLE)).encode([chat(*turns)])
+    assert "slow" in languages["words"].tokenizer.decode(whole.ids[0])
+    with pytest.raises(ConfigError, match=rf"leaves out turns of the role '{role}'.*film is slow"):
+        instruction_tuning(with_template(languages["words"], dropping)).encode([chat(*turns)])
+
+
+def test_a_turn_that_the_template_writes_otherwise_is_not_dropped(
+    languages: dict[str, Language],
+) -> None:
+    template = STABLE.replace("message['content']", "message['content'] | tojson")
+    language = with_template(languages["bytes"], template)
+    turns = (("user", 'say "bad"'), ("assistant", "good"))
+    assert instruction_tuning(language).encode([chat(*turns)]).ids
 
 
 # -- reading -------------------------------------------------------------------------------------
@@ -454,8 +515,8 @@ def test_rows_without_an_answer_are_left_out_with_a_warning(tmp_path: Path) -> N
             [{"prompt": "a", "completions": "b"}],
             r"data\.completion_column: no column 'completion'.*did you mean 'completions'",
         ),
-        ([{"prompt": "a", "completion": ""}], "none of its 1 rows has a completion"),
-        ([turns_of("a")], "none of its 1 rows has an answer"),
+        ([{"prompt": "a", "completion": ""}], "of its 1 row, none has a completion"),
+        ([turns_of("a")], "of its 1 row, none has an answer"),
         ([{"messages": "hello"}], r"row 1: messages must be a list of \{role, content\}"),
         ([turns_of("a", "b"), {"messages": None}], "row 2: messages must"),
         ([{"messages": [{"role": "user"}]}], "row 1: messages must be a list"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from coralx import api
 from coralx.errors import Interrupted
 from coralx.events import Event, RunStarted
 from coralx.files import MANIFEST, write_folder
+from coralx.report import soundness
 from coralx.report.live import Silent
 from coralx.report.soundness import examine, is_damaged
 from coralx.run.layout import RunLayout
@@ -259,6 +260,47 @@ def test_half_written_files_and_who_is_at_work_are_noticed(simulated: Path) -> N
     layout.owner.write_text('{"pid": 7, "host": "elsewhere"}')
     assert "holds the run no more" in faults(layout)[0].found
     api.resume(layout)
+    assert faults(layout) == []
+
+
+def test_what_comes_and_goes_in_a_run_in_progress_is_no_damage(
+    simulated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what every look finds damaged is so; without anybody at work, one look does."""
+    layout = copied(simulated)
+    monkeypatch.setattr(soundness, "BETWEEN_LOOKS", 0.0)
+    looks: list[list[str]] = []
+
+    def passing(*_: object) -> Iterator[Finding]:
+        now = looks.pop(0)
+        if now == ["gone"]:
+            raise FileNotFoundError("checkpoints/g")
+        yield from (Finding("damaged", file, "incomplete") for file in now)
+
+    monkeypatch.setattr(soundness, "checkpoints", passing)
+    for seen, damaged in (
+        ([["a", "b"], ["b", "c"], ["b"], ["b"]], {"b"}),
+        ([["a"], ["b"], [], []], set()),
+        ([["gone"], ["a"], ["gone"], ["a"]], {"a"}),
+        ([["gone"], [], ["x"]], set()),
+    ):
+        looks[:] = seen
+        with owning(layout):
+            found = examine(layout)
+        assert {f.file for f in found if f.state == "damaged"} == damaged
+        assert any("the run is in progress" in f.found for f in found)
+    looks[:] = [["a"], []]
+    assert {f.file for f in examine(layout) if f.state == "damaged"} == {"a"}
+
+
+def test_a_temporary_folder_that_appears_while_one_looks_is_no_checkpoint(
+    simulated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = copied(simulated)
+    genome = next(layout.checkpoints.iterdir())
+    monkeypatch.setattr(RunLayout, "half_written", lambda _: [])  # listed before it was there
+    for folder in (genome, layout.partials / genome.name, layout.best):
+        (folder / ".S1_shakeout.7.tmp").mkdir(parents=True)
     assert faults(layout) == []
 
 

@@ -167,7 +167,7 @@ def test_rows_without_a_text_are_left_out_with_a_warning(tmp_path: Path) -> None
     (tmp_path / "gaps.csv").write_text("text,label\n" + "a,yes\nb,no\n" * 10 + " ,yes\n")
     examples = read(tmp_path / "gaps.csv")
     assert len(everything(examples)) == 2
-    assert any("1 rows without a text were left out" in warning for warning in examples.warnings)
+    assert any("1 row without a text was left out" in warning for warning in examples.warnings)
 
 
 def test_a_missing_file_says_where_it_was_looked_for() -> None:

@@ -62,6 +62,12 @@ def test_a_population_is_trained_stage_by_stage(config: dict[str, Any]) -> None:
         assert (result.checkpoint_path / "adapter_model.safetensors").is_file()
         state = json.loads((result.checkpoint_path / "adapter_config.json").read_text())
         assert state["r"] == {"a": 4, "b": 3, "c.1": 64, "d": 16}[result.genome_id]
+    assert trainer.run_folder is not None
+    space = yaml.safe_load((trainer.run_folder / "config.yaml").read_text())["search_space"]
+    assert (space["rank"]["low"], space["rank"]["high"]) == (3, 64)  # what a worker tries before
+    assert (space["dropout"]["low"], space["dropout"]["high"]) == (0.0, 0.1)
+    assert space["target_modules"]["choices"] == [MODULES, "all-linear"]
+    assert space["use_dora"] is None
     report = trainer.get_training_efficiency_report(results)
     assert report["efficiency_ratio"] > 1
     assert report["stage_breakdown"]["S1_shakeout"]["genomes_trained"] == 4

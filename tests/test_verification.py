@@ -375,7 +375,7 @@ def coralx(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
             main()
         captured = capsys.readouterr()
         assert not caught.value.code, captured
-        return captured.out
+        return captured.out + captured.err
 
     return run
 
@@ -431,7 +431,7 @@ def test_the_views_show_that_verification_goes_on() -> None:
     spoken = io.StringIO()
     api.evolve(config(), "spoken", PlainLines(Console(file=spoken, width=200)))
     for name in heirs:
-        assert f"{name} from scratch, S1: 1000 steps" in spoken.getvalue()
+        assert f"{name} from scratch, S1: 1,000 steps" in spoken.getvalue()
         assert f"test split: {name} from scratch auroc" in spoken.getvalue()
     drawn = io.StringIO()
     console = Console(file=drawn, width=200, force_terminal=True)

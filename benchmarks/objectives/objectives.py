@@ -21,7 +21,7 @@ from check import disagreements
 from instructions import harmful_in, write_instructions, write_prompts
 
 from coralx import api
-from coralx.cli.shared import output_console
+from coralx.cli.consoles import output_console
 from coralx.config import Config, load_config
 from coralx.config.modes import resolve_mode
 from coralx.report.live import view_for

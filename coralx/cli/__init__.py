@@ -5,26 +5,44 @@ from __future__ import annotations
 import os
 import sys
 
-from rich.markup import escape
-
 from coralx.cli.app import app
-from coralx.cli.shared import error_console
-from coralx.errors import CoralXError
+from coralx.cli.boundary import told
+from coralx.cli.streams import GONE, Outlet, unfailing_streams
+from coralx.errors import SetupError
 from coralx.interruption import exiting
+from coralx.oserrors import WAYS_OUT
 
 
 def main() -> None:
-    """Run the command. A known error prints what is wrong and what to do, without a traceback."""
+    """Run the command and exit. An error prints what is wrong and what to do, no traceback."""
+    with unfailing_streams() as output, exiting():  # a search at work does better
+        code = _exit_code()
+        sys.stdout.flush()
+        if output is not None and code == 0:
+            code = _unless_refused(output)
+    sys.exit(code)
+
+
+def _exit_code() -> int:
     try:
-        with exiting():  # a search at work does better
-            app()
-    except CoralXError as error:
-        console = error_console()
-        console.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
-        if error.hint:
-            console.print(escape(error.hint), soft_wrap=True)
-        if "--debug" in sys.argv:
-            console.print_exception()
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # whoever read the output went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:  # also what is no Exception is told without a traceback
+        return told(error)
+    return 0
+
+
+def _unless_refused(output: Outlet) -> int:
+    """0, unless what was printed could not be written though somebody may be waiting for it."""
+    refusal = output.refusal
+    if refusal is None or refusal.errno in GONE:
+        return 0
+    number = refusal.errno or 0
+    return told(
+        SetupError(
+            f"standard output cannot be written ({os.strerror(number)})",
+            f"{WAYS_OUT.get(number, 'Mend that.')} What a run has written into its folder is "
+            "whole; coralx report prints its results again.",
+        )
+    )

@@ -11,23 +11,20 @@ import typer
 from rich.console import Console
 
 from coralx.check import BACKENDS, Checked, check_backends, require_gpu, specimen_config
-from coralx.cli.shared import (
-    Overrides,
-    error_console,
-    errors_naming,
-    output_console,
-    print_json,
-    warn,
-)
+from coralx.cli.consoles import error_console, output_console, print_json
+from coralx.cli.shared import Overrides, errors_naming, run_names, warn
 from coralx.config import Config, load_config
 from coralx.config.metrics import CAUSAL
 from coralx.diagnosis import diagnose
-from coralx.errors import DamagedRunError, UsageError
-from coralx.execution.executor import Signal
+from coralx.errors import ConfigError, DamagedRunError, UsageError, WorkerError
+from coralx.execution.executor import Listener, Signal
 from coralx.report.doctor import diagnosis_json, print_check, print_diagnosis
 from coralx.report.soundness import examine, findings_json, is_damaged, print_findings
 from coralx.run.layout import RunLayout, find_remains
 from coralx.schedule.caveats import remote_code
+
+EXIT_CODES = {"refused": ConfigError.exit_code, "failed": WorkerError.exit_code}
+"""Of a trial batch that did not go well."""
 
 
 def command(
@@ -35,6 +32,7 @@ def command(
         str | None,
         typer.Argument(
             metavar="CONFIG|RUN",
+            autocompletion=run_names,
             help="Also say what this YAML config would need; or check a run instead: its folder, "
             "its name under runs/, or latest.",
         ),
@@ -55,12 +53,13 @@ def command(
 
     With CONFIG also: how large its base is, what the smallest and the largest genome of its search
     space need in memory and whether that fits, how many adapters fit beside one base, and what a
-    run needs on disk. Only the base's description is read, no weights are loaded.
+    run needs on disk. Where nothing stands in the way, base and data are loaded as for a run, and
+    one batch is tried with the smallest and the largest genome.
 
     Problems are listed with the way out. With RUN: whether each of its files is as it was written,
     and the way out where one is not; nothing is changed. Exit codes: 0 diagnosed, however weak the
-    machine, or a sound run; 2 a config with mistakes; 4 --gpu-check without a GPU that torch can
-    use, or a run with damage.
+    machine, or a sound run; 2 a config with mistakes, or one that cannot be trained; 4 a machine on
+    which the trial batch fails, --gpu-check without a GPU that torch can use, or a run with damage.
     """
     if subject is not None and not _is_config(subject):
         if gpu_check or overrides:
@@ -78,7 +77,7 @@ def command(
     if config is not None:
         warn(remote_code(config), error_console() if as_json else console)
     with errors_naming(config_path or Path("config")):
-        diagnosis = diagnose(config)
+        diagnosis = diagnose(config, _hearing(error_console()))
         if not as_json:
             print_diagnosis(diagnosis, console)
         checked = _checked(config, console, quiet=as_json) if gpu_check else None
@@ -89,6 +88,8 @@ def command(
         print_json(found)
     elif checked is not None:
         print_check(checked, console)
+    if diagnosis.trial in EXIT_CODES:
+        raise typer.Exit(EXIT_CODES[diagnosis.trial])
 
 
 def _is_config(subject: str) -> bool:
@@ -106,11 +107,18 @@ def _check_run(layout: RunLayout, *, as_json: bool) -> None:
         raise typer.Exit(DamagedRunError.exit_code)
 
 
-def _checked(config: Config | None, console: Console, *, quiet: bool) -> list[Checked]:
+def _hearing(console: Console) -> Listener:
+    """Says on the console what workers say that they are doing."""
+
     def hear(signal: Signal) -> None:
-        if isinstance(signal, str) and not quiet:
+        if isinstance(signal, str):
             console.print(f"  {signal}", style="dim", soft_wrap=True, highlight=False, markup=False)
 
+    return hear
+
+
+def _checked(config: Config | None, console: Console, *, quiet: bool) -> list[Checked]:
+    hear = _hearing(error_console() if quiet else console)
     if config is not None and config.model.task in CAUSAL:  # else there is nothing to compare
         return check_backends(config, BACKENDS, hear)
     with tempfile.TemporaryDirectory(prefix="coralx-") as folder:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from coralx import api
+from coralx.cli.consoles import error_console, output_console
 from coralx.cli.resuming import offered, resumed_config
 from coralx.cli.shared import (
     Overrides,
     errors_naming,
     known_backend,
-    output_console,
+    name_setting,
     print_outcome,
+    run_names,
     warn,
     warn_of_plan,
 )
@@ -48,7 +49,9 @@ def command(
     resume: Annotated[
         str | None,
         typer.Option(
-            metavar="RUN", help="Go on with a run: its folder, its name under runs/, or latest."
+            metavar="RUN",
+            help="Go on with a run: its folder, its name under runs/, or latest.",
+            autocompletion=run_names,
         ),
     ] = None,
     backend: Annotated[
@@ -79,10 +82,10 @@ def command(
     """Evolve LoRA adapters: train, cut, breed, and hand over the Pareto front.
 
     Writes ledger, checkpoints, report.json, pareto.csv and best/ under runs/ in the current folder.
-    Exit codes: 0 done, 2 usage or config, 3 no genome finished, 4 environment, 130 interrupted
-    (resumable).
+    Exit codes: 0 done, also where a budget ended it with a front; 2 usage or config; 3 ended, by
+    whatever, before any genome finished the last stage; 4 environment; 130 interrupted (resumable).
     """
-    console = output_console()
+    console = error_console()
     view = view_for(console, quiet=quiet)
     settings = list(overrides or [])
     if baseline:
@@ -94,7 +97,7 @@ def command(
     if resume is not None and name is not None:
         raise UsageError("--name starts a new run, --resume goes on with one", "Leave one out.")
     if name is not None:
-        settings.append(f"experiment.name={json.dumps(name)}")  # text, whatever it looks like
+        settings.append(name_setting(name))
     if resume is None and config_path is not None:
         resume = offered(name, config_path, settings, console, quiet=quiet)
     if resume is not None:
@@ -111,4 +114,4 @@ def command(
             config = resolve_mode(load_config(config_path, settings), mode, known_backend(backend))
             warn_of_plan(config, console, quiet=quiet)
             outcome = api.evolve(config, name, view)
-    print_outcome(outcome, console)
+    print_outcome(outcome, output_console())

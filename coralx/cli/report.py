@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from coralx import api
-from coralx.cli.shared import output_console, print_json
+from coralx.cli.consoles import output_console, print_json
+from coralx.cli.shared import run_names
 from coralx.report.terminal import print_report
 from coralx.report.weighted import parse_weights, weighted
 from coralx.run.layout import find_run
@@ -16,7 +17,11 @@ from coralx.run.layout import find_run
 def command(
     run: Annotated[
         str,
-        typer.Argument(metavar="RUN", help="A run folder, a run's name under runs/, or latest."),
+        typer.Argument(
+            metavar="RUN",
+            help="A run folder, a run's name under runs/, or latest.",
+            autocompletion=run_names,
+        ),
     ] = "latest",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print report.json instead of tables.")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 
 import typer
 from rich.console import Console
 
 from coralx import api
-from coralx.cli.shared import errors_naming, known_backend
+from coralx.cli.shared import errors_naming, known_backend, warn
 from coralx.config import Config, load_config
 from coralx.config.compare import MAY_DIFFER, contradictions
 from coralx.config.modes import Mode, mode_of, resolve_mode
 from coralx.errors import CoralXError, UsageError
 from coralx.run.history import History
-from coralx.run.layout import RUNS, RunLayout, is_run, refuse_taken
+from coralx.run.layout import RUNS, RunLayout, is_free, is_run, refuse_taken
 from coralx.run.ledger import Ledger
 from coralx.training.backend import settled
 
@@ -30,15 +31,20 @@ def offered(
     """
     wanted = load_config(path, settings).experiment.name
     layout = RunLayout(RUNS / wanted)
-    if not is_run(layout.root) or (name is None and not _is_unfinished(layout)):
+    if not is_run(layout.root):
+        if name is None and not quiet and not is_free(RUNS / wanted):
+            told = f"{RUNS / wanted} is taken, though no run can be read there"
+            warn([f"{told}: the new run gets the next free name"], console)
         return None
-    if sys.stdin.isatty() and sys.stdout.isatty():
+    if name is None and not _is_unfinished(layout):
+        return None
+    if all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         state = "is unfinished" if _is_unfinished(layout) else "exists already"
-        if typer.confirm(f"Run {wanted!r} {state}. Go on with it?", default=True):
+        if typer.confirm(f"Run {wanted!r} {state}. Go on with it?", default=True, err=True):
             return wanted
     elif name is None and not quiet:
         console.print(
-            f"run {wanted!r} is unfinished; coralx evolve --resume {wanted} goes on with it",
+            f"run {wanted!r} is unfinished; coralx evolve --resume {quote(wanted)} goes on with it",
             soft_wrap=True,
             highlight=False,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +15,12 @@ from rich.markup import escape
 from coralx.api import Outcome
 from coralx.config import Config
 from coralx.errors import ConfigError, NoResultError, UsageError
-from coralx.report.console import HarmlessConsole
+from coralx.printable import printable
+from coralx.report.serving import serving_line
 from coralx.report.terminal import print_report
+from coralx.run.layout import RUNS, is_run
 from coralx.schedule.caveats import caveats, remote_code
 from coralx.training.backend import REGISTRY
-
-MIN_WIDTH = 120
-"""Columns of output that does not go to a terminal, so that tables stay readable in files."""
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML config.")]
 Overrides = Annotated[
@@ -35,19 +33,10 @@ Overrides = Annotated[
 ]
 
 
-def output_console() -> Console:
-    """Standard output, at least wide enough for tables where it is not a terminal."""
-    return HarmlessConsole(width=None if sys.stdout.isatty() else MIN_WIDTH)
-
-
-def error_console() -> Console:
-    """Standard error, for what went wrong."""
-    return HarmlessConsole(stderr=True, highlight=False)
-
-
-def print_json(value: Any) -> None:
-    """JSON on standard output, untouched by terminal width."""
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+def run_names(incomplete: str) -> list[str]:
+    """For the shell to complete: the runs under `runs/` that begin so, and `latest`."""
+    found = [path.name for path in RUNS.iterdir() if is_run(path)] if RUNS.is_dir() else []
+    return sorted(name for name in ("latest", *found) if name.startswith(incomplete))
 
 
 def known_backend(name: str | None) -> str | None:
@@ -58,15 +47,21 @@ def known_backend(name: str | None) -> str | None:
     return name
 
 
+def name_setting(name: str) -> str:
+    """The override that names a run: text, whatever it looks like as YAML."""
+    return f"experiment.name={json.dumps(printable(name), ensure_ascii=False)}"
+
+
 def warn_of_plan(config: Config, console: Console, *, quiet: bool) -> None:
     """Say before anything is paid what speaks against the plan, or at least what is dangerous."""
     warn(remote_code(config) if quiet else caveats(config), console)
 
 
 def warn(warnings: Iterable[str], console: Console) -> None:
-    """Print each on a line."""
+    """Print each on a line, on a terminal without breaking words."""
     for warning in warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
+        line = f"[yellow]warning:[/] {escape(warning)}"
+        console.print(line, soft_wrap=not console.is_terminal, highlight=False)
 
 
 @contextmanager
@@ -78,27 +73,66 @@ def errors_naming(path: Path) -> Iterator[None]:
         raise (error.located(str(path)) if error.source == "config" else error) from None
 
 
-def print_outcome(outcome: Outcome, console: Console) -> None:
-    """The report and where the run lies. Raises NoResultError if the search brought nothing."""
+def print_outcome(
+    outcome: Outcome, console: Console, *, command: str | None = None, told: str = ""
+) -> None:
+    """The report and where the run lies, and after an end by the budget how to go on: by `command`
+    (None: by a resume) under a higher limit. Raises NoResultError, which `told` begins, where the
+    run is over, however it ended, and there is no front."""
     print_report(outcome.report, console)
     report = outcome.report
     where = f"\nRun: {outcome.layout.root}"
     if any(member["adapter"] for member in report["front"]):
         where += f"\nAdapters: {outcome.layout.best}/<genome>"
+    if (serving := serving_line(report)) is not None:
+        where += f"\n{serving}"
     console.print(where, soft_wrap=True, highlight=False, markup=False)
-    if report["ended_by"] is not None:
+    if report["not_measured"]:
         console.print(
-            f"Ended by {report['ended_by']}. To go on: coralx evolve "
-            f"{'CONFIG ' if report['functions'] else ''}--resume {outcome.layout.shortest_name} "
-            "--set budget.KEY=MORE",
+            "Not everything could be measured on the test split (see the warnings above). To try "
+            f"it again: {_resume(outcome)}",
+            style="yellow",
             soft_wrap=True,
             highlight=False,
             markup=False,
         )
-    is_over = report["completed"] or report["ended_by"] is not None
-    if is_over and not report["front"] and not (report["ended_by"] and report["provisional"]):
-        raise NoResultError(
-            "no genome finished the last stage, so there is no front",
-            "The report says why each was taken out. Looser stop rules, higher survival rates or "
-            "another learning-rate range help.",
+    if report["ended_by"] is not None:
+        way_on = f"To go on: {_with_more(outcome, command)}"
+        if not report["front"]:
+            raise NoResultError(
+                f"{told}ended by {report['ended_by']} before any genome finished the last stage, "
+                "so there is no front yet",
+                way_on,
+            )
+        line = f"Ended by {report['ended_by']}. {way_on}"
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    elif report["completed"] and not report["front"]:
+        raise _without_front(report)
+
+
+def _with_more(outcome: Outcome, command: str | None) -> str:
+    """The command that goes on under a higher limit."""
+    keys = (limit.partition(" = ")[0] for limit in outcome.report["ended_by"].split(", "))
+    return " ".join([command or _resume(outcome), *(f"--set {key}=MORE" for key in keys)])
+
+
+def _resume(outcome: Outcome) -> str:
+    """The command that goes on with the run."""
+    config = "CONFIG " if outcome.report["functions"] else ""
+    return f"coralx evolve {config}--resume {outcome.layout.shortest_name}"
+
+
+def _without_front(report: dict[str, Any]) -> NoResultError:
+    """Why there is no front, and what would help."""
+    reasons = {failure["reason"] for failure in report["failed"]}
+    if len(reasons) == 1 and not report["stopped"] and not report["provisional"]:
+        return NoResultError(
+            f"every genome failed, for the same reason: {reasons.pop()}",
+            "It lies with the base, the data or this machine, not with the search. Failed genomes "
+            "are not tried again: start a new run once it is mended.",
         )
+    return NoResultError(
+        "no genome finished the last stage, so there is no front",
+        "The report says why each was taken out. Looser stop rules, higher survival rates or "
+        "another learning-rate range help.",
+    )

@@ -8,17 +8,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from coralx.cli.shared import (
-    ConfigPath,
-    Overrides,
-    errors_naming,
-    output_console,
-    print_json,
-)
+from coralx.cli.consoles import output_console, print_json
+from coralx.cli.shared import ConfigPath, Overrides, errors_naming
 from coralx.config import load_config
 from coralx.plan import Strategy, compare, number, plan_for, plan_json
 from coralx.report.figures import figure, ratio
+from coralx.report.fitting import fitting
 from coralx.schedule.cost import Plan
+from coralx.wording import counted
 
 
 def command(
@@ -52,8 +49,8 @@ def command(
 
 def _print_plan(plan: Plan, console: Console) -> None:
     table = Table(
-        title=f"One generation of {plan.population_size} genomes, {plan.steps_per_epoch:,} steps "
-        "an epoch",
+        title=f"One generation of {counted(plan.population_size, 'genome')}, "
+        f"{counted(plan.steps_per_epoch, 'step')} an epoch",
         title_justify="left",
     )
     table.add_column("stage")
@@ -71,7 +68,7 @@ def _print_plan(plan: Plan, console: Console) -> None:
     table.add_section()
     totals = (number(plan.restart_steps), number(plan.continue_steps))
     table.add_row("together", "", "", "", *(f"{total:,}" for total in totals))
-    console.print(table)
+    console.print(fitting(table))
     console.print(
         f"Naive full training: {number(plan.naive_steps):,} steps. Restarting every stage is "
         f"{float(plan.restart_speedup):.2f}x cheaper, continuing from checkpoints (the default) "
@@ -103,5 +100,5 @@ def _print_strategies(strategies: list[Strategy], metric: str, console: Console)
             figure(strategy.best, metric),
             str(strategy.front_size),
         )
-    console.print(table)
+    console.print(fitting(table))
     console.print("The figures are simulated: they compare strategies, and promise nothing.")

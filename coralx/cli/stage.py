@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import json
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from coralx import api
+from coralx.cli.consoles import error_console, output_console
 from coralx.cli.resuming import resumed_config
 from coralx.cli.shared import (
     ConfigPath,
     Overrides,
     errors_naming,
-    output_console,
+    name_setting,
     print_outcome,
+    run_names,
     warn,
     warn_of_plan,
 )
 from coralx.config import load_config
 from coralx.config.modes import Mode, resolve_mode
-from coralx.errors import NoResultError, UsageError
+from coralx.errors import UsageError
 from coralx.report.live import view_for
-from coralx.run.layout import RUNS, RunLayout, find_run, is_run, latest_run
+from coralx.run.layout import (
+    RUNS,
+    RunLayout,
+    find_run,
+    is_run,
+    latest_run,
+)
 from coralx.schedule.caveats import remote_code
 
 
@@ -34,6 +42,7 @@ def command(
         typer.Option(
             "--run",
             metavar="RUN",
+            autocompletion=run_names,
             help="The run: its folder or its name under runs/. Unset: the first stage starts a run "
             "named experiment.name, the others go on with the newest run of that name.",
         ),
@@ -47,11 +56,12 @@ def command(
     """Train one stage of a run's current generation, then stop.
 
     The first stage starts a run of one generation; the last one measures baselines and front and
-    writes best/. A stage that is not the next one is refused.
+    writes best/. A stage that is not the next one is refused. Exit codes: as for evolve; 3 also
+    where a budget ends the stage before any genome has finished the last one.
     """
     settings = list(overrides or [])
     if run is not None and "/" not in run:
-        settings.append(f"experiment.name={json.dumps(run)}")
+        settings.append(name_setting(run))
     with errors_naming(config_path):
         config = load_config(config_path, [*settings, "evolution.generations=1"])
     names = [configured.name for configured in config.hyperband_config.training_stages]
@@ -59,7 +69,7 @@ def command(
         raise UsageError(
             f"{config_path} has no stage {stage!r}", f"Its stages: {', '.join(names)}."
         )
-    console = output_console()
+    console = error_console()
     view = view_for(console, quiet=quiet)
     layout = _existing(run, config.experiment.name, is_first=stage == names[0])
     if layout is not None:
@@ -73,12 +83,13 @@ def command(
             config = resolve_mode(config, mode, None)
             warn_of_plan(config, console, quiet=quiet)
             outcome = api.start_stage(config, run, view)
-    print_outcome(outcome, console)
-    if outcome.report["ended_by"] is not None:
-        raise NoResultError(
-            f"stage {stage} was not completed: {outcome.report['ended_by']}",
-            f"Give it more: coralx stage {config_path} {stage} --set budget.KEY=MORE",
-        )
+    words = f"coralx stage {quote(str(config_path))} {quote(stage)}"
+    print_outcome(
+        outcome,
+        output_console(),
+        command=f"{words} --run {outcome.layout.shortest_name}",
+        told=f"stage {stage} was not completed: ",
+    )
 
 
 def _existing(run: str | None, name: str, *, is_first: bool) -> RunLayout | None:

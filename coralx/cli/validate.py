@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coralx.cli.shared import ConfigPath, Overrides, errors_naming, output_console, warn
+from coralx.cli.consoles import output_console
+from coralx.cli.shared import ConfigPath, Overrides, errors_naming, warn
 from coralx.config import load_config
 from coralx.config.inputs import missing_inputs
 from coralx.config.modes import mode_of
+from coralx.devices import visible_gpus
+from coralx.run.allowance import without_effect
 from coralx.schedule.brackets import brackets_of, cohort_sizes
 from coralx.schedule.caveats import caveats
 from coralx.schedule.stages import Stage, schedule_of
@@ -40,7 +43,8 @@ def command(config_path: ConfigPath, overrides: Overrides = None) -> None:
     trains = all(source.train is not None for source in config.data.sources.values())
     if config.model.base is None or not trains:
         console.print("It names no model or no data: it can be simulated, not trained.")
-    warn([*missing_inputs(config), *caveats(config)], console)
+    idle = () if visible_gpus() else without_effect(config.budget, "cpu")
+    warn([*missing_inputs(config), *caveats(config), *idle], console)
 
 
 def _sizes(stages: Sequence[Stage], births: int, brackets: int) -> str:

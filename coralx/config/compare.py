@@ -9,8 +9,12 @@ from coralx.config.schema import Config
 FIXED = ("runtime.backend", "runtime.quantization")
 """What trains on which base: a run that changed it would no longer compare like with like."""
 
+BASE = "model.base"
+"""Where the base lies; that it is the same one there is seen by its fingerprint."""
+
 MAY_DIFFER = (
-    f"Only budget.*, runtime.* (but for {', '.join(FIXED)}) and a greater number of generations may"
+    f"Only budget.*, runtime.* (but for {', '.join(FIXED)}), where the same {BASE} lies, and a "
+    "greater number of generations may"
 )
 
 
@@ -22,6 +26,8 @@ def contradictions(own: Config, other: Config) -> list[str]:
 def _may_differ(key: str, own: Config, other: Config) -> bool:
     if key == "evolution.generations":
         return other.evolution.generations > own.evolution.generations
+    if key == BASE:
+        return own.model.base is not None and other.model.base is not None
     return key.startswith(("budget.", "runtime.")) and key not in FIXED
 
 

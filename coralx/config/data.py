@@ -30,11 +30,24 @@ NEEDED = {
 """What the keys hold without which a metric has nothing to go by."""
 
 
+def _delimiter(delimiter: str) -> str:
+    if delimiter in '"\r\n\0':
+        raise ValueError("no quote mark, line break or null character can stand between cells")
+    return delimiter
+
+
 class Table(Section):
-    """How a file of rows is read. Files: csv, tsv, json, jsonl, parquet."""
+    """How a file of rows is read. Files: csv, tsv, json, jsonl, parquet.
+
+    `quoting` of delimited text: `standard` (RFC 4180: cells may stand in double quotes, which are
+    doubled within), `none` (quote marks are ordinary characters), or `auto`: standard, but for
+    tab-separated files by what the file looks like."""
 
     header: bool = True
-    delimiter: Annotated[Text, Field(min_length=1, max_length=1)] | None = None
+    delimiter: (
+        Annotated[Text, Field(min_length=1, max_length=1), AfterValidator(_delimiter)] | None
+    ) = None
+    quoting: Literal["auto", "standard", "none"] = "auto"
     encoding: Name = "utf-8"
 
 
@@ -68,7 +81,7 @@ class Attacks(Table):
                 "attacks are either the rows of a `file`, or `perturbations` of the positive "
                 "class: name one of the two"
             )
-        keys = ("text", "header", "delimiter", "encoding", "max_new_tokens")
+        keys = ("text", "header", "delimiter", "quoting", "encoding", "max_new_tokens")
         idle = [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
         if self.perturbations and idle:
             raise ValueError(f"`{idle[0]}` is for attacks from a `file`; perturbations have none")

@@ -24,6 +24,17 @@ def is_local(name: str) -> bool:
     return Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
 
 
+def public_name(base: str) -> str:
+    """What a base is called where others read it, as in an adapter that may be published: a local
+    one by the hub's id if it lies in the hub's cache, else by its folder's name. An absolute path
+    tells nobody where to find it, but how this machine is laid out."""
+    folder = Path(base)
+    if not folder.is_absolute():
+        return base
+    cached = (part for part in folder.parts if part.startswith("models--"))
+    return next((part[len("models--") :].replace("--", "/") for part in cached), folder.name)
+
+
 def missing_inputs(config: Config) -> list[str]:
     """One line for each named file or folder that does not exist."""
     problems = []

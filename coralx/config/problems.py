@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from coralx.config.suggest import did_you_mean
 from coralx.printable import LONGEST_VALUE, shortened, shown
+from coralx.wording import counted
 
 _MESSAGES = {
     "extra_forbidden": "unknown key",
@@ -27,6 +28,9 @@ _MESSAGES = {
     "model_type": "expected keys and values",
     "model_attributes_type": "expected keys and values",
     "dict_type": "expected keys and values",
+    # The schema's one pattern is that of names.
+    "string_pattern_mismatch": "expected a name of letters (a-z, A-Z), digits, dots, dashes and "
+    "underscores that begins with a letter or a digit, 100 characters at most",
 }
 
 LISTED = 50
@@ -121,4 +125,4 @@ def problems_of(error: ValidationError, root: type[BaseModel]) -> list[str]:
         )
 
     found = list(dict.fromkeys(_describe(item, root) for item in details if not is_echo(item)))
-    return found if left_out <= 0 else [*found, f"and {left_out:,} more problems"]
+    return found if left_out <= 0 else [*found, f"and {counted(left_out, 'more problem')}"]

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from coralx.config.metrics import Task
 from coralx.config.rules import check_rule
 from coralx.config.section import Count, Exact, MetricName, Section, Size
+from coralx.wording import counted
 
 Some = Field(max_length=100)
 LEAST_SHARE = Decimal("0.000001")
@@ -112,7 +113,8 @@ class HyperbandConfig(Section):
     def _brackets_agree(self) -> HyperbandConfig:
         if self.brackets > len(self.training_stages):
             raise ValueError(
-                f"`brackets` is {self.brackets}, but there are {len(self.training_stages)} stages: "
+                f"`brackets` is {self.brackets}, but the schedule has "
+                f"{counted(len(self.training_stages), 'stage')}: "
                 "each bracket begins one stage later than the one before"
             )
         if self.adaptive_budgets and self.brackets > 1:
@@ -184,7 +186,7 @@ class HyperbandConfig(Section):
             )
         if self.rank_growth == "published" and len(self.training_stages) < 3:
             raise ValueError(
-                "rank_growth is published, which grows on entering the third stage, but there are "
-                f"only {len(self.training_stages)}"
+                "rank_growth is published, which grows on entering the third stage, but the "
+                f"schedule has {counted(len(self.training_stages), 'stage')}"
             )
         return self

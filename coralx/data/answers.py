@@ -14,6 +14,7 @@ from coralx.data.causal import CausalText, Ids, longest_fitting
 from coralx.data.examples import Example, Message
 from coralx.data.tables import problem
 from coralx.data.tasks import Encoded
+from coralx.wording import counted
 
 
 class Answers:
@@ -42,7 +43,7 @@ class Answers:
                     raise problem(
                         "model.max_length",
                         f"{self._max_length}, but the chat template alone takes "
-                        f"{len(self._prompt(''))} tokens around an attack's prompt",
+                        f"{counted(len(self._prompt('')), 'token')} around an attack's prompt",
                         "Give a longer max_length.",
                     )
                 ids, cut = fitting, cut + 1

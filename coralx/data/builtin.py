@@ -62,11 +62,12 @@ def _packaged(builtin: Builtin) -> Path | None:
     return None
 
 
-def missing(name: str, builtin: Builtin, error: Exception) -> SetupError:
-    """The error for a builtin that neither a package nor the hub provides."""
+def missing(name: str, builtin: Builtin, why: str) -> SetupError:
+    """The error for a builtin that neither a package nor the hub provides; `why` the hub does
+    not."""
     return SetupError(
         f"builtin:{name} needs the package {builtin.package!r}, which is not installed, and "
-        f"{builtin.hub!r} could not be fetched from the hub ({type(error).__name__})",
+        f"{builtin.hub!r} could not be fetched from the hub: {why}",
         f"Install it: {builtin.install}",
     )
 

@@ -51,12 +51,15 @@ class CausalText:
 
     def chat(self, messages: Sequence[Message], *, answer_follows: bool) -> str:
         """Turns in the tokenizer's chat template. Raises ConfigError where it has none."""
-        if not self._tokenizer.chat_template:
+        template = self._tokenizer.chat_template
+        if not template or (isinstance(template, dict) and "default" not in template):
+            named = f" called default; it has {', '.join(map(repr, template))}" if template else ""
             raise problem(
                 "data.chat",
-                "the base's tokenizer has no chat template",
+                f"the base's tokenizer has no chat template{named}",
                 "Set data.chat: false and write the prompt out (sft: in columns of prompts and "
-                "completions), or take an instruct model.",
+                "completions), or take an instruct model"
+                + (", or rename one of its templates to default." if template else "."),
             )
         turns = [{"role": turn.role, "content": self.plain(turn.content)} for turn in messages]
         try:

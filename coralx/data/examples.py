@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a chat; `role` is system, user or assistant."""
+    """One turn of a chat; `role` is system, user, assistant or tool. An answer of the assistant
+    that is not learnt is only read, as what stands before later ones."""
 
     role: str
     content: str
+    is_learnt: bool = True
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from coralx.config.data import Source, key_of
 from coralx.config.suggest import did_you_mean
+from coralx.data.chats import Chats
 from coralx.data.examples import Example, Message
-from coralx.data.tables import Row, as_text, column_name, problem, read_table
+from coralx.data.reading import read_table
+from coralx.data.tables import Row, problem
+from coralx.wording import counted, left_out
 
-ROLES = ("system", "user", "assistant", "tool")
+TOOLS = "tools"
+"""The column in which data sets of chats describe the tools that there were."""
 
 
 def read_instructions(
@@ -27,13 +30,16 @@ def read_instructions(
 def _read_split(data: Source, task: str, split: str, warnings: list[str]) -> list[Example]:
     name, key = str(getattr(data, split)), key_of(task, split)
     where = f"{key}: {name}"
-    table = read_table(data, name, key)
-    columns = list(table[0])
+    wanted_columns = (data.prompt_column, data.completion_column, data.messages_column, TOOLS)
+    table = read_table(data, name, key, wanted_columns, warnings)
+    columns = table.columns
     if data.prompt_column not in columns and data.messages_column in columns:
+        chats = Chats(data.messages_column)
         found = [
-            _chat(row[data.messages_column], f"{where}, row {number}")
-            for number, row in enumerate(table, 1)
+            chats.read(row.get(data.messages_column), f"{where}, row {number}")
+            for number, row in enumerate(table.rows, 1)
         ]
+        warnings += [*chats.warnings(where), *_tools(table.rows, where)]
         wanted = "an answer of the assistant at the end"
     elif isinstance(data.prompt_column, str) and data.prompt_column not in columns:
         raise problem(
@@ -44,55 +50,35 @@ def _read_split(data: Source, task: str, split: str, warnings: list[str]) -> lis
             f"{key_of(task, 'completion_column')}, or {key_of(task, 'messages_column')}.",
         )
     else:
-        prompt, completion = (
-            column_name(getattr(data, role), key_of(task, role), columns, name)
+        hint = f"A chat belongs into one list of turns: {key_of(task, 'messages_column')}."
+        prompts, completions = (
+            table.texts(table.column(getattr(data, role), key_of(task, role)), hint)
             for role in ("prompt_column", "completion_column")
         )
         found = [
-            _instruction(data, row, prompt, completion, f"{where}, row {number}")
-            for number, row in enumerate(table, 1)
+            _instruction(asked, answer, is_chat=data.chat)
+            for asked, answer in zip(prompts, completions, strict=True)
         ]
         wanted = "a completion"
     kept = [example for example in found if example is not None]
     if not kept:
-        raise problem(where, f"none of its {len(table)} rows has {wanted}")
-    if len(kept) < len(table):
-        warnings.append(f"{where}: {len(table) - len(kept)} rows without {wanted} were left out")
+        raise problem(where, f"of its {counted(len(table.rows), 'row')}, none has {wanted}")
+    if len(kept) < len(table.rows):
+        gone = len(table.rows) - len(kept)
+        warnings.append(f"{where}: {left_out(gone, f'without {wanted}')}")
     return kept
 
 
-def _instruction(
-    data: Source, row: Row, prompt: str, completion: str, where: str
-) -> Example | None:
+def _tools(rows: Sequence[Row], where: str) -> list[str]:
+    """A warning where chats come with descriptions of tools, which no prompt shows."""
+    count = sum(bool(row.get(TOOLS)) for row in rows)
+    told = f"{where}: the column {TOOLS!r} of {counted(count, 'row')} was not read"
+    return [f"{told}: the model is not shown which tools there are"] if count else []
+
+
+def _instruction(asked: str, answer: str, *, is_chat: bool) -> Example | None:
     """None without a completion."""
-    for column in (prompt, completion):
-        if isinstance(row.get(column), list | dict):
-            raise problem(
-                where,
-                f"column {column!r} must hold text",
-                f"A chat belongs into one list of turns: data.messages_column "
-                f"({data.messages_column!r}).",
-            )
-    asked, answer = as_text(row.get(prompt)), as_text(row.get(completion))
     if not answer.strip():
         return None
     turns = (Message("user", asked), Message("assistant", answer))
-    return Example(f"{asked}\n{answer}", messages=turns, is_chat=data.chat)
-
-
-def _chat(turns: Any, where: str) -> Example | None:
-    """The turns up to the assistant's last answer; None without one."""
-    if not isinstance(turns, list) or not all(
-        isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns
-    ):
-        raise problem(where, "messages must be a list of {role, content}, content as text")
-    messages = [Message(str(turn.get("role")), turn["content"]) for turn in turns]
-    unknown = [message.role for message in messages if message.role not in ROLES]
-    if unknown:
-        raise problem(where, f"unknown role {unknown[0]!r}; known: {', '.join(ROLES)}")
-    while messages and messages[-1].role != "assistant":
-        messages.pop()
-    if len(messages) < 2 or not messages[-1].content.strip():
-        return None
-    text = "".join(message.content for message in messages)
-    return Example(text, messages=tuple(messages), is_chat=True)
+    return Example(f"{asked}\n{answer}", messages=turns, is_chat=is_chat)

@@ -12,8 +12,11 @@ from dataclasses import replace
 from coralx.config.data import Attacks, CleanHoldout, Source, key_of
 from coralx.data.examples import Example
 from coralx.data.perturbations import perturbed
-from coralx.data.tables import as_text, column_name, problem, read_table
+from coralx.data.reading import read_table
+from coralx.data.tables import class_numbers, problem
+from coralx.printable import brief, listed
 from coralx.rng import generator
+from coralx.wording import counted, left_out
 
 Halves = dict[str, tuple[Example, ...]]
 """Rows for `validation` and for `test`."""
@@ -66,13 +69,13 @@ def clean_of(
     if not kept:
         raise problem(
             f"{key}.file: {holdout.file}",
-            f"holds no clean rows: none of its {len(rows)} rows is labelled {_first(classes)}, the "
-            "first class",
+            f"holds no clean rows: none of its {counted(len(rows), 'row')} is labelled "
+            f"{_first(classes)}, the first class",
             "Give rows that nothing should flag.",
         )
     if len(kept) < len(rows):
-        gone = len(rows) - len(kept)
-        warnings.append(f"{key}.file: {holdout.file}: {gone} rows of other classes were left out")
+        gone = left_out(len(rows) - len(kept), "of other classes")
+        warnings.append(f"{key}.file: {holdout.file}: {gone}")
     return _halves([Example(text) for text in kept], holdout, key, seed, "clean-holdout")
 
 
@@ -92,20 +95,21 @@ def _attacks_in(
     if not kept:
         raise problem(
             f"{key}.file: {file}",
-            f"holds no attacks: all of its {len(rows)} rows are labelled {_first(classes)}, the "
+            f"holds no attacks: all of its {counted(len(rows), 'row')} "
+            f"{'is' if len(rows) == 1 else 'are'} labelled {_first(classes)}, the "
             "first class, which nothing is to flag",
             f"Give rows that should be flagged, without the column {source.label!r} or with "
             "another class in it.",
         )
     if len(kept) < len(rows):
-        gone = len(rows) - len(kept)
-        warnings.append(f"{key}.file: {file}: {gone} rows of the first class were left out")
+        gone = left_out(len(rows) - len(kept), "of the first class")
+        warnings.append(f"{key}.file: {file}: {gone}")
     return [Example(text, 1) for text in kept]
 
 
 def _first(classes: Mapping[str, Sequence[str]]) -> str:
     """How the first class is written."""
-    return ", ".join(map(repr, sorted(next(iter(classes.values()), ()))))
+    return listed(sorted(next(iter(classes.values()), ())))
 
 
 def _texts(
@@ -120,32 +124,37 @@ def _texts(
     """Texts of a table, each once and with its class's number where the table has the source's
     column of labels. Raises ConfigError for labels that are in no class."""
     where = f"{key}.file: {file}"
-    rows = read_table(table, file, f"{key}.file")
-    names = list(rows[0])
-    column = column_name(table.text, f"{key}.text", names, file)
     label = source.label
-    index = {written: i for i, name in enumerate(classes) for written in classes[name]}
-    is_labelled = isinstance(label, str) and label in names and label != column and bool(index)
+    read = read_table(table, file, f"{key}.file", [table.text, label], warnings)
+    count = len(read.rows)
+    column = read.column(table.text, f"{key}.text")
+    index = class_numbers(classes)
+    known = [written for labels in classes.values() for written in labels]
+    is_labelled = (
+        isinstance(label, str) and label in read.columns and label != column and bool(index)
+    )
     found: dict[str, int | None] = {}
     empty = 0
-    for row in rows:
-        text, written = (as_text(row.get(str(name))).strip() for name in (column, label))
+    texts = map(str.strip, read.texts(column))
+    labels = map(str.strip, read.texts(str(label)) if is_labelled else [""] * count)
+    for number, (text, written) in enumerate(zip(texts, labels, strict=True), 1):
         if not text:
             empty += 1
         elif is_labelled and written not in index:
             raise problem(
                 where,
-                f"a row has the label {written[:40]!r}, which is in no class",
-                f"Known labels: {', '.join(map(repr, index))}. Correct it, add it to "
+                f"a row has the label {brief(written)}, which is in no class (row {number})",
+                f"Known labels: {listed(known)}. Correct it, add it to "
                 f"{key_of(task, 'labels')}, or leave the column {label!r} out.",
             )
         else:
             found.setdefault(text, index[written] if is_labelled else None)
     if not found:
-        raise problem(where, f"column {column!r} is empty in all {len(rows)} rows")
-    for count, what in ((empty, "without a text"), (len(rows) - empty - len(found), "said before")):
-        if count:
-            warnings.append(f"{where}: {count} rows {what} were left out")
+        raise problem(where, f"column {column!r} is empty in all {counted(count, 'row')}")
+    again = count - empty - len(found)
+    for gone, what in ((empty, "without a text"), (again, "said before")):
+        if gone:
+            warnings.append(f"{where}: {left_out(gone, what)}")
     return list(found.items())
 
 
@@ -157,7 +166,7 @@ def _halves(
         needed = "at least two are needed, one for the search and one for the test"
         if len(found) > 1:
             raise problem(f"{key}.limit", f"{table.limit}, but {needed}")
-        raise problem(f"{key}.file: {table.file}", f"holds {len(rows)} row; {needed}")
+        raise problem(f"{key}.file: {table.file}", f"holds {counted(len(rows), 'row')}; {needed}")
     order = generator(seed, purpose).permutation(len(rows))
     middle = (len(rows) + 1) // 2
     return {

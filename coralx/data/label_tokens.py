@@ -13,6 +13,7 @@ from coralx.data.causal import CausalText, Ids, longest_fitting
 from coralx.data.examples import Example, Message
 from coralx.data.tables import problem
 from coralx.data.tasks import Classification, Encoded, Scores
+from coralx.wording import counted
 
 MOST_PIECES = 4
 """Tokens of a label word beyond which its mean log-probability says little about the word."""
@@ -43,13 +44,13 @@ class LabelTokens(Classification):
         else:
             gap = "" if self._template[-1:].isspace() else " "
         self._labels = tuple(labels)
-        self._words = tuple(self._text.following(gap + label) for label in labels)
+        self.words = tuple(self._text.following(gap + label) for label in labels)
         self._require_distinct_words(labels)
-        self._prefixes = _longest_prefixes(self._words)
+        self._prefixes = _longest_prefixes(self.words)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Prompts that leave room for the longest label. A longer one loses the end of its text."""
-        room = self._max_length - max(map(len, self._words))
+        room = self._max_length - max(map(len, self.words))
         rows, cut = [], 0
         for example in examples:
             text = self._text.plain(example.text)
@@ -62,7 +63,7 @@ class LabelTokens(Classification):
 
     def loss(self, model: Any, data: Encoded, rows: Sequence[int]) -> torch.Tensor:
         """Mean negative log-likelihood of the label's tokens, each row counting as much."""
-        words = [self._words[data.labels[row]] for row in rows]
+        words = [self.words[data.labels[row]] for row in rows]
         sequences = [data.ids[row] + word for row, word in zip(rows, words, strict=True)]
         places = [range(len(data.ids[row]), len(s)) for row, s in zip(rows, sequences, strict=True)]
         logs = self._text.log_probabilities(model, sequences, places)
@@ -70,7 +71,7 @@ class LabelTokens(Classification):
         return -(logs * torch.tensor(shares, device=logs.device)).sum()
 
     def scores(self, model: Any, data: Encoded, rows: Sequence[int]) -> Scores:
-        sums = np.zeros((len(rows), len(self._words)))
+        sums = np.zeros((len(rows), len(self.words)))
         for prefix, wanted in self._prefixes.items():
             prompts = [data.ids[row] for row in rows]
             places = [range(len(ids), len(ids) + len(prefix) + 1) for ids in prompts]
@@ -78,9 +79,9 @@ class LabelTokens(Classification):
             logits = self._text.logits(model, sequences, places, exact=True)
             logs = torch.log_softmax(logits, dim=-1).view(len(rows), len(prefix) + 1, -1)
             for word, place in wanted:
-                token = self._words[word][place]
+                token = self.words[word][place]
                 sums[:, word] += logs[:, place, token].cpu().double().numpy()
-        means = torch.from_numpy(sums / [len(word) for word in self._words])
+        means = torch.from_numpy(sums / [len(word) for word in self.words])
         probabilities: Scores = torch.softmax(means, dim=-1).numpy()
         return probabilities
 
@@ -88,7 +89,7 @@ class LabelTokens(Classification):
         """Warnings about label words that the tokenizer splits so that their scores are hard to
         compare: in many pieces, or with one the beginning of another."""
         found = []
-        words = dict(zip(self._labels, self._words, strict=True))
+        words = dict(zip(self._labels, self.words, strict=True))
         for label, word in words.items():
             if len(word) > MOST_PIECES:
                 found.append(f"the label {label!r} is {len(word)} tokens long")
@@ -112,8 +113,9 @@ class LabelTokens(Classification):
         if fitting is None:
             raise problem(
                 "model.max_length",
-                f"{self._max_length}, but the prompt alone takes {len(self._prompt(''))} tokens "
-                f"and the longest label {self._max_length - room}",
+                f"{self._max_length}, but the prompt alone takes "
+                f"{counted(len(self._prompt('')), 'token')} and the longest label "
+                f"{self._max_length - room}",
                 f"Give a longer max_length or a shorter {key_of(self._name, 'prompt')}.",
             )
         return fitting
@@ -121,7 +123,7 @@ class LabelTokens(Classification):
     def _require_distinct_words(self, labels: Sequence[str]) -> None:
         """Raise ConfigError for words that are no tokens, unknown ones, or those of another."""
         seen: dict[Ids, str] = {}
-        for label, word in zip(labels, self._words, strict=True):
+        for label, word in zip(labels, self.words, strict=True):
             is_unknown = self._text.unknown is not None and self._text.unknown in word
             if not word or word in seen or is_unknown:
                 what = "no tokens" if not word else "not known: it has no tokens for all of it"

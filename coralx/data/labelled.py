@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from coralx.config.data import Source, key_of
 from coralx.data.examples import Example
-from coralx.data.tables import as_text, column_name, problem, read_table
+from coralx.data.reading import read_table
+from coralx.data.tables import class_numbers, problem
+from coralx.printable import brief, enumerated, listed
+from coralx.wording import counted, left_out
 
 MOST_CLASSES = 100
 """More distinct labels than this mean that a column of texts or numbers was named."""
@@ -24,10 +27,7 @@ def read_labelled(
     """
     raw = {split: _read_split(source, task, split, warnings) for split in splits}
     classes = _classes(source, task, [row.label for row in raw["train"]])
-    examples = {
-        split: _labelled(rows, classes, task, f"{key_of(task, split)}: {getattr(source, split)}")
-        for split, rows in raw.items()
-    }
+    examples = {split: _labelled(rows, classes, source, task, split) for split, rows in raw.items()}
     return examples, classes
 
 
@@ -39,7 +39,8 @@ def _classes(source: Source, task: str, found: Sequence[str]) -> dict[str, tuple
         return {label: (label,) for label in source.labels}
     names = sorted(set(found))
     if not 2 <= len(names) <= MOST_CLASSES:
-        held = f"one class only ({names[0]!r})" if len(names) == 1 else f"{len(names)} labels"
+        only = len(names) == 1
+        held = f"one class only ({brief(names[0])})" if only else f"{len(names):,} labels"
         raise problem(
             key_of(task, "label"),
             f"column {source.label!r} of {source.train} holds {held}; 2 to {MOST_CLASSES} are "
@@ -51,17 +52,27 @@ def _classes(source: Source, task: str, found: Sequence[str]) -> dict[str, tuple
 
 
 def _labelled(
-    rows: Sequence[_Row], classes: Mapping[str, Sequence[str]], task: str, where: str
+    rows: Sequence[_Row],
+    classes: Mapping[str, Sequence[str]],
+    source: Source,
+    task: str,
+    split: str,
 ) -> list[Example]:
-    index = {written: i for i, name in enumerate(classes) for written in classes[name]}
+    index = class_numbers(classes)
+    known = [written for labels in classes.values() for written in labels]
     unknown = Counter(row.label for row in rows if row.label not in index)
     if unknown:
-        shown = ", ".join(f"{label[:40]!r} ({count}x)" for label, count in unknown.most_common(5))
+        where = f"{key_of(task, split)}: {getattr(source, split)}"
+        expected = key_of(task, "labels")
+        if source.labels is None:
+            expected = f"those that {key_of(task, 'train')} holds"
+        told = enumerated(f"{brief(label)} ({n}x)" for label, n in unknown.most_common())
+        total = unknown.total()
         raise problem(
             where,
-            f"{unknown.total()} of {len(rows)} rows have a label outside {key_of(task, 'labels')}: "
-            f"{shown}",
-            f"Known labels: {', '.join(map(repr, index))}. Add the others to "
+            f"{total:,} of {counted(len(rows), 'row')} {'has' if total == 1 else 'have'} a label "
+            f"outside {expected}: {told}",
+            f"Known labels: {listed(known)}. Add the others to "
             f"{key_of(task, 'labels')} (a mapping gives several labels to one class), or correct "
             f"{key_of(task, 'label')}.",
         )
@@ -74,32 +85,24 @@ class _Row:
 
     text: str
     label: str
-    group: str
+    group: str = ""
 
 
 def _read_split(source: Source, task: str, split: str, warnings: list[str]) -> list[_Row]:
     """Every row with a text and a label."""
     name, key = str(getattr(source, split)), key_of(task, split)
-    table = read_table(source, name, key)
     roles = ("text", "label") if source.group is None else ("text", "label", "group")
-    columns = {
-        role: column_name(getattr(source, role), key_of(task, role), list(table[0]), name)
-        for role in roles
-    }
-    rows = [
-        _Row(
-            *(as_text(row.get(columns[role])).strip() for role in roles),
-            *(() if "group" in columns else ("",)),
-        )
-        for row in table
-    ]
+    table = read_table(source, name, key, [getattr(source, role) for role in roles], warnings)
+    columns = {role: table.column(getattr(source, role), key_of(task, role)) for role in roles}
+    cells = [[text.strip() for text in table.texts(columns[role])] for role in roles]
+    rows = [_Row(*row) for row in zip(*cells, strict=True)]
     for what in ("text", "label"):
         kept = [row for row in rows if getattr(row, what)]
         if not kept:
-            held = f"column {columns[what]!r} is empty in all {len(rows)} rows"
+            held = f"column {columns[what]!r} is empty in all {counted(len(rows), 'row')}"
             raise problem(f"{key}: {name}", held)
         if len(kept) < len(rows):
-            gone = len(rows) - len(kept)
-            warnings.append(f"{key}: {name}: {gone} rows without a {what} were left out")
+            gone = left_out(len(rows) - len(kept), f"without a {what}")
+            warnings.append(f"{key}: {name}: {gone}")
         rows = kept
     return rows

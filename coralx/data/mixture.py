@@ -55,5 +55,6 @@ def mixed(parts: Sequence[Encoded], seed: int) -> Encoded:
         tuple(targets[row] for row in order) if targets else (),
         cut=sum(part.cut for part in parts),
         left_out=sum(part.left_out for part in parts),
+        empty=sum(part.empty for part in parts),
         tasks=tuple(strata[row][0] for row in order),
     )

@@ -6,15 +6,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from coralx.config.data import Data, Source, key_of
 from coralx.config.metrics import Task
+from coralx.data.classes import lookalikes, require_all_classes
 from coralx.data.examples import Example
 from coralx.data.instructions import read_instructions
 from coralx.data.judged import Halves, attacks_of, clean_of
 from coralx.data.labelled import read_labelled
-from coralx.data.subsets import split_off, stratified_order
+from coralx.data.subsets import Rows, split_off, stratified_order
 from coralx.data.tables import SPLITS, problem
 from coralx.rng import generator
+from coralx.wording import counted
 
 SPLIT_PAIRS = (("train", "validation"), ("train", "test"), ("validation", "test"))
 
@@ -33,6 +37,10 @@ class Examples:
     attacks: Halves = field(default_factory=dict)
     clean: Halves = field(default_factory=dict)
 
+    @property
+    def splits(self) -> dict[str, tuple[Example, ...]]:
+        return {split: getattr(self, split) for split in SPLITS}
+
 
 def load_all(data: Data, seed: int, task: Task) -> dict[str, Examples]:
     """The examples of each task of a run, by name; that of a run without named ones is called "".
@@ -47,66 +55,89 @@ def load_examples(
     warnings: list[str] = []
     given = [split for split in SPLITS if getattr(source, split) is not None]
     read = read_instructions if task == "sft" else read_labelled
-    splits, classes = read(source, name, given, warnings)
+    files, classes = read(source, name, given, warnings)
     labels = tuple(classes)
-    missing = [split for split in ("validation", "test") if split not in splits]
-    order = stratified_order(
-        [example.label for example in splits["train"]], generator(seed, "data-order")
-    )
-    fractions = [getattr(source, f"{split}_fraction") for split in missing]
-    if sum(fractions) >= 1:
-        raise problem(
-            f"data.tasks.{name}" if name else "data",
-            f"the fractions split off add up to {sum(fractions):g}; nothing is left",
-        )
-    *off, rest = split_off(order, fractions)
-    for split, rows in zip(missing, off, strict=True):
-        splits[split] = [splits["train"][row] for row in rows]
-    train = tuple(splits["train"][row] for row in rest[: source.limit])
-    for split in ("validation", "test"):
-        if split not in missing:  # so that its first rows are a fair sample of it
-            strata = [example.label for example in splits[split]]
-            rows = stratified_order(strata, generator(seed, f"{split}-order"))
-            splits[split] = [splits[split][row] for row in rows]
-    _require_all_classes(key_of(name, "train"), train, labels, name)
-    if not train:
-        few = f"its {len(order)} rows are too few for three splits"
-        raise problem(key_of(name, "train"), few)
-    for split in ("validation", "test"):
-        _require_all_classes(key_of(name, split), splits[split], labels, name)
+    warnings += _alike(source, name, labels, files)
+    splits = _split(source, name, labels, files, seed)
     attacks = attacks_of(source, name, classes, splits, seed, warnings)
     clean = clean_of(source, name, classes, seed, warnings)
     warnings += [
         f"{name}: {found}" if name else found
         for found in (
-            *_duplicates({**splits, "train": train}, SPLIT_PAIRS),
-            *_duplicates({"train": train, "attacks": _all(attacks)}, [("train", "attacks")]),
-            *_duplicates({"train": train, "clean": _all(clean)}, [("train", "clean")]),
+            *_duplicates(splits, SPLIT_PAIRS),
+            *_duplicates({**splits, "attacks": _all(attacks)}, [("train", "attacks")]),
+            *_duplicates({**splits, "clean": _all(clean)}, [("train", "clean")]),
         )
     ]
-    return Examples(
-        train,
-        tuple(splits["validation"]),
-        tuple(splits["test"]),
-        labels,
-        tuple(warnings),
-        attacks,
-        clean,
-    )
+    return Examples(**splits, labels=labels, warnings=tuple(warnings), attacks=attacks, clean=clean)
 
 
-def _require_all_classes(
-    where: str, rows: Sequence[Example], names: Sequence[str], task: str
-) -> None:
-    present = Counter(example.label for example in rows)
-    absent = [name for i, name in enumerate(names) if not present[i]]
-    if absent:
+def _split(
+    source: Source,
+    task: str,
+    labels: Sequence[str],
+    files: Mapping[str, Sequence[Example]],
+    seed: int,
+) -> dict[str, tuple[Example, ...]]:
+    """The three splits, stratified, of the rows of each file by the split that it was read for.
+    Raises ConfigError where one comes out empty or without a class."""
+    missing = [split for split in SPLITS if split not in files]
+    fractions = [getattr(source, f"{split}_fraction") for split in missing]
+    if sum(fractions) >= 1:
         raise problem(
-            where,
-            f"no row of class {', '.join(map(repr, absent))} among its {len(rows)} rows",
-            "Every split needs every class: give more rows, or correct "
-            f"{key_of(task, 'label')} and {key_of(task, 'labels')}.",
+            f"data.tasks.{task}" if task else "data",
+            f"the fractions split off add up to {sum(fractions):g}; nothing is left",
         )
+    whole = files["train"]
+    order = _stratified(whole, generator(seed, "data-order"))
+    *off, rest = split_off(order, fractions)
+    splits = {"train": tuple(whole[row] for row in rest[: source.limit])}
+    for split, places in zip(missing, off, strict=True):
+        splits[split] = tuple(whole[row] for row in places)
+    for split, rows in files.items():
+        if split != "train":  # so that its first rows are a fair sample of it
+            places = _stratified(rows, generator(seed, f"{split}-order"))
+            splits[split] = tuple(rows[row] for row in places)
+    if labels:
+        unlimited = [whole[row] for row in rest]
+        require_all_classes(source, task, labels, splits, files, unlimited)
+    if not splits["train"]:
+        raise problem(
+            key_of(task, "train"),
+            f"{counted(len(order), 'row')}: too few for three splits",
+            f"Give more rows, or files of their own in {key_of(task, 'validation')} and "
+            f"{key_of(task, 'test')}.",
+        )
+    return splits
+
+
+def _stratified(rows: Sequence[Example], rng: np.random.Generator) -> Rows:
+    return stratified_order([row.label for row in rows], rng)
+
+
+def _alike(
+    source: Source, task: str, labels: Sequence[str], files: Mapping[str, Sequence[Example]]
+) -> list[str]:
+    """Warnings about names of classes and of groups that may be the same, and about rows without a
+    group."""
+    every = [row for rows in files.values() for row in rows]
+    classes = Counter(labels[row.label] for row in every) if labels else Counter[str]()
+    found = lookalikes(
+        key_of(task, "label"),
+        "classes",
+        classes,
+        f"if they are one, map both to it: {key_of(task, 'labels')} may be a mapping from class to "
+        "written labels",
+    )
+    if source.group is None:
+        return found
+    key, groups = key_of(task, "group"), Counter(row.group for row in every)
+    if groups[""]:
+        found.append(
+            f"{key}: {counted(groups[''], 'row')} of {len(every):,} have no group; they count as "
+            "a group of their own"
+        )
+    return found + lookalikes(key, "groups", groups, "if they are one, write them alike")
 
 
 def _all(halves: Halves) -> list[Example]:
@@ -123,7 +154,8 @@ def _duplicates(
         count = sum(example.text in texts[held] for example in splits[other])
         if count:
             found.append(
-                f"{count} of {len(splits[other])} {other} texts stand in the {held} split, too: "
+                f"{count} of {counted(len(splits[other]), f'{other} text')} "
+                f"{'stands' if count == 1 else 'stand'} in the {held} split, too: "
                 "its figures will look better than they are"
             )
     return found

@@ -1,27 +1,25 @@
-"""Tables of rows from files, packages and the hub, every cell as it was written."""
+"""Tables of rows: what readers of files give, every cell as it was written."""
 
 from __future__ import annotations
 
-import csv
-import warnings
-from collections.abc import Sequence
-from os.path import isfile
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
-import pandas
-from datasets import load_dataset
-from datasets.exceptions import DatasetGenerationError
-
-from coralx.config.data import Table
-from coralx.config.inputs import FORMATS, is_local
+from coralx.config.data import Column, Table
 from coralx.config.suggest import did_you_mean
-from coralx.data import tweets
 from coralx.errors import ConfigError
 
 Row = dict[str, Any]
 
 SPLITS = ("train", "validation", "test")
+BYTE_ORDER_MARK = "\ufeff"
+WHOLE_NUMBER = re.compile(r"-?[0-9]+(\.0)?")
 
 
 def problem(key: str, what: str, hint: str = "") -> ConfigError:
@@ -29,96 +27,170 @@ def problem(key: str, what: str, hint: str = "") -> ConfigError:
     return ConfigError("config", [f"{key}: {what}"], hint)
 
 
-def read_table(table: Table, name: str, key: str) -> list[Row]:
-    """Rows of a file, of `builtin:<name>`, or of a hub data set (its split of the key's name, else
-    its train split), read as `table` says; `key` is where the config names it.
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one table. `columns` are all that any row has, in the order in which they first
+    appear; the rows hold the cells of those columns alone that were asked for, and lack a cell that
+    was not written. `hint` says what may be wrong where a column is missing."""
 
-    Raises ConfigError where it cannot be read, or holds no rows.
-    """
-    where, path = f"{key}: {name}", Path(name)
-    section, _, last = key.rpartition(".")
-    rows = _read(table, name, where, section, last if last in SPLITS else "train", path)
-    if not rows:
-        raise problem(where, "holds no rows")
-    return rows
+    columns: tuple[str, ...]
+    rows: Sequence[Row]
+    name: str
+    where: str
+    hint: str = ""
 
+    def column(self, wanted: Column, key: str) -> str:
+        """The name of the column that the config's `key` points at, by name or by number. Raises
+        ConfigError where there is none."""
+        if isinstance(wanted, int):
+            if wanted < len(self.columns):
+                return self.columns[wanted]
+            held, near = f"{len(self.columns)} columns, counted from 0", ""
+        elif wanted in self.columns:
+            return wanted
+        else:
+            held = ", ".join(map(repr, self.columns)) or "none at all"
+            near = did_you_mean(wanted, self.columns)
+        raise problem(key, f"no column {wanted!r} in {self.name}{near}; it has {held}", self.hint)
 
-def _read(table: Table, name: str, where: str, section: str, split: str, path: Path) -> list[Row]:
-    if name.startswith("builtin:"):
-        return list(tweets.table(name.removeprefix("builtin:")))
-    kind = FORMATS.get(path.suffix.lower())
-    if isfile(path) and kind is None:
-        known = ", ".join(FORMATS)
-        raise problem(where, f"unknown kind of file {path.suffix!r}; known: {known}")
-    if not isfile(path) and (kind is not None or is_local(name)):
-        raise problem(where, "no such file")
-    try:
-        if not isfile(path):
-            return [dict(row) for row in load_dataset(name, split=split)]
-        if kind == "csv":
-            return _read_csv(table, path)
-        rows = load_dataset(kind, data_files=str(path), split="train", streaming=True)
-        return [dict(row) for row in rows]
-    except pandas.errors.ParserWarning:
-        raise problem(
-            where,
-            "some rows have more cells than the header",
-            f"Quote cells that hold the delimiter, or correct {section}.delimiter.",
-        ) from None
-    except Exception as error:  # datasets passes on the errors of pandas, pyarrow and the hub
-        cause = error.__cause__ if isinstance(error, DatasetGenerationError) else error
-        reason = str(cause or error).strip().splitlines() or [type(error).__name__]
-        raise problem(
-            where,
-            f"cannot be read: {reason[0]}",
-            f"Check {section}.delimiter, {section}.encoding and {section}.header, or the name.",
-        ) from None
+    def texts(self, column: str, hint: str = "") -> list[str]:
+        """The column's cells as text. Raises ConfigError, naming the row, where one is not."""
+        texts = []
+        for number, row in enumerate(self.rows, 1):
+            try:
+                texts.append(as_text(row.get(column)))
+            except ValueError as error:
+                where = f"{self.where}, row {number}"
+                what = f"column {column!r} must hold text, not {error}"
+                raise problem(where, what, hint) from None
+        return texts
 
 
-def _read_csv(table: Table, path: Path) -> list[Row]:
-    """Tab-delimited files are read without quoting."""
-    delimiter = table.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
-    with warnings.catch_warnings():
-        # pandas would drop surplus cells, or take the first column for an index
-        warnings.simplefilter("error", pandas.errors.ParserWarning)
-        frame = pandas.read_csv(
-            path,
-            sep=delimiter,
-            header=0 if table.header else None,
-            index_col=False,
-            encoding=table.encoding,
-            dtype=str,
-            keep_default_na=False,
-            quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
+def class_numbers(classes: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """The number of the class to which each written label belongs. A whole number is the same
+    label with and without the `.0` that pandas gives it where a row of its column has none."""
+    exact = {written: n for n, name in enumerate(classes) for written in classes[name]}
+    same = {
+        written.removesuffix(".0") if written.endswith(".0") else f"{written}.0": number
+        for written, number in exact.items()
+        if WHOLE_NUMBER.fullmatch(written)
+    }
+    return {**same, **exact}
+
+
+class Gatherer:
+    """Collects rows, of which it keeps the wanted columns alone, by name or by number."""
+
+    def __init__(self, wanted: Collection[Column]) -> None:
+        self._wanted = wanted
+        self._kept: dict[str, str] = {}  # one string a name, not one a row
+        self.columns: dict[str, None] = {}
+        self.rows: list[Row] = []
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        for name in row:
+            if name not in self.columns:
+                if name in self._wanted or len(self.columns) in self._wanted:
+                    self._kept[name] = name
+                self.columns[name] = None
+        kept = self._kept
+        self.rows.append({kept[name]: cell for name, cell in row.items() if name in kept})
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A file to be read as the config says at `section`, and its place in messages."""
+
+    path: Path
+    table: Table
+    name: str
+    where: str
+    section: str
+    wanted: frozenset[Column]
+    warnings: list[str] = field(default_factory=list)
+
+    def problem(self, what: str, hint: str = "") -> ConfigError:
+        return problem(self.where, what, hint)
+
+    def warn(self, what: str) -> None:
+        self.warnings.append(f"{self.where}: {what}")
+
+    def rows(self, columns: Collection[str], rows: Sequence[Row], hint: str = "") -> Rows:
+        return Rows(tuple(columns), rows, self.name, self.where, hint)
+
+    def lines(self, newline: str | None = None) -> Iterator[str]:
+        """The file's lines as text, without a byte order mark; `newline` as `open` takes it.
+
+        Raises ConfigError, naming the line, where it is not written in the table's encoding.
+        """
+        try:
+            with self.path.open(encoding=self.table.encoding, newline=newline) as file:
+                for number, line in enumerate(file):
+                    yield line if number else line.removeprefix(BYTE_ORDER_MARK)
+        except LookupError as error:
+            raise self._encoding_problem(str(error)) from None
+        except UnicodeError as error:
+            raise self._encoding_problem(self._undecodable() or str(error)) from None
+        except OSError as error:
+            raise self.problem(f"cannot be read: {error.strerror or error}") from None
+
+    def _encoding_problem(self, what: str) -> ConfigError:
+        return self.problem(
+            f"cannot be read: {what}",
+            f"Set {self.section}.encoding to what the file was saved in: utf-8, utf-16, latin-1, "
+            "cp1252, ...; or is it no text file at all?",
         )
-    frame.columns = frame.columns.map(str)
-    return [{str(name): cell for name, cell in row.items()} for row in frame.to_dict("records")]
+
+    def _undecodable(self) -> str:
+        """Where the file's encoding ends; a decoder that reads in pieces does not know."""
+        content, encoding = self.path.read_bytes(), self.table.encoding
+        try:
+            content.decode(encoding)
+        except UnicodeDecodeError as error:
+            line = content[: error.start].decode(encoding, "replace").count("\n") + 1
+            return (
+                f"{encoding!r} codec can't decode byte 0x{content[error.start]:02x} in line {line} "
+                f"(byte {error.start:,} of the file, counted from 0)"
+            )
+        return ""
 
 
-def column_name(wanted: str | int, key: str, names: Sequence[str], table: str) -> str:
-    """The name under which a table holds the column that the config's `key` points at, by name or
-    by number. Raises ConfigError where it holds none."""
-    if isinstance(wanted, int):
-        if wanted < len(names):
-            return names[wanted]
-        held, near = f"{len(names)} columns, counted from 0", ""
-    elif wanted in names:
-        return wanted
-    else:
-        held, near = ", ".join(map(repr, names)), did_you_mean(wanted, names)
-    section = key.rpartition(".")[0]
-    raise problem(
-        key,
-        f"no column {wanted!r} in {table}{near}; it has {held}",
-        f"If the columns look glued together, {section}.delimiter is wrong; if they look like a "
-        f"row, set {section}.header: false.",
-    )
+class WrittenNumber(float):
+    """A number that knows the digits it was written in."""
+
+    __slots__ = ("written",)
+    written: str
+
+    def __new__(cls, written: str) -> WrittenNumber:
+        number = super().__new__(cls, written)
+        number.written = written
+        return number
+
+    def __repr__(self) -> str:
+        return self.written
+
+    __str__ = __repr__
 
 
 def as_text(value: Any) -> str:
-    """A cell as it was written: JSON's booleans in JSON's own words, absent cells empty."""
-    if value is None:
+    """A cell as it was written: JSON's booleans in JSON's own words, dates in ISO 8601; absent
+    cells, of which NaN is one, empty. Raises ValueError, naming its kind, for what is no text."""
+    if isinstance(value, str):
+        return value
+    if value is None or value != value:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise ValueError("bytes") from None
+    if isinstance(value, int | float | timedelta | UUID):
+        return str(value)
+    kinds: dict[type, str] = {list: "a list", dict: "an object"}
+    raise ValueError(kinds.get(type(value), f"a value of type {type(value).__name__}"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,9 +23,9 @@ class Encoded:
     """Tokenised examples: ids and label of each row.
 
     `targets` are, for sft, the places of each row's completion tokens. `cut` counts rows that lost
-    tokens to the context's length, `left_out` rows that were too long to keep; then `kept` are the
-    places of the others among all. `tasks` tells, where rows of several are mixed, which task each
-    row is of.
+    tokens to the context's length, `left_out` rows that were too long to keep, and `empty` rows
+    left out as they had nothing to learn but an end; then `kept` are the places of the others
+    among all. `tasks` tells, where rows of several are mixed, which task each row is of.
     """
 
     ids: tuple[tuple[int, ...], ...]
@@ -32,6 +33,7 @@ class Encoded:
     targets: tuple[tuple[int, ...], ...] = ()
     cut: int = 0
     left_out: int = 0
+    empty: int = 0
     kept: tuple[int, ...] = ()
     tasks: tuple[int, ...] = ()
 
@@ -90,7 +92,10 @@ class Classification:
 
 class SequenceClassification(Classification):
     """One logit a class from the whole text; cross-entropy. Where one head serves several tasks,
-    `logits` are those of this one."""
+    `logits` are those of this one. `padding` is the token that the base's config names for it.
+
+    Every row has the logits that it has alone, by transformers and the base's own config.
+    """
 
     eval_tokens = 1 << 13
 
@@ -100,8 +105,10 @@ class SequenceClassification(Classification):
         max_length: int,
         device: torch.device,
         logits: slice = slice(None),
+        padding: int | None = None,
     ) -> None:
         self._logits = logits
+        self._padding = padding
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._device = device
@@ -116,17 +123,46 @@ class SequenceClassification(Classification):
         return Encoded(tuple(tuple(ids) for ids in short), labels, cut=cut)
 
     def loss(self, model: Any, data: Encoded, rows: Sequence[int]) -> torch.Tensor:
-        logits = model(**self._batch(data, rows)).logits[:, self._logits]
+        logits = self.logits(model, data, rows)
         labels = torch.as_tensor(data.labels[list(rows)], device=logits.device)
         return torch.nn.functional.cross_entropy(logits.float(), labels)
 
     def scores(self, model: Any, data: Encoded, rows: Sequence[int]) -> Scores:
-        logits = model(**self._batch(data, rows)).logits[:, self._logits]
-        probabilities: Scores = torch.softmax(logits.cpu().double(), dim=-1).numpy()
+        logits = self.logits(model, data, rows).cpu().double()
+        probabilities: Scores = torch.softmax(logits, dim=-1).numpy()
         return probabilities
 
-    def _batch(self, data: Encoded, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-        return padded([data.ids[row] for row in rows], self._tokenizer.pad_token_id, self._device)
+    def logits(self, model: Any, data: Encoded, rows: Sequence[int]) -> torch.Tensor:
+        """The rows' logits, shape (rows, classes), from one padded batch."""
+        found: torch.Tensor = model(**self._batch(model, data, rows)).logits[:, self._logits]
+        return found
+
+    def logits_alone(self, model: Any, text: str) -> torch.Tensor:
+        """A text's logits, shape (classes,), as transformers has them without a batch, from all
+        that the tokenizer gives."""
+        limits = {"truncation": True, "max_length": self._max_length, "return_tensors": "pt"}
+        inputs = self._tokenizer(text, **limits).to(self._device)
+        found: torch.Tensor = model(**inputs).logits[0, self._logits]
+        return found
+
+    def _batch(self, model: Any, data: Encoded, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        sequences = [data.ids[row] for row in rows]
+        padding = self._padding
+        if padding is None:
+            described = model.config.get_text_config()
+            vocabulary = getattr(described, "vocab_size", sys.maxsize)
+            padding = self._stand_in({ids[-1] for ids in sequences if ids}, vocabulary)
+            described.pad_token_id = model.config.pad_token_id = padding
+        return padded(sequences, padding, self._device)
+
+    def _stand_in(self, ends: Collection[int], vocabulary: int) -> int:
+        """A token to pad with for a base that names none, which alone reads a text's class off its
+        last token, whatever that is: in a batch, off the last one that is not padding. So none at
+        which a text `ends`, as all do at the end token where the tokenizer appends it."""
+        usual = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id)
+        known = [id_ for id_ in usual if id_ is not None and id_ < vocabulary]
+        tokens: list[int] = [*known, *range(len(ends) + 1)]
+        return next(token for token in tokens if token not in ends)
 
 
 def padded(

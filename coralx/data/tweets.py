@@ -7,6 +7,7 @@ from pathlib import Path
 
 from datasets import load_dataset
 
+from coralx.data import hub
 from coralx.data.builtin import TABLES, Builtin, find, missing
 
 
@@ -34,5 +35,6 @@ def _read_hub(name: str, builtin: Builtin) -> list[tuple[str, str]]:
     try:
         loaded = load_dataset(builtin.hub, split="train")
     except Exception as error:  # the hub's client raises errors of many libraries
-        raise missing(name, builtin, error) from None
+        met = hub.trouble(error, builtin.hub, "data set")
+        raise missing(name, builtin, met.what if met else hub.reason(error)) from None
     return list(zip(loaded["text"], loaded["label_text"], strict=True))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from coralx.config.schema import Config
+from coralx.errors import OutOfMemory
 from coralx.events import WorkerStarted, WorkerStopped
 from coralx.facts import Facts, Settings
 from coralx.records import Job, JobFailed, MeasureJob
@@ -49,6 +50,16 @@ class Executor(Protocol):
     def close(self) -> None:
         """Stop the workers. Safe to call twice."""
         ...
+
+
+def reason_of(kind: str, message: str, problems: Sequence[str] = ()) -> str:
+    """Why a task failed whose worker met an exception of this kind, in words; `problems` are those
+    of a config."""
+    if problems:
+        return "; ".join(problems)
+    if kind == OutOfMemory.__name__:
+        return message
+    return f"{kind}: {message}" if message else kind
 
 
 def task_name(task: Task) -> tuple[str | None, str]:

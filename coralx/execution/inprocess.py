@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from coralx.config.schema import Config
-from coralx.errors import OutOfMemory
+from coralx.errors import ConfigError, CoralXError, SetupError, WorkerError
 from coralx.events import WorkerStarted, WorkerStopped
-from coralx.execution.executor import Listener, Outcome, Task, task_name
+from coralx.execution.executor import Listener, Outcome, Task, reason_of, task_name
 from coralx.facts import Facts, Settings
 from coralx.interruption import Interruption
 from coralx.records import JobFailed, MeasureJob
@@ -17,8 +20,8 @@ from coralx.training.backend import Backend, Paused, create
 
 
 class InProcessExecutor:
-    """One worker, this process. Errors are not caught, so a debugger sees them where they are; but
-    a genome too large for the device fails alone."""
+    """One worker, this process, where a debugger sees errors as they are raised. They end as those
+    of a worker process do, but nothing is tried again: there is no other worker to try it on."""
 
     def __init__(self, backend: str, interruption: Interruption | None = None) -> None:
         self._name = backend
@@ -36,11 +39,13 @@ class InProcessExecutor:
 
     def start(self, config: Config, settings: Settings | None, listener: Listener) -> Facts:
         began = time.monotonic()
-        self._backend, self._listener = create(self._name), listener
+        with _known_errors():
+            self._listener, self._backend = listener, create(self._name)
         threads = config.runtime.threads_per_worker
         threads = settings.threads_per_worker if settings else 1 if threads == "auto" else threads
         precision = settings.precision if settings else None
-        facts = self._backend.prepare(config, precision, threads, listener)
+        with _known_errors():
+            facts = self._backend.prepare(config, precision, threads, listener)
         self._settings = settings or Settings(1, threads, facts.precision)
         load_seconds = round(time.monotonic() - began, 3)
         loads = self._backend.base_loads
@@ -68,8 +73,15 @@ class InProcessExecutor:
             if isinstance(task, MeasureJob):
                 return backend.measure(task, self._beat)
             return backend.train(task, listener, self._beat)
-        except OutOfMemory as error:
-            return JobFailed(*task_name(task), error.message)
+        except (Paused, SetupError):
+            raise
+        except Exception as error:
+            problems = error.problems if isinstance(error, ConfigError) else ()
+            if problems and not isinstance(task, MeasureJob):
+                raise
+            _show(error)
+            reason = reason_of(type(error).__name__, str(error), problems)
+            return JobFailed(*task_name(task), reason)
 
     def _beat(self) -> None:
         if self._interruption.is_wanted:
@@ -79,3 +91,22 @@ class InProcessExecutor:
         if self._backend is not None and self._listener is not None:
             self._listener(WorkerStopped(0, self._backend.base_loads, self._jobs))
             self._backend = None
+
+
+@contextmanager
+def _known_errors() -> Iterator[None]:
+    """Within the block, what is raised for an unknown reason becomes a WorkerError."""
+    try:
+        yield
+    except CoralXError:
+        raise
+    except Exception as error:
+        message = f"the worker failed: {reason_of(type(error).__name__, str(error))}"
+        details = "".join(traceback.format_exception(error))
+        raise WorkerError(message, details=details) from error
+
+
+def _show(error: Exception) -> None:
+    """The traceback, for whoever looks for it."""
+    if "--debug" in sys.argv:
+        traceback.print_exception(error)

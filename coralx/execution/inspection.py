@@ -1,12 +1,15 @@
-"""What a config's base needs of memory: asked of a worker that loads nothing else."""
+"""What can be found out of a config's base before a run: what it needs of memory, asked of a worker
+that loads nothing else; and whether its genomes can be trained."""
 
 from __future__ import annotations
 
 from coralx.config.schema import Config
+from coralx.containers import cores
+from coralx.execution.executor import Listener
+from coralx.execution.local import LocalExecutor
 from coralx.execution.messages import Inspect, Inspected
-from coralx.execution.placement import cores
 from coralx.execution.process import WorkerProcess, await_reply, environment
-from coralx.facts import Footprint
+from coralx.facts import Facts, Footprint
 from coralx.interruption import Interruption
 
 
@@ -23,6 +26,19 @@ def inspect(config: Config) -> Footprint:
         return await_reply(worker, Inspected, _ignore, Interruption()).footprint
     finally:
         worker.kill()
+
+
+def try_out(config: Config, backend: str, listener: Listener) -> Facts:
+    """Load base and data as a run does, and try one batch; what a run would find at its start.
+
+    Raises ConfigError where the config cannot be trained, SetupError and WorkerError where this
+    machine does not allow it.
+    """
+    executor = LocalExecutor(backend)
+    try:
+        return executor.start(config, None, listener)
+    finally:
+        executor.close()
 
 
 def _ignore(text: str) -> None:

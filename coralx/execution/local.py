@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from coralx.config.schema import Config
+from coralx.containers import cores
 from coralx.devices import VARIABLE
-from coralx.errors import WorkerError
+from coralx.errors import ConfigError, OutOfMemory, WorkerError
 from coralx.events import WorkerStarted, WorkerStopped
-from coralx.execution.executor import Listener, Outcome, Task, task_name
+from coralx.execution.executor import Listener, Outcome, Task, reason_of, task_name
 from coralx.execution.messages import (
     Failed,
     Goodbye,
@@ -29,7 +30,7 @@ from coralx.execution.messages import (
     Train,
     Trained,
 )
-from coralx.execution.placement import cores, late_pins, pins, share_out
+from coralx.execution.placement import late_pins, pins, share_out
 from coralx.execution.process import (
     POLL_SECONDS,
     LostWorker,
@@ -45,6 +46,8 @@ from coralx.interruption import Interruption
 from coralx.records import JobFailed, MeasureJob
 
 ATTEMPTS = 3
+"""Fewer where a worker tells of the same error twice: it would do so again."""
+
 LOADING = 6
 """So many times longer may a worker be silent while it loads the base: a hub may be slow."""
 
@@ -65,6 +68,7 @@ class LocalExecutor:
         self._workers: list[WorkerProcess] = []
         self._waiting: deque[Task] = deque()
         self._attempts: dict[tuple[str | None, str], int] = {}
+        self._told: dict[tuple[str | None, str], str] = {}
         self._spawned = 0
         self._lost_starts = 0
         self._given_up = 0
@@ -161,6 +165,7 @@ class LocalExecutor:
             if task is None:
                 break
             self._attempts[task_name(task)] = 0
+            self._told.pop(task_name(task), None)
             self._waiting.append(task)
             open_tasks += 1
         return open_tasks
@@ -195,7 +200,7 @@ class LocalExecutor:
             worker.silence += listened
             if worker.silence > self._patience(worker):
                 minutes = self._patience(worker) / 60.0
-                reason = f"its worker gave no sign of life for {minutes:g} min"
+                reason = f"its worker gave no sign of life for {minutes:g} min{worker.within}"
                 yield from self._replace(worker, reason, worker.end_of_log())
 
     def _patience(self, worker: WorkerProcess) -> float:
@@ -246,19 +251,34 @@ class LocalExecutor:
             case Ready():
                 self._lost_starts = 0
                 self._welcome(worker, reply)
-            case Failed(error="OutOfMemory", message=reason) if worker.task is not None:
+            case Failed() if worker.task is not None and self._is_final(worker.task, reply):
                 name, worker.task = task_name(worker.task), None
-                yield JobFailed(*name, reason)
+                told = reason_of(reply.error, reply.message, reply.problems)
+                yield JobFailed(*name, told)
             case Failed(known=True, error="SetupError" | "ConfigError"):
                 raise reported(reply)  # another worker would meet the same
             case Failed():
-                yield from self._replace(worker, f"{reply.error}: {reply.message}", reply.traceback)
+                reason = reason_of(reply.error, reply.message)
+                yield from self._replace(worker, reason, reply.traceback)
             case None:
                 yield from self._replace(
-                    worker, f"its worker was {worker.exit_reason()}", worker.end_of_log()
+                    worker, f"its worker {worker.exit_reason()}", worker.end_of_log()
                 )
             case _:
                 pass
+
+    def _is_final(self, task: Task, failed: Failed) -> bool:
+        """Whether another worker would meet the same: a genome that the memory does not hold, or an
+        error that a second worker tells of in the same words. Then the worker is not to blame. What
+        is wrong with the config costs a measurement, but not what is trained."""
+        if failed.error == OutOfMemory.__name__:
+            return True
+        if failed.error == ConfigError.__name__:
+            return isinstance(task, MeasureJob)
+        reason = reason_of(failed.error, failed.message)
+        before = self._told.get(task_name(task))
+        self._told[task_name(task)] = reason
+        return before == reason
 
     def _replace(self, worker: WorkerProcess, reason: str, details: str) -> Iterator[Outcome]:
         """End a worker that failed. Its task is tried again on another, twice, then given up."""
@@ -284,7 +304,7 @@ class LocalExecutor:
         self._lost_starts = 0
         self._given_up += 1
         if not self._workers:
-            raise WorkerError(f"worker {worker.number} could not start: {reason}", details)
+            raise WorkerError(f"worker {worker.number} could not start: {reason}", details=details)
         self._listener(f"going on with one worker less, since none could start: {reason}")
 
     # -- end -------------------------------------------------------------------------------------

@@ -110,6 +110,14 @@ class Heartbeat:
 
 
 @dataclass(frozen=True)
+class Calling:
+    """A function of the user's is called, or with None: has returned."""
+
+    function: str | None
+    kind: Literal["calling"] = "calling"
+
+
+@dataclass(frozen=True)
 class Left:
     """A job was left where it stood, as Pause asked."""
 
@@ -168,6 +176,7 @@ Reply = (
     | Note
     | Step
     | Heartbeat
+    | Calling
     | Left
     | Trained
     | Measured

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 
-import psutil
-
 from coralx.config.metrics import CAUSAL
 from coralx.config.schema import Config
+from coralx.containers import cores, memory
 from coralx.devices import VARIABLE, Gpu, visible_gpus
 from coralx.errors import ConfigError
 from coralx.facts import Settings
@@ -72,17 +71,10 @@ def share_out(config: Config, device: str, gpus: int) -> Settings:
     if device == "cpu":
         causal = config.model.task in CAUSAL
         each = BYTES_PER_CPU_LANGUAGE_MODEL if causal else BYTES_PER_CPU_WORKER
-        fitting = psutil.virtual_memory().available // each
+        fitting = memory().free_bytes // each
         most = min(cores(), MAX_CPU_WORKERS, max(1, fitting))
     useful = max(1, min(most, config.evolution.population_size))
     workers = useful if runtime.workers == "auto" else runtime.workers
     share = max(1, cores() // workers)
     threads = share if runtime.threads_per_worker == "auto" else runtime.threads_per_worker
     return Settings(workers, threads, "")
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,4 +1,8 @@
-"""A worker process as its driver sees it: a pipe of orders in, a pipe of replies out."""
+"""A worker process as its driver sees it: a pipe of orders in, a pipe of replies out.
+
+Both are descriptors of their own, of which nothing that prints or reads knows: what a worker and
+its children print goes into its log, and their standard input is empty.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,9 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import TypeVar
 
 from coralx.config.schema import Config
@@ -18,6 +22,7 @@ from coralx.data.builtin import needs_no_hub
 from coralx.errors import CoralXError, WorkerError, error_from
 from coralx.execution.executor import Task
 from coralx.execution.messages import (
+    Calling,
     Failed,
     Note,
     Order,
@@ -26,12 +31,18 @@ from coralx.execution.messages import (
     decode_reply,
     encode,
 )
+from coralx.interpreter import command
 from coralx.interruption import Interruption, kept_from_children
 
 Wanted = TypeVar("Wanted", bound=Reply)
 
 EXIT_SECONDS = 5.0
-LOG_LINES = 15
+LOG_LINES, LOG_BYTES = 15, 1 << 16
+"""As much is shown, of as much of its end as is read: a function may print without end."""
+
+CRASHED = "Current thread"
+"""How the line begins after which faulthandler tells the innermost frame."""
+
 POLL_SECONDS = 0.25
 """How long a driver listens before it looks for interruptions and the like."""
 
@@ -67,17 +78,28 @@ class WorkerProcess:
         self.ready = False
         self.task: Task | None = None
         self.silence = 0.0
+        self._calling: str | None = None
         self._rest = b""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         numbers = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        with kept_from_children():
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "coralx.execution.worker", backend],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                env={**os.environ, **_QUIET, **numbers, **extra},
-            )
+        orders, self._orders = os.pipe()  # no other child inherits them
+        self._replies, replies = os.pipe()
+        try:
+            with kept_from_children():
+                self._process = subprocess.Popen(
+                    command("coralx.execution.worker", backend, str(orders), str(replies)),
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._log,
+                    stderr=self._log,
+                    env={**os.environ, **_QUIET, **numbers, **extra},
+                    pass_fds=(orders, replies),
+                )
+        except BaseException:
+            self._release()
+            raise
+        finally:
+            os.close(orders)
+            os.close(replies)
 
     @property
     def pid(self) -> int:
@@ -85,46 +107,68 @@ class WorkerProcess:
 
     def fileno(self) -> int:
         """The pipe to wait on for replies."""
-        assert self._process.stdout is not None
-        return self._process.stdout.fileno()
+        return self._replies
 
     def send(self, order: Order) -> None:
         """Give an order. A worker that is gone is noticed by its closed pipe of replies."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(encode(order))
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass
+        left = memoryview(encode(order))
+        with contextlib.suppress(BrokenPipeError):
+            while left:
+                left = left[os.write(self._orders, left) :]
 
     def receive(self) -> Iterator[Reply | None]:
         """Whole replies that have come; None once the worker is gone. Blocks until one of both."""
-        chunk = os.read(self.fileno(), 1 << 16)
+        chunk = os.read(self._replies, 1 << 16)
         if not chunk:
             yield None
             return
         self.silence = 0.0
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
-            yield decode_reply(line)
+            try:
+                reply = decode_reply(line)
+            except ValueError:
+                note = f"coralx: passed over what is no reply: {line[:200]!r}\n"
+                os.write(self._log.fileno(), note.encode())
+                continue
+            if isinstance(reply, Calling):
+                self._calling = reply.function
+            yield reply
 
     def end_of_log(self) -> str:
-        """The last lines that the process wrote to its standard error."""
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return "\n".join(lines[-LOG_LINES:])
+        """The last lines that the process and its children printed."""
+        return "\n".join(self._printed()[-LOG_LINES:])
+
+    def last_words(self) -> tuple[str, str]:
+        """A hint: where it crashed, or the last line that was printed; and the details."""
+        lines = self._printed()
+        for line, following in pairwise(lines):
+            if line.startswith(CRASHED):
+                return f"It crashed in: {following.strip()}", self.end_of_log()
+        return (f"Its last words: {lines[-1].strip()}" if lines else ""), self.end_of_log()
+
+    def _printed(self) -> list[str]:
+        log = self._log.fileno()
+        start = max(0, os.fstat(log).st_size - LOG_BYTES)
+        return os.pread(log, LOG_BYTES, start).decode(errors="replace").strip().splitlines()
+
+    @property
+    def within(self) -> str:
+        """Which function of the user's it runs, as the end of a sentence; "" if it runs none."""
+        return f" while it ran {self._calling}" if self._calling else ""
 
     def exit_reason(self) -> str:
-        """Why the process ended, in words."""
+        """What happened to the process, in words: "was killed by ..."."""
         try:
             code = self._process.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:
-            return "cut off from its pipe"
+            return f"was cut off from its pipe{self.within}"
         if code >= 0:
-            return f"ended with exit code {code}"
+            return f"ended with exit code {code}{self.within}"
         why = OUT_OF_MEMORY if -code == signal.SIGKILL else ""
         known = -code in set(signal.Signals)
-        return f"killed by {signal.Signals(-code).name if known else f'signal {-code}'}{why}"
+        name = signal.Signals(-code).name if known else f"signal {-code}"
+        return f"was killed by {name}{self.within}{why}"
 
     def dismiss(self) -> None:
         """Ask it to stop; its Goodbye comes as a last reply."""
@@ -135,10 +179,11 @@ class WorkerProcess:
         self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: left to it
             self._process.wait(EXIT_SECONDS)
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+        self._release()
+
+    def _release(self) -> None:
+        os.close(self._orders)
+        os.close(self._replies)
         self._log.close()
 
 
@@ -169,7 +214,8 @@ def await_reply(
         interruption.heed()
         worker.silence += POLL_SECONDS
         if worker.silence > patience:
-            raise LostWorker(f"the first worker gave no sign of life for {patience / 60:g} min")
+            minutes = f"{patience / 60:g} min{worker.within}"
+            raise LostWorker(f"the first worker gave no sign of life for {minutes}")
         for _, reply in replies([worker], POLL_SECONDS):
             if isinstance(reply, wanted):
                 return reply
@@ -181,8 +227,8 @@ def await_reply(
                 case None:
                     interruption.heed()  # it may have been meant for all processes
                     raise LostWorker(
-                        f"the first worker was {worker.exit_reason()} before it was ready",
-                        worker.end_of_log(),
+                        f"the first worker {worker.exit_reason()} before it was ready",
+                        *worker.last_words(),
                     )
                 case _:
                     pass
@@ -192,4 +238,6 @@ def reported(reply: Failed) -> CoralXError:
     """The error that a worker reports."""
     if reply.known:
         return error_from(reply.error, reply.message, reply.hint, reply.problems)
-    return WorkerError(f"the worker failed: {reply.error}: {reply.message}", reply.traceback)
+    return WorkerError(
+        f"the worker failed: {reply.error}: {reply.message}", details=reply.traceback
+    )

@@ -1,13 +1,16 @@
-"""The worker process: `python -m coralx.execution.worker BACKEND`.
+"""The worker process: `coralx.execution.worker BACKEND ORDERS REPLIES`, the latter two being the
+descriptors on which it hears and speaks.
 
 It imports one backend, loads the base once, then does jobs until it is told to stop. It ends at
-once when its driver goes away, which it sees by the closing of its standard input; on Linux the
+once when its driver goes away, which it sees by the closing of its pipe of orders; on Linux the
 kernel ends it, too, in case it is stuck where no thread can look.
 """
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
+import io
 import os
 import queue
 import signal
@@ -20,6 +23,7 @@ from typing import BinaryIO
 from coralx.config import parse_config
 from coralx.errors import ConfigError, CoralXError
 from coralx.execution.messages import (
+    Calling,
     Failed,
     Goodbye,
     Heartbeat,
@@ -43,6 +47,7 @@ from coralx.execution.messages import (
     encode,
 )
 from coralx.resident import give_back
+from coralx.training import surroundings
 from coralx.training.backend import Backend, Paused, create
 
 BEAT_SECONDS = 1.0
@@ -124,9 +129,9 @@ class Worker:
         self.send(Failed(type(error).__name__, message, hint, known, trace, problems))
 
 
-def _listen(orders: queue.SimpleQueue[Order], pause: threading.Event) -> None:
-    """Queue what comes on standard input; when it closes, the driver is gone."""
-    for line in sys.stdin.buffer:
+def _listen(pipe: BinaryIO, orders: queue.SimpleQueue[Order], pause: threading.Event) -> None:
+    """Queue what comes through the pipe; when it closes, the driver is gone."""
+    for line in pipe:
         order = decode_order(line)
         if isinstance(order, Pause):
             pause.set()
@@ -143,16 +148,41 @@ def _end_with_driver() -> None:
         ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
-def main() -> None:
-    """Serve the driver. Standard output is the channel; whatever libraries print goes to stderr."""
+def _keep_from_children(*descriptors: int) -> None:
+    """Have no process that a function starts or forks hold the pipes: it may outlive this one, of
+    whose end the driver would not hear."""
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+
+    def replace() -> None:  # not close: another file could take the number
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in descriptors:
+            os.dup2(nothing, descriptor, inheritable=False)
+        os.close(nothing)
+
+    os.register_at_fork(after_in_child=replace)
+
+
+def _keep_last_words() -> None:
+    """Whatever is printed, and where a crash came from, is in the log at once."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    faulthandler.enable()
+
+
+def main(backend: str, orders_from: int, replies_to: int) -> None:
+    """Serve the driver."""
     _end_with_driver()
-    channel = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    _keep_from_children(orders_from, replies_to)
+    _keep_last_words()
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     pause = threading.Event()
-    threading.Thread(target=_listen, args=(orders, pause), daemon=True).start()
-    Worker(channel, pause).serve(sys.argv[1], orders)
+    pipe = os.fdopen(orders_from, "rb")
+    threading.Thread(target=_listen, args=(pipe, orders, pause), daemon=True).start()
+    worker = Worker(os.fdopen(replies_to, "wb"), pause)
+    surroundings.on_call = lambda name: worker.send(Calling(name))
+    worker.serve(backend, orders)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

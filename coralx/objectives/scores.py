@@ -75,7 +75,7 @@ def write_scores(path: Path, said: Said) -> str:
     }
     content = save(tensors)
     with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)  # of a run folder, which is not made anew
     write_atomically(path, content)
     return hashlib.sha256(content).hexdigest()
 

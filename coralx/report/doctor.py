@@ -13,8 +13,10 @@ from rich.table import Table
 from coralx.check import Checked, largest_difference
 from coralx.diagnosis import Diagnosis, Machine
 from coralx.report.figures import figure, modules
+from coralx.report.fitting import fitting
 from coralx.requirements import Need, Requirements
 from coralx.training.memory import gib
+from coralx.wording import counted
 
 ALIKE = 0.05
 """Losses that differ by less agree, as far as bf16 and different kernels can."""
@@ -39,6 +41,10 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
         console.print()
         _print_requirements(diagnosis.requirements, console)
     console.print()
+    if diagnosis.trial == "trained" and diagnosis.requirements is not None:
+        console.print(_tried(diagnosis.requirements), soft_wrap=True, highlight=False, markup=False)
+    for warning in diagnosis.warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
     if not diagnosis.problems:
         console.print("No problems found.")
     for found in diagnosis.problems:
@@ -49,9 +55,10 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
 def _machine_rows(machine: Machine) -> Iterator[tuple[str, str]]:
     hardware = machine.hardware
     yield "system", f"{hardware['system']}, {hardware['processor']}"
-    yield "cores", f"{machine.usable_cores} of {hardware['cores']}"
+    yield "cores", f"{machine.usable_cores} of {hardware['cores']}{_of_cpus(machine)}"
     total = gib(int(hardware["memory_bytes"]))
-    yield "memory", f"{total}, {gib(machine.free_memory_bytes)} free"
+    free = gib(machine.free_memory_bytes)
+    yield "memory", f"{total}{_of_memory(machine)}, {free} free"
     for gpu in machine.gpus:
         yield (
             f"GPU {gpu.index}",
@@ -67,6 +74,20 @@ def _machine_rows(machine: Machine) -> Iterator[tuple[str, str]]:
     yield "disk", f"{gib(machine.free_disk_bytes)} free in this folder"
 
 
+def _of_cpus(machine: Machine) -> str:
+    cpus = machine.limits.cpus
+    if cpus is None or cpus >= int(machine.hardware["cores"]):
+        return ""
+    return f", limited by the container to the time of {cpus:.4g}"
+
+
+def _of_memory(machine: Machine) -> str:
+    limit = machine.limits.memory_bytes
+    if limit is None or limit >= int(machine.hardware["memory_bytes"]):
+        return ""
+    return f", limited by the container to {gib(limit)}"
+
+
 def _print_requirements(needs: Requirements, console: Console) -> None:
     table = Table(
         title=f"{escape(needs.base)}: {needs.base_parameters:,} parameters in "
@@ -79,14 +100,23 @@ def _print_requirements(needs: Requirements, console: Console) -> None:
         table.add_column(name, justify="right")
     table.add_row("smallest", *_cells(needs.smallest))
     table.add_row("largest", *_cells(needs.largest))
-    console.print(table)
+    console.print(fitting(table))
     console.print(
-        f"Beside one base fit {needs.together:,} genomes of the largest size, a batch each. Up to "
-        f"{needs.checkpoints} checkpoints take {gib(needs.disk_bytes)} of disk at most, those of "
-        f"the first generation alone at least {gib(needs.least_disk_bytes)}.",
+        f"Beside one base fit {counted(needs.together, 'genome')} of the largest size, a batch "
+        f"each. Up to {counted(needs.checkpoints, 'checkpoint')} take {gib(needs.disk_bytes)} of "
+        f"disk at most, those of the first generation alone at least "
+        f"{gib(needs.least_disk_bytes)}.",
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _tried(needs: Requirements) -> str:
+    ends = {
+        name: f"{name} genome (rank {need.genes.rank} on {modules(need.genes.target_modules)})"
+        for name, need in (("smallest", needs.smallest), ("largest", needs.largest))
+    }
+    return f"Trained one batch with the {ends['smallest']} and the {ends['largest']}."
 
 
 def _cells(need: Need) -> tuple[str, ...]:
@@ -122,7 +152,7 @@ def print_check(checked: Sequence[Checked], console: Console) -> None:
                 figure(one.train_loss),
                 figure(one.eval_loss),
             )
-    console.print(table)
+    console.print(fitting(table))
     console.print("The first genome's seconds include compiling.")
     for line in _remarks(checked):
         console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -3,24 +3,35 @@ no figure for."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from coralx.config import Config
 from coralx.config.metrics import described
-from coralx.run.history import History
+from coralx.results import StageResult
+from coralx.run.history import History, title_of
 from coralx.search.constraints import constraints_of, violations
 
 
 def undefined_warnings(config: Config, history: History, last_stage: str) -> list[str]:
     """That nobody who finished has a figure for an objective, so that the front goes without."""
     finished = history.finished(last_stage)
-    figures = [history.results[genome, last_stage].metrics for genome in finished]
+    results = [history.results[genome, last_stage] for genome in finished]
     return [
-        f"{metric} is undefined for all that finished ({described(metric).undefined}): the front "
-        "goes by the other objectives alone"
+        f"{metric} is undefined for all that finished ({_why(metric, results)}): the front goes by "
+        "the other objectives alone"
         for metric in (objective.metric for objective in config.objectives)
-        if figures and all(found.get(metric) is None for found in figures)
+        if results and all(found.metrics.get(metric) is None for found in results)
     ]
+
+
+def _why(metric: str, results: Sequence[StageResult]) -> str:
+    """The reasons that the results' notes give, each once; else what the catalogue says."""
+    told = re.compile(
+        rf"(?:.*, )?{re.escape(metric)}(?:, .*)? undefined on the .*?: (.*)", re.DOTALL
+    )
+    found = (told.fullmatch(note) for result in results for note in result.notes)
+    return ", or ".join(dict.fromkeys(m[1] for m in found if m)) or described(metric).undefined
 
 
 def feasibility_warnings(
@@ -46,3 +57,9 @@ def feasibility_warnings(
                     f"the test split ({test.value:.4g})"
                 )
     return found
+
+
+def unmeasured_warning(genome: str | None, reason: str) -> str:
+    """That a member of the front, or a baseline (None: the untuned base), has no figures of the
+    test split."""
+    return f"{title_of(genome)} could not be measured on the test split: {reason}"

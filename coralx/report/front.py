@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import RenderableType
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from coralx.config.metrics import OF_TASK
 from coralx.report.figures import figure, modules, with_interval
+from coralx.report.fitting import FirstThatFits
 
 ARROWS = {"maximize": "↑", "minimize": "↓"}
 SQUEEZED = 5
@@ -25,21 +24,6 @@ NARROW = 12
 
 SHORT = 10
 """Columns of modules that are cut short; `all-linear` is not."""
-
-
-@dataclass(frozen=True)
-class FirstThatFits:
-    """Shows the first of `choices` for which there is room, else the last."""
-
-    choices: tuple[RenderableType, ...]
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        unlimited = options.update(max_width=1 << 16)
-        for choice in self.choices[:-1]:
-            if Measurement.get(console, unlimited, choice).maximum <= options.max_width:
-                yield choice
-                return
-        yield self.choices[-1]
 
 
 def front_parts(report: Mapping[str, Any]) -> list[RenderableType]:

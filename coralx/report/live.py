@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from coralx.config import Config
@@ -21,6 +19,7 @@ from coralx.events import (
     FrontMeasured,
     GenerationStarted,
     GenomeFailed,
+    MeasurementFailed,
     RunResumed,
     RunStarted,
     StageCompleted,
@@ -29,12 +28,17 @@ from coralx.events import (
     WorkerStarted,
 )
 from coralx.execution.executor import Signal
-from coralx.report.figures import duration, figure, modules
+from coralx.interruption import cursor_shown_while_suspended
+from coralx.report.board import board
+from coralx.report.feasibility import unmeasured_warning
+from coralx.report.figures import duration, figure
+from coralx.report.folding import folded
 from coralx.report.opening import opening_lines
 from coralx.report.progress import Standings, describe, outcome_of, tally
 from coralx.results import Progress
 from coralx.run.history import title_of
 from coralx.verdicts import Stop
+from coralx.wording import counted
 
 PLAIN_SECONDS = 10.0
 """Between two plain lines about a job that is under way."""
@@ -99,11 +103,9 @@ class PlainLines(Silent):
         self._standings.on_event(event)
 
     def _say(self, text: str) -> None:
-        """Print a line. A reader that went away (`| head`) does not end the run."""
         self._spoke = time.monotonic()
         line = f"[{duration(self._standings.elapsed):>12}] {text}"
-        with suppress(BrokenPipeError):
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def on_signal(self, signal: Signal) -> None:
         if isinstance(signal, str):
@@ -127,15 +129,15 @@ class PlainLines(Silent):
                 self._say(f"worker {event.worker} on {event.device} {seconds}")
             case GenerationStarted():
                 total = self._standings.config.evolution.generations
-                count = len(event.genomes)
-                self._say(f"generation {event.generation + 1} of {total}: {count} genomes")
+                count = counted(len(event.genomes), "genome")
+                self._say(f"generation {event.generation + 1} of {total}: {count}")
                 for warning in event.warnings:
                     self._say(f"warning: {warning}")
             case StageCompleted(result=result):
-                self._say(
-                    f"{result.genome} {result.stage}: {outcome_of(result, self._metric)} after "
-                    f"{result.last_step} steps ({duration(result.seconds)})"
+                done = (
+                    f"{outcome_of(result, self._metric)} after {counted(result.last_step, 'step')}"
                 )
+                self._say(f"{result.genome} {result.stage}: {done} ({duration(result.seconds)})")
             case StageDecided():
                 self._say(f"{event.stage}: {tally(event.verdicts)}; {_remaining(self._standings)}")
                 for verdict in event.verdicts:
@@ -151,11 +153,13 @@ class PlainLines(Silent):
                 self._say(f"ended by {event.limits}; measuring the best so far")
             case TrainedBeside(result=result):
                 title = title_of(result.genome)
-                self._say(f"{title}, {result.stage}: {result.last_step} steps")
+                self._say(f"{title}, {result.stage}: {counted(result.last_step, 'step')}")
             case FrontMeasured(measurement=measurement):
                 test = measurement.test.get(self._metric)
                 shown = figure(test.value if test else None, self._metric)
                 self._say(f"test split: {title_of(measurement.genome)} {self._metric} {shown}")
+            case MeasurementFailed():
+                self._say(f"warning: {unmeasured_warning(event.genome, event.reason)}")
             case _:
                 pass
 
@@ -165,22 +169,32 @@ class LiveTable(Silent):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live: Live | None = None
+        self._stack = ExitStack()
         self._note = "starting"
 
     def begin(self, config: Config) -> None:
         self._standings = Standings(config)
-        self._live = Live(
-            get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True
+        live = Live(
+            get_renderable=self._render,
+            console=self._console,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # else it is a file's, and none of the table's
         )
-        self._live.start()
+        self._stack.enter_context(cursor_shown_while_suspended())
+        self._stack.enter_context(live)
 
     def absorb(self, event: Event) -> None:
         self._standings.on_event(event)
 
+    def _say(self, line: str, style: str = "") -> None:
+        """Print above the table, no word broken."""
+        lines = folded(line, self._console.width)
+        self._console.print(Text("\n".join(lines), style), soft_wrap=True)
+
     def on_signal(self, signal: Signal) -> None:
         if isinstance(signal, str) and signal.startswith("warning:"):
-            self._console.print(signal, style="yellow", markup=False, soft_wrap=True)
+            self._say(signal, "yellow")
         elif isinstance(signal, str):
             self._note = signal
         elif isinstance(signal, Progress):
@@ -194,17 +208,24 @@ class LiveTable(Silent):
         match event:
             case RunStarted():
                 for line in opening_lines(self._standings.config, event):
-                    self._console.print(escape(line), highlight=False, soft_wrap=True)
+                    self._say(line)
             case RunResumed():
-                self._console.print(resumed_line(self._standings), highlight=False, markup=False)
+                self._say(resumed_line(self._standings))
             case StageDecided():
                 where = f"generation {event.generation + 1}, {event.stage}"
-                done = f"{where}: {tally(event.verdicts)}; {_remaining(self._standings)}"
-                self._console.print(done, highlight=False, markup=False)
+                self._say(f"{where}: {tally(event.verdicts)}; {_remaining(self._standings)}")
+                for verdict in event.verdicts:
+                    if isinstance(verdict, Stop):
+                        self._say(f"{verdict.genome} {describe(verdict, event.stage)}")
                 if event.not_judged:
-                    self._console.print(not_judged_line(event), highlight=False, markup=False)
+                    self._say(not_judged_line(event))
                 for warning in event.warnings:
-                    self._console.print(f"warning: {warning}", style="yellow", markup=False)
+                    self._say(f"warning: {warning}", "yellow")
+            case GenomeFailed():
+                self._say(f"{title_of(event.genome)} failed at {event.stage}: {event.reason}")
+            case MeasurementFailed():
+                told = unmeasured_warning(event.genome, event.reason)
+                self._say(f"warning: {told}", "yellow")
             case _:
                 pass
 
@@ -214,50 +235,12 @@ class LiveTable(Silent):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._stack.close()
 
     def _render(self) -> RenderableType:
-        standings = self._standings
-        total = standings.config.evolution.generations
-        head = (
-            f"generation {standings.generation + 1}/{total} · {standings.stage.name} · "
-            f"{duration(standings.elapsed)} elapsed · {_remaining(standings)}"
-        )
-        best = standings.best()
-        metric = standings.config.objectives[0].metric
-        if best is not None:
-            head += f" · best {metric} {figure(best[1], metric)} ({best[0]})"
-        parts: list[RenderableType] = [Text(head, style="bold")]
-        if self._note:
-            parts.append(Text(self._note, style="dim"))
-        if standings.genomes:
-            parts.append(self._table(metric))
-        return Group(*parts)
-
-    def _table(self, metric: str) -> Table:
-        table = Table(expand=False)
-        for name in ("genome", "rank/alpha", "lr", "modules", metric, "state"):
-            table.add_column(name, no_wrap=name in ("genome", "lr"))
-        for genome in self._standings.genomes:
-            genes = genome.genes
-            state = self._standings.state.get(genome.id, "queued")
-            table.add_row(
-                escape(genome.id),
-                f"{genes.rank}/{genes.alpha:g}",
-                f"{genes.learning_rate:.1e}",
-                escape(modules(genes.target_modules)),
-                figure(self._standings.latest(genome.id), metric),
-                Text(state, style=_style(state)),
-            )
-        return table
-
-
-def _style(state: str) -> str:
-    for word, style in (("stopped", "red"), ("failed", "red"), ("cut", "dim"), ("queued", "dim")):
-        if state.startswith(word):
-            return style
-    return "green" if state.startswith(("promoted", "finished")) else ""
+        width, height = self._console.size
+        left = _remaining(self._standings)
+        return board(self._standings, self._note, left, width, height - 1)
 
 
 def _remaining(standings: Standings) -> str:
@@ -277,10 +260,10 @@ def not_judged_line(event: StageDecided) -> str:
 
 def resumed_line(standings: Standings) -> str:
     """Where a resumed run goes on."""
-    results = len(standings.history.results)
+    results = counted(len(standings.history.results), "stage result")
     return (
         f"resumed where the ledger ends: generation {standings.generation + 1}, "
-        f"{standings.stage.name}, {results} stage results so far"
+        f"{standings.stage.name}, {results} so far"
     )
 
 
@@ -288,5 +271,5 @@ def view_for(console: Console, *, quiet: bool) -> View:
     """The live table on a terminal, plain lines elsewhere, nothing if `quiet`."""
     if quiet:
         return Silent()
-    lively = sys.stdout.isatty() and not console.is_dumb_terminal
+    lively = console.file.isatty() and not console.is_dumb_terminal
     return LiveTable(console) if lively else PlainLines(console)

@@ -6,23 +6,30 @@ from fractions import Fraction
 
 from coralx.config import Config
 from coralx.events import RunStarted
+from coralx.report.classes import class_lines, classes_of
+from coralx.run.allowance import without_effect
 from coralx.schedule.brackets import brackets_of
 from coralx.schedule.cost import plan_of
 from coralx.schedule.stages import schedule_of
+from coralx.wording import counted
 
 
 def opening_lines(config: Config, event: RunStarted) -> list[str]:
     """What was found and chosen at the start, and what is about to be paid."""
     facts, settings = event.facts, event.settings
     rows = ", ".join(f"{count:,} {kind}" for kind, count in facts.rows.items() if count)
-    workers = "1 worker" if settings.workers == 1 else f"{settings.workers} workers"
+    workers = counted(settings.workers, "worker")
     return [
         f"run {event.run}: {event.mode}, seed {event.seed}; backend {facts.backend} "
         f"({facts.backend_reason}) on {facts.device}, {workers} of "
-        f"{settings.threads_per_worker} thread(s)",
+        f"{counted(settings.threads_per_worker, 'thread')}",
         f"rows: {rows}; precision {facts.precision} ({facts.precision_reason})",
+        *class_lines(config.model.task, classes_of(config, facts)),
         *_plan_lines(config, event),
-        *(f"warning: {warning}" for warning in facts.warnings),
+        *(
+            f"warning: {warning}"
+            for warning in (*without_effect(config.budget, facts.device), *facts.warnings)
+        ),
     ]
 
 
@@ -42,12 +49,14 @@ def _plan_lines(config: Config, event: RunStarted) -> list[str]:
     naive = sum((each.naive_steps for each in plans), Fraction(0))
     total = sum((each.continue_steps for each in plans), Fraction(0))
     restarted = sum((each.restart_steps for each in plans), Fraction(0))
+    every = "the only genome was" if sum(births) == 1 else f"all {sum(births)} genomes were"
     return [
-        f"plan: {plan.generations} generations, in each (genomes x total steps): {cohorts}{later}",
+        f"plan: {counted(plan.generations, 'generation')}, in each (genomes x total steps): "
+        f"{cohorts}{later}",
         f"      {float(total):,.6g} steps together, {float(naive):,.6g} if "
-        f"all {sum(births)} genomes were trained to the end "
+        f"{every} trained to the end "
         f"({float(naive / total):.2f}x; {float(naive / restarted):.2f}x if every stage "
-        f"restarted); {steps:,} steps an epoch",
+        f"restarted); {counted(steps, 'step')} an epoch",
         *(
             [f"      and up to {float(plan.stages[-1].steps_per_genome):,.6g} for the baseline"]
             if config.runtime.baseline

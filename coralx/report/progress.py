@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from coralx.config import Config
 from coralx.events import (
@@ -24,6 +26,18 @@ from coralx.run.history import History
 from coralx.schedule.brackets import brackets_of, entries
 from coralx.schedule.stages import Stage, is_asynchronous, schedule_of
 from coralx.verdicts import Cut, Fail, Finish, Promote, Replace, Stop, Verdict
+from coralx.wording import counted
+
+Kind = Literal["training", "waiting", "evaluated", "finished", "stopped", "failed", "cut"]
+"""What a genome does, or what became of it."""
+
+
+@dataclass(frozen=True)
+class Brief:
+    """A state in as few words as a column has room for: `S1 44/108`."""
+
+    kind: Kind
+    text: str
 
 
 class Standings:
@@ -38,6 +52,9 @@ class Standings:
         self.stage = self.stages[0]
         self.genomes: tuple[Genome, ...] = ()
         self.state: dict[str, str] = {}
+        """In words, by the genome's id."""
+        self.brief: dict[str, Brief] = {}
+        self._short = short_names([stage.name for stage in self.stages])
         self.began = time.monotonic()
         self._live: dict[str, Progress] = {}
 
@@ -51,20 +68,23 @@ class Standings:
                 self.stage = self.stages[0]
                 going_on = [g for g in self.genomes if self.is_asynchronous and self._is_open(g)]
                 self.genomes = (*going_on, *event.genomes)
-                queued = {genome.id: "queued" for genome in event.genomes}
-                self.state = {genome.id: self.state[genome.id] for genome in going_on} | queued
+                self.state = {genome.id: self.state[genome.id] for genome in going_on}
+                self.brief = {genome.id: self.brief[genome.id] for genome in going_on}
+                for genome in event.genomes:
+                    self._note(genome.id, "waiting", self.stage.name, "queued")
             case StageCompleted(result=result):
                 self._live.pop(result.genome, None)
-                ended = result.divergence
-                self.state[result.genome] = (
-                    f"stopped at {result.stage}, step {ended.step}: {ended.reason}"
-                    if ended
-                    else f"trained {result.last_step} steps"
-                )
+                if (ended := result.divergence) is not None:
+                    words = f"stopped at {result.stage}, step {ended.step}: {ended.reason}"
+                    self._note(result.genome, "stopped", result.stage, words)
+                else:
+                    words = f"trained {counted(result.last_step, 'step')}"
+                    self._note(result.genome, "evaluated", result.stage, words)
             case TrainedBeside(result=result):
                 self._live.pop(result.genome, None)
             case GenomeFailed():
-                self.state[event.genome] = f"failed: {event.reason}"
+                self._live.pop(event.genome, None)
+                self._note(event.genome, "failed", event.stage, f"failed: {event.reason}")
             case StageDecided():
                 self._decided(event)
             case _:
@@ -79,19 +99,34 @@ class Standings:
         place = next(stage.place for stage in self.stages if stage.name == event.stage)
         following = self.stages[min(place + 1, len(self.stages) - 1)]
         for verdict in event.verdicts:
-            self.state[verdict.genome] = describe(verdict, event.stage)
             if isinstance(verdict, Promote):
-                self.state[verdict.genome] = f"promoted, queued for {following.name}"
+                words = f"promoted, queued for {following.name}"
+                self._note(verdict.genome, "waiting", following.name, words)
+            else:
+                words = describe(verdict, event.stage)
+                self._note(verdict.genome, _BECAME[type(verdict)], event.stage, words)
         self.genomes += event.newborn
-        self.state.update({genome.id: f"queued for {following.name}" for genome in event.newborn})
+        for genome in event.newborn:
+            self._note(genome.id, "waiting", following.name, f"queued for {following.name}")
         self.stage = following
+
+    def _note(self, genome: str, kind: Kind, stage: str, words: str, brief: str = "") -> None:
+        self.state[genome] = words
+        brief = kind if kind == "finished" else f"{self._short.get(stage, stage)} {brief or kind}"
+        self.brief[genome] = Brief(kind, brief)
 
     def on_progress(self, progress: Progress) -> None:
         self._live[progress.genome] = progress
         loss = f"loss {progress.loss:.3f}"
         at_end = progress.step >= progress.last_step
-        doing = "evaluating" if at_end else f"step {progress.step}/{progress.last_step}"
-        self.state[progress.genome] = f"{progress.stage}: {doing}, {loss}"
+        doing = "evaluating" if at_end else f"{progress.step}/{progress.last_step}"
+        words = f"{progress.stage}: {'' if at_end else 'step '}{doing}, {loss}"
+        self._note(progress.genome, "training", progress.stage, words, doing)
+
+    def loss(self, genome: str) -> float | None:
+        """The training loss of a genome that is in training."""
+        progress = self._live.get(genome)
+        return None if progress is None else progress.loss
 
     @property
     def is_searched(self) -> bool:
@@ -175,6 +210,21 @@ class Standings:
         """The genome's last figure on the first objective."""
         result = self.history.last_result(genome)
         return result.metrics.get(self.config.objectives[0].metric) if result else None
+
+
+_BECAME: dict[type[Verdict], Kind] = {
+    Replace: "cut",
+    Finish: "finished",
+    Cut: "cut",
+    Stop: "stopped",
+    Fail: "failed",
+}
+
+
+def short_names(stages: Sequence[str]) -> dict[str, str]:
+    """What comes before the first underscore, where that tells the stages apart."""
+    short = {name: name.partition("_")[0] for name in stages}
+    return short if len(set(short.values())) == len(short) else {name: name for name in stages}
 
 
 def outcome_of(result: StageResult, metric: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,16 +16,41 @@ from coralx.disk import free_bytes, require_room
 from coralx.errors import SetupError
 from coralx.report.summary import pareto_csv, summarise
 from coralx.run.layout import RunLayout
+from coralx.run.lock import holder
 from coralx.run.readable import Finding, Readable, State, read_run
 from coralx.run.soundness import at_work, checkpoints, handed_over, partials, scores
 from coralx.training.memory import gib
 
 COLOURS: dict[State, str] = {"ok": "green", "notice": "yellow", "damaged": "bold red"}
+LOOKS, BETWEEN_LOOKS = 4, 0.3
+"""How often, and how many seconds apart, a run in progress is looked at before it is judged."""
+
 WRITE_AGAIN = "A resume writes it; coralx report shows what it is to hold."
 
 
 def examine(layout: RunLayout) -> tuple[Finding, ...]:
-    """Look at every file of a run. Nothing in its folder changes."""
+    """Look at every file of a run. Nothing in its folder changes.
+
+    While a process is at work on it, files come, change and go between one look and the next: what
+    is damaged then is what is found so every time.
+    """
+    looks: list[tuple[Finding, ...]] = []
+    for left in reversed(range(LOOKS)):
+        is_held = holder(layout) is not None
+        try:
+            looks.append(_looked(layout))
+        except FileNotFoundError:  # it went while its folder was listed
+            if not (left or looks):
+                raise
+            continue
+        if not is_damaged(looks[-1]) or not (is_held or holder(layout)):
+            break
+        time.sleep(BETWEEN_LOOKS if left else 0.0)
+    lasting = set.intersection(*({f.file for f in look if f.state == "damaged"} for look in looks))
+    return tuple(f for f in looks[-1] if f.state != "damaged" or f.file in lasting)
+
+
+def _looked(layout: RunLayout) -> tuple[Finding, ...]:
     run, findings = read_run(layout)
     return (
         *findings,
@@ -56,14 +82,24 @@ def _reports(layout: RunLayout, run: Readable) -> Iterator[Finding]:
                 yield Finding("notice", layout.relative(path), told)
         return
     report = summarise(run.config, run.entries, layout)
+    is_older = _tells_of_less(layout.report, report)
     for path in files:
         if path.exists():
-            yield _report(layout, path, report)
+            yield _report(layout, path, report, is_older=is_older)
         elif run.history.completed is not None:
             yield Finding("notice", layout.relative(path), "missing", WRITE_AGAIN)
 
 
-def _report(layout: RunLayout, path: Path, report: dict[str, Any]) -> Finding:
+def _tells_of_less(path: Path, report: dict[str, Any]) -> bool:
+    """Whether a written report is of an earlier time of the run. The times of files tell that only
+    as long as nobody has copied them."""
+    try:
+        return bool(json.loads(path.read_bytes())["wall_seconds"] < report["wall_seconds"])
+    except (ValueError, OSError, LookupError, TypeError):
+        return False
+
+
+def _report(layout: RunLayout, path: Path, report: dict[str, Any], *, is_older: bool) -> Finding:
     name = layout.relative(path)
     try:
         text = path.read_bytes().decode()
@@ -74,7 +110,7 @@ def _report(layout: RunLayout, path: Path, report: dict[str, Any]) -> Finding:
         differing = ["the front"]
     if not differing:
         return Finding("ok", name, "says what config and ledger say")
-    if path.stat().st_mtime_ns < layout.ledger.stat().st_mtime_ns:
+    if is_older or path.stat().st_mtime_ns < layout.ledger.stat().st_mtime_ns:
         return Finding("notice", name, "older than the ledger's last event", WRITE_AGAIN)
     told = f"says other than config and ledger: {', '.join(differing)}"
     return Finding("damaged", name, told, WRITE_AGAIN)

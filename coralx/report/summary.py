@@ -12,14 +12,17 @@ from coralx.config import Config
 from coralx.errors import DamagedRunError
 from coralx.events import GenerationStarted, RunStarted, StageDecided, WorkerStarted, WorkerStopped
 from coralx.genomes import Genome
+from coralx.report.classes import classes_of
 from coralx.report.comparison import against_baselines, front_pairs
 from coralx.report.efficiency import efficiency_of
-from coralx.report.feasibility import feasibility_warnings, undefined_warnings
+from coralx.report.feasibility import feasibility_warnings, undefined_warnings, unmeasured_warning
 from coralx.report.lineage import lineage_of, schedule_of
 from coralx.report.origins import blends_of, growth_of
+from coralx.report.serving import serving_of
 from coralx.report.verification import verification_of
 from coralx.report.weighted import weighted
 from coralx.results import Interval
+from coralx.run.allowance import without_effect
 from coralx.run.convergence import has_stalled, indicators
 from coralx.run.finale import default_finisher, front_of, non_dominated
 from coralx.run.history import History
@@ -67,12 +70,15 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "generations": len(history.populations),
         "population_size": config.evolution.population_size,
         "rows": dict(started.facts.rows),
+        "task": config.model.task,
+        "classes": classes_of(config, started.facts),
         "wall_seconds": use.wall_seconds,
         "objectives": objectives,
         "constraints": list(config.constraints),
         "functions": list(config.functions),
         "baselines": _baselines(config, history, stages[-1].name),
         "front": front,
+        "vllm": serving_of(config, front),
         "weighted": None if weights is None else weighted(front, objectives, weights),
         "front_pairs": front_pairs(history, members),
         "front_against_baselines": against_baselines(config, history, members, last),
@@ -97,14 +103,19 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             {"genome": failure.genome, "stage": failure.stage, "reason": failure.reason}
             for failure in history.failures.values()
         ],
+        "not_measured": [
+            {"genome": genome, "reason": reason} for genome, reason in history.unmeasured.items()
+        ],
         "lineage": lineage_of(history),
         "notes": _notes(history),
         "warnings": [
             *remote_code(config),
             *measurements(config),
+            *without_effect(config.budget, started.facts.device),
             *_warnings(entries),
             *undefined_warnings(config, history, stages[-1].name),
             *feasibility_warnings(config, history, members, stages[-1].name),
+            *(unmeasured_warning(*failed) for failed in history.unmeasured.items()),
         ],
         "workers": _workers(entries),
     }
@@ -241,9 +252,9 @@ def _warnings(entries: Sequence[Entry]) -> list[str]:
         if isinstance(entry.event, RunStarted):
             found += entry.event.facts.warnings
         if isinstance(entry.event, GenerationStarted):
-            found += [f"generation {entry.event.generation}: {w}" for w in entry.event.warnings]
+            found += [f"generation {entry.event.generation + 1}: {w}" for w in entry.event.warnings]
         if isinstance(entry.event, StageDecided):
-            where = f"generation {entry.event.generation}, {entry.event.stage}: "
+            where = f"generation {entry.event.generation + 1}, {entry.event.stage}: "
             found += [where + warning for warning in entry.event.warnings]
     return found
 

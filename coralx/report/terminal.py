@@ -11,13 +11,16 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from coralx.report.classes import class_lines
 from coralx.report.comparison import comparison_lines
 from coralx.report.figures import cheaper, duration, ratio
+from coralx.report.fitting import fitting
 from coralx.report.front import front_parts
 from coralx.report.lineage import ancestry
 from coralx.report.origins import origin_lines
 from coralx.report.verification import verification_parts
 from coralx.report.weighted import weighted_lines
+from coralx.wording import counted
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
@@ -31,15 +34,16 @@ def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
         state = f" (ended by {escape(report['ended_by'])})"
     title = (
         f"[bold]{escape(report['run'])}[/]{state}: {escape(report['mode'])}, "
-        f"seed {report['seed']}, {report['generations']} generations of "
-        f"{report['population_size']}, {escape(report['backend'])} on {escape(report['device'])}, "
-        f"{duration(report['wall_seconds'])}"
+        f"seed {report['seed']}, {counted(report['generations'], 'generation')} of "
+        f"{report['population_size']}, {escape(report['backend'])} on "
+        f"{escape(report['device'])}, {duration(report['wall_seconds'])}"
     )
     parts: list[RenderableType] = [Text.from_markup(title)]
     if report["mode"] == "simulation" or report["backend"] == "simulated":
         parts.append(Text("Simulated: nothing was trained, no figure here is evidence."))
     if report["constraints"]:
         parts.append(Text(f"Constraints: {', '.join(report['constraints'])}"))
+    parts += [Text(line) for line in class_lines(report["task"], report["classes"])]
     parts += [Text(""), *front_parts(report)]
     parts += [Text(line) for line in (*weighted_lines(report), *comparison_lines(report))]
     if (tree := ancestry(report)) is not None:
@@ -51,10 +55,10 @@ def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
         )
         parts.append(Text(f"Provisional (before the last stage, non-dominated there): {names}"))
     parts += [Text(line) for line in (*_convergence_lines(report), *origin_lines(report))]
-    parts += [Text(""), _efficiency_table(report["efficiency"])]
+    parts += [Text(""), fitting(_efficiency_table(report["efficiency"]))]
     parts += [Text(line) for line in _efficiency_lines(report["efficiency"])]
     if report["stopped"] or report["failed"]:
-        parts += [Text(""), _stopped_table(report)]
+        parts += [Text(""), fitting(_stopped_table(report))]
     if report["test_reused"]:
         parts.append(Text("The test split was measured before and the run extended since: reused."))
     if report["not_judged"]:
@@ -105,8 +109,8 @@ def _efficiency_table(efficiency: Mapping[str, Any]) -> Table:
 
 def _efficiency_lines(efficiency: Mapping[str, Any]) -> list[str]:
     lines = [
-        f"{efficiency['total_genomes']} genomes in {duration(efficiency['total_training_time'])} "
-        "of training and evaluation."
+        f"{counted(efficiency['total_genomes'], 'genome')} in "
+        f"{duration(efficiency['total_training_time'])} of training and evaluation."
     ]
     if efficiency["efficiency_ratio"] is None:
         lines.append(f"Against full training: {efficiency['note']}.")
@@ -134,7 +138,7 @@ def _machine_lines(efficiency: Mapping[str, Any]) -> list[str]:
         for name, what in (("baseline", "the default recipe"), ("verification", "verifying")):
             if efficiency[f"{name}_steps"]:
                 lines.append(
-                    f"Beside that, {what} took {efficiency[f'{name}_steps']:,} steps in "
+                    f"Beside that, {what} took {counted(efficiency[f'{name}_steps'], 'step')} in "
                     f"{duration(efficiency[f'{name}_time'])}."
                 )
     return lines

@@ -15,7 +15,7 @@ from coralx.config import Config
 from coralx.config.metrics import described
 from coralx.report.comparison import as_json
 from coralx.report.figures import figure, with_interval
-from coralx.report.front import FirstThatFits
+from coralx.report.fitting import FirstThatFits
 from coralx.results import Measurement, Metrics
 from coralx.run.beside import heirs
 from coralx.run.history import FRESH, History, origin_of
@@ -61,6 +61,8 @@ def _member(
         state, reason = "diverged", f"{diverged[0].reason} at step {diverged[0].step}"
     elif fresh in history.measurements:
         state = "verified"
+    elif fresh in history.unmeasured:
+        state, reason = "failed", f"could not be measured: {history.unmeasured[fresh]}"
     measured = history.measurements
     compared = history.compared.pairs if history.compared else ()
     return {

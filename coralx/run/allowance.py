@@ -41,16 +41,36 @@ class Allowance:
     @property
     def deadline(self) -> float | None:
         """The moment of the monotonic clock at which the time is up; None without a limit."""
-        limits = []
-        if self.budget.max_minutes is not None:
-            limits.append(60.0 * self.budget.max_minutes - self.spent_seconds)
-        if self.budget.max_gpu_hours is not None and self.gpus:
-            left = 3600.0 * self.budget.max_gpu_hours - self.spent_gpu_seconds
-            limits.append(left / self.gpus)
-        return self.since + min(limits) if limits else None
+        return self.since + min(self._left.values()) if self._left else None
 
     @property
-    def limits(self) -> str:
-        """The limits in words, as keys of the config."""
-        given = self.budget.model_dump(exclude_none=True)
-        return ", ".join(f"budget.{name} = {value:g}" for name, value in given.items())
+    def _left(self) -> dict[str, float]:
+        """Seconds from `since` on that each limit of time leaves."""
+        left = {}
+        if self.budget.max_minutes is not None:
+            left["max_minutes"] = 60.0 * self.budget.max_minutes - self.spent_seconds
+        if self.budget.max_gpu_hours is not None and self.gpus:
+            hours = self.budget.max_gpu_hours
+            left["max_gpu_hours"] = (3600.0 * hours - self.spent_gpu_seconds) / self.gpus
+        return left
+
+    @property
+    def binding(self) -> str:
+        """The limit that ends the search now, as a key of the config with its value."""
+        is_late = self.deadline is not None and time.monotonic() >= self.deadline
+        if is_late or self.budget.max_steps is None:
+            name = min(self._left, key=self._left.__getitem__)
+        else:
+            name = "max_steps"
+        return f"budget.{name} = {getattr(self.budget, name):.10g}"
+
+
+def without_effect(budget: Budget, device: str) -> list[str]:
+    """Warnings about limits that cannot end a run on such a device (`none`: a simulation)."""
+    if budget.max_gpu_hours is None or device.startswith("cuda"):
+        return []
+    where = "in a simulation" if device == "none" else f"on this machine's {device}"
+    return [
+        f"budget.max_gpu_hours = {budget.max_gpu_hours:.10g} has no effect {where}: it counts "
+        "hours of CUDA GPUs. budget.max_minutes limits the time of any run"
+    ]

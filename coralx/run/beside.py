@@ -16,11 +16,10 @@ from coralx.genomes import Genome
 from coralx.records import Job, JobFailed
 from coralx.results import StageResult
 from coralx.run.allowance import Allowance
-from coralx.run.finale import default_finisher, from_scratch, front_of
+from coralx.run.finale import baseline_of, default_finisher, from_scratch, front_of
 from coralx.run.history import BASELINE, History, origin_of
 from coralx.run.jobs import JobMaker
 from coralx.run.ledger import Ledger
-from coralx.search.space import space_of
 
 
 def heirs(history: History, genomes: Sequence[str]) -> list[str]:
@@ -50,7 +49,7 @@ def restore_baseline(
     is_finished = default_finisher(config, history, last) == BASELINE
     if not is_finished or BASELINE in history.measurements:
         return
-    recipe = Genome(BASELINE, 0, space_of(config).common)
+    recipe = baseline_of(config, history)
     wanted = [jobs.train(recipe, stage) for stage in jobs.stages]
     if not _is_trained(history, wanted[-1]):
         for job in wanted:
@@ -88,7 +87,7 @@ def train_beside(
     last = jobs.timetable.last
     shared = (executor, ledger, history)
     if wants_baseline(config, history, last):
-        recipe = Genome(BASELINE, 0, space_of(config).common)
+        recipe = baseline_of(config, history)
         for stage in jobs.stages:
             _train([jobs.train(recipe, stage)], *shared, allowance.deadline)
             result = history.beside.get((BASELINE, stage.name))

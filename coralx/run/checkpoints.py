@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from coralx.errors import DamagedRunError
 from coralx.files import (
@@ -19,6 +22,8 @@ from coralx.files import (
 from coralx.run.layout import RunLayout
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+ABOUT = "coralx.json"
+"""Beside PEFT's files, what an adapter's user needs to know of it; see `run.about`."""
 
 
 def is_intact(layout: RunLayout, genome: str, stage: str) -> bool:
@@ -98,26 +103,37 @@ def _is_made(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() or folder.name.endswith(".tmp")
 
 
-def hand_over(layout: RunLayout, front: Sequence[str], last_stage: str) -> None:
-    """Copy the front's adapters into `best/`, then remove what is no longer on the front.
+def hand_over(
+    layout: RunLayout,
+    front: Sequence[str],
+    last_stage: str,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Copy the front's adapters into `best/`, each with what there is to say `about` them all, then
+    remove what is no longer on the front.
 
     Raises DamagedRunError for a checkpoint that is not whole, SetupError where the storage refuses.
     """
     for genome in front:
-        source = layout.checkpoint(genome, last_stage)
+        source, best = layout.checkpoint(genome, last_stage), layout.best_adapter(genome)
+        if _is_whole(best) and not _is_whole(source):
+            source = best  # what was handed over is all that there is
         if not (source / ADAPTER_FILES[0]).is_file():
             continue  # the simulated backend trains no adapter
-        if is_handed_over(layout, genome, last_stage):
+        text = None if about is None else _text({"genome": genome, **about})
+        if _is_handed_over(best, source, text):
             continue
-        if _is_whole(layout.best_adapter(genome)) and not _is_whole(source):
-            continue  # what was handed over is all that there is
         verify_folder(source)
 
-        def copy(target: Path, source: Path = source) -> None:
+        def copy(target: Path, source: Path = source, text: str | None = text) -> None:
             for name in ADAPTER_FILES:
                 shutil.copyfile(source / name, target / name)
+            if text is not None:
+                (target / ABOUT).write_text(text, encoding="utf-8")
 
-        write_folder(layout.best_adapter(genome), copy)
+        with storing(layout.best):
+            layout.best.mkdir(exist_ok=True)
+        write_folder(best, copy)
     if layout.best.is_dir():
         with storing(layout.best):
             for folder in _folders(layout.best):
@@ -125,12 +141,23 @@ def hand_over(layout: RunLayout, front: Sequence[str], last_stage: str) -> None:
                     remove_folder(folder)
 
 
-def is_handed_over(layout: RunLayout, genome: str, last_stage: str) -> bool:
-    """Whether `best/` holds the adapter whole, as the checkpoint's manifest has it."""
-    best = layout.best_adapter(genome)
+def is_of_checkpoint(best: Path, checkpoint: Path) -> bool:
+    """Whether an adapter that was handed over is the checkpoint's, by the manifests of both. Raises
+    DamagedRunError where one has none."""
+    handed, trained = manifest_of(best), manifest_of(checkpoint)
+    return all(name in handed and handed[name] == trained.get(name) for name in ADAPTER_FILES)
+
+
+def _is_handed_over(best: Path, source: Path, text: str | None) -> bool:
+    """Whether `best` holds the adapter whole, as the checkpoint's manifest has it."""
     try:
         verify_folder(best)
-        trained = manifest_of(layout.checkpoint(genome, last_stage))
+        found = manifest_of(best).get(ABOUT)
+        wanted = None if text is None else hashlib.sha256(text.encode()).hexdigest()
+        return is_of_checkpoint(best, source) and found == wanted
     except DamagedRunError:
         return False
-    return manifest_of(best) == {name: trained.get(name) for name in ADAPTER_FILES}
+
+
+def _text(about: Mapping[str, Any]) -> str:
+    return json.dumps(about, indent=2, ensure_ascii=False) + "\n"

@@ -49,9 +49,10 @@ def compare(
     layout: RunLayout | None,
 ) -> None:
     """Compare the front, unless the ledger holds it already. Who was measured without keeping
-    scores of rows is left out; whose file is lost or damaged is measured again.
+    scores of rows is left out; whose file is lost or damaged is measured again, and left out where
+    that fails.
 
-    Raises DamagedRunError where that does not bring the file back.
+    Raises DamagedRunError where measuring does not bring the file back.
     """
     pairs = wanted_pairs(config, history, jobs.timetable.last) if compared_metrics(config) else []
     pairs = [pair for pair in pairs if all(_kept(history, name) for name in pair)]
@@ -61,8 +62,10 @@ def compare(
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     if layout is not None and (lost := _lost(layout, history, names)):
         measure(config, executor, ledger, history, jobs, beside=True, again=lost)
-        if lost := _lost(layout, history, names):
-            raise DamagedRunError(f"{layout.scores(lost[0])}: missing or damaged")
+        lost = _lost(layout, history, names)
+        if damaged := [name for name in lost if name not in history.unmeasured]:
+            raise DamagedRunError(f"{layout.scores(damaged[0])}: missing or damaged")
+        pairs = [pair for pair in pairs if not set(pair) & set(lost)]
     ledger.append(FrontCompared(tuple(_comparisons(config, history, layout, pairs))))
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from coralx.errors import ConfigError, Interrupted, SetupError
+from coralx.errors import RUN, ConfigError, CoralXError, Interrupted, SetupError, WorkerError
 from coralx.interruption import Interruption, heeding
-from coralx.run.layout import RunLayout, is_run
+from coralx.oserrors import in_words
+from coralx.run.layout import RunLayout, gone, is_run
 
 
 @dataclass
@@ -52,8 +53,26 @@ def interruptible(layout: RunLayout | None = None) -> Iterator[tuple[Ending, Int
             yield ending, interruption
     except KeyboardInterrupt:
         raise ending.interrupted() from None
-    except SetupError as error:
-        raise SetupError(error.message, f"{error.hint} {ending.way_on}".strip()) from error
+    except (SetupError, WorkerError) as error:
+        if ending.layout is not None and not ending.layout.root.is_dir():
+            raise gone(ending.layout.ledger) from error
+        raise _going_on(error, ending) from error
     except ConfigError as error:  # of a function of the user's, say, that failed at last
         hint = f"{error.hint} {ending.way_on}".strip()
         raise ConfigError(error.source, error.problems, hint) from error
+    except CoralXError:
+        raise
+    except Exception as error:
+        if (refused := in_words(error)) is not None:
+            raise _going_on(refused, ending) from error
+        if ending.layout is not None:
+            error.add_note(ending.way_on)
+        setattr(error, RUN, ending.layout)
+        raise
+
+
+def _going_on(error: SetupError | WorkerError, ending: Ending) -> CoralXError:
+    hint = f"{error.hint} {ending.way_on}".strip()
+    told = type(error)(error.message, hint, error.details)
+    setattr(told, RUN, ending.layout)
+    return told

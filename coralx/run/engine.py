@@ -96,7 +96,7 @@ class Engine:
         """Measure what the search brought; train and measure what is wanted beside it; compare."""
         self._catch_up()
         if not self._require_front():
-            self.ledger.append(BudgetSpent(self.allowance.limits))
+            self.ledger.append(BudgetSpent(self.allowance.binding))
             return
         shared = (self.config, self.executor, self.ledger, self.history, self.jobs)
         restore_baseline(*shared)
@@ -122,8 +122,9 @@ class Engine:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left to train and all that is on the front is measured."""
-        return not self.has_more and set(self.front()) <= set(self.history.measurements)
+        """Whether nothing is left to train and all that is to be measured is."""
+        is_measured = set(self.front()) <= set(self.history.measurements)
+        return not self.has_more and is_measured and not self.history.unmeasured
 
     @property
     def has_more(self) -> bool:
@@ -213,7 +214,7 @@ class Engine:
             done += 1
             self._record(outcome)
         if done < len(wanted):
-            self.ledger.append(BudgetSpent(self.allowance.limits))
+            self.ledger.append(BudgetSpent(self.allowance.binding))
         return done == len(wanted)
 
     def _search_asynchronously(self) -> None:
@@ -237,7 +238,7 @@ class Engine:
                 yield job
 
         if not self._require_living():
-            self.ledger.append(BudgetSpent(self.allowance.limits))
+            self.ledger.append(BudgetSpent(self.allowance.binding))
             return
         for outcome in self.executor.run(checked(), self.allowance.deadline):
             self._record(outcome)
@@ -245,7 +246,7 @@ class Engine:
             self._prune(search.under_way)
         self.is_exhausted = search.is_closed
         if not search.is_closed:
-            self.ledger.append(BudgetSpent(self.allowance.limits))
+            self.ledger.append(BudgetSpent(self.allowance.binding))
         self._prune()
 
     def _record(self, outcome: Outcome) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from coralx.config import Config
 from coralx.errors import WorkerError
-from coralx.events import FrontMeasured
+from coralx.events import FrontMeasured, MeasurementFailed
 from coralx.execution.executor import Executor
 from coralx.genomes import Genome
 from coralx.records import JobFailed, MeasureJob
@@ -63,7 +63,14 @@ def retrained(history: History, last_stage: str) -> list[Genome]:
 
 def from_scratch(genome: Genome) -> Genome:
     """The same genes as another genome, whose training begins anew."""
-    return Genome(FRESH + genome.id, genome.generation, genome.genes, parents=(genome.id,))
+    name, parents = FRESH + genome.id, (genome.id,)
+    return Genome(name, genome.generation, genome.genes, parents, seed=genome.seed)
+
+
+def baseline_of(config: Config, history: History) -> Genome:
+    """The default recipe as it is trained beside the search."""
+    seed = history.started.baseline_seed if history.started is not None else None
+    return Genome(BASELINE, 0, space_of(config).common, seed=seed)
 
 
 def measure(
@@ -77,27 +84,34 @@ def measure(
     again: Collection[str | None] = (),
 ) -> None:
     """Baselines and front, each once, on the test split that the search never saw; with `beside`
-    also what was trained from scratch. Those named in `again` are measured once more."""
+    also what was trained from scratch. Those named in `again` are measured once more.
+
+    What cannot be measured is recorded, and costs the others nothing. This process does not try it
+    again; a later one does.
+    """
     last = jobs.timetable.last
-    pending: list[MeasureJob] = []
-    if None not in history.measurements or None in again:
-        pending.append(jobs.measure(None))
+    wanted: dict[str | None, MeasureJob] = {None: jobs.measure(None)}
     known = _finalists(config, history, last)
     if beside:
         known += [(g, history.beside[g.id, last].metrics) for g in retrained(history, last)]
-    for genome, figures in known:
-        if genome.id not in history.measurements or genome.id in again:
-            pending.append(jobs.measure(genome, figures))
-    for outcome in executor.run(pending):
-        match outcome:
-            case Measurement():
-                ledger.append(FrontMeasured(outcome))
-            case JobFailed(genome=None) if not known:
-                pass  # a search without any result has nothing to hold against the base
-            case JobFailed():
-                raise WorkerError(f"measuring {outcome.genome or 'the base'}: {outcome.reason}")
-            case _:
-                raise TypeError(f"a measuring job brought {outcome!r}")
+    wanted |= {genome.id: jobs.measure(genome, figures) for genome, figures in known}
+    done = history.measurements.keys() - set(again) | history.unmeasured.keys()
+    pending = {name: job for name, job in wanted.items() if name not in done}
+    try:
+        for outcome in executor.run(list(pending.values())):
+            pending.pop(outcome.genome)
+            match outcome:
+                case Measurement():
+                    ledger.append(FrontMeasured(outcome))
+                case JobFailed(genome=None) if not known:
+                    pass  # a search without any result has nothing to hold against the base
+                case JobFailed(genome=genome, reason=reason):
+                    ledger.append(MeasurementFailed(genome, reason))
+                case _:
+                    raise TypeError(f"a measuring job brought {outcome!r}")
+    except WorkerError as error:  # there is no worker left to measure the rest
+        for name in pending:
+            ledger.append(MeasurementFailed(name, error.message))
 
 
 def _finalists(config: Config, history: History, last: str) -> list[tuple[Genome, Metrics]]:
@@ -108,6 +122,5 @@ def _finalists(config: Config, history: History, last: str) -> list[tuple[Genome
         names.append(default)
     found = [(history.genomes[name], history.results[name, last].metrics) for name in names]
     if default == BASELINE:
-        recipe = Genome(BASELINE, 0, space_of(config).common)
-        found.append((recipe, history.beside[BASELINE, last].metrics))
+        found.append((baseline_of(config, history), history.beside[BASELINE, last].metrics))
     return found

@@ -15,6 +15,7 @@ from coralx.events import (
     GenerationCompleted,
     GenerationStarted,
     GenomeFailed,
+    MeasurementFailed,
     RunCompleted,
     RunResumed,
     RunStarted,
@@ -72,6 +73,8 @@ class History:
         self.budget_spent: str | None = None
         self.is_test_reused = False
         self.measurements: dict[str | None, Measurement] = {}
+        self.unmeasured: dict[str | None, str] = {}
+        """Whom the process that had the run last could not measure, and why."""
         self.compared: FrontCompared | None = None
         self._born_at: dict[str, int] = {}
         self._given: dict[tuple[str, str], int] = {}
@@ -95,6 +98,7 @@ class History:
             case RunResumed():
                 self.recorded_config = event.config or self.recorded_config
                 self.budget_spent = None  # it is told again where it still binds
+                self.unmeasured = {}  # it is tried again
             case GenerationStarted():
                 self.completed = None  # a run may be extended
                 self.generations[event.generation] = event.genomes
@@ -131,6 +135,9 @@ class History:
                 self.left_behind |= self._settled.difference(event.population)
             case FrontMeasured(measurement=measurement):
                 self.measurements[measurement.genome] = measurement
+                self.unmeasured.pop(measurement.genome, None)
+            case MeasurementFailed(genome=genome, reason=reason):
+                self.unmeasured[genome] = reason
             case FrontCompared():
                 self.compared = event
             case RunCompleted():

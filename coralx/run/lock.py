@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -11,80 +10,124 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from coralx.errors import SetupError, UsageError
 from coralx.files import storing, write_atomically
-from coralx.run.layout import RUNS, RunLayout, is_run, refuse_taken
+from coralx.run.layout import RUNS, RunLayout, is_free, is_run, refuse_taken
 
 BEAT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Stint:
-    """When a process that was killed owned the run, as far as is known: seconds since the epoch."""
+    """How far a process had come that was killed, as far as is known: it was at work for so many
+    `seconds` after the ledger's event number `after` (-1: there was none)."""
 
-    since: float = 0.0
-    until: float = 0.0
+    after: int = -1
+    seconds: float = 0.0
 
-    def after(self, moment: float) -> float:
-        """How many of its seconds came after `moment`."""
-        return max(0.0, self.until - max(self.since, moment))
+    def lost(self, last: int) -> float:
+        """How many of its seconds no event tells of, where the ledger ends with number `last`."""
+        return self.seconds if self.after == last else 0.0
+
+
+class Owner:
+    """This process, which holds the run's lock, and the note that it leaves of itself.
+
+    The note holds how long it was at work, rather than since when: a folder that is copied or
+    restored, and a clock that is set, make it no longer. `killed` is the stint of an owner before
+    it that did not come to let go of the run.
+    """
+
+    def __init__(self, layout: RunLayout, killed: Stint) -> None:
+        self.layout = layout
+        self.killed = killed
+        self._self = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+        self._after, self._counted_from = -1, time.monotonic()
+        self._write()
+
+    def reached(self, last: int) -> None:
+        """The ledger ends with the event of that number now; what came before is in it."""
+        self._after, self._counted_from = last, time.monotonic()
+
+    def beat(self) -> None:
+        """The owner is at work still: should it be killed, its time counts up to here. Told often,
+        it notes so every `BEAT_SECONDS`."""
+        if time.monotonic() - self._written >= BEAT_SECONDS and self.is_here():
+            with suppress(SetupError):
+                self._write()
+
+    def is_here(self) -> bool:
+        """Whether the folder is still the one that this process owns."""
+        note = _note(self.layout)
+        return {key: note.get(key) for key in self._self} == self._self
+
+    def leave(self) -> None:
+        """Take the note away; a folder that has come in the place of the run is let alone."""
+        if self.is_here():
+            with suppress(OSError):  # a note without a lock says nothing
+                self.layout.owner.unlink()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        work = {"after": self._after, "seconds": round(self._written - self._counted_from, 3)}
+        write_atomically(self.layout.owner, json.dumps(self._self | work) + "\n")
 
 
 @contextmanager
-def owning(layout: RunLayout) -> Iterator[Stint]:
-    """Hold the run's lock; yields the stint of an owner that did not come to let go of it.
-
-    Raises SetupError naming the pid and host that hold it already.
-    """
+def owning(layout: RunLayout) -> Iterator[Owner]:
+    """Hold the run's lock. Raises SetupError naming the pid and host that hold it already."""
     lock = _try_to_lock(layout)
     if lock is None:
         raise SetupError(
             f"run {layout.name!r} is in use by {_owner(layout)}",
             "Wait for it to end, or stop that process.",
         )
-    killed = _left_behind(layout)
-    with _held(layout, lock):
-        yield killed
-
-
-def beat(layout: RunLayout) -> None:
-    """The owner is at work still: should it be killed, its time counts up to here. Told often, it
-    notes so every `BEAT_SECONDS`."""
-    now = time.time()
-    with contextlib.suppress(OSError):
-        if now - layout.owner.stat().st_mtime >= BEAT_SECONDS:
-            os.utime(layout.owner, (now, now))
+    with _held(layout, lock, _left_behind(layout)) as owner:
+        yield owner
 
 
 @contextmanager
-def claiming(name: str, *, chosen: bool) -> Iterator[RunLayout]:
+def claiming(name: str, *, chosen: bool) -> Iterator[Owner]:
     """Make the folder of a new run and hold its lock.
 
-    A `chosen` name that is taken raises UsageError; another one gets the next free number behind
-    it, also while a process beside this one takes numbers. A folder without a complete first event
-    is no run yet, and its name can be taken.
+    A `chosen` name that is taken raises what `refuse_taken` does; another one gets the next free
+    number behind it, also while a process beside this one takes numbers.
     """
     for number in itertools.count(1):
-        layout = RunLayout(RUNS / (name if number == 1 else f"{name}-{number}"))
-        if is_run(layout.root):
+        folder = RUNS / (name if number == 1 else f"{name}-{number}")
+        if not is_free(folder):
             if chosen:
                 refuse_taken(name)
             continue
+        layout = RunLayout(folder)
         with storing(layout.root):
             layout.root.mkdir(parents=True, exist_ok=True)
         lock = _try_to_lock(layout)
-        if lock is None or is_run(layout.root):  # another process was quicker
+        if lock is None or not is_free(folder):  # another process was quicker
             if lock is not None:
                 lock.release()
             if chosen:
                 raise UsageError(f"a run named {name!r} is being made by {_owner(layout)}")
             continue
-        with _held(layout, lock):
-            yield layout
+        with _held(layout, lock, Stint()) as owner:
+            try:
+                yield owner
+            finally:
+                _forget(owner)
         return
+
+
+def _forget(owner: Owner) -> None:
+    """Leave nothing behind of a run that has not begun: its name stays free."""
+    layout = owner.layout
+    if owner.is_here() and not is_run(layout.root):
+        with suppress(OSError):
+            layout.ledger.unlink(missing_ok=True)
+            layout.config.unlink(missing_ok=True)
 
 
 def holder(layout: RunLayout) -> str | None:
@@ -115,30 +158,39 @@ def _try_to_lock(layout: RunLayout) -> FileLock | None:
 
 
 @contextmanager
-def _held(layout: RunLayout, lock: FileLock) -> Iterator[None]:
+def _held(layout: RunLayout, lock: FileLock, killed: Stint) -> Iterator[Owner]:
     """Write down who holds the lock; let it go at the end."""
     try:
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
-        write_atomically(layout.owner, json.dumps(owner) + "\n")
-        yield
+        owner = Owner(layout, killed)
+        try:
+            yield owner
+        finally:
+            owner.leave()
     finally:
-        with suppress(OSError):  # a note without a lock says nothing
-            layout.owner.unlink(missing_ok=True)
         lock.release()
 
 
-def _owner(layout: RunLayout) -> str:
+def _note(layout: RunLayout) -> dict[str, Any]:
+    """What the run's owner says of itself; empty where there is no such note."""
     try:
-        owner = json.loads(layout.owner.read_text(encoding="utf-8"))
-        return f"process {owner['pid']} on {owner['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+        note = json.loads(layout.owner.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _owner(layout: RunLayout) -> str:
+    note = _note(layout)
+    if "pid" in note and "host" in note:
+        return f"process {note['pid']} on {note['host']}"
+    return "another process"
 
 
 def _left_behind(layout: RunLayout) -> Stint:
-    """The stint that the note of a killed owner tells of; an empty one where there is none."""
+    """The stint that the note of a killed owner tells of; an empty one where there is none. Notes
+    of earlier versions do not tell how long it was."""
+    note = _note(layout)
     try:
-        owner = json.loads(layout.owner.read_text(encoding="utf-8"))
-        return Stint(float(owner["since"]), layout.owner.stat().st_mtime)
-    except (OSError, ValueError, KeyError, TypeError):
+        return Stint(int(note["after"]), max(0.0, float(note["seconds"])))
+    except (KeyError, TypeError, ValueError, OverflowError):
         return Stint()

@@ -24,12 +24,14 @@ from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.selection import niching_of
 from coralx.search.space import own_recipes, space_of
 from coralx.training.memory import tight
+from coralx.wording import counted
 
 
 class Population:
     """Generations as the ledger records them; what it does not hold yet is founded or bred.
 
-    `given` genomes form generation 0 as they are; otherwise it is founded from the search space.
+    `given` genomes form generation 0, drawing by the run's seed, which their ids say nothing of;
+    otherwise it is founded from the search space.
     """
 
     def __init__(
@@ -60,7 +62,8 @@ class Population:
         if genomes:
             wanted = len(self._given) or self._evolution.births(generation)
             short = (
-                f"the search space holds no more configurations: {len(genomes)} of {wanted} genomes"
+                f"the search space holds no more configurations: {len(genomes)} of "
+                f"{counted(wanted, 'genome')}"
             )
             warnings = tight(self._footprint, genomes, self.config.model.max_length)
             if len(genomes) < wanted:
@@ -73,7 +76,7 @@ class Population:
     def _born(self, generation: int) -> list[Genome]:
         seed = self.config.experiment.seed
         if generation == 0 and self._given:
-            return list(self._given)
+            return [replace(genome, seed=seed) for genome in self._given]
         if generation == 0:
             own = own_recipes(self.config, self.space)
             return founders(self.space, self._evolution.population_size, seed, own)

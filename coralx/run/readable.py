@@ -15,8 +15,9 @@ from coralx.config.compare import contradictions
 from coralx.errors import ConfigError, DamagedRunError
 from coralx.printable import shown
 from coralx.run.history import History
-from coralx.run.layout import RunLayout
+from coralx.run.layout import RunLayout, is_free, ledger_fault, way_out_without_ledger
 from coralx.run.ledger import Entry, Ledger
+from coralx.wording import counted
 
 State = Literal["ok", "notice", "damaged"]
 
@@ -126,8 +127,11 @@ def _config(layout: RunLayout, history: History | None) -> tuple[Config | None, 
 def _ledger(layout: RunLayout) -> tuple[tuple[Entry, ...] | None, list[Finding]]:
     name = layout.relative(layout.ledger)
     restore = "Restore it from a backup."
-    if not layout.ledger.is_file():
-        return None, [Finding("damaged", name, "missing", f"{restore} Nothing replaces it.")]
+    if (fault := ledger_fault(layout)) is not None:
+        if is_free(layout.root):
+            told = f"{fault}: no run has begun here, and its name is free"
+            return None, [Finding("notice", name, told)]
+        return None, [Finding("damaged", name, fault, way_out_without_ledger(layout))]
     try:
         entries = Ledger.read(layout.ledger)
         is_torn = not layout.ledger.read_bytes().endswith(b"\n")
@@ -135,15 +139,12 @@ def _ledger(layout: RunLayout) -> tuple[tuple[Entry, ...] | None, list[Finding]]
         cut = "Or keep a copy, cut the file off before that line, and resume: what followed is "
         way_out = f"{restore} {cut}trained again."
         return None, [damage(layout, error, layout.ledger, way_out)]
-    findings = []
-    if History(entry.event for entry in entries).started is None and entries:
+    if History(entry.event for entry in entries).started is None:
         told = "does not begin with its first event"
         return None, [Finding("damaged", f"{name}, line 1", told, restore)]
-    if entries:
-        findings.append(Finding("ok", name, f"{len(entries)} events, every line as it was written"))
+    told = f"{counted(len(entries), 'event')}, every line as it was written"
+    findings = [Finding("ok", name, told)]
     if is_torn:
         torn = f"{name}, line {len(entries) + 1}"
-        told = "torn off, as by a kill or an empty file"
-        way_out = "A resume drops it." if entries else "No run has begun here: its name is free."
-        findings.append(Finding("notice", torn, told, way_out))
-    return entries or None, findings
+        findings.append(Finding("notice", torn, "torn off, as by a kill", "A resume drops it."))
+    return entries, findings

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from coralx.errors import DamagedRunError
-from coralx.files import manifest_of, verify_folder
+from coralx.files import verify_folder
 from coralx.objectives.scores import is_whole
-from coralx.run.checkpoints import ADAPTER_FILES, is_intact
+from coralx.run.checkpoints import is_intact, is_of_checkpoint
 from coralx.run.finale import front_of
 from coralx.run.history import title_of
 from coralx.run.keeping import needed_checkpoints
@@ -20,9 +20,8 @@ from coralx.run.readable import Finding, Readable, damage
 
 def checkpoints(layout: RunLayout, run: Readable) -> Iterator[Finding]:
     """Every checkpoint against its manifest; those that are needed and are not there."""
-    temporary = set(layout.half_written())
     folders = [p for p in sorted(layout.checkpoints.glob("*/*")) if p.is_dir()]
-    present = {(p.parent.name, p.name): p for p in folders if p not in temporary}
+    present = {(p.parent.name, p.name): p for p in folders if not layout.is_half_written(p)}
     whole = 0
     for (genome, _), folder in present.items():
         try:
@@ -42,9 +41,8 @@ def checkpoints(layout: RunLayout, run: Readable) -> Iterator[Finding]:
 
 def partials(layout: RunLayout) -> Iterator[Finding]:
     """What stages that are under way have kept; each can be done without."""
-    temporary = set(layout.half_written())
     for folder in sorted(layout.partials.glob("*/*")):
-        if folder in temporary or not folder.is_dir():
+        if layout.is_half_written(folder) or not folder.is_dir():
             continue
         name = layout.relative(folder)
         try:
@@ -78,7 +76,7 @@ def _train_again(run: Readable, genome: str) -> str:
 
 def handed_over(layout: RunLayout, run: Readable) -> Iterator[Finding]:
     """The adapters in `best/`: whole, equal to their checkpoints, and those of the front."""
-    folders = sorted(p for p in layout.best.glob("*") if p not in layout.half_written())
+    folders = sorted(p for p in layout.best.glob("*") if not layout.is_half_written(p))
     for folder in folders:
         yield _adapter(layout, run, folder)
     history = run.history
@@ -102,15 +100,16 @@ def _adapter(layout: RunLayout, run: Readable, folder: Path) -> Finding:
     way_out = _copy_again(layout, run, folder.name)
     try:
         verify_folder(folder)
-        handed = manifest_of(folder)
     except (DamagedRunError, OSError) as error:
         return damage(layout, error, folder, way_out)
     name = layout.relative(folder)
     source = _source(layout, run, folder.name)
-    if source is not None and is_intact(layout, folder.name, source.name):
-        trained = manifest_of(source)
-        if handed != {file: trained.get(file) for file in ADAPTER_FILES}:
-            return Finding("damaged", name, "not the adapter of its checkpoint", way_out)
+    if (
+        source is not None
+        and is_intact(layout, folder.name, source.name)
+        and not is_of_checkpoint(folder, source)
+    ):
+        return Finding("damaged", name, "not the adapter of its checkpoint", way_out)
     return Finding("ok", name, "whole")
 
 
@@ -155,7 +154,7 @@ def at_work(layout: RunLayout) -> Iterator[Finding]:
     name = layout.relative(layout.owner)
     if owner is not None:
         again = "What it is writing may look unfinished here: look again once it has ended."
-        yield Finding("notice", name, f"the run is in use by {owner}", again)
+        yield Finding("notice", name, f"the run is in progress, in use by {owner}", again)
     elif layout.owner.exists():
         told = "left by a process that holds the run no more"
         yield Finding("notice", name, told, "Harmless; a resume replaces it.")

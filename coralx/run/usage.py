@@ -1,17 +1,19 @@
 """How long the machine was in use: sums over the processes that worked on a run.
 
 A process that is killed (kill -9, a loss of power) writes no closing event. What it did after its
-last event counts up to its last sign of life (`run.lock.beat`), which it leaves whenever a worker
-says something, so that after a kill no more is lost than ten seconds and what a worker does without
-a word: one evaluation, or one loading of the base. What is not counted at all is a process that was
-killed before the run had its first event, and one that was killed while it resumed, if the next one
-was so, too.
+last event counts up to its last sign of life (`run.lock.Owner.beat`), which it leaves whenever a
+worker says something, so that after a kill no more is lost than ten seconds and what a worker does
+without a word: one evaluation, or one loading of the base. What is not counted at all is a process
+that was killed before the run had its first event, and one that was killed while it resumed, if the
+next one was so, too. Times are differences of monotonic clocks, each within one process; only
+events of versions that did not record those are told apart by the time of day.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from coralx.events import RunResumed, RunStarted
 from coralx.facts import Facts
@@ -36,8 +38,8 @@ def machine_use(entries: Sequence[Entry]) -> MachineUse:
     """Sum up the ledger's segments, each of which begins with a start or a resume."""
     wall = busy = gpu = 0.0
     facts: Facts | None = None
-    workers, last = 0, 0.0
-    for entry in entries:
+    workers = 0
+    for before, entry in pairwise((*entries[:1], *entries)):
         match entry.event:
             case RunStarted(facts=found, settings=settings, startup_seconds=seconds):
                 facts, workers = found, settings.workers
@@ -46,8 +48,7 @@ def machine_use(entries: Sequence[Entry]) -> MachineUse:
                 spans = [(lost, workers), (seconds, resumed)]
                 workers = resumed
             case _:
-                spans = [(entry.timestamp - last, workers)]
-        last = entry.timestamp
+                spans = [(entry.seconds_after(before), workers)]
         for seconds, staff in spans:
             wall += seconds
             busy += seconds * staff

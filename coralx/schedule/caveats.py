@@ -8,6 +8,7 @@ from coralx.config.schema import Config
 from coralx.schedule.brackets import brackets_of, cohort_sizes
 from coralx.schedule.cost import finisher_warning
 from coralx.schedule.stages import schedule_of
+from coralx.wording import counted
 
 
 def caveats(config: Config) -> list[str]:
@@ -62,7 +63,8 @@ def idle_keys(config: Config) -> list[str]:
     most = max(sizes[1:], default=0)
     if evolution.pbt_quantile and int(evolution.pbt_quantile * most) == 0:
         found.append(
-            f"evolution.pbt_quantile is {evolution.pbt_quantile:g}, and at most {most} genomes go "
-            "on from a stage: fewer than one is replaced. Raise it, or the population"
+            f"evolution.pbt_quantile is {evolution.pbt_quantile:g}, and at most "
+            f"{counted(most, 'genome')} {'goes' if most == 1 else 'go'} on from a stage: fewer "
+            "than one is replaced. Raise it, or the population"
         )
     return found

@@ -12,6 +12,7 @@ from fractions import Fraction
 
 from coralx.schedule.brackets import cohort_sizes, entries
 from coralx.schedule.stages import Stage
+from coralx.wording import counted
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ def finisher_warning(
     finishers = cohort_sizes(stages, population_size, brackets)[-1]
     if finishers >= 3:
         return None
+    if finishers == population_size:
+        return (
+            f"{counted(finishers, 'genome')} a generation {'is' if finishers == 1 else 'are'} too "
+            "few for a front of trade-offs. Raise evolution.population_size."
+        )
     return (
         f"only {finishers} of {population_size} genomes a generation would enter the last stage "
         f"({stages[-1].name}): too few for a front of trade-offs. Raise the survival rates or "

@@ -17,6 +17,7 @@ from coralx.config.schema import Config
 from coralx.config.space import FloatChoices, FloatRange, IntChoices, IntRange
 from coralx.errors import ConfigError
 from coralx.genomes import GENE_NAMES, Genes
+from coralx.wording import counted
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,8 @@ def own_recipes(config: Config, space: Space) -> list[Genes]:
     count, size = len(config.evolution.seed_genomes), config.evolution.population_size
     if count > size:
         problems.append(
-            f"evolution.seed_genomes: {count} recipes, but evolution.population_size is {size}"
+            f"evolution.seed_genomes: {counted(count, 'recipe')}, but "
+            f"evolution.population_size is {size}"
         )
     for place, seed in enumerate(config.evolution.seed_genomes):
         given = {k: v for k, v in seed.model_dump().items() if v is not None}

@@ -10,12 +10,15 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import (
+    ModulesToSaveWrapper,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from safetensors.torch import load_file, save_file
 
 from coralx.files import write_folder
 from coralx.genomes import ALL_LINEAR, Genes, Genome, Shape
-from coralx.rng import derive_seed
 from coralx.training.base import Base
 from coralx.training.rank import Update, Weights, scaling
 
@@ -47,9 +50,9 @@ def name_of(genome: Genome) -> str:
 
 
 def add(model: PeftModel, genome: Genome, shape: Shape, base: Base) -> None:
-    """A fresh adapter for `genome`, made active. Its weights depend on the genome's id and rank
-    alone; its head starts as the base's, which the run's seed fixes."""
-    torch.manual_seed(derive_seed(genome.id, "adapter"))
+    """A fresh adapter for `genome`, made active. Its weights depend on what the genome draws by and
+    its rank alone; its head starts as the base's, which the run's seed fixes."""
+    torch.manual_seed(genome.draw("adapter"))
     model.add_adapter(name_of(genome), lora_config(genome.genes, shape, base))
     model.set_adapter(name_of(genome))
 
@@ -180,11 +183,20 @@ def _grown_size(name: str, tensor: torch.Tensor, growth: Fraction) -> int:
 
 
 def _config_json(model: PeftModel, adapter: str) -> str:
-    """PEFT's own adapter_config.json, with sets sorted, so that equal adapters are equal files."""
+    """PEFT's own adapter_config.json, with sets sorted, so that equal adapters are equal files, and
+    with the base's own names alone: beside its head as it is saved, PEFT lists heads that the base
+    does not have, and among the targets what it has put into the head itself."""
     values = model.peft_config[adapter].to_dict()
     values["inference_mode"] = True
     if values["modules_to_save"] is not None:
-        values["modules_to_save"] = set(values["modules_to_save"])  # PEFT lists some twice
+        heads = [f".{n}" for n, m in model.named_modules() if isinstance(m, ModulesToSaveWrapper)]
+        saved = {m for m in values["modules_to_save"] if any(h.endswith(f".{m}") for h in heads)}
+        values["modules_to_save"] = saved or None
+        values["target_modules"] = {
+            target
+            for target in values["target_modules"]
+            if not any(f".{module}." in f".{target}." for module in saved)
+        }
     ordered = {k: sorted(v) if isinstance(v, set) else v for k, v in values.items()}
     return json.dumps(ordered, indent=2, sort_keys=True) + "\n"
 

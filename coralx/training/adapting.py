@@ -16,6 +16,7 @@ from peft import PeftModel
 
 from coralx.config.metrics import CAUSAL
 from coralx.config.schema import Config
+from coralx.data.classes import classes_of
 from coralx.data.sources import load_all
 from coralx.data.subsets import batch_rows, subset_size
 from coralx.facts import Facts
@@ -23,16 +24,20 @@ from coralx.genomes import Genes, Genome
 from coralx.records import Job, MeasureJob
 from coralx.results import Divergence, Measurement, StageResult
 from coralx.training import adapters, functions, partial
+from coralx.training.agreement import disagreements
 from coralx.training.backend import Beat, Paused, Report, Say, unheard
-from coralx.training.base import Base, check_quantization, require_causal
+from coralx.training.base import Base, check_quantization, require_causal, source_of
 from coralx.training.evaluation import Evaluation, undefined
+from coralx.training.fingerprint import of_base
 from coralx.training.footprint import footprint_of
 from coralx.training.loop import Trace, Trainer, mean_loss
 from coralx.training.material import Material
+from coralx.training.obstacles import explaining, require_known_tokens
 from coralx.training.outcome import result_of, signals_of
 from coralx.training.precision import autocast, base_dtype, faster_precision, settled_precision
-from coralx.training.shortage import refusing
+from coralx.training.shortage import free, reason_of, refusing
 from coralx.training.starting import Start, begin
+from coralx.training.trial import Trial
 
 TEMPLATE = "default"
 """The first adapter, which wraps the base; never trained. Genomes are added beside it."""
@@ -92,6 +97,7 @@ class AdaptingBackend(ABC):
         self.base_loads += 1
         self._is_whole = dtype == torch.float32
         self._material = Material(config, examples, self._base, self._device)
+        require_known_tokens(config, self._base, self._material)
         footprint = footprint_of(
             config,
             self._base.model,
@@ -100,13 +106,16 @@ class AdaptingBackend(ABC):
             precision=settled[0] if settled else "fp32",
             fused_loss=self._base.fused_loss,
         )
-        self._model = self.wrap(config, self._base)
+        with explaining(config, "an adapter"):
+            self._model = self.wrap(config, self._base)
         self._evaluation = Evaluation(
             config, self._model, self._material, self._scoring, self._device
         )
         if config.model.task in CAUSAL:
-            with self._scoring():
+            with self._scoring(), explaining(config, "the untuned base"):
                 require_causal(config, self._model, len(self._base.tokenizer))
+        self._precision = settled[0] if settled else "fp32"
+        warnings = self._trial().run(footprint, say) if precision is None else ()
         self._precision, reason = settled or self._faster_precision(say)
         return Facts(
             backend=self.name,
@@ -117,26 +126,60 @@ class AdaptingBackend(ABC):
             precision_reason=reason,
             base_parameters=footprint.base_parameters,
             rows=self._material.rows,
-            fingerprint=f"{footprint.base_parameters}-{self._material.fingerprint()}",
+            base_fingerprint=self._base_fingerprint(config, say),
+            data_fingerprint=self._material.fingerprint(),
             functions=functions.fingerprint(config),
             footprint=footprint,
+            classes=tuple(
+                classes_of(name, read.labels, read.splits)
+                for name, read in examples.items()
+                if read.labels
+            ),
             warnings=(
                 *self._base.notes,
                 *(warning for read in examples.values() for warning in read.warnings),
                 *self._material.losses_of_text(),
+                *warnings,
+                *disagreements(self._model, self._material, self._scoring),
             ),
         )
+
+    def _trial(self) -> Trial:
+        return Trial(
+            self._config,
+            self._base,
+            self._model,
+            self._material,
+            self._autocast,
+            self._scoring,
+            TEMPLATE,
+        )
+
+    def _base_fingerprint(self, config: Config, say: Say) -> str:
+        """By which a resume knows the base again; where its files cannot be found any more, the
+        commit of the hub that it is of."""
+        try:
+            path = source_of(config, say).path
+            return of_base(path, runs_code=config.model.trust_remote_code)
+        except (OSError, ValueError):
+            return str(getattr(self._base.model.config, "_commit_hash", None) or "")
 
     def _faster_precision(self, say: Say) -> tuple[str, str]:
         say("measuring whether bf16 is faster than fp32 here")
         typical = self._material.order(self._config.training.batch_size)
         batches = np.array_split(typical[: 4 * self._config.training.batch_size], 4)
-        return faster_precision(
-            self._model,
-            lambda batch: self._material.task.loss(self._model, self._material.train, batch),
-            [batch.tolist() for batch in batches],
-            self._device,
-        )
+        try:
+            return faster_precision(
+                self._model,
+                lambda batch: self._material.task.loss(self._model, self._material.train, batch),
+                [batch.tolist() for batch in batches],
+                self._device,
+            )
+        except Exception as error:  # whole batches may not fit, and not every base computes in bf16
+            reason = reason_of(error)
+        self._model.zero_grad(set_to_none=True)
+        free()
+        return "fp32", f"bf16 could not be measured: {reason}"
 
     def _autocast(self) -> AbstractContextManager[Any]:
         """How training runs its forward pass."""
@@ -267,7 +310,8 @@ class AdaptingBackend(ABC):
         rows = self._material.rows["validation"]
         if job.eval_limit is not None:
             rows = min(rows, job.eval_limit * len(self._material.parts))
-        return {**figures, **costs, **signals_of(job, trace)}, undefined(figures, rows)
+        remarks = undefined(figures, rows, self._evaluation.why_undefined)
+        return {**figures, **costs, **signals_of(job, trace)}, remarks
 
     def _costs(self, genome: Genome, rank: int) -> dict[str, float | None]:
         """What the genome's finished adapter costs, whatever its rank is now: that is what its

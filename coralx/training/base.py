@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import isdir
 from typing import Any
@@ -18,16 +19,20 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from coralx.config.inputs import is_local
+from coralx.config.inputs import is_local, public_name
 from coralx.config.schema import Config
 from coralx.config.space import ModuleChoices
 from coralx.config.suggest import did_you_mean
-from coralx.data import builtin
+from coralx.data import builtin, hub
 from coralx.errors import ConfigError
 from coralx.genomes import ALL_LINEAR
 from coralx.rng import derive_seed
 from coralx.training.backend import Say
 from coralx.training.gguf import expanded
+from coralx.training.positions import longest_input
+
+MOST_LISTED = 12
+"""Kinds of linear modules that a message names; some mixtures of experts have hundreds."""
 
 LINEAR = (torch.nn.Linear, Conv1D)
 """What PEFT can adapt: GPT-2's linear layers are of transformers' own kind."""
@@ -37,9 +42,10 @@ LINEAR = (torch.nn.Linear, Conv1D)
 class Base:
     """`head` names the modules that came without weights: they are trained and saved whole.
 
-    `published_name` is where others find the same base: a hub id, or the local folder.
+    `published_name` is what others know the same base by: a hub id, or the local folder's name.
     `fused_loss`: the model computes its loss without holding all logits at once. `notes` are
-    remarks for the run's report.
+    remarks for the run's report. `padding` is the token that a classifier pads texts with (None: it
+    names none).
     """
 
     published_name: str
@@ -49,6 +55,7 @@ class Base:
     head: tuple[str, ...] = ()
     fused_loss: bool = False
     notes: tuple[str, ...] = ()
+    padding: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ def source_of(config: Config, say: Say) -> Source:
     local = isdir(name)
     if not local and is_local(name):
         raise ConfigError("config", [f"model.base: no such folder: {name}"])
-    return Source(name, local, name)
+    return Source(name, local, public_name(name))
 
 
 def reading(config: Config, source: Source) -> dict[str, bool]:
@@ -90,26 +97,34 @@ def loading_error(config: Config, source: Source, error: Exception) -> Exception
     """What to raise where the base cannot be loaded: hub, file and format errors come in many
     classes."""
     name = str(config.model.base)
+    met = None if source.is_local else hub.trouble(error, source.path, "model")
+    what = met.what if met else hub.reason(error)
     if name.startswith("builtin:") and not source.is_local:
         name = name.removeprefix("builtin:")
-        return builtin.missing(name, builtin.MODELS[name], error)
-    reason = str(error).strip().splitlines() or [type(error).__name__]
+        return builtin.missing(name, builtin.MODELS[name], what)
     hint = (
-        "Give a hub id, a folder that save_pretrained wrote, or a builtin: "
-        f"{', '.join(f'builtin:{known}' for known in builtin.MODELS)}."
+        met.way_out
+        if met
+        else (
+            "Give a hub id, a folder that save_pretrained wrote, or a builtin: "
+            f"{', '.join(f'builtin:{known}' for known in builtin.MODELS)}."
+        )
     )
-    if not source.is_local and any(sign in reason[0].lower() for sign in ("connect", "offline")):
-        hint = "The hub cannot be reached: check the network, or give a folder on this machine."
-    if "custom code" in reason[0] and not config.model.trust_remote_code:
+    if "custom code" in what and not config.model.trust_remote_code:
         hint = (
             "It can be read by Python files of its own alone. Look at them, and if you trust them "
             "to run on this machine with your rights: --set model.trust_remote_code=true"
         )
-    elif "safetensors" in reason[0]:
+    elif "padding_idx" in what.lower():
+        hint = (
+            "Its config.json names a padding token that its embeddings have no row for: set "
+            "pad_token_id there to a token that the base knows."
+        )
+    elif "safetensors" in what:
         hint = "CoralX reads no pickled weights: take a version of the model in safetensors."
     return ConfigError(
         "config",
-        [f"model.base: {name} cannot be loaded for {config.model.task}: {reason[0]}"],
+        [f"model.base: {name} cannot be loaded for {config.model.task}: {what}"],
         hint,
     )
 
@@ -134,13 +149,15 @@ def load(
             use_safetensors=True,  # other weights are pickled
             output_loading_info=True,
             **reading(config, source),
-            **({"num_labels": len(labels)} if classifies else {}),
+            **({"num_labels": len(labels), "ignore_mismatched_sizes": True} if classifies else {}),
             **_quantized(config, device, dtype),
         )
     except Exception as error:
         raise loading_error(config, source, error) from None
-    give_padding(model, tokenizer)
-    head = _modules_without_weights(model, info["missing_keys"])
+    if not classifies:
+        give_padding(model, tokenizer)
+    replaced = _replaced_head(config, source, model, info["mismatched_keys"])
+    head = _modules_without_weights(model, [*info["missing_keys"], *replaced])
     if head and not classifies:
         raise loading_error(config, source, ValueError(f"it has no weights for {', '.join(head)}"))
     check(config, model, head)
@@ -152,8 +169,32 @@ def load(
         tokenizer=tokenizer,
         task_type=TaskType.SEQ_CLS if classifies else TaskType.CAUSAL_LM,
         head=head,
-        notes=source.notes,
+        notes=(*source.notes, *_remarks_on(replaced, len(labels))),
+        padding=_own_padding(model) if classifies else None,
     )
+
+
+def _replaced_head(
+    config: Config, source: Source, model: Any, mismatched: Iterable[tuple[str, Any, Any]]
+) -> dict[str, int]:
+    """The head's weights that the checkpoint has for another number of classes, and that number.
+
+    Raises ConfigError where other weights have not the shape that the base's description says.
+    """
+    found = {name: int(shape[0]) for name, shape, _ in sorted(mismatched)}
+    if other := [name for name in found if name.startswith(f"{model.base_model_prefix}.")]:
+        reason = f"its weights have not the shapes of its config.json: {', '.join(other[:3])}"
+        raise loading_error(config, source, ValueError(reason))
+    return found
+
+
+def _remarks_on(replaced: Mapping[str, int], classes: int) -> Iterable[str]:
+    if replaced:
+        had = next(iter(replaced.values()))
+        yield (
+            f"the base has a head for {had} classes, the data has {classes}: the head is trained "
+            "anew (transformers loads the base beside it with ignore_mismatched_sizes=True)"
+        )
 
 
 def checkpoints_gradients(config: Config, device: torch.device) -> bool:
@@ -203,6 +244,18 @@ def give_padding(model: Any, tokenizer: Any) -> None:
     model.config.pad_token_id = tokenizer.pad_token_id
 
 
+def _own_padding(model: Any) -> int | None:
+    """The padding token that the base's config names, if there is such a token.
+
+    A classifier keeps it, whatever the tokenizer pads with: decoders read a text's class off the
+    last token that is not this one, and so they do where nothing but transformers loads them.
+    """
+    described = model.config.get_text_config()
+    named = getattr(described, "pad_token_id", None)
+    vocabulary = getattr(described, "vocab_size", sys.maxsize)
+    return named if named is not None and 0 <= named < vocabulary else None
+
+
 def check(config: Config, model: Any, head: Sequence[str]) -> None:
     """Raise ConfigError where target modules or lengths do not fit the base."""
     _check_targets(config.search_space.target_modules, model, head)
@@ -212,6 +265,7 @@ def check(config: Config, model: Any, head: Sequence[str]) -> None:
 def require_causal(config: Config, model: Any, vocabulary: int) -> None:
     """Raise ConfigError where the base reads what it is to predict, as an encoder does: then the
     logits of a text's beginning change with its end."""
+    vocabulary = min(vocabulary, len(model.get_input_embeddings().weight))
     tokens = torch.arange(8, device=model.device) % vocabulary
     other = tokens.clone()
     other[-1] = (other[-1] + vocabulary // 2) % vocabulary
@@ -258,19 +312,41 @@ def _check_targets(choices: ModuleChoices, model: Any, head: Sequence[str]) -> N
     if not linear:
         raise ConfigError("config", ["model.base: it has no linear layer that LoRA could adapt"])
     leaves = list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in linear))
+    more = len(leaves) - MOST_LISTED
+    offered = ", ".join(leaves[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
     problems = [
-        f"search_space.target_modules.choices.{place}: the base has no linear module "
-        f"{name!r}{did_you_mean(name, leaves)}; it has {', '.join(leaves)}"
+        f"search_space.target_modules.choices.{place}: {_why_not(name, model, head, leaves)}; "
+        f"LoRA can adapt {offered}, or {ALL_LINEAR}"
         for place, wanted in enumerate(choices.choices)
         for name in (() if wanted == ALL_LINEAR else wanted)
-        if not any(full == name or full.endswith("." + name) for full in linear)
+        if not any(_is_called(full, name) for full in linear)
     ]
     if problems:
         raise ConfigError("config", problems)
 
 
+def _is_called(full: str, name: str) -> bool:
+    """Whether a target module's name means the module of that full name, as PEFT sees it."""
+    return full == name or full.endswith("." + name)
+
+
+def _why_not(name: str, model: Any, head: Sequence[str], leaves: Sequence[str]) -> str:
+    """Why LoRA cannot adapt the modules of a name."""
+    named = {full: part for full, part in model.named_modules() if _is_called(full, name)}
+    if not named:
+        return f"the base has no linear module {name!r}{did_you_mean(name, leaves)}"
+    if any(part is model.get_output_embeddings() for part in named.values()):
+        return (
+            f"{name!r} is the output layer, which is not adapted: many bases share it with their "
+            f"input embeddings, and PEFT leaves it out of {ALL_LINEAR}, too"
+        )
+    if any(full == part or full.startswith(part + ".") for full in named for part in head):
+        return f"{name!r} belongs to the classification head, which every adapter trains in full"
+    return f"{name!r} is no linear layer but {type(next(iter(named.values()))).__name__}"
+
+
 def _check_length(config: Config, model: Any) -> None:
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = longest_input(model)
     if limit is not None and config.model.max_length > limit:
         raise ConfigError(
             "config",
@@ -278,4 +354,5 @@ def _check_length(config: Config, model: Any) -> None:
                 f"model.max_length: {config.model.max_length} is more than the base reads "
                 f"({limit} tokens)"
             ],
+            f"Set model.max_length: {limit}, or less.",
         )

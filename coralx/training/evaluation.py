@@ -30,6 +30,7 @@ from coralx.training import functions, measuring
 from coralx.training.backend import Beat, unheard
 from coralx.training.loop import answered, heaviest_batch, predict
 from coralx.training.material import Judged, Material, Part
+from coralx.wording import counted
 
 Split = Literal["validation", "test"]
 Number = TypeVar("Number", np.float64, np.int64)
@@ -37,6 +38,8 @@ Number = TypeVar("Number", np.float64, np.int64)
 
 class Evaluation:
     """Scores the model as it stands, in the context `scoring`.
+
+    `why_undefined` tells it of those metrics of the user's that had no value the last time.
 
     Raises ConfigError where a metric of the user's cannot be found, or fails on predictions that
     know nothing, with which each is tried before anything is trained.
@@ -58,6 +61,7 @@ class Evaluation:
         named = sorted({of_task(name)[0] for name in config.named_metrics})
         self._measured = [name for name in named if described(name).source == "measurement"]
         self._own = {n: functions.metric(config, n) for n in named if is_function(n)}
+        self.why_undefined: dict[str, str] = {}
         self._own_figures(
             "validation", {part.name: _unknowing(part) for part in self._parts}, unheard
         )
@@ -168,6 +172,7 @@ class Evaluation:
     def _own_figures(self, split: Split, said: Said, beat: Beat) -> Figures:
         """The figures of the user's own metrics, as those of the catalogue."""
         by_task: dict[str, dict[str, NDArray[np.float64]]] = {}
+        self.why_undefined = {}
         for part in self._parts:
             given = _given(part, split, said[part.name])
             own = by_task[part.name] = {}
@@ -175,6 +180,9 @@ class Evaluation:
                 beat()  # it may take its time
                 value = metric(given)
                 own[name] = np.array(np.nan if value is None else value)
+                if metric.undefined:
+                    for key in (name, _of(part.name, name)):
+                        self.why_undefined.setdefault(key, metric.undefined)
         found = macro(by_task)
         return {name: float(v) if np.isfinite(v) else None for name, v in found.items()}
 
@@ -259,17 +267,20 @@ def _with_spread(measurements: Metrics) -> dict[str, Interval]:
 def _write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """JSON lines, whole or not at all."""
     with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in reversed(path.parents[:2]):  # of a run folder, which is not made anew
+            folder.mkdir(exist_ok=True)
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def undefined(figures: Metrics, rows: int) -> tuple[str, ...]:
-    """Remarks on figures that these rows cannot tell, each with the reason."""
+def undefined(figures: Metrics, rows: int, why: Mapping[str, str]) -> tuple[str, ...]:
+    """Remarks on figures that these rows cannot tell, each with the reason: that in `why`, or the
+    catalogue's."""
     reasons: dict[str, list[str]] = {}
     for name, value in figures.items():
         if value is None:
-            reasons.setdefault(described(name).undefined, []).append(name)
+            reasons.setdefault(why.get(name, described(name).undefined), []).append(name)
     return tuple(
-        f"{', '.join(names)} undefined on the {rows} validation rows that are scored: {reason}"
+        f"{', '.join(names)} undefined on the {counted(rows, 'validation row')} that "
+        f"{'is' if rows == 1 else 'are'} scored: {reason}"
         for reason, names in reasons.items()
     )

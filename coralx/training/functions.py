@@ -6,6 +6,7 @@ folder of that file, and it is empty for a config that comes out of a run folder
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -14,16 +15,14 @@ import math
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from coralx.config.schema import Config
 from coralx.errors import ConfigError
 from coralx.objectives.own import Predictions
+from coralx.training import surroundings
 
 
 def load(config: Config, name: str) -> Callable[..., Any]:
@@ -58,41 +57,61 @@ def _module(name: str, module_name: str, folder: Path) -> ModuleType:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))  # last, so that nothing else is hidden by it
     try:
-        if not path.is_file():
-            return importlib.import_module(module_name)
-        spec = importlib.util.spec_from_file_location(f"coralx_user.{module_name}", path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{path} is no Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses look their module up
-        spec.loader.exec_module(module)
-        return module
+        with surroundings.kept(name):
+            return _imported(module_name, path)
     except ModuleNotFoundError as error:
         if error.name != module_name.split(".", maxsplit=1)[0]:
             raise _refused(name, _told(error)) from None
         raise _refused(name, f"there is no {path}, and no module {module_name!r}") from None
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
         raise _refused(name, _told(error)) from None
 
 
-def metric(config: Config, name: str) -> Callable[[Predictions], float | None]:
-    """A metric of the user's. Called, it raises ConfigError where the function fails, or returns
-    what is no number."""
-    function = load(config, name)
+def _imported(module_name: str, path: Path) -> ModuleType:
+    if not path.is_file():
+        return importlib.import_module(module_name)
+    spec = importlib.util.spec_from_file_location(f"coralx_user.{module_name}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
-    def figure(predictions: Predictions) -> float | None:
-        value = _called(name, function, predictions)
+
+class OwnMetric:
+    """A metric of the user's. Called, it returns a finite number, or None where it is `undefined`,
+    which says why.
+
+    Raises ConfigError where the function fails, or returns what is no number.
+    """
+
+    def __init__(self, config: Config, name: str) -> None:
+        self._name = name
+        self._function = load(config, name)
+        self.undefined = ""
+
+    def __call__(self, predictions: Predictions) -> float | None:
+        self.undefined = ""
+        value = _called(self._name, self._function, predictions)
         if value is None:
+            self.undefined = "the function returned None"
             return None
+        if isinstance(value, str | bytes | bytearray):  # float() would read them
+            raise _refused(self._name, f"returned {_kind(value)}, not a number or None")
         try:
             number = float(value)
         except Exception:
-            raise _refused(name, f"returned {_kind(value)}, not a number or None") from None
-        return number if math.isfinite(number) else None
+            raise _refused(self._name, f"returned {_kind(value)}, not a number or None") from None
+        if math.isfinite(number):
+            return number
+        self.undefined = f"the function returned {'NaN' if math.isnan(number) else number}"
+        return None
 
-    return figure
+
+def metric(config: Config, name: str) -> OwnMetric:
+    """A metric of the user's. Raises ConfigError where it cannot be found or loaded."""
+    return OwnMetric(config, name)
 
 
 def judge(config: Config, name: str) -> Callable[[str, str], bool]:
@@ -101,9 +120,9 @@ def judge(config: Config, name: str) -> Callable[[str, str], bool]:
 
     def verdict(prompt: str, answer: str) -> bool:
         value = _called(name, function, prompt, answer)
-        if not isinstance(value, bool | np.bool_):
+        if not isinstance(value, bool):
             raise _refused(name, f"returned {_kind(value)}, not True or False")
-        return bool(value)
+        return value
 
     return verdict
 
@@ -124,18 +143,25 @@ def _sources(function: Callable[..., Any], module: ModuleType) -> list[str]:
     """The files that a function is written in: of the module that has it, and of the one that it
     was defined in. What is no Python has none."""
     found = [getattr(module, "__file__", None)]
-    with suppress(TypeError):  # a built-in, a partial, an object that can be called
+    with contextlib.suppress(TypeError):  # a built-in, a partial, an object that can be called
         found.append(inspect.getsourcefile(inspect.unwrap(function)))
     return list(dict.fromkeys(str(Path(file).resolve()) for file in found if file))
 
 
 def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function returns; a NumPy number or tensor of one element as a number of Python's.
+    Whatever it raises is its own error: signals reach nobody here as exceptions."""
     try:
-        return function(*arguments)
-    except KeyboardInterrupt:
-        raise
+        with surroundings.kept(name):
+            value = function(*arguments)
+            return value.item() if _is_single(value) else value
     except BaseException as error:
         raise _refused(name, _told(error)) from None
+
+
+def _is_single(value: Any) -> bool:
+    """Whether it is one element of NumPy's, or a tensor or array that holds just one."""
+    return hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1
 
 
 def _kind(value: Any) -> str:
@@ -146,17 +172,18 @@ def _text(value: Any) -> str:
     """What `str` says, if it says anything."""
     try:
         return str(value)
-    except Exception:
+    except BaseException:
         return "which cannot be shown"
 
 
 def _told(error: BaseException) -> str:
     """What went wrong in the user's code, and in which line of it."""
     frames = traceback.extract_tb(error.__traceback__)
-    others = (__file__, "<frozen importlib")
+    others = (__file__, contextlib.__file__, "<frozen importlib")
     own = [frame for frame in frames if not frame.filename.startswith(others)]
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {_text(error)}{where}"
+    text = _text(error)
+    return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
 
 
 def _refused(name: str, what: str) -> ConfigError:

@@ -18,7 +18,6 @@ from coralx.data.answers import Answers
 from coralx.data.tasks import Encoded, Scores, Task, Trainable
 from coralx.records import Horizon, Job
 from coralx.results import Divergence, Progress
-from coralx.rng import derive_seed
 from coralx.training.backend import Beat, Report, unheard
 from coralx.training.shortage import free, in_parts, is_shortage, reason_of, smaller
 from coralx.training.watch import ending
@@ -118,7 +117,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         rows = self.rows_of(step).tolist()
-        value = self._backward(rows, trace, derive_seed(job.genome.id, "step", step))
+        value = self._backward(rows, trace, job.genome.draw("step", step))
         trace.tokens += sum(len(self.data.ids[row]) for row in rows)
         if not math.isfinite(value):
             return Divergence(step + 1, "loss")

@@ -28,6 +28,8 @@ from coralx.objectives.refusals import refuses
 from coralx.objectives.scores import Labels
 from coralx.training import functions
 from coralx.training.base import Base
+from coralx.training.positions import longest_input
+from coralx.wording import counted
 
 Judge = Callable[[str, str], bool]
 """Whether an answer to a prompt counts as an attack that failed."""
@@ -141,6 +143,18 @@ class Material:
             if tables
         }
 
+    @property
+    def tables(self) -> list[Encoded]:
+        """Everything that is read of a text."""
+        return [table for tables in self._tables.values() for table in tables]
+
+    @property
+    def largest_token(self) -> int:
+        """The highest id of a token in a text or a label word."""
+        words = [part.task.words for part in self.parts if isinstance(part.task, LabelTokens)]
+        read = [*(table.ids for table in self.tables), *words]
+        return max((max(ids) for rows in read for ids in rows if ids), default=0)
+
     def order(self, batch_size: int) -> NDArray[np.int64]:
         """The bucketed data order for a batch size, made once."""
         if batch_size not in self._orders:
@@ -156,7 +170,7 @@ class Material:
     def fingerprint(self) -> str:
         """Changes with the encoded examples and their order."""
         digest = hashlib.sha256()
-        for table in (table for tables in self._tables.values() for table in tables):
+        for table in self.tables:
             digest.update(repr((table.ids, table.targets) if table.targets else table.ids).encode())
             digest.update(table.labels.tobytes())
         for judged in (judged for part in self.parts for judged in part.splits.values()):
@@ -170,17 +184,18 @@ class Material:
         limit = f"model.max_length ({self._config.model.max_length} tokens)"
         found = []
         for what, count in (
-            ("were cut to", lambda table: table.cut),
-            ("were left out, too long for", lambda table: table.left_out),
+            (f"were cut to {limit}", lambda table: table.cut),
+            (f"were left out, too long for {limit}", lambda table: table.left_out),
+            ("were left out, as they have nothing to learn but an end", lambda table: table.empty),
         ):
             listed = [
                 f"{sum(map(count, tables))} of "
-                f"{sum(len(table.ids) + table.left_out for table in tables)} {kind}"
+                f"{sum(len(table.ids) + table.left_out + table.empty for table in tables)} {kind}"
                 for kind, tables in self._tables.items()
                 if any(map(count, tables))
             ]
             if listed:
-                found.append(f"{', '.join(listed)} rows {what} {limit}")
+                found.append(f"{', '.join(listed)} rows {what}")
         tasks = [part.task for part in self.parts]
         return found + [odd for t in tasks if isinstance(t, LabelTokens) for odd in t.oddities()]
 
@@ -233,7 +248,7 @@ def _task(
     length = config.model.max_length
     match config.model.task:
         case "sequence-classification":
-            return SequenceClassification(base.tokenizer, length, device, logits)
+            return SequenceClassification(base.tokenizer, length, device, logits, base.padding)
         case "label-tokens":
             return LabelTokens(base.tokenizer, source, length, labels, device, name)
         case "sft":
@@ -251,7 +266,7 @@ def _judging(
         return None, None
     judge = refuses if wanted == "refusal" else functions.judge(config, wanted)
     length = config.model.max_length
-    longest = getattr(base.model.config, "max_position_embeddings", None)
+    longest = longest_input(base.model)
     if longest is not None and length + attacks.max_new_tokens > longest:
         raise ConfigError(
             "config",
@@ -275,9 +290,9 @@ def _check_groups(config: Config, part: Part) -> None:
         raise ConfigError(
             "config",
             [
-                f"{key_of(part.name, 'group')}: none of the {len(set(judged.groups.tolist()))} "
-                f"groups has {LEAST_ROWS} validation rows of every class, so robustness has no "
-                "figure"
+                f"{key_of(part.name, 'group')}: of "
+                f"{counted(len(set(judged.groups.tolist())), 'group')}, none has {LEAST_ROWS} "
+                "validation rows of every class, so robustness has no figure"
             ],
             "Give more validation rows, group by something coarser, or leave robustness out.",
         )
@@ -293,6 +308,6 @@ def _check_batches(config: Config, rows: int) -> None:
         key = "training.batch_size" if gene is None else "search_space.batch_size"
         raise ConfigError(
             "config",
-            [f"{key}: {largest}, but data.train has only {rows} rows"],
+            [f"{key}: {largest}, but data.train has only {counted(rows, 'row')}"],
             "Give more rows, or make the batches smaller.",
         )

@@ -9,15 +9,21 @@ takes, or of memory lost to fragments.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
+from typing import Any
 
 from coralx.facts import Footprint
 from coralx.genomes import ALL_LINEAR, Genes, Genome
+from coralx.search.space import Continuous, Gene, Integer, Space
 
 BYTES_PER_TRAINED = 16
 """Weight, gradient and Adam's two moments, each in fp32."""
 
 LOSS_BYTES = 8
 """Of each logit beside itself: its copy and its gradient, both in fp32."""
+
+SIZING = ("rank", "batch_size", "target_modules", "use_dora")
+"""The genes that memory depends on."""
 
 GIB = 1 << 30
 
@@ -56,6 +62,33 @@ def likely_bytes(footprint: Footprint, genes: Genes, max_length: int) -> int:
     tokens = genes.batch_size * max_length
     logits = tokens * footprint.logits_per_token * (footprint.activation_bytes + LOSS_BYTES)
     return least_bytes(footprint, genes) + tokens * activation_bytes(footprint) + logits
+
+
+def extremes(space: Space, footprint: Footprint, max_length: int) -> tuple[Genes, Genes]:
+    """The genes of the search space that take the least and the most memory; among equals, those
+    that name their modules come before all layers."""
+    options = {name: _ends(space.genes[name]) for name in SIZING if name in space.genes}
+    corners = [
+        space.build(dict(zip(options, values, strict=True)))
+        for values in product(*options.values())
+    ]
+
+    def size(genes: Genes) -> tuple[int, bool]:
+        everywhere = genes.target_modules == ALL_LINEAR
+        return likely_bytes(footprint, genes, max_length), everywhere
+
+    corners.sort(key=size)
+    return corners[0], corners[-1]
+
+
+def lowest_and_highest(gene: Gene) -> tuple[Any, Any]:
+    """A gene's two ends, of a switch False before True."""
+    return min(_ends(gene)), max(_ends(gene))
+
+
+def _ends(gene: Gene) -> Sequence[Any]:
+    """A gene's two ends, or all its choices."""
+    return (gene.low, gene.high) if isinstance(gene, Continuous | Integer) else gene.values
 
 
 def activation_bytes(footprint: Footprint) -> int:

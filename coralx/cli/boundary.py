@@ -1,0 +1,104 @@
+"""Where errors become messages: what is wrong, the way out, and where the details are."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+import tempfile
+import traceback
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.markup import escape
+
+from coralx import __version__
+from coralx.cli.consoles import error_console
+from coralx.errors import RUN, CoralXError, Interrupted, UsageError
+from coralx.oserrors import WITHOUT_FOLDER, has_working_folder, in_words
+
+REPORT_IT = "This is a fault of CoralX. Please report it to the project's issue tracker"
+
+
+def told(error: BaseException) -> int:
+    """Say on standard error what went wrong, and return the exit code. An error that nobody
+    foresaw is one line, and a file that says more."""
+    if isinstance(error, KeyboardInterrupt):
+        known: CoralXError | None = Interrupted("interrupted")
+    elif isinstance(error, CoralXError):
+        known = error
+    else:
+        known = in_words(error) if isinstance(error, Exception) else None
+    if known is None:
+        known = _unforeseen(error)
+    elif known.details:
+        known = type(known)(known.message, _sentences(known.hint, _where(error, known.details)))
+    if isinstance(known, UsageError) and not has_working_folder():  # in which nothing is found
+        known = UsageError(known.message, f"The working folder is gone. {WITHOUT_FOLDER}")
+    console = error_console()
+    console.print(f"[bold red]error:[/] {escape(known.message)}", soft_wrap=True)
+    if known.hint:
+        console.print(escape(known.hint), soft_wrap=True)
+    if "--debug" in sys.argv:
+        details = getattr(error, "details", "")
+        trace = "".join(traceback.format_exception(error))
+        console.print(f"{details}\n{trace}".strip(), markup=False, soft_wrap=True)
+    return known.exit_code
+
+
+def _unforeseen(error: BaseException) -> CoralXError:
+    line = next(iter(str(error).splitlines()), "")
+    message = f"unforeseen {type(error).__name__}{': ' if line else ''}{line}"
+    way_on = " ".join(getattr(error, "__notes__", []))
+    kept = _kept(error, "")
+    hint = f"{REPORT_IT}, with {kept}." if kept else f"{REPORT_IT}; --debug shows where."
+    return CoralXError(message, _sentences(hint, way_on))
+
+
+def _where(error: BaseException, details: str) -> str:
+    kept = _kept(error, details)
+    return f"Details: {kept}" if kept else "coralx --debug ... shows the details."
+
+
+def _sentences(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
+
+
+def _kept(error: BaseException, details: str) -> Path | None:
+    """The file with what is needed to find the cause: in the run folder if there is one, else in
+    the folder for temporary files; None where neither can be written."""
+    text = _report(error, details)
+    run = getattr(error, RUN, None)
+    if run is not None and run.root.is_dir():
+        with suppress(OSError):
+            run.error.write_text(text, encoding="utf-8", errors="backslashreplace")
+            return Path(run.error)
+    with (
+        suppress(OSError),
+        tempfile.NamedTemporaryFile(
+            "w",
+            prefix="coralx-error-",
+            suffix=".txt",
+            delete=False,
+            encoding="utf-8",
+            errors="backslashreplace",
+        ) as file,
+    ):
+        file.write(text)
+        return Path(file.name)
+    return None
+
+
+def _report(error: BaseException, details: str) -> str:
+    lines = [
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+        f"command: {shlex.join(sys.argv)}",
+        f"CoralX {__version__}, Python {platform.python_version()}, {platform.platform()}",
+    ]
+    with suppress(Exception):
+        from coralx.run.environment import versions
+
+        lines.append(", ".join(f"{name} {version}" for name, version in versions().items()))
+    trace = "".join(traceback.format_exception(error))
+    return "\n".join([*lines, "", trace, *([details, ""] if details else [])])

@@ -1,0 +1,99 @@
+"""Chats for supervised fine-tuning: their turns as they are written, or why they cannot be read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from coralx.data.examples import Example, Message
+from coralx.data.tables import problem
+from coralx.printable import shown
+from coralx.wording import counted
+
+ROLES = ("system", "user", "assistant", "tool")
+READ = ("role", "content", "weight")
+"""Keys of a turn that are read."""
+
+CALLS = ("tool_calls", "function_call")
+"""Keys of a turn that hold what it says instead of its content."""
+
+
+class Chats:
+    """Reads the chats of one table, whose turns stand in `column`, and counts what it passes over:
+    answers without a text, which would teach the model to say nothing, and keys of turns."""
+
+    def __init__(self, column: str) -> None:
+        self._column = column
+        self._empty = 0
+        self._passed_over: Counter[str] = Counter()
+
+    def read(self, turns: Any, where: str) -> Example | None:
+        """The turns up to the assistant's last answer that is to be learnt; None without one.
+        Raises ConfigError naming the row and the turn."""
+        if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+            raise problem(where, f"{self._column} must be a list of {{role, content}}")
+        messages = [
+            self._message(turn, where, f"{self._column}[{place}]")
+            for place, turn in enumerate(turns)
+        ]
+        while messages and not (messages[-1].role == "assistant" and messages[-1].is_learnt):
+            messages.pop()
+        if len(messages) < 2 or not messages[-1].content.strip():
+            return None
+        text = "".join(message.content for message in messages)
+        return Example(text, messages=tuple(messages), is_chat=True)
+
+    def warnings(self, where: str) -> list[str]:
+        """What was passed over, in words."""
+        found = [
+            f"{where}: the key {shown(key)} of {counted(count, 'turn')} was not read"
+            for key, count in sorted(self._passed_over.items())
+        ]
+        if self._empty:
+            told = counted(self._empty, "answer")
+            verb = "is" if self._empty == 1 else "are"
+            found.append(f"{where}: {told} of the assistant without a text {verb} not learnt")
+        return found
+
+    def _message(self, turn: Mapping[str, Any], where: str, name: str) -> Message:
+        for key in CALLS:
+            if turn.get(key):
+                raise problem(
+                    where,
+                    f"{name}.{key}: calls of tools are not read: without its call, the turn would "
+                    "teach the model something else",
+                    "Write the call into the turn's content, as the base has learnt to write it, "
+                    "or leave the row out.",
+                )
+        role, content = str(turn.get("role")), turn.get("content")
+        if role not in ROLES:
+            raise problem(where, f"unknown role {shown(role)}; known: {', '.join(ROLES)} ({name})")
+        if not isinstance(content, str):
+            raise problem(
+                where,
+                f"{self._column} must be a list of {{role, content}}, content as text; "
+                f"{name}.content is {_kind(content)}",
+                "Write what the turn says as one text, or leave the turn out.",
+            )
+        self._passed_over.update(key for key, value in turn.items() if value and key not in READ)
+        is_learnt = role == "assistant" and _weight(turn, where, name) == 1
+        if is_learnt and not content.strip():
+            self._empty += 1
+        return Message(role, content, is_learnt)
+
+
+def _weight(turn: Mapping[str, Any], where: str, name: str) -> int:
+    """Whether an answer is learnt (1) or only read (0)."""
+    weight = turn.get("weight")
+    if weight is None or weight in (0, 1):
+        return 1 if weight is None else int(weight)
+    raise problem(
+        where, f"{name}.weight is {shown(weight)}; it may be 1, or 0 for an answer not to be learnt"
+    )
+
+
+def _kind(content: Any) -> str:
+    if content is None:
+        return "missing or null"
+    return "a list of parts" if isinstance(content, list) else shown(content)

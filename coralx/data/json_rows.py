@@ -1,0 +1,202 @@
+"""Rows of JSON: one object a line, or a list of objects, whatever the file is called."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any
+
+from coralx.data.tables import Gatherer, Rows, TableFile, WrittenNumber
+from coralx.printable import shown
+
+KINDS = {str: "a string", WrittenNumber: "a number", list: "a list"}
+ROW = 'A row is an object, each cell after the name of its column: {"text": "...", ...}.'
+WHITE_SPACE = " \t\r\n"
+
+Values = Iterator[tuple[str, Any]]
+"""Values, each behind the words that say where it stands."""
+
+
+class _Invalid(Exception):
+    """What is wrong with the JSON, and where; what to do about it."""
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.hint = hint
+
+
+class _Twice(ValueError):
+    """A key that stands twice in one object."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Twice(next(key for key in keys if keys.count(key) > 1))
+    return found
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object,
+    parse_float=WrittenNumber,
+    parse_int=WrittenNumber,
+    parse_constant=WrittenNumber,
+)
+
+
+def read(file: TableFile) -> Rows:
+    """The file's rows; numbers keep the digits they were written in. Raises ConfigError, naming
+    the line or the element, where it holds anything but rows."""
+    opening = next((line.lstrip()[:1] for line in file.lines() if line.strip()), "")
+    ways = (_in_document, _by_line) if opening == "[" else (_by_line, _in_document)
+    failures = []
+    for values in ways:  # a list may stand in one line, and an object in several
+        try:
+            return _gathered(file, values(file), is_list=opening == "[")
+        except _Invalid as error:
+            failures.append(error)
+    # what is meant to be a row a line is wrong in a line, the rest as a whole
+    is_lines = opening != "[" and file.path.suffix.lower() != ".json"
+    failure = failures[ways.index(_by_line if is_lines else _in_document)]
+    raise file.problem(str(failure), failure.hint)
+
+
+def _gathered(file: TableFile, values: Values, *, is_list: bool = False) -> Rows:
+    first = list(islice(values, 2))
+    if len(first) == 1 and isinstance(first[0][1], dict) and not is_list:
+        first = [("", row) for row in _rows_of(file, first[0][1])]
+    gathered = Gatherer(file.wanted)
+    for place, value in chain(first, values):
+        if not isinstance(value, dict):
+            raise file.problem(f"{place} {_no_row(value)}", ROW)
+        gathered.add(value)
+    return file.rows(gathered.columns, gathered.rows)
+
+
+def _by_line(file: TableFile) -> Values:
+    for number, line in enumerate(file.lines(), 1):
+        for value in list(_sequence(line, f"line {number}", number)):
+            yield f"line {number}", value
+
+
+def _no_row(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return f"is {json.dumps(value)}, where a row is needed"
+    return f"is {KINDS[type(value)]}, where a row is needed: {shown(value)}"
+
+
+def _in_document(file: TableFile) -> Values:
+    """The elements of the file's one list; or, where it opens with none, its values."""
+    text = "".join(file.lines()).rstrip()
+    at = _past_space(text, 0)
+    is_list = text.startswith("[", at)
+    found = _elements(text, at + 1) if is_list else _sequence(text, "the file", 1)
+    for number, value in enumerate(found, 1):
+        if not is_list and not isinstance(value, dict):
+            raise _Invalid(f"value {number} {_no_row(value)}", ROW)
+        yield f"element {number}", value
+
+
+def _elements(text: str, at: int) -> Iterator[Any]:
+    """Of the list that opens just before `at`."""
+    at = _past_space(text, at)
+    number, is_closed = 0, text.startswith("]", at)
+    at += is_closed
+    while not is_closed:
+        number += 1
+        value, at = _decoded(text, at, f"element {number}", 1)
+        yield value
+        if not text.startswith((",", "]"), at):
+            error = json.JSONDecodeError("Expecting ',' or ']'", text, at)
+            raise _malformed(error, text, 1)
+        is_closed = text[at] == "]"
+        at = _past_space(text, at + 1)
+    if at < len(text):
+        raise _Invalid(
+            f"something follows behind the end of the list: {shown(text[at : at + 40])}",
+            "A file holds one list of rows, or a row a line without brackets around them.",
+        )
+
+
+def _sequence(text: str, place: str, line: int) -> Iterator[Any]:
+    """Values one behind the other."""
+    at = _past_space(text, 0)
+    while at < len(text):
+        value, at = _decoded(text, at, place, line)
+        yield value
+
+
+def _decoded(text: str, at: int, place: str, line: int) -> tuple[Any, int]:
+    """The value that begins at `at`, and where the next thing begins; `line` is the text's first.
+    Raises _Invalid."""
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+        if "\\ud" in text[at:end] or "\\uD" in text[at:end]:
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise _malformed(error, text, line) from None
+    except _Twice as error:
+        raise _Invalid(f"{place}: the key {shown(str(error))} stands twice in one object") from None
+    except UnicodeEncodeError as error:
+        half = error.object[error.start].encode("unicode_escape").decode()
+        raise _Invalid(f"{place}: {half} is half a character, which is no text") from None
+    except RecursionError:
+        raise _Invalid(f"{place}: lists or objects are nested too deeply") from None
+    return value, _past_space(text, end)
+
+
+def _malformed(error: json.JSONDecodeError, text: str, line: int) -> _Invalid:
+    is_cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+    what = error.msg.removesuffix(" at").removesuffix(" starting")
+    return _Invalid(
+        f"line {line + error.lineno - 1}, character {error.colno}: not valid JSON: {what}",
+        "It seems to be cut off there: was it written or copied to the end?"
+        if is_cut
+        else "Correct it; programs that write JSON see to quotes and commas themselves.",
+    )
+
+
+def _past_space(text: str, at: int) -> int:
+    while at < len(text) and text[at] in WHITE_SPACE:
+        at += 1
+    return at
+
+
+def _rows_of(file: TableFile, whole: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a file that is one object: columns by name, as lists or as pandas writes them;
+    one list of rows behind some key; or itself the only row."""
+    cells = list(whole.values())
+    is_wanted = any(name in whole for name in file.wanted)
+    is_numbered = any(isinstance(wanted, int) for wanted in file.wanted)
+    if (is_wanted or is_numbered) and all(
+        isinstance(cell, list) and not _has_objects(cell) for cell in cells
+    ):
+        return _transposed(file, whole)
+    if is_wanted and all(isinstance(cell, dict) and [*cell] == [*cells[0]] for cell in cells):
+        return _transposed(file, {name: list(cell.values()) for name, cell in whole.items()})
+    tables = [key for key, cell in whole.items() if isinstance(cell, list) and _has_objects(cell)]
+    if is_wanted or not any(isinstance(cell, list | dict) for cell in cells):
+        return [whole]
+    if len(tables) == 1:
+        rows: list[dict[str, Any]] = whole[tables[0]]
+        return rows
+    keys = ", ".join(shown(key) for key in list(whole)[:8])
+    raise file.problem(
+        f"is one object with the keys {keys}{', ...' if len(whole) > 8 else ''}, not a list of "
+        "rows",
+        "Save a list of objects, or an object a line (pandas: to_json(path, orient='records')).",
+    )
+
+
+def _has_objects(cell: list[Any]) -> bool:
+    return any(isinstance(item, dict) for item in cell)
+
+
+def _transposed(file: TableFile, columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    lengths = {name: len(cells) for name, cells in columns.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{shown(name)} {length}" for name, length in list(lengths.items())[:8])
+        raise file.problem(f"its columns are of different lengths: {listed}")
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
