@@ -6,7 +6,11 @@ import sys
 if __name__ == "__main__":
     # `python -m` looks for modules in the working folder first, where a file may have the name of a
     # library; the command `coralx` does not.
-    if sys.path and not sys.flags.safe_path and sys.path[0] in ("", os.path.abspath("")):
+    try:
+        here = ("", os.getcwd())
+    except OSError:  # it is gone, which is told later
+        here = ("", "")
+    if sys.path and not sys.flags.safe_path and sys.path[0] in here:
         del sys.path[0]
 
     from coralx.cli import main

@@ -106,6 +106,14 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         fsync_directory(path.parent)
 
 
+def make_parents(path: Path, levels: int) -> None:
+    """Make as many of the folders above `path`, and no more: what lies in a run folder that was
+    deleted does not bring it back. Raises SetupError where the storage refuses it."""
+    with storing(path):
+        for folder in reversed(path.parents[:levels]):
+            folder.mkdir(exist_ok=True)
+
+
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Make the folder `path` by `fill(temporary folder)`, with a manifest written last.
 
@@ -118,8 +126,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     with storing(path):
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            for folder in reversed(path.parents[:2]):
-                folder.mkdir(exist_ok=True)
+            make_parents(path, 2)
             temporary.mkdir()
             fill(temporary)
             names = sorted(file.name for file in temporary.iterdir())

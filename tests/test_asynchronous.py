@@ -245,6 +245,7 @@ def test_a_checkpoint_that_a_worker_has_just_written_is_not_pruned(count: int) -
     workers = Eager(count)
     facts = workers.start(config, None, lambda _: None)
     layout = RunLayout(Path("runs") / "eager")
+    layout.root.mkdir(parents=True)
     engine = Engine(config, facts, workers, Ledger(), layout)
     engine.search()
     assert engine.front()
@@ -264,6 +265,7 @@ def test_children_of_genomes_that_are_stopped_find_their_weights(seed: int) -> N
     workers = Eager(6)
     facts = workers.start(config, None, lambda _: None)
     layout = RunLayout(Path("runs") / "children")
+    layout.root.mkdir(parents=True)
     engine = Engine(config, facts, workers, Ledger(), layout)
     engine.search()
     assert len(engine.history.generations) == 3

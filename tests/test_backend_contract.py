@@ -796,19 +796,19 @@ def test_out_of_memory_halves_the_rows_at_once_and_keeps_the_batch(
     for module in some_modules(backend):  # what is dropped depends on how many rows are drawn for
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    plenty = backend.train(job(genome, tmp_path / "plenty", 0, 6), ignore)
+    plenty = backend.train(job(genome, tmp_path / "plenty", 0, 2), ignore)
     ample: Any = backend
     material = ample._material
     material.task = scarce = Scarce(material.task, 3)
     ample._evaluation._parts = (replace(material.parts[0], task=scarce),)
-    result = backend.train(job(genome, tmp_path / "scarce", 0, 6), ignore)
+    result = backend.train(job(genome, tmp_path / "scarce", 0, 2), ignore)
     assert (plenty.micro_batch, result.micro_batch) == (None, 2)
     assert result.trained_tokens == plenty.trained_tokens
     for figure in ("train_loss", "gradient_norm", "eval_loss"):
         assert result.metrics[figure] == pytest.approx(plenty.metrics[figure], rel=1e-4)
     scarce.seen.clear()
-    known = backend.train(job(genome, tmp_path / "known", 0, 6, micro_batch=2), ignore)
-    assert scarce.seen[: 6 * 4] == [2] * 24  # six steps of eight rows, and none was tried in vain
+    known = backend.train(job(genome, tmp_path / "known", 0, 2, micro_batch=2), ignore)
+    assert scarce.seen[: 2 * 4] == [2] * 8  # two steps of eight rows, and none was tried in vain
     assert timeless(known) == timeless(result)
 
 
@@ -864,7 +864,7 @@ def test_a_figure_that_the_rows_cannot_tell_is_remarked_on(
     wanted = job(Genome("a", 0, GENES), tmp_path, 0, 6, eval_limit=1)
     result = backend.train(wanted, ignore)
     assert result.metrics["auroc"] is None
-    told = "auroc, balanced_accuracy, task_skill undefined on the 1 validation rows that are scored"
+    told = "auroc, balanced_accuracy, task_skill undefined on the 1 validation row that is scored"
     assert f"{told}: a class has no row" in result.notes
 
 

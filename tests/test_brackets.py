@@ -158,7 +158,7 @@ def test_a_run_trains_each_bracket_from_its_own_stage(
 def test_brackets_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(PUBLISHED + "  brackets: 5\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="`brackets` is 5, but there are 4 stages"):
+    with pytest.raises(ConfigError, match="`brackets` is 5, but the schedule has 4 stages"):
         load_config(path)
     with pytest.raises(ConfigError, match="each bracket needs"):
         make_config(hyperband_config={"brackets": 4}, evolution={"population_size": 3})

@@ -103,7 +103,10 @@ def test_without_hyperband_nothing_grows() -> None:
         (schedule("published", (1, 1, 2, 1)), "but rank_growth is published; set `rank_growth: b"),
         (schedule("by-stage", (2, 1, 2, 1)), "the first stage .'S0'. begins at the starting rank"),
         (schedule("by-stage"), "no stage has a rank_multiplier above 1"),
-        (schedule("published", (1, 1)), "grows on entering the third stage, but there are only 2"),
+        (
+            schedule("published", (1, 1)),
+            "grows on entering the third stage, but the schedule has 2 stages",
+        ),
     ],
 )
 def test_growth_that_would_not_happen_as_written_is_refused(

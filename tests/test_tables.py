@@ -143,8 +143,7 @@ def test_rows_without_text_or_label_are_left_out_alike_in_every_format(given: Gi
         examples = load_examples(Data(train=str(path)), seed=1)
         assert examples.labels == ("0", "1"), name
         assert set(examples.warnings) == {
-            f"data.train: {path}: 1 rows without a {what} were left out"
-            for what in ("text", "label")
+            f"data.train: {path}: 1 row without a {what} was left out" for what in ("text", "label")
         }
         assert sum(len(s) for s in (examples.train, examples.validation, examples.test)) == 40
 

@@ -112,6 +112,7 @@ def test_both_backends_train_to_equal_losses_and_read_each_others_adapters(
     require_alike(config, tmp_path, 24)
 
 
+@pytest.mark.slow
 @needs_unsloth
 @needs_smollm2
 def test_a_real_language_model_trains_alike_on_both(tmp_path: Path) -> None:

@@ -300,9 +300,8 @@ def test_an_older_ledger_that_names_only_the_baseline_is_read(tmp_path: Path) ->
     event = TrainedBeside(make_result(BASELINE, {"auroc": 0.5}, stage="S1"))
     Ledger(path).append(event)
     entry = json.loads(path.read_text())
-    entry["type"] = "BaselineTrained"
-    body = {key: entry[key] for key in ("seq", "time", "type", "payload")}
-    entry["checksum"] = hashlib.sha256(canonical_json(body).encode()).hexdigest()
+    body = {key: entry[key] for key in ("seq", "time", "payload")} | {"type": "BaselineTrained"}
+    entry = body | {"checksum": hashlib.sha256(canonical_json(body).encode()).hexdigest()}
     path.write_text(canonical_json(entry) + "\n")
     assert Ledger.read_events(path) == [event]
     assert History(Ledger.read_events(path)).baseline == {"S1": event.result}

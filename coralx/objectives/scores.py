@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from coralx.errors import DamagedRunError
-from coralx.files import sha256_of, storing, write_atomically
+from coralx.files import make_parents, sha256_of, write_atomically
 
 Probabilities = NDArray[np.float64]
 """Class probabilities, shape (rows, classes)."""
@@ -74,8 +74,7 @@ def write_scores(path: Path, said: Said) -> str:
         if (value := getattr(rows, field.name)) is not None
     }
     content = save(tensors)
-    with storing(path):
-        path.parent.mkdir(exist_ok=True)  # of a run folder, which is not made anew
+    make_parents(path, 1)
     write_atomically(path, content)
     return hashlib.sha256(content).hexdigest()
 

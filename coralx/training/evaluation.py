@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from coralx.config.metrics import OF_TASK, SPREAD, described, is_function, of_task
 from coralx.config.schema import Config
 from coralx.data.tasks import Encoded
-from coralx.files import storing, write_atomically
+from coralx.files import make_parents, write_atomically
 from coralx.objectives.bootstrap import intervals
 from coralx.objectives.false_positives import suspicion
 from coralx.objectives.own import Predictions
@@ -70,6 +70,8 @@ class Evaluation:
         """The figures of the first `limit` validation rows, which are in a stratified order, and of
         as many attacks and clean rows; None where a score is no finite number. At the path `keep`
         is kept what the model says about each."""
+        if keep is not None:
+            make_parents(Path(keep), 2)  # the genome's folder among all predictions
         said = self._said("validation", limit, beat, keep)
         if keep is not None:
             write_scores(Path(keep), said)
@@ -266,9 +268,6 @@ def _with_spread(measurements: Metrics) -> dict[str, Interval]:
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """JSON lines, whole or not at all."""
-    with storing(path):
-        for folder in reversed(path.parents[:2]):  # of a run folder, which is not made anew
-            folder.mkdir(exist_ok=True)
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
