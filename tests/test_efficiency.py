@@ -7,16 +7,28 @@ from random import Random
 from typing import Any
 
 import pytest
-from factories import make_config
+from factories import make_config, make_facts
 
 from coralx.config import Config
 from coralx.config.modes import Mode, resolve_mode
-from coralx.events import CheckpointRestored, RunStarted
+from coralx.events import (
+    AttemptFailed,
+    CheckpointRestored,
+    FrontMeasured,
+    RunResumed,
+    RunStarted,
+    WorkerStarted,
+)
 from coralx.execution.inprocess import InProcessExecutor
+from coralx.facts import Settings
 from coralx.genomes import Genome
 from coralx.report.efficiency import efficiency_of
+from coralx.results import Measurement
 from coralx.run.engine import Engine
+from coralx.run.history import History
 from coralx.run.ledger import FORMAT, Ledger
+from coralx.run.overheads import Overheads
+from coralx.run.timetable import Timetable
 
 
 def played(config: Config, mode: Mode, given: list[Genome] | None = None) -> Engine:
@@ -151,3 +163,34 @@ def test_what_is_trained_again_is_paid_again() -> None:
     assert after["total_training_time"] == pytest.approx(before["total_training_time"] + 102.0)
     assert after["naive_steps"] == before["naive_steps"]
     assert after["efficiency_ratio"] < before["efficiency_ratio"]
+
+
+def test_what_a_run_spends_beside_training_counts_where_it_was_spent() -> None:
+    """Start and measurement on both sides; on ours alone what a naive run would not have paid."""
+    facts = replace(make_facts(), device="cpu")
+    started = RunStarted(FORMAT, "x", "hyperband", 0, facts, Settings(2, 1, "fp32"), {}, {}, 7.0)
+    measured = Measurement("a", {}, {}, seconds=3.0)
+    overheads = Overheads()
+    for event in (
+        started,
+        WorkerStarted(0, 1, "cpu", 1, 5.0),  # within the start
+        WorkerStarted(1, 2, "cpu", 1, 2.0),
+        AttemptFailed("a", "S0", 11.0),
+        WorkerStarted(2, 3, "cpu", 1, 2.5),  # in place of one that died
+        RunResumed(6.0, 2),
+        WorkerStarted(0, 4, "cpu", 1, 5.0),
+        WorkerStarted(1, 5, "cpu", 1, 1.5),
+        FrontMeasured(measured),
+        FrontMeasured(measured),
+    ):
+        overheads.apply(event)
+    assert (overheads.start, overheads.measuring) == (9.0, 3.0)
+    assert (overheads.restarts, overheads.measured_again) == (10.0, 3.0)
+    assert [attempt.seconds for attempt in overheads.attempts] == [11.0]
+    history = History()
+    history.apply(started)
+    history.overheads = overheads
+    found = efficiency_of(history, Timetable(make_config(), history))
+    assert found["total_training_time"] == 9.0 + 3.0 + 10.0 + 3.0 + 11.0
+    assert found["efficiency_ratio"] is None
+    assert sum(found["beside_training"].values()) == found["total_training_time"]

@@ -137,7 +137,12 @@ def test_efficiency_counts_planned_and_trained_steps(report: dict[str, Any]) -> 
     assert efficiency["step_ratio"] == pytest.approx(8 * 36 / 226)
     assert efficiency["efficiency_ratio"] > 0
     times = [row["total_time"] for row in rows.values()]
-    assert efficiency["total_training_time"] == pytest.approx(sum(times), abs=0.01)
+    beside = efficiency["beside_training"]
+    assert beside["start"] > 0
+    assert beside["measuring"] > 0
+    assert beside["restarts"] == beside["failed_attempts"] == beside["trained_again"] == 0
+    spent = sum(times) + beside["start"] + beside["measuring"]
+    assert efficiency["total_training_time"] == pytest.approx(spent, abs=0.01)
 
 
 def test_children_inherit_where_shapes_agree_and_say_so(run: Path, report: dict[str, Any]) -> None:

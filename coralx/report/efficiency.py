@@ -20,14 +20,16 @@ from coralx.verdicts import Finish, Promote, Replace, Stop
 def efficiency_of(
     history: History, timetable: Timetable, use: MachineUse | None = None
 ) -> dict[str, Any]:
-    """The `efficiency` part of the report; times in seconds, greater ratios are better.
+    """The `efficiency` part of the report; times in seconds of workers, greater ratios are better.
 
     Naive is what `--mode full` does: every genome, but for copies of others, which only take a
     training up, is trained from scratch to the schedule's own last budget, or to the step where it
     diverged, and scored once, at its end. Its seconds come from each genome's own measured seconds
-    per step, and from what scoring and saving took in the last stage. Against it stands what the
-    same genomes have really cost: steps that were trained, every scoring, and stages that were
-    trained again for a lost checkpoint. What cannot be known is whether a genome would have
+    per step, and from what scoring and saving took in the last stage; starting and the final
+    measurement are added as they were. Against it stands what the same genomes have really cost:
+    steps that were trained, every scoring, the same start and measurement, and what only this run
+    paid: resumes, replaced workers, failed attempts, stages that were trained again for a lost
+    checkpoint. `beside_training` lists these. What cannot be known is whether a genome would have
     diverged that was cut before its warm-up was over, and whose learning rate is the highest.
 
     Compared are the generations of which every genome's part is over, and nothing before a genome
@@ -41,11 +43,15 @@ def efficiency_of(
     everything = [result for results in by_stage.values() for result in results]
     counted = [result for result in everything if result.genome in compared]
     again = [result for result in history.restored if result.genome in compared]
+    beside = _beside_training(history)
+    shared = beside["start"] + beside["measuring"]
+    own = sum(beside.values()) - beside["trained_again"]
     actual_steps = sum(result.steps for result in (*counted, *again))
-    actual_seconds = sum(result.seconds for result in (*counted, *again))
+    actual_seconds = sum(result.seconds for result in (*counted, *again)) + own
     naive = _naive(history, timetable, counted) if compared else None
+    naive_seconds = naive.seconds + shared if naive else None
     restart_steps = sum(_from_scratch(history, timetable, result) for result in counted)
-    spent = sum(result.seconds for result in (*everything, *history.restored))
+    busy = sum(result.seconds for result in (*everything, *history.restored))
     return {
         "total_genomes": len({result.genome for result in everything}),
         "compared_genomes": len({result.genome for result in counted}),
@@ -54,22 +60,44 @@ def efficiency_of(
             stage.name: _stage_row(history, timetable, stage, by_stage[stage.name])
             for stage in timetable.stages
         },
-        "total_training_time": round(spent, 3),
+        "beside_training": {name: round(seconds, 3) for name, seconds in beside.items()},
+        "total_training_time": round(busy + own, 3),
         "compared_training_time": round(actual_seconds, 3),
-        "estimated_full_training_time": round(naive.seconds, 3) if naive else None,
-        "time_savings": round(naive.seconds - actual_seconds, 3) if naive else None,
-        "efficiency_ratio": _ratio(naive.seconds, actual_seconds) if naive else None,
+        "estimated_full_training_time": _rounded(naive_seconds),
+        "time_savings": _rounded(naive_seconds - actual_seconds if naive_seconds else None),
+        "efficiency_ratio": _ratio(naive_seconds, actual_seconds),
         "naive_steps": naive.steps if naive else None,
         "actual_steps": actual_steps,
-        "step_ratio": _ratio(naive.steps, actual_steps) if naive else None,
+        "step_ratio": _ratio(naive.steps if naive else None, actual_steps),
         "restart_steps": restart_steps,
-        "restart_step_ratio": _ratio(naive.steps, restart_steps) if naive else None,
-        **_machine_use(history, spent, use),
+        "restart_step_ratio": _ratio(naive.steps if naive else None, restart_steps),
+        **_machine_use(history, busy, use),
     }
 
 
-def _ratio(naive: float, actual: float) -> float | None:
-    return naive / actual if actual else None
+def _beside_training(history: History) -> dict[str, float]:
+    """Seconds of workers beside the search's training and scoring. Those of a simulation are none:
+    its start and its measurement take real time, and its training does not."""
+    spent = history.overheads
+    is_simulated = history.started is None or history.started.facts.device == "none"
+    return {
+        "start": 0.0 if is_simulated else spent.start,
+        "measuring": spent.measuring,
+        "restarts": 0.0 if is_simulated else spent.restarts,
+        "measured_again": spent.measured_again,
+        "failed_attempts": 0.0
+        if is_simulated
+        else sum(attempt.seconds for attempt in spent.attempts),
+        "trained_again": sum(result.seconds for result in history.restored),
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def _ratio(naive: float | None, actual: float) -> float | None:
+    return naive / actual if naive is not None and actual else None
 
 
 def _compared(history: History) -> set[str]:

@@ -22,6 +22,16 @@ from coralx.report.verification import verification_parts
 from coralx.report.weighted import weighted_lines
 from coralx.wording import counted
 
+BESIDE = {
+    "start": "starting",
+    "measuring": "the final measurement",
+    "restarts": "resumes and replaced workers",
+    "measured_again": "measuring again",
+    "failed_attempts": "failed attempts",
+    "trained_again": "training again what was lost",
+}
+"""What a run spends beside training and scoring, in words."""
+
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
     """Print everything that a user needs to choose an adapter."""
@@ -108,9 +118,12 @@ def _efficiency_table(efficiency: Mapping[str, Any]) -> Table:
 
 
 def _efficiency_lines(efficiency: Mapping[str, Any]) -> list[str]:
+    beside = efficiency["beside_training"]
+    told = [f"{what} {duration(beside[key])}" for key, what in BESIDE.items() if beside[key]]
+    including = f", of these {', '.join(told)}" if told else ""
     lines = [
         f"{counted(efficiency['total_genomes'], 'genome')} in "
-        f"{duration(efficiency['total_training_time'])} of training and evaluation."
+        f"{duration(efficiency['total_training_time'])} of workers' time{including}."
     ]
     if efficiency["efficiency_ratio"] is None:
         lines.append(f"Against full training: {efficiency['note']}.")

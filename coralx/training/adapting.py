@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -320,6 +321,11 @@ class AdaptingBackend(ABC):
         return adapters.costs(self._model, adapters.name_of(genome), growth)
 
     def measure(self, job: MeasureJob, beat: Beat = unheard) -> Measurement:
+        began = time.monotonic()
+        found = self._measured(job, beat)
+        return replace(found, seconds=time.monotonic() - began)
+
+    def _measured(self, job: MeasureJob, beat: Beat) -> Measurement:
         if job.genome is None:
             with self._model.disable_adapter():
                 untuned = {"trainable_parameters": 0.0, "adapter_bytes": 0.0}
