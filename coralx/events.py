@@ -57,6 +57,17 @@ class WorkerStarted:
 
 
 @dataclass(frozen=True)
+class AttemptFailed:
+    """A worker was at a genome's stage (with `stage` "test": at a measurement, `genome` None being
+    the untuned base) for so many seconds, and brought nothing. What it had kept of a long stage is
+    taken up by the next attempt, and then counts there once more."""
+
+    genome: str | None
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class GenerationStarted:
     """The genomes of a generation are fixed, and where budgets adapt, what each stage gets in it
     by the parents' `diversity` (1: that of the founders)."""
@@ -181,6 +192,7 @@ Event = (
     | RunResumed
     | WorkerStarted
     | WorkerStopped
+    | AttemptFailed
     | GenerationStarted
     | StageCompleted
     | CheckpointRestored

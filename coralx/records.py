@@ -56,7 +56,8 @@ class Job:
     the validation rows (None: all). `shape` is the adapter's in this stage (None: the genes' own),
     from which it may still grow. At `partial` a long stage keeps what it has trained so far (None:
     nowhere). `micro_batch` rows are known to fit into memory together (None: a whole batch). At
-    `predictions` is kept what it says about each validation row (None: nowhere).
+    `predictions` is kept what it says about each validation row (None: nowhere). One that is not
+    scored brings no figures of validation.
     """
 
     genome: Genome
@@ -78,6 +79,7 @@ class Job:
     partial: str | None = None
     micro_batch: int | None = None
     predictions: str | None = None
+    is_scored: bool = True
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -147,12 +147,14 @@ class Measurement:
     """Figures of one finished adapter (or, with `genome` None, of the untuned base model).
 
     `scores` is the SHA-256 of the file of its scores on the test split, None where none was kept.
+    `seconds` is what measuring took; 0 where that was not recorded.
     """
 
     genome: str | None
     validation: Metrics
     test: Mapping[str, Interval]
     scores: str | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

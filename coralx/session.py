@@ -15,7 +15,15 @@ from coralx.config.loading import overridden
 from coralx.config.modes import mode_of
 from coralx.disk import require_room
 from coralx.errors import CoralXError, DamagedRunError, SetupError, UsageError
-from coralx.events import Event, RunCompleted, RunResumed, RunStarted, WorkerStarted, WorkerStopped
+from coralx.events import (
+    AttemptFailed,
+    Event,
+    RunCompleted,
+    RunResumed,
+    RunStarted,
+    WorkerStarted,
+    WorkerStopped,
+)
 from coralx.execution.executor import Executor, Signal
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.execution.local import LocalExecutor
@@ -75,12 +83,12 @@ class _Session:
             self.ledger.require_in_place()
         if self.owner is not None:
             self.owner.beat()
-        if isinstance(signal, WorkerStarted):
+        if isinstance(signal, WorkerStarted | AttemptFailed):
             self._record(signal)
         else:
             self.view.on_signal(signal)
 
-    def _record(self, event: WorkerStarted | WorkerStopped) -> None:
+    def _record(self, event: WorkerStarted | WorkerStopped | AttemptFailed) -> None:
         if self.ledger is None:
             self._waiting.append(event)
         else:

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from coralx.errors import DamagedRunError, SetupError, UsageError
 from coralx.events import (
+    AttemptFailed,
     BudgetSpent,
     CheckpointRestored,
     Event,
@@ -107,6 +108,7 @@ EVENTS: tuple[Event, ...] = (
     FrontMeasured(Measurement(None, {}, {}, scores="5c07e5")),
     FrontCompared((Comparison("a", None, "auroc", 0.1, -0.0, 0.2),)),
     MeasurementFailed(None, "a row is too long"),
+    AttemptFailed("a", "S0", 1.5),
     WorkerStopped(worker=0, base_loads=1, jobs=4),
     RunCompleted(("a",)),
     TrainedBeside(make_result("_baseline", {"auroc": 0.5})),

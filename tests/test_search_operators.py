@@ -279,3 +279,23 @@ def test_genes_are_crossed_independently() -> None:
     children = [cross_values(pair, {"a": 0, "b": 0}, {"a": 1, "b": 1}, rng) for _ in range(DRAWS)]
     mixed = shares((child["a"], child["b"]) for child in children)
     assert all(share == pytest.approx(0.25, abs=0.03) for share in mixed.values())
+
+
+@pytest.mark.parametrize(
+    "gene", [Integer(1, 4, log=False), Integer(1, 4, log=True), Integer(7, 8, log=False)]
+)
+def test_a_whole_number_in_a_narrow_range_becomes_another(gene: Integer) -> None:
+    rng = np.random.default_rng(3)
+    for value in range(gene.low, gene.high + 1):
+        found = Counter(mutate_values({"n": gene}, {"n": value}, 1.0, rng)["n"] for _ in range(500))
+        assert value not in found
+        assert all(gene.contains(other) for other in found)
+        inside = gene.low < value < gene.high
+        if inside and not gene.log:  # to either side equally often
+            above = sum(count for other, count in found.items() if other > value)
+            assert above / 500 == pytest.approx(0.5, abs=0.07)
+
+
+def test_a_range_of_one_whole_number_stays() -> None:
+    rng = np.random.default_rng(3)
+    assert mutate_values({"n": Integer(3, 3, log=False)}, {"n": 3}, 1.0, rng) == {"n": 3}

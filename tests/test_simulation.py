@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -121,10 +123,9 @@ def test_report_has_its_keys_and_matches_the_file() -> None:
         assert member["stage"] == "S3_finisher"
         assert member["own_steps"] == 2000
         assert member["lineage_steps"] >= member["own_steps"]
-        assert all(
-            interval["low"] <= interval["value"] <= interval["high"]
-            for interval in member["test"].values()
-        )
+        for interval in member["test"].values():
+            assert interval["value"] is not None
+            assert interval["low"] is interval["high"] is None
     assert all(member["stage"] != "S3_finisher" for member in report["provisional"])
     assert all(
         entry.keys() == {"genome", "stage", "step", "rule", "value"} for entry in report["stopped"]
@@ -647,3 +648,35 @@ def test_promote_by_replaces_the_objectives_at_its_stage() -> None:
     decided = next(e for e in events if isinstance(e, StageDecided) and e.stage == "first")
     promoted = {v.genome for v in decided.verdicts if v.kind == "promote"}
     assert promoted == set(sorted(losses, key=lambda genome: losses[genome])[:3])
+
+
+def test_simulated_figures_keep_their_metrics_nature_and_say_what_they_are() -> None:
+    outcome = evolve(
+        "natures",
+        model={"task": "sft"},
+        objectives=[{"metric": "perplexity"}, {"metric": "trainable_parameters"}],
+        constraints=["perplexity <= 10"],
+    )
+    for event in events_of(outcome.layout):
+        if isinstance(event, StageCompleted) and event.result.divergence is None:
+            figures = event.result.metrics
+            assert figures["perplexity"] == pytest.approx(math.exp(figures["eval_loss"] or 0))
+    report = outcome.report
+    assert report["simulated"] is True
+    for member in report["front"]:
+        assert member["test"]["perplexity"]["value"] > 1
+        assert {f["low"] for f in member["test"].values()} == {None}
+    rows = list(csv.DictReader(outcome.layout.pareto.open()))
+    assert {row["simulated"] for row in rows} == {"true"}
+
+
+def test_a_metric_of_the_users_own_is_simulated_in_its_direction() -> None:
+    def best(direction: str) -> float:
+        report = evolve(
+            f"own-{direction}",
+            objectives=[{"metric": "my:cost", "direction": direction}, {"metric": "auroc"}],
+            evolution={"population_size": 8, "generations": 1},
+        ).report
+        return max(m["validation"]["auroc"] for m in report["front"])
+
+    assert best("minimize") == best("maximize")  # what is better by it is better by skill

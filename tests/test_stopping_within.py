@@ -77,10 +77,14 @@ def test_explosions_end_training_by_default_and_can_be_left_alone() -> None:
     assert config_with(()).hyperband_config.training_stages[0].stop_within == ()
 
 
-def test_full_training_stops_no_one_within_a_stage() -> None:
-    whole = {"enable_hyperband": False, "training_stages": stages()}
+def test_full_training_ends_within_a_stage_only_what_has_diverged() -> None:
+    listed = stages()
+    listed[1] |= {"stop_within": ["explosion", "unreachable"]}
+    listed[2] |= {"stop_within": []}
+    whole = {"enable_hyperband": False, "training_stages": listed}
     timetable = Timetable(config_with(hyperband_config=whole), History())
-    assert [stage.stop_within for stage in timetable.stages] == [()] * 4
+    kept = [stage.stop_within for stage in timetable.stages]
+    assert kept == [("explosion",), ("explosion",), (), ("explosion",)]
 
 
 def test_survivors_that_cannot_be_compared_are_refused() -> None:

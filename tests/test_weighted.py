@@ -249,8 +249,9 @@ def test_a_member_without_a_score_has_an_empty_cell() -> None:
         "own_steps": 1,
         "lineage_steps": 1,
     }
-    report = {"objectives": TWO, "front": [one], "weighted": weighted([one], TWO, {"auroc": 1})}
-    assert pareto_csv(report).splitlines()[1].endswith(",1,1,")
+    scored = weighted([one], TWO, {"auroc": 1})
+    report = {"objectives": TWO, "front": [one], "weighted": scored, "simulated": False}
+    assert pareto_csv(report).splitlines()[1].endswith(",1,1,,false")
 
 
 # -- coralx report --weights ---------------------------------------------------------------------
@@ -341,6 +342,8 @@ def test_five_objectives_are_not_cut_short_in_any_terminal(width: int) -> None:
             runtime={"backend": "simulated", "baseline": True, "verify_front": True},
         )
     ).report
+    for found in (one["test"][metric] for one in report["front"] for metric in FIVE):
+        found |= {"low": found["value"] - 0.02, "high": found["value"] + 0.02}
     text = shown(report, width)
     before = text[: text.index("Efficiency")]
     for one in report["front"]:

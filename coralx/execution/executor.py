@@ -7,14 +7,14 @@ from typing import Protocol
 
 from coralx.config.schema import Config
 from coralx.errors import OutOfMemory
-from coralx.events import WorkerStarted, WorkerStopped
+from coralx.events import AttemptFailed, WorkerStarted, WorkerStopped
 from coralx.facts import Facts, Settings
 from coralx.records import Job, JobFailed, MeasureJob
 from coralx.results import Measurement, Progress, StageResult
 
 Task = Job | MeasureJob
 Outcome = StageResult | Measurement | JobFailed
-Signal = Progress | WorkerStarted | WorkerStopped | str
+Signal = Progress | WorkerStarted | WorkerStopped | AttemptFailed | str
 """What a worker says between results; a str is a line about what it is doing."""
 
 Listener = Callable[[Signal], None]

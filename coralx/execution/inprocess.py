@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from coralx.config.schema import Config
 from coralx.errors import ConfigError, CoralXError, SetupError, WorkerError
-from coralx.events import WorkerStarted, WorkerStopped
+from coralx.events import AttemptFailed, WorkerStarted, WorkerStopped
 from coralx.execution.executor import Listener, Outcome, Task, reason_of, task_name
 from coralx.facts import Facts, Settings
 from coralx.interruption import Interruption
@@ -69,6 +69,7 @@ class InProcessExecutor:
             yield outcome
 
     def _done(self, task: Task, backend: Backend, listener: Listener) -> Outcome:
+        began = time.monotonic()
         try:
             if isinstance(task, MeasureJob):
                 return backend.measure(task, self._beat)
@@ -80,6 +81,7 @@ class InProcessExecutor:
             if problems and not isinstance(task, MeasureJob):
                 raise
             _show(error)
+            listener(AttemptFailed(*task_name(task), round(time.monotonic() - began, 3)))
             reason = reason_of(type(error).__name__, str(error), problems)
             return JobFailed(*task_name(task), reason)
 

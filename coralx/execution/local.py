@@ -13,7 +13,7 @@ from coralx.config.schema import Config
 from coralx.containers import cores
 from coralx.devices import VARIABLE
 from coralx.errors import ConfigError, OutOfMemory, WorkerError
-from coralx.events import WorkerStarted, WorkerStopped
+from coralx.events import AttemptFailed, WorkerStarted, WorkerStopped
 from coralx.execution.executor import Listener, Outcome, Task, reason_of, task_name
 from coralx.execution.messages import (
     Failed,
@@ -186,6 +186,7 @@ class LocalExecutor:
                     else Train(worker.task)
                 )
                 worker.silence = 0.0
+                worker.began = time.monotonic()
                 worker.send(order)
 
     def _outcomes(self, seconds: float) -> Iterator[Outcome]:
@@ -252,6 +253,7 @@ class LocalExecutor:
                 self._lost_starts = 0
                 self._welcome(worker, reply)
             case Failed() if worker.task is not None and self._is_final(worker.task, reply):
+                self._tell_of_failure(worker)
                 name, worker.task = task_name(worker.task), None
                 told = reason_of(reply.error, reply.message, reply.problems)
                 yield JobFailed(*name, told)
@@ -286,6 +288,7 @@ class LocalExecutor:
         if worker.task is None:
             self._note_lost_start(worker, reason, details)
             return
+        self._tell_of_failure(worker)
         name = task_name(worker.task)
         self._attempts[name] += 1
         if self._attempts[name] < ATTEMPTS:
@@ -293,6 +296,12 @@ class LocalExecutor:
             self._waiting.appendleft(worker.task)
         else:
             yield JobFailed(*name, reason)
+
+    def _tell_of_failure(self, worker: WorkerProcess) -> None:
+        """What a worker spent on a task in vain."""
+        if worker.task is not None:
+            seconds = round(time.monotonic() - worker.began, 3)
+            self._listener(AttemptFailed(*task_name(worker.task), seconds))
 
     def _note_lost_start(self, worker: WorkerProcess, reason: str, details: str) -> None:
         """A worker ended without a task: another is started in its place, twice if none of them

@@ -68,7 +68,8 @@ class LostWorker(WorkerError):
 
 class WorkerProcess:
     """`task` is what it works on, `ready` whether it has loaded the base, `slot` its device.
-    `silence` are the seconds, of those that the driver has listened, since its last word."""
+    `silence` are the seconds, of those that the driver has listened, since its last word; `began`
+    is when it was given its task, by the monotonic clock."""
 
     def __init__(
         self, number: int, backend: str, threads: int, slot: int, extra: Mapping[str, str]
@@ -78,6 +79,7 @@ class WorkerProcess:
         self.ready = False
         self.task: Task | None = None
         self.silence = 0.0
+        self.began = 0.0
         self._calling: str | None = None
         self._rest = b""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from statistics import fmean
 from typing import Any
@@ -19,56 +20,196 @@ from coralx.verdicts import Finish, Promote, Replace, Stop
 def efficiency_of(
     history: History, timetable: Timetable, use: MachineUse | None = None
 ) -> dict[str, Any]:
-    """The `efficiency` part of the report; times in seconds, greater ratios are better.
+    """The `efficiency` part of the report; times in seconds of workers, greater ratios are better.
 
-    Naive is every genome trained to the last stage's budget, but for copies of others, which only
-    take a training up. Its seconds come from each genome's
-    own measured seconds per step; evaluation and overhead (loading and saving) are counted on both
-    sides, at the mean that each stage showed. `actual_steps` continue from checkpoints;
-    `restart_steps` is what every stage from scratch would have cost. `utilisation` is the workers'
-    busy seconds over those they were there, `gpu_hours` counts every GPU in use. A baseline and a
-    verification that were trained beside the search are counted apart.
+    Naive is what `--mode full` does: every genome, but for copies of others, which only take a
+    training up, is trained from scratch to the schedule's own last budget, or to the step where it
+    diverged, and scored once, at its end. Its seconds come from each genome's own measured seconds
+    per step, and from what scoring and saving took in the last stage; starting and the final
+    measurement are added as they were. Against it stands what the same genomes have really cost:
+    steps that were trained, every scoring, the same start and measurement, and what only this run
+    paid: resumes, replaced workers, failed attempts, stages that were trained again for a lost
+    checkpoint. `beside_training` lists these. What cannot be known is whether a genome would have
+    diverged that was cut before its warm-up was over, and whose learning rate is the highest.
+
+    Compared are the generations of which every genome's part is over, and nothing before a genome
+    finished the last stage: until then the ratios are None, and `note` says why. `restart_steps` is
+    what every stage from scratch would have cost them. `utilisation` is the workers' busy seconds
+    over those they were there, `gpu_hours` counts every GPU in use. A baseline and a verification
+    that were trained beside the search are counted apart.
     """
-    started = history.started
-    batch_sizes = {g: genome.genes.batch_size for g, genome in history.genomes.items()}
-    epochs = (
-        {g: started.facts.steps_per_epoch(b) for g, b in batch_sizes.items()} if started else {}
-    )
-    stages = timetable.stages
-    by_stage = {stage.name: _results_of(history, stage) for stage in stages}
-    trained = {r.genome for results in by_stage.values() for r in results}
-    rows = {}
-    restart_steps = Fraction(0)
-    for stage in stages:
-        results = by_stage[stage.name]
-        rows[stage.name] = _stage_row(history, stage, results)
-        added, total = _planned(history, timetable, stage.place, results, epochs)
-        rows[stage.name]["planned_steps"] = added
-        restart_steps += total
-    actual_seconds = sum(r.seconds for results in by_stage.values() for r in results)
-    naive_seconds = _naive_seconds(history, by_stage, timetable, epochs)
-    born = [history.genomes[genome] for genome in trained if not history.genomes[genome].continues]
-    lengths = Counter((genome.generation, epochs[genome.id]) for genome in born)
-    naive_steps = sum(
-        (n * timetable.of(g)[-1].planned_steps(e) for (g, e), n in lengths.items()), Fraction(0)
-    )
-    actual_steps = sum((row["planned_steps"] for row in rows.values()), Fraction(0))
-    for row in rows.values():
-        row["planned_steps"] = float(row["planned_steps"])
+    compared = _compared(history)
+    by_stage = {stage.name: _results_of(history, stage) for stage in timetable.stages}
+    everything = [result for results in by_stage.values() for result in results]
+    counted = [result for result in everything if result.genome in compared]
+    again = [result for result in history.restored if result.genome in compared]
+    beside = _beside_training(history)
+    shared = beside["start"] + beside["measuring"]
+    own = sum(beside.values()) - beside["trained_again"]
+    actual_steps = sum(result.steps for result in (*counted, *again))
+    actual_seconds = sum(result.seconds for result in (*counted, *again)) + own
+    naive = _naive(history, timetable, counted) if compared else None
+    naive_seconds = naive.seconds + shared if naive else None
+    restart_steps = sum(_from_scratch(history, timetable, result) for result in counted)
+    busy = sum(result.seconds for result in (*everything, *history.restored))
     return {
-        "total_genomes": len(trained),
-        "stage_breakdown": rows,
-        "total_training_time": round(actual_seconds, 3),
-        "estimated_full_training_time": round(naive_seconds, 3),
-        "time_savings": round(naive_seconds - actual_seconds, 3),
-        "efficiency_ratio": naive_seconds / actual_seconds if actual_seconds else None,
-        "naive_steps": float(naive_steps),
-        "actual_steps": float(actual_steps),
-        "step_ratio": float(naive_steps / actual_steps) if actual_steps else None,
-        "restart_steps": float(restart_steps),
-        "restart_step_ratio": float(naive_steps / restart_steps) if restart_steps else None,
-        **_machine_use(history, actual_seconds, use),
+        "total_genomes": len({result.genome for result in everything}),
+        "compared_genomes": len({result.genome for result in counted}),
+        "note": _note(history, compared),
+        "stage_breakdown": {
+            stage.name: _stage_row(history, timetable, stage, by_stage[stage.name])
+            for stage in timetable.stages
+        },
+        "beside_training": {name: round(seconds, 3) for name, seconds in beside.items()},
+        "total_training_time": round(busy + own, 3),
+        "compared_training_time": round(actual_seconds, 3),
+        "estimated_full_training_time": _rounded(naive_seconds),
+        "time_savings": _rounded(naive_seconds - actual_seconds if naive_seconds else None),
+        "efficiency_ratio": _ratio(naive_seconds, actual_seconds),
+        "naive_steps": naive.steps if naive else None,
+        "actual_steps": actual_steps,
+        "step_ratio": _ratio(naive.steps if naive else None, actual_steps),
+        "restart_steps": restart_steps,
+        "restart_step_ratio": _ratio(naive.steps if naive else None, restart_steps),
+        **_machine_use(history, busy, use),
     }
+
+
+def _beside_training(history: History) -> dict[str, float]:
+    """Seconds of workers beside the search's training and scoring. Those of a simulation are none:
+    its start and its measurement take real time, and its training does not."""
+    spent = history.overheads
+    is_simulated = history.started is None or history.started.facts.device == "none"
+    return {
+        "start": 0.0 if is_simulated else spent.start,
+        "measuring": spent.measuring,
+        "restarts": 0.0 if is_simulated else spent.restarts,
+        "measured_again": spent.measured_again,
+        "failed_attempts": 0.0
+        if is_simulated
+        else sum(attempt.seconds for attempt in spent.attempts),
+        "trained_again": sum(result.seconds for result in history.restored),
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def _ratio(naive: float | None, actual: float) -> float | None:
+    return naive / actual if naive is not None and actual else None
+
+
+def _compared(history: History) -> set[str]:
+    """The genomes of the generations in which everyone's part is over; none at all before a genome
+    finished. A generation that is under way would show its cheap ends only."""
+    verdicts = [v for decision in history.decisions.values() for v in decision.verdicts]
+    over = {verdict.genome for verdict in verdicts if not isinstance(verdict, Promote)}
+    if not any(isinstance(verdict, Finish) for verdict in verdicts):
+        return set()
+    return {
+        genome.id
+        for genomes in history.generations.values()
+        if all(genome.id in over for genome in genomes)
+        for genome in genomes
+    }
+
+
+def _note(history: History, compared: Collection[str]) -> str | None:
+    """Why there is no ratio, or of what it is one."""
+    if not compared:
+        return "no genome has finished the last stage yet, so there is nothing to compare"
+    left = [
+        str(generation + 1)
+        for generation, genomes in history.generations.items()
+        if not all(genome.id in compared for genome in genomes)
+    ]
+    return f"without generation {', '.join(left)}, which is not decided yet" if left else None
+
+
+@dataclass(frozen=True)
+class _Naive:
+    """What training the same genomes without any cut would have cost."""
+
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Course:
+    """How far a genome was trained: the share `reached` of its naive `budget` in steps, at `pace`
+    seconds a step, and whether it `broke` there, for it diverged or failed for good."""
+
+    budget: int
+    reached: float
+    broke: bool
+    pace: float
+    learning_rate: float
+
+
+def _naive(history: History, timetable: Timetable, results: Sequence[StageResult]) -> _Naive:
+    last = timetable.stages[-1]
+    finals = [r for r in results if r.stage == last.name and r.divergence is None]
+    ending = fmean(r.eval_seconds + r.overhead_seconds for r in finals) if finals else 0.0
+    by_genome: dict[str, list[StageResult]] = {}
+    for result in results:
+        if history.genomes[result.genome].continues is None:
+            by_genome.setdefault(result.genome, []).append(result)
+    courses = [
+        _course(history, genome, own, last.trained_steps(_epoch(history, genome)))
+        for genome, own in by_genome.items()
+    ]
+    steps, seconds = 0, 0.0
+    for course in courses:
+        share, is_scored = _naive_end(course, courses)
+        trained = round(share * course.budget)
+        steps += trained
+        seconds += trained * course.pace + is_scored * ending
+    return _Naive(steps, seconds)
+
+
+def _course(history: History, genome: str, own: Sequence[StageResult], budget: int) -> _Course:
+    trained = sum(result.steps for result in own)
+    pace = sum(result.train_seconds for result in own) / trained if trained else 0.0
+    diverged = [r.divergence.step for r in own if r.divergence and r.divergence.spoils]
+    end = min(diverged, default=max(result.last_step for result in own))
+    broke = bool(diverged) or genome in history.failures
+    rate = history.genomes[genome].genes.learning_rate
+    return _Course(budget, end / budget, broke, pace, rate)
+
+
+def _naive_end(course: _Course, courses: Sequence[_Course]) -> tuple[float, bool]:
+    """The share of its budget that a genome would have trained without any cut, and whether it
+    would have got to its end.
+
+    One that was cut may have been about to diverge. It counts as if it had where another of no
+    higher learning rate did, at that point: higher rates diverge sooner.
+    """
+    if course.broke:
+        return course.reached, False
+    ends = [
+        other.reached
+        for other in courses
+        if other.broke
+        and other.learning_rate <= course.learning_rate
+        and other.reached > course.reached
+    ]
+    return (min(ends), False) if ends else (1.0, True)
+
+
+def _epoch(history: History, genome: str) -> int:
+    """Steps that one pass over the data takes with the genome's batch size."""
+    facts = history.started.facts if history.started else None
+    return facts.steps_per_epoch(history.genomes[genome].genes.batch_size) if facts else 0
+
+
+def _from_scratch(history: History, timetable: Timetable, result: StageResult) -> int:
+    """Steps of the stage if the genome had begun anew with it."""
+    if result.divergence is not None:
+        return result.last_step
+    generation = history.genomes[result.genome].generation
+    place = next(s.place for s in timetable.stages if s.name == result.stage)
+    return timetable.of(generation)[place].trained_steps(_epoch(history, result.genome))
 
 
 def _machine_use(history: History, busy_seconds: float, use: MachineUse | None) -> dict[str, Any]:
@@ -91,28 +232,9 @@ def _results_of(history: History, stage: Stage) -> list[StageResult]:
     return [result for (_, name), result in history.results.items() if name == stage.name]
 
 
-def _planned(
-    history: History,
-    timetable: Timetable,
-    place: int,
-    results: Sequence[StageResult],
-    epochs: Mapping[str, int],
-) -> tuple[Fraction, Fraction]:
-    """Planned steps of a stage's results: what they add to the stage before, and from scratch."""
-    added = total = Fraction(0)
-    alike = Counter(
-        (history.genomes[r.genome].generation, epochs[r.genome], r.first_step > 0) for r in results
-    )
-    for (generation, length, continues), count in alike.items():
-        stages = timetable.of(generation)
-        steps = stages[place].planned_steps(length)
-        before = stages[place - 1].planned_steps(length) if continues else Fraction(0)
-        added += count * (steps - before)
-        total += count * steps
-    return added, total
-
-
-def _stage_row(history: History, stage: Stage, results: Sequence[StageResult]) -> dict[str, Any]:
+def _stage_row(
+    history: History, timetable: Timetable, stage: Stage, results: Sequence[StageResult]
+) -> dict[str, Any]:
     verdicts = [
         verdict
         for decision in history.decisions.values()
@@ -124,7 +246,7 @@ def _stage_row(history: History, stage: Stage, results: Sequence[StageResult]) -
         "genomes_trained": len(results),
         "genomes_stopped": sum(isinstance(verdict, Stop) for verdict in verdicts),
         "genomes_promoted": sum(isinstance(v, Promote | Replace | Finish) for v in verdicts),
-        "planned_steps": Fraction(0),
+        "planned_steps": float(_planned(history, timetable, stage.place, results)),
         "trained_steps": sum(result.steps for result in results),
         "total_time": round(seconds, 3),
         "avg_time": round(seconds / len(results), 3) if results else None,
@@ -133,31 +255,17 @@ def _stage_row(history: History, stage: Stage, results: Sequence[StageResult]) -
     }
 
 
-def _naive_seconds(
-    history: History,
-    by_stage: Mapping[str, Sequence[StageResult]],
-    timetable: Timetable,
-    epochs: Mapping[str, int],
-) -> float:
-    """Seconds that training every genome through all stages would have taken."""
-    beside_training = sum(
-        fmean(r.eval_seconds + r.overhead_seconds for r in results)
-        for results in by_stage.values()
-        if results
+def _planned(
+    history: History, timetable: Timetable, place: int, results: Sequence[StageResult]
+) -> Fraction:
+    """What a stage was to add to the stage before, for all that entered it."""
+    alike = Counter(
+        (history.genomes[r.genome].generation, _epoch(history, r.genome), r.first_step > 0)
+        for r in results
     )
-    seconds: dict[str, float] = {}
-    steps: dict[str, int] = {}
-    for result in (r for results in by_stage.values() for r in results):
-        seconds[result.genome] = seconds.get(result.genome, 0.0) + result.train_seconds
-        steps[result.genome] = steps.get(result.genome, 0) + result.steps
-    budgets: dict[tuple[int, int], int] = {}
-    total = 0.0
-    for genome, spent in seconds.items():
-        if history.genomes[genome].continues is not None:
-            continue
-        pace = spent / steps[genome] if steps[genome] else 0.0
-        key = history.genomes[genome].generation, epochs[genome]
-        if key not in budgets:
-            budgets[key] = timetable.of(key[0])[-1].trained_steps(key[1])
-        total += pace * budgets[key] + beside_training
-    return total
+    added = Fraction(0)
+    for (generation, epoch, continues), count in alike.items():
+        stages = timetable.of(generation)
+        before = stages[place - 1].planned_steps(epoch) if continues else Fraction(0)
+        added += count * (stages[place].planned_steps(epoch) - before)
+    return added

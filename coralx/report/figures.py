@@ -50,6 +50,11 @@ def ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}x"
 
 
+def cheaper(value: float) -> str:
+    """How many times cheaper, or more expensive, something was."""
+    return f"{value:.2f}x cheaper" if value >= 1 else f"{1 / value:.2f}x more expensive"
+
+
 def with_interval(
     measured: Mapping[str, float | None] | None, metric: str = "", *, below: bool = False
 ) -> str:

@@ -15,7 +15,6 @@ from coralx.config.metrics import OF_TASK
 from coralx.report.figures import figure, modules, with_interval
 from coralx.report.fitting import FirstThatFits
 
-TITLE = "Pareto front, measured on the test split (95 % interval)"
 ARROWS = {"maximize": "↑", "minimize": "↓"}
 SQUEEZED = 5
 """In how many ways a table is set, each narrower than the one before."""
@@ -32,6 +31,12 @@ def front_parts(report: Mapping[str, Any]) -> list[RenderableType]:
     tables = [_table(report, squeeze) for squeeze in range(SQUEEZED)]
     shown = FirstThatFits((*tables, _blocks(report)))
     return [shown, *(Text(line) for line in task_lines(report))]
+
+
+def _title(report: Mapping[str, Any]) -> str:
+    if report["simulated"]:
+        return "Pareto front, simulated"
+    return "Pareto front, measured on the test split (95 % interval)"
 
 
 def task_lines(report: Mapping[str, Any]) -> list[str]:
@@ -58,7 +63,7 @@ def _table(report: Mapping[str, Any], squeeze: int) -> Table:
     """1: long modules are cut; 2: also intervals stand below figures, and titles on several lines;
     3: so do all genes, in one column; 4: and the table has no edge."""
     cut, below, one_column = squeeze >= 1, squeeze >= 2, squeeze >= 3
-    table = Table(title=TITLE, title_justify="left", show_edge=squeeze < 4)
+    table = Table(title=_title(report), title_justify="left", show_edge=squeeze < 4)
     genes = ["rank/alpha\nlr, modules"] if one_column else ["rank/alpha", "lr", "modules"]
     for name in ("genome", *genes):
         table.add_column(name, no_wrap=True)
@@ -116,7 +121,7 @@ def _blocks(report: Mapping[str, Any]) -> Text:
     """For a narrow terminal: a few short lines a member."""
     metrics = [objective["metric"] for objective in report["objectives"]]
     arrows = [ARROWS[objective["direction"]] for objective in report["objectives"]]
-    lines = [f"[italic]{TITLE}[/]"]
+    lines = [f"[italic]{_title(report)}[/]"]
     for name, figures in report["baselines"].items():
         told = (
             ", ".join(f"{metric} {figure(figures.get(metric), metric)}" for metric in metrics)

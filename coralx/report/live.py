@@ -34,7 +34,7 @@ from coralx.report.feasibility import unmeasured_warning
 from coralx.report.figures import duration, figure
 from coralx.report.folding import folded
 from coralx.report.opening import opening_lines
-from coralx.report.progress import Standings, describe, tally
+from coralx.report.progress import Standings, describe, outcome_of, tally
 from coralx.results import Progress
 from coralx.run.history import title_of
 from coralx.verdicts import Stop
@@ -134,16 +134,10 @@ class PlainLines(Silent):
                 for warning in event.warnings:
                     self._say(f"warning: {warning}")
             case StageCompleted(result=result):
-                outcome = (
-                    f"{result.divergence.reason}, at step {result.divergence.step},"
-                    if result.divergence
-                    else f"{self._metric} {figure(result.metrics.get(self._metric), self._metric)}"
+                done = (
+                    f"{outcome_of(result, self._metric)} after {counted(result.last_step, 'step')}"
                 )
-                steps = counted(result.last_step, "step")
-                self._say(
-                    f"{result.genome} {result.stage}: {outcome} after {steps} "
-                    f"({duration(result.seconds)})"
-                )
+                self._say(f"{result.genome} {result.stage}: {done} ({duration(result.seconds)})")
             case StageDecided():
                 self._say(f"{event.stage}: {tally(event.verdicts)}; {_remaining(self._standings)}")
                 for verdict in event.verdicts:

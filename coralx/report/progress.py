@@ -18,7 +18,8 @@ from coralx.events import (
     TrainedBeside,
 )
 from coralx.genomes import Genome
-from coralx.results import Progress
+from coralx.report.figures import figure
+from coralx.results import Progress, StageResult
 from coralx.run.beside import heirs, unverified
 from coralx.run.finale import front_of
 from coralx.run.history import History
@@ -77,7 +78,7 @@ class Standings:
                     words = f"stopped at {result.stage}, step {ended.step}: {ended.reason}"
                     self._note(result.genome, "stopped", result.stage, words)
                 else:
-                    words = f"evaluated after {counted(result.last_step, 'step')}"
+                    words = f"trained {counted(result.last_step, 'step')}"
                     self._note(result.genome, "evaluated", result.stage, words)
             case TrainedBeside(result=result):
                 self._live.pop(result.genome, None)
@@ -224,6 +225,14 @@ def short_names(stages: Sequence[str]) -> dict[str, str]:
     """What comes before the first underscore, where that tells the stages apart."""
     short = {name: name.partition("_")[0] for name in stages}
     return short if len(set(short.values())) == len(short) else {name: name for name in stages}
+
+
+def outcome_of(result: StageResult, metric: str) -> str:
+    """What a stage brought in one figure, if it ended well and was scored."""
+    if result.divergence is not None:
+        return f"{result.divergence.reason}, at step {result.divergence.step},"
+    is_scored = metric in result.metrics
+    return f"{metric} {figure(result.metrics[metric], metric)}" if is_scored else "trained"
 
 
 def describe(verdict: Verdict, stage: str) -> str:

@@ -56,6 +56,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
     return {
         "run": started.run,
         "mode": started.mode,
+        "simulated": started.facts.backend == "simulated",
         "seed": started.seed,
         "completed": history.completed is not None,
         "ended_by": history.budget_spent,
@@ -280,8 +281,8 @@ def _cell(value: Any) -> Any:
 
 
 def pareto_csv(report: dict[str, Any]) -> str:
-    """The front as a table: genome, genes, each objective on validation and test, steps; and the
-    weighted sum where the config has weights."""
+    """The front as a table: genome, genes, each objective on validation and test, steps; the
+    weighted sum where the config has weights; and whether the figures are simulated."""
     metrics = [objective["metric"] for objective in report["objectives"]]
     genes = list(report["front"][0]["genes"]) if report["front"] else []
     text = io.StringIO()
@@ -292,6 +293,7 @@ def pareto_csv(report: dict[str, Any]) -> str:
     scores = {row["genome"]: row["score"] for row in found["scores"]} if found else {}
     if found:
         columns.append("weighted_sum")
+    columns.append("simulated")
     writer.writerow(["genome", "generation", *genes, *columns])
     for member in report["front"]:
         values = []
@@ -305,6 +307,7 @@ def pareto_csv(report: dict[str, Any]) -> str:
         values += [member["own_steps"], member["lineage_steps"]]
         if found:
             values.append(scores[member["genome"]])
+        values.append(str(report["simulated"]).lower())
         row = [member["genome"], member["generation"], *listed, *values]
         writer.writerow([_cell(value) for value in row])
     return text.getvalue()

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from coralx.report.classes import class_lines
 from coralx.report.comparison import comparison_lines
-from coralx.report.figures import duration, ratio
+from coralx.report.figures import cheaper, duration, ratio
 from coralx.report.fitting import fitting
 from coralx.report.front import front_parts
 from coralx.report.lineage import ancestry
@@ -21,6 +21,16 @@ from coralx.report.origins import origin_lines
 from coralx.report.verification import verification_parts
 from coralx.report.weighted import weighted_lines
 from coralx.wording import counted
+
+BESIDE = {
+    "start": "starting",
+    "measuring": "the final measurement",
+    "restarts": "resumes and replaced workers",
+    "measured_again": "measuring again",
+    "failed_attempts": "failed attempts",
+    "trained_again": "training again what was lost",
+}
+"""What a run spends beside training and scoring, in words."""
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
@@ -108,17 +118,27 @@ def _efficiency_table(efficiency: Mapping[str, Any]) -> Table:
 
 
 def _efficiency_lines(efficiency: Mapping[str, Any]) -> list[str]:
-    return [
+    beside = efficiency["beside_training"]
+    told = [f"{what} {duration(beside[key])}" for key, what in BESIDE.items() if beside[key]]
+    including = f", of these {', '.join(told)}" if told else ""
+    lines = [
         f"{counted(efficiency['total_genomes'], 'genome')} in "
-        f"{duration(efficiency['total_training_time'])} of training and evaluation; all of them "
-        f"to the end would have taken about "
-        f"{duration(efficiency['estimated_full_training_time'])}: "
-        f"{ratio(efficiency['efficiency_ratio'])} cheaper in time,",
-        f"{efficiency['actual_steps']:,.1f} steps against {efficiency['naive_steps']:,.1f}: "
-        f"{ratio(efficiency['step_ratio'])} cheaper in steps (restarting every stage from scratch: "
-        f"{efficiency['restart_steps']:,.1f}, {ratio(efficiency['restart_step_ratio'])}).",
-        *_machine_lines(efficiency),
+        f"{duration(efficiency['total_training_time'])} of workers' time{including}."
     ]
+    if efficiency["efficiency_ratio"] is None:
+        lines.append(f"Against full training: {efficiency['note']}.")
+    else:
+        scope = f" ({efficiency['note']})" if efficiency["note"] else ""
+        lines += [
+            f"Against training all {efficiency['compared_genomes']} to the end, each scored once"
+            f"{scope}: {duration(efficiency['compared_training_time'])} instead of about "
+            f"{duration(efficiency['estimated_full_training_time'])}, "
+            f"{cheaper(efficiency['efficiency_ratio'])} in time;",
+            f"{efficiency['actual_steps']:,} steps instead of {efficiency['naive_steps']:,}, "
+            f"{cheaper(efficiency['step_ratio'])} in steps (restarting every stage from scratch: "
+            f"{efficiency['restart_steps']:,}, {ratio(efficiency['restart_step_ratio'])}).",
+        ]
+    return lines + _machine_lines(efficiency)
 
 
 def _machine_lines(efficiency: Mapping[str, Any]) -> list[str]:

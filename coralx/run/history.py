@@ -26,6 +26,7 @@ from coralx.events import (
 from coralx.genomes import Genome
 from coralx.records import StageBudget
 from coralx.results import Measurement, StageResult
+from coralx.run.overheads import Overheads
 from coralx.verdicts import Cut, Finish, Stop
 
 BASELINE = "_baseline"
@@ -70,6 +71,7 @@ class History:
         """Results that took fewer rows at once than a batch, in order."""
         self.restored: list[StageResult] = []
         """What was trained again because its checkpoint was damaged, in order."""
+        self.overheads = Overheads()
         self.budget_spent: str | None = None
         self.is_test_reused = False
         self.measurements: dict[str | None, Measurement] = {}
@@ -91,6 +93,7 @@ class History:
 
     def apply(self, event: Event) -> None:
         """Take one more event into account."""
+        self.overheads.apply(event)
         match event:
             case RunStarted():
                 self.started = event

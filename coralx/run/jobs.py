@@ -86,7 +86,8 @@ class JobMaker:
             watch=self._watch(genome, stage),
             partial=self._partial(genome.id, stage.name),
             micro_batch=self._micro_batch(genome, stage.place),
-            predictions=self._predictions(genome.id, stage.name),
+            predictions=self._predictions(genome.id, stage.name) if stage.is_scored else None,
+            is_scored=stage.is_scored,
         )
 
     def from_scratch(self, genome: Genome) -> Job:

@@ -30,6 +30,8 @@ class Stage:
     promote_by: str | None
     eval_limit: int | None
     is_last: bool
+    is_scored: bool = True
+    """Whether validation is looked at; a stage that decides nothing need not."""
 
     def planned_steps(self, steps_per_epoch: int) -> Fraction:
         """The genome's planned total at this stage's end, in (fractional) optimizer steps."""
@@ -45,7 +47,7 @@ class Stage:
 
 
 def stages_of(configured: Sequence[TrainingStage]) -> tuple[Stage, ...]:
-    """The schedule that a config describes."""
+    """The schedule that the stages of a config describe."""
     return tuple(
         Stage(
             place=place,
@@ -64,13 +66,24 @@ def stages_of(configured: Sequence[TrainingStage]) -> tuple[Stage, ...]:
 
 
 def schedule_of(configured: HyperbandConfig) -> tuple[Stage, ...]:
-    """The stages that a run goes through: with `enable_hyperband: false`, everyone goes on and no
-    stop rule acts."""
+    """The stages that a run goes through.
+
+    With `enable_hyperband: false` it is what naive training does: everyone goes on and no stop
+    rule acts, an explosion of the loss ends a training as a loss that is not finite does, and
+    nobody is scored before the end, as nothing is decided before.
+    """
     stages = stages_of(configured.training_stages)
     if configured.enable_hyperband:
         return stages
     return tuple(
-        replace(stage, survival_rate=Fraction(1), stop_when=(), stop_within=()) for stage in stages
+        replace(
+            stage,
+            survival_rate=Fraction(1),
+            stop_when=(),
+            stop_within=tuple(what for what in stage.stop_within if what == "explosion"),
+            is_scored=stage.is_last,
+        )
+        for stage in stages
     )
 
 

@@ -63,8 +63,17 @@ def _cross(gene: Gene, first: Any, second: Any, rng: np.random.Generator) -> Any
 
 def _mutate(gene: Gene, value: Any, rng: np.random.Generator) -> Any:
     match gene:
-        case Continuous() | Integer():
+        case Continuous():
             return gene.decode(polynomial_mutation(gene.encode(value), rng))
+        case Integer(low, high):
+            place = gene.encode(value)
+            moved = polynomial_mutation(place, rng)
+            decoded = gene.decode(moved)
+            if decoded != value or low == high:
+                return decoded
+            # In a narrow range nearly every step would end where it began: to the neighbour then.
+            neighbour = value + (1 if moved >= place else -1)
+            return neighbour if low <= neighbour <= high else 2 * value - neighbour
         case Ordered(values):
             nearest = min(range(len(values)), key=lambda place: abs(values[place] - value))
             place = nearest + (1 if rng.random() < 0.5 else -1)
@@ -90,8 +99,9 @@ def mutate_values(
     probability: float,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """Vary each gene's value with `probability`: polynomial mutation on numbers in a range, one
-    step up or down on ordered choices, another value on unordered ones.
+    """Vary each gene's value with `probability`: polynomial mutation on numbers in a range (whole
+    ones become another, at least a neighbour), one step up or down on ordered choices, another
+    value on unordered ones.
 
     A step beyond the first or last of ordered choices stays there, so that each of two neighbours
     leads to the other equally often and mutation alone favours no value.

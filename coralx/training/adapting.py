@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,9 @@ class AdaptingBackend(ABC):
         divergence, too, which then stands in the trace."""
         if trace.divergence is not None:
             return {}, ()
+        costs = self._costs(job.genome, job.trained_shape.rank)
+        if not job.is_scored:
+            return {**costs, **signals_of(job, trace)}, ()
         figures = self._evaluation.validated(job.eval_limit, beat, job.predictions)
         if figures is None:
             trace.divergence = Divergence(job.last_step, "score")
@@ -307,7 +311,6 @@ class AdaptingBackend(ABC):
         rows = self._material.rows["validation"]
         if job.eval_limit is not None:
             rows = min(rows, job.eval_limit * len(self._material.parts))
-        costs = self._costs(job.genome, job.trained_shape.rank)
         remarks = undefined(figures, rows, self._evaluation.why_undefined)
         return {**figures, **costs, **signals_of(job, trace)}, remarks
 
@@ -318,6 +321,11 @@ class AdaptingBackend(ABC):
         return adapters.costs(self._model, adapters.name_of(genome), growth)
 
     def measure(self, job: MeasureJob, beat: Beat = unheard) -> Measurement:
+        began = time.monotonic()
+        found = self._measured(job, beat)
+        return replace(found, seconds=time.monotonic() - began)
+
+    def _measured(self, job: MeasureJob, beat: Beat) -> Measurement:
         if job.genome is None:
             with self._model.disable_adapter():
                 untuned = {"trainable_parameters": 0.0, "adapter_bytes": 0.0}

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from coralx.config.metrics import described, of_task
+from coralx.config.metrics import Direction, described, of_task
 from coralx.config.schema import Config
 from coralx.facts import Facts
 from coralx.files import write_folder
@@ -31,6 +31,12 @@ HIDDEN = 384
 LAYERS = 6
 SECONDS_PER_STEP = 0.2
 EVAL_SECONDS = 2.0
+
+UNBOUNDED = ("eval_loss", "perplexity")
+"""Figures that may lie above 1."""
+
+UNSCORED = ("train_loss", "trainable_parameters", "adapter_bytes")
+"""What is known of an adapter before it is scored."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class SimulatedBackend:
     def __init__(self) -> None:
         self.base_loads = 0
         self._seed = 0
-        self._named: list[str] = []
+        self._named: dict[str, Direction] = {}
 
     def devices(self) -> tuple[str, int]:
         return "none", 1
@@ -86,11 +92,11 @@ class SimulatedBackend:
         batch = config.training.batch_size
         rows = steps * batch if steps is not None else config.data.known_rows
         self._seed = config.experiment.seed
-        self._named = [
-            name
+        self._named = {
+            name: config.direction_of(name)
             for name in config.named_metrics
             if described(name).source in ("predictions", "user")
-        ]
+        }
         self.base_loads += 1
         return Facts(
             backend="simulated",
@@ -121,6 +127,8 @@ class SimulatedBackend:
             noise = 0.04 * math.exp(-3 * job.last_step / job.horizon.total_steps)
             skill = min(max(curve.skill(progress) + noise * rng.gauss(), 0.0), 1.0)
             metrics = _metrics(skill, genes, self._named)
+            if not job.is_scored:
+                metrics = {name: metrics[name] for name in UNSCORED}
             metrics["loss_slope"] = -(skill - 0.45) / max(steps, 1)
             metrics["gradient_norm"] = 0.6 + 0.3 * rng.random()
         report(Progress(job.genome.id, job.stage, job.last_step, job.last_step, 0.7, 0.0))
@@ -141,7 +149,7 @@ class SimulatedBackend:
             judged_steps=judged,
             loss_trend=None if slope is None else Trend(slope, 1.2 * slope, 0.8 * slope),
             train_seconds=seconds,
-            eval_seconds=EVAL_SECONDS,
+            eval_seconds=EVAL_SECONDS if ended is None and job.is_scored else 0.0,
             overhead_seconds=0.0,
             inherited_steps=job.inherited_steps,
             checkpoint=None if ended else job.checkpoint,
@@ -167,9 +175,10 @@ class SimulatedBackend:
             if value is None or name in ("gradient_norm", "loss_slope", "train_loss"):
                 continue
             is_count = name in ("trainable_parameters", "adapter_bytes", "memory", "latency_ms")
-            drawn = value if is_count else min(max(value + 0.01 * rng.gauss(), 0.0), 1.0)
-            spread = 0.0 if is_count else 0.02
-            test[name] = Interval(drawn, drawn - spread, drawn + spread)
+            drawn = value if is_count else max(value + 0.01 * rng.gauss(), 0.0)
+            if not is_count and of_task(name)[0] not in UNBOUNDED:
+                drawn = min(drawn, 1.0)
+            test[name] = Interval(drawn, None, None)  # an invented one would look like evidence
         return Measurement(job.genome.id if job.genome else None, validation, test)
 
 
@@ -198,9 +207,12 @@ def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _metrics(skill: float, genes: Genes, named: Sequence[str] = ()) -> dict[str, float | None]:
+def _metrics(
+    skill: float, genes: Genes, named: Mapping[str, Direction] | None = None
+) -> dict[str, float | None]:
     """All figures that go with a skill (AUROC), by plausible relations, and those `named` that only
-    a config can name: of single tasks as of all, and of the user's own as if they were skill."""
+    a config can name: of single tasks as of all, and of the user's own as if they were skill, or
+    the lack of it where they are to be minimised."""
     accuracy = 0.5 + 0.85 * (skill - 0.5)
     modules = 7 if genes.target_modules == ALL_LINEAR else len(genes.target_modules)
     parameters = 2 * HIDDEN * genes.rank * modules * LAYERS
@@ -221,8 +233,12 @@ def _metrics(skill: float, genes: Genes, named: Sequence[str] = ()) -> dict[str,
         "calibration": 0.02 + 0.1 * genes.learning_rate / 5e-3,
         "calibration_scaled": 0.02,
         "eval_loss": 0.7 * (1.5 - skill),
+        "perplexity": math.exp(0.7 * (1.5 - skill)),
         "train_loss": 0.65 * (1.5 - skill),
         "trainable_parameters": float(parameters),
         "adapter_bytes": float(4 * parameters),
     }
-    return found | {name: found.get(of_task(name)[0], skill) for name in named}
+    for name, direction in (named or {}).items():
+        own = skill if direction == "maximize" else 1.0 - skill
+        found[name] = found.get(of_task(name)[0], own)
+    return found
