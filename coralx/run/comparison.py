@@ -1,4 +1,4 @@
-"""Which genomes the test split can tell apart, by the paired bootstrap of their differences."""
+"""Which genomes the test split can tell apart, by the intervals of their differences, paired."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from coralx.config.metrics import described
 from coralx.errors import DamagedRunError
 from coralx.events import FrontCompared
 from coralx.execution.executor import Executor
-from coralx.objectives.resampling import Drawn, drawn_figures, percentile_interval
+from coralx.objectives.differences import difference_interval
+from coralx.objectives.intervals import intervals
+from coralx.objectives.resampling import drawn_figures
 from coralx.objectives.scores import is_whole, read_scores
 from coralx.results import Comparison
 from coralx.run.finale import default_finisher, front_of, measure, retrained
@@ -90,17 +92,17 @@ def _comparisons(
     }
     defined = [name for name in names if any(v is not None for v in values[name].values())]
     scores = {name: read_scores(layout.scores(name)) for name in defined}
-    drawn = drawn_figures(scores, config.experiment.seed)
+    seed = config.experiment.seed
+    drawn = drawn_figures(scores, seed)
+    own = {name: intervals(said, seed) for name, said in scores.items()}
     for first, second in pairs:
         for metric in metrics:
             ours, theirs = values[first][metric], values[second][metric]
             if ours is None or theirs is None:
                 yield Comparison(first, second, metric, None, None, None)
-            else:
-                interval = _interval(drawn[first][metric], drawn[second][metric])
-                yield Comparison(first, second, metric, ours - theirs, *interval)
-
-
-def _interval(first: Drawn, second: Drawn) -> tuple[float | None, float | None]:
-    """Of the difference; draws in which one of the two is undefined do not count."""
-    return percentile_interval(first - second) or (None, None)
+                continue
+            sides = own[first][metric], own[second][metric]
+            pair = drawn[first][metric], drawn[second][metric]
+            low, high = difference_interval(metric, *sides, pair) or (None, None)
+            remark = next((side.remark for side in sides if side.remark is not None), None)
+            yield Comparison(first, second, metric, ours - theirs, low, high, remark)
