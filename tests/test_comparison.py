@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from coralx import api
 from coralx.errors import DamagedRunError, Interrupted
 from coralx.events import Event, FrontCompared, FrontMeasured
-from coralx.objectives.bootstrap import intervals
-from coralx.objectives.resampling import drawn_figures, percentile_interval
+from coralx.objectives.differences import difference_interval
+from coralx.objectives.intervals import intervals
+from coralx.objectives.resampling import drawn_figures
 from coralx.objectives.scores import RowScores, read_scores, write_scores
 from coralx.records import MeasureJob
 from coralx.report.comparison import comparison_lines
@@ -110,11 +111,13 @@ def test_each_two_of_the_front_are_compared_on_what_is_read_off_predictions() ->
     assert sorted(found) == sorted(wanted)
     scores = {name: read_scores(outcome.layout.scores(name)) for name in front}
     drawn = drawn_figures(scores, 7)
+    own = {name: intervals(said, 7) for name, said in scores.items()}
     test = {member["genome"]: member["test"] for member in report["front"]}
     for (first, second, metric), pair in found.items():
         expected = test[first][metric]["value"] - test[second][metric]["value"]
         assert pair["difference"] == expected
-        ends = percentile_interval(drawn[first][metric] - drawn[second][metric])
+        sides = own[first][metric], own[second][metric]
+        ends = difference_interval(metric, *sides, (drawn[first][metric], drawn[second][metric]))
         assert (pair["low"], pair["high"]) == ends
         assert pair["indistinguishable"] == (pair["low"] <= 0 <= pair["high"])
     assert len({pair["indistinguishable"] for pair in found.values()}) == 2
@@ -321,20 +324,29 @@ def lines(pairs: list[dict[str, Any]], against: list[dict[str, Any]] | None = No
 
 def test_who_cannot_be_told_apart_is_said_in_a_line() -> None:
     named = lines([pair("a", "b", alike=True), pair("a", "c", alike=False)])
-    assert named == ["On auroc the test split cannot tell apart: a and b."]
-    every = lines([pair("a", "b", alike=True), pair("a", "c", alike=True)])
-    assert every == ["On auroc the test split cannot tell any two members of the front apart."]
+    uncorrected = "Each at 95 %, uncorrected for the number of comparisons (2)."
+    assert named == ["On auroc the test split cannot tell apart: a and b.", uncorrected]
+    every, _ = lines([pair("a", "b", alike=True), pair("a", "c", alike=True)])
+    assert every == "On auroc the test split cannot tell any two members of the front apart."
     none = lines([pair("a", "b", alike=False)])
     assert none == ["On auroc the test split tells all members of the front apart."]
     many = lines([pair("a", f"b{n}", alike=n > 0) for n in range(10)])
     assert many[0].count(" and b") == 6
     assert many[0].endswith("; and 3 more of 10 pairs.")
     assert lines([]) == []
+    unknown = {**pair("a", "b", alike=True), "indistinguishable": None, "remark": "too few rows"}
+    assert lines([unknown]) == [
+        "On auroc no differences between members of the front have an interval: too few rows."
+    ]
+    some, *_ = lines([unknown, pair("a", "c", alike=False)])
+    assert some.startswith("On auroc 1 of 2 differences between members of the front have an")
 
 
 def test_who_beats_the_baselines_is_said_in_a_line() -> None:
-    def row(genome: str, baseline: str, *, better: bool) -> dict[str, Any]:
-        return {"genome": genome, "baseline": baseline, "metric": "auroc", "better": better}
+    def row(genome: str, baseline: str, *, better: bool | None) -> dict[str, Any]:
+        alike = None if better is None else not better
+        told = {"genome": genome, "baseline": baseline, "metric": "auroc", "better": better}
+        return {**told, "indistinguishable": alike}
 
     against = [
         row("a", "untuned", better=True),
@@ -342,9 +354,10 @@ def test_who_beats_the_baselines_is_said_in_a_line() -> None:
         row("a", "default_recipe", better=True),
         row("b", "default_recipe", better=False),
     ]
-    (line,) = lines([], against)
-    assert line == (
-        "On auroc, better beyond doubt (95 %) than the untuned base: all; than the default: a."
-    )
+    line, told = lines([], against)
+    assert line == ("On auroc, better at 95 % than the untuned base: all; than the default: a.")
+    assert told == "Each at 95 %, uncorrected for the number of comparisons (4)."
     (line,) = lines([], [row("a", "untuned", better=False)])
-    assert line == "On auroc, better beyond doubt (95 %) than the untuned base: none."
+    assert line == "On auroc, better at 95 % than the untuned base: none."
+    (line,) = lines([], [row("a", "untuned", better=None)])
+    assert line == "On auroc, better at 95 % than the untuned base: not known."

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coralx.objectives.bootstrap import intervals
+from coralx.objectives.intervals import intervals
 from coralx.objectives.language import figures
 from coralx.objectives.resampling import CHUNK, RESAMPLES
 from coralx.objectives.scores import RowScores

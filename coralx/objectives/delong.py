@@ -35,7 +35,8 @@ def auroc_interval(
     modelled = sum(_modelled(parts, labels == c) for c, parts in against.items())
     joint = _variance(np.mean(list(against.values()), axis=0), labels)
     variance = joint * max(1.0, modelled / each) if each else 0.0
-    rows = value * (1.0 - value) / variance if variance else float(sizes.min())
+    in_order_or_not = value * (1.0 - value)
+    rows = in_order_or_not / variance if variance and in_order_or_not else float(sizes.min())
     return wilson(value, rows, level)
 
 

@@ -53,7 +53,7 @@ class _Asked:
 
 
 def intervals(said: Said, seed: int, resamples: int = RESAMPLES) -> dict[str, Interval]:
-    """All figures of a run with 95 % intervals; without one, `remark` says why.
+    """All figures of a run with 95 % intervals; where a figure has none, `remark` says why.
 
     A run's figure is a mean over its tasks, which are independent; its interval is made of theirs.
     """
@@ -71,7 +71,7 @@ def intervals(said: Said, seed: int, resamples: int = RESAMPLES) -> dict[str, In
     for name, value in values.items():
         metric, task = of_task(name)
         if value is None:
-            found[name] = Interval(None, None, None, NOT_DEFINED)
+            found[name] = Interval(None, None, None)
         elif of_language and metric in LANGUAGE:
             ends = percentile_interval(drawn[name])
             found[name] = _interval(value, ends if ends is not None else NOT_DEFINED)
@@ -109,7 +109,7 @@ def _task_intervals(
     for name, value in task_figures(rows).items():
         labels = rows.labels if rows.labels is not None else np.zeros(0, dtype=np.int64)
         if value is None:
-            found[name] = Interval(None, None, None, NOT_DEFINED)
+            found[name] = Interval(None, None, None)
         elif name in _METHODS:
             of_its_own = drawn[f"{name}{OF_TASK}{task}" if task else name]
             asked = _Asked(rows, labels, of_its_own, seed, resamples)

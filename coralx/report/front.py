@@ -13,7 +13,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from coralx.config.metrics import OF_TASK
+from coralx.config.metrics import OF_TASK, of_task
+from coralx.report.baselines import baseline_title
 from coralx.report.figures import figure, modules, with_interval
 
 TITLE = "Pareto front, measured on the test split (95 % interval)"
@@ -47,7 +48,28 @@ def front_parts(report: Mapping[str, Any]) -> list[RenderableType]:
     """Baselines and members with all objectives; below them what each task makes of a member."""
     tables = [_table(report, squeeze) for squeeze in range(SQUEEZED)]
     shown = FirstThatFits((*tables, _blocks(report)))
-    return [shown, *(Text(line) for line in task_lines(report))]
+    return [shown, *(Text(line) for line in (*task_lines(report), *interval_lines(report)))]
+
+
+def interval_lines(report: Mapping[str, Any]) -> list[str]:
+    """Which objectives have no interval, and why; and beside `false_positive_cost` and `safety`
+    what recall the threshold has on the test split."""
+    why: dict[str, list[str]] = {}
+    recalls = []
+    for member in report["front"]:
+        test = member["test"] or {}
+        for objective in report["objectives"]:
+            remark = (test.get(objective["metric"]) or {}).get("remark")
+            names = why.setdefault(remark, []) if remark else []
+            if objective["metric"] not in names:
+                names.append(objective["metric"])
+        if (recall := test.get("recall_at_threshold")) and recall["value"] is not None:
+            recalls.append(f"{member['genome']} {figure(recall['value'])}")
+    lines = [f"No interval for {', '.join(names)}: {remark}." for remark, names in why.items()]
+    named = {of_task(objective["metric"])[0] for objective in report["objectives"]}
+    if recalls and named & {"safety", "false_positive_cost"}:
+        lines.append(f"Recall on the test split at the threshold of 90 %: {', '.join(recalls)}")
+    return lines
 
 
 def task_lines(report: Mapping[str, Any]) -> list[str]:
@@ -85,7 +107,8 @@ def _table(report: Mapping[str, Any], squeeze: int) -> Table:
     table.add_column("steps\n+inherited" if below else "steps +inherited", justify="right")
     metrics = [objective["metric"] for objective in report["objectives"]]
     for name, figures in report["baselines"].items():
-        table.add_row(name, *[""] * len(genes), *_baseline(figures, metrics), "", style="dim")
+        title = baseline_title(name, report, between="\n")
+        table.add_row(title, *[""] * len(genes), *_baseline(figures, metrics), "", style="dim")
     table.add_section()
     for member in report["front"]:
         test = member["test"] or {}
@@ -139,7 +162,7 @@ def _blocks(report: Mapping[str, Any]) -> Text:
             if figures is not None
             else "not finished"
         )
-        lines.append(f"[dim]{name}: {told}[/]")
+        lines.append(f"[dim]{baseline_title(name, report)}: {told}[/]")
     for member in report["front"]:
         genes = member["genes"]
         test = member["test"] or {}

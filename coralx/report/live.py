@@ -29,6 +29,7 @@ from coralx.events import (
     WorkerStarted,
 )
 from coralx.execution.executor import Signal
+from coralx.report.baselines import untuned_head
 from coralx.report.figures import duration, figure, modules
 from coralx.report.opening import opening_lines
 from coralx.report.progress import Standings, describe, tally
@@ -94,6 +95,7 @@ class PlainLines(Silent):
     def begin(self, config: Config) -> None:
         self._standings = Standings(config)
         self._metric = config.objectives[0].metric
+        self._untuned_head = untuned_head(config)
 
     def absorb(self, event: Event) -> None:
         self._standings.on_event(event)
@@ -160,7 +162,10 @@ class PlainLines(Silent):
             case FrontMeasured(measurement=measurement):
                 test = measurement.test.get(self._metric)
                 shown = figure(test.value if test else None, self._metric)
-                self._say(f"test split: {title_of(measurement.genome)} {self._metric} {shown}")
+                title = title_of(measurement.genome)
+                if measurement.genome is None and self._untuned_head:
+                    title += f" ({self._untuned_head})"
+                self._say(f"test split: {title} {self._metric} {shown}")
             case _:
                 pass
 

@@ -12,6 +12,7 @@ from coralx.config import Config
 from coralx.errors import DamagedRunError
 from coralx.events import GenerationStarted, RunStarted, StageDecided, WorkerStarted, WorkerStopped
 from coralx.genomes import Genome
+from coralx.report.baselines import untuned_head
 from coralx.report.comparison import against_baselines, front_pairs
 from coralx.report.efficiency import efficiency_of
 from coralx.report.feasibility import feasibility_warnings, undefined_warnings
@@ -70,6 +71,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "objectives": objectives,
         "constraints": list(config.constraints),
         "functions": list(config.functions),
+        "untuned_head": untuned_head(config),
         "baselines": _baselines(config, history, stages[-1].name),
         "front": front,
         "weighted": None if weights is None else weighted(front, objectives, weights),
@@ -177,8 +179,8 @@ def _inheritance(history: History, genome: str) -> dict[str, Any] | None:
     return asdict(found[0]) if found else None
 
 
-def _interval(figure: Interval) -> dict[str, float | None]:
-    return {"value": figure.value, "low": figure.low, "high": figure.high}
+def _interval(figure: Interval) -> dict[str, Any]:
+    return asdict(figure)
 
 
 def _adapter(layout: RunLayout | None, genome: str, stage: str) -> str | None:
