@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
+from scipy.stats import t as student
 
 Ends = tuple[float, float]
 
@@ -31,8 +32,10 @@ def effective_rows(hits: NDArray[np.float64], clusters: NDArray[np.int64] | None
     row's by number; None: every row for itself), such as rewritings of one row.
 
     That many give a share's binomial variance the size of the clusters' one (Kish 1965, section
-    8.2, design effect; Korn and Graubard 1998). No more than there are rows, and no fewer than if
-    all rows of a cluster were alike: so many also where nothing differs, which tells no variance.
+    8.2, design effect), and as many fewer as Student's t is wider than a normal with as many
+    degrees as there are clusters but one (Korn and Graubard 1998, section 2). No more than there
+    are rows, and no fewer than if all rows of a cluster were alike: so many also where nothing
+    differs, which tells no variance.
     """
     if clusters is None:
         return float(len(hits))
@@ -44,7 +47,10 @@ def effective_rows(hits: NDArray[np.float64], clusters: NDArray[np.int64] | None
     variance = float((off**2).sum()) * len(sizes) / max(len(sizes) - 1, 1) / len(hits) ** 2
     if not variance:
         return fewest
-    return min(max(share * (1.0 - share) / variance, fewest), float(len(hits)))
+    tail = (1.0 + LEVEL) / 2.0
+    narrower = float(norm.ppf(tail) / student.ppf(tail, max(len(sizes) - 1, 1))) ** 2
+    worth = narrower * share * (1.0 - share) / variance
+    return min(max(worth, narrower * fewest), float(len(hits)))
 
 
 def of_mean(values: Sequence[float], ends: Sequence[Ends], *, dependent: bool = False) -> Ends:
