@@ -1,6 +1,6 @@
 """Confidence intervals of every figure that is read off predictions, by a method that holds for it.
 
-`benchmarks/objectives/coverage.py` simulates how often each covers what it is of.
+`benchmarks/objectives/simulated_coverage.py` simulates how often each covers what it is of.
 """
 
 from __future__ import annotations

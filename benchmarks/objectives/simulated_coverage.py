@@ -1,6 +1,6 @@
 """How often 95 % intervals cover what they are of, and how often two equal models are told apart.
 
-    python benchmarks/objectives/coverage.py [--samples 200] [--seed 0] [--rows 100 500 2000]
+    python benchmarks/objectives/simulated_coverage.py [--samples 200] [--seed 0] [--rows 100 500]
 
 Scores of the two classes are normal, 1.8 standard deviations apart; a model's probabilities are
 those of Bayes' rule at the split's prevalence, so that it is as good as calibrated, and its
@@ -197,6 +197,30 @@ def simulated(
     return found
 
 
+def language(count: int, samples: int, seed: int) -> Counted:
+    """Of the loss of completions of one to sixty tokens, hard ones and easy ones."""
+
+    def completions(rows: int, rng: np.random.Generator) -> list[RowScores]:
+        tokens = rng.integers(1, 61, size=rows).astype(np.float64)
+        shared = SHARED**0.5 * rng.normal(size=rows)
+        losses = [
+            tokens * np.exp(0.6 * (shared + (1 - SHARED) ** 0.5 * rng.normal(size=rows)))
+            for _ in range(2)
+        ]
+        return [RowScores(np.column_stack([loss, tokens])) for loss in losses]
+
+    (everything, _) = completions(POPULATION, np.random.default_rng(987_654_321))
+    truth = task_figures(everything)["eval_loss"]
+    found = Counted()
+    for sample in range(samples):
+        pair = completions(count, np.random.default_rng([seed, sample, count]))
+        drawn = drawn_figures(dict(enumerate({"": said} for said in pair)), sample, RESAMPLES)
+        sides = [intervals({"": said}, sample, RESAMPLES)["eval_loss"] for said in pair]
+        moves = drawn[0]["eval_loss"], drawn[1]["eval_loss"]
+        found.add(sides[0], truth, difference_interval("eval_loss", sides[0], sides[1], moves))
+    return found
+
+
 def table(samples: int, seed: int, rows: Sequence[int] = ROWS) -> Iterator[str]:
     """The table of docs/objectives.md: coverage and, behind it, false alarms, in per cent."""
     cells = [(count, prevalence) for count in rows for prevalence in PREVALENCES]
@@ -211,6 +235,10 @@ def table(samples: int, seed: int, rows: Sequence[int] = ROWS) -> Iterator[str]:
         yield f"| `{name}` | " + " | ".join(_cell(by[name]) for by in calibrated) + " |"
     shown = " | ".join(_cell(by["calibration"]) for by in sure)
     yield f"| `calibration`, too sure | {shown} |"
+    shown = " | ".join(
+        _cell(language(count, samples, seed)) if p == PREVALENCES[0] else "" for count, p in cells
+    )
+    yield f"| `eval_loss`, `perplexity` of sft | {shown} |"
 
 
 def _cell(found: Counted) -> str:
