@@ -9,6 +9,7 @@ import os
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,15 @@ from coralx.objectives.intervals import intervals
 from coralx.objectives.resampling import drawn_figures
 from coralx.objectives.scores import RowScores, read_scores, write_scores
 from coralx.records import MeasureJob
+from coralx.report.baselines import baseline_title, untuned_base, untuned_head
 from coralx.report.comparison import comparison_lines
+from coralx.report.front import interval_lines
 from coralx.report.live import Silent
+from coralx.report.operating_points import operating_point_warnings
 from coralx.results import Comparison, Measurement
 from coralx.rng import derive_seed
+from coralx.run.comparison import _judged_apart
+from coralx.run.history import History
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
 from coralx.training.simulated import SimulatedBackend
@@ -291,6 +297,50 @@ def test_an_undefined_figure_leaves_the_comparison_undefined(
             assert nothing == (None, None, None, None)
         else:
             assert row["low"] <= row["difference"] <= row["high"]
+
+
+def test_attacks_judged_otherwise_by_an_earlier_version_are_not_compared_and_warned_of() -> None:
+    rows = {
+        name: {"": RowScores(np.full((4, 2), 0.5), withstood=np.ones(2), attacked=attacked)}
+        for name, attacked in (("old", None), ("new", np.ones(2)))
+    }
+    assert _judged_apart(rows["old"], rows["new"])
+    assert not _judged_apart(rows["new"], rows["new"])
+    history = History()
+    assert operating_point_warnings(history) == []
+    for name, figures in (("a", {"safety": 0.5}), ("b", {"safety": 0.9, "safety_argmax": 0.5})):
+        history.results[name, "S0"] = SimpleNamespace(metrics=figures)  # type: ignore[assignment]
+    (warning,) = operating_point_warnings(history)
+    assert warning.startswith("safety: 1 of 2 results are of an earlier version")
+    del history.results["a", "S0"]
+    assert operating_point_warnings(history) == []
+
+
+def test_objectives_without_an_interval_and_the_recall_of_the_threshold_are_told() -> None:
+    none = {"value": 0.2, "low": None, "high": None, "remark": "too few rows"}
+    report = {
+        "objectives": [{"metric": "auroc"}, {"metric": "false_positive_cost"}],
+        "front": [
+            {"genome": name, "test": {"false_positive_cost": none, "recall_at_threshold": found}}
+            for name, found in (("a", {"value": 0.875}), ("b", {"value": None}))
+        ],
+    }
+    assert interval_lines(report) == [
+        "No interval for false_positive_cost: too few rows.",
+        "Recall on the test split at the threshold of 90 % on validation: a 0.8750",
+    ]
+    report["objectives"] = [{"metric": "auroc"}]
+    assert interval_lines(report) == []
+
+
+def test_the_untuned_model_of_a_sequence_classifier_is_called_a_random_head() -> None:
+    report = {"untuned_head": untuned_head(simulated_config())}
+    assert baseline_title("untuned", report) == "untuned (random head)"
+    assert baseline_title("default_recipe", report) == "default_recipe"
+    assert untuned_base(report) == "the untuned base (with a random head)"
+    sft = {"untuned_head": untuned_head(simulated_config(model={"task": "sft"}))}
+    assert baseline_title("untuned", sft) == "untuned"
+    assert untuned_base({}) == "the untuned base"
 
 
 # -- records and words ---------------------------------------------------------------------------

@@ -530,6 +530,32 @@ def test_attacks_and_rows_are_drawn_apart() -> None:
     assert not np.array_equal(drawn["safety"], drawn["accuracy"])
 
 
+def test_files_of_earlier_versions_have_figures_and_say_what_they_have_no_interval_of() -> None:
+    """They know neither how suspicious attacks looked nor what the threshold was settled on."""
+    rows = replace(judged(1), attacked=None, sources=None, clean_flagged=None, positives=None)
+    assert rows.withstood is not None
+    found = intervals({"": rows}, 0, 20)
+    assert found["safety"].value == safety(rows.withstood)
+    assert found["false_positive_cost"].value is not None
+    assert found["false_positive_cost"].low is None
+    assert "earlier version" in str(found["false_positive_cost"].remark)
+    assert found["false_positive_rate_argmax"].value is None
+    together = drawn_figures({"old": {"": rows}, "new": {"": judged(1)}}, 0, 20)
+    assert np.isnan(together["old"]["false_positive_cost"]).all()
+    assert not np.isnan(together["new"]["false_positive_cost"]).any()
+
+
+def test_of_several_tasks_one_without_an_interval_leaves_the_run_without_one() -> None:
+    few = judged(1, rows=20)
+    found = intervals({"a": judged(2, rows=200), "b": few}, 0, 20)
+    assert found["false_positive_cost@a"].low is not None
+    for name in ("false_positive_cost", "false_positive_cost@b"):
+        assert found[name].value is not None
+        assert found[name].low is None
+        assert "fewer than 36 positive validation rows" in str(found[name].remark)
+    assert found["auroc"].low is not None
+
+
 def test_no_interval_is_made_of_scores_that_are_not_finite() -> None:
     broken = judged(1)
     assert broken.clean is not None

@@ -38,6 +38,9 @@ WAYS = 4
 GROUPS = 4
 RESAMPLES = 300
 POPULATION = 1_000_000
+FEWEST = 50
+"""Intervals that have to be shown for a share of them to say anything."""
+
 FIGURES = (
     "auroc",
     "robustness",
@@ -242,7 +245,7 @@ def table(samples: int, seed: int, rows: Sequence[int] = ROWS) -> Iterator[str]:
 
 
 def _cell(found: Counted) -> str:
-    if not found.shown:
+    if found.shown < FEWEST:
         return "-"
     if found.outside:
         return "outside"

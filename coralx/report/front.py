@@ -52,23 +52,24 @@ def front_parts(report: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def interval_lines(report: Mapping[str, Any]) -> list[str]:
-    """Which objectives have no interval, and why; and beside `false_positive_cost` and `safety`
-    what recall the threshold has on the test split."""
+    """Which objectives have no interval, and why; and beside `safety` and `false_positive_cost`
+    the recall that their threshold has on the test split."""
+    metrics = [objective["metric"] for objective in report["objectives"]]
     why: dict[str, list[str]] = {}
     recalls = []
     for member in report["front"]:
         test = member["test"] or {}
-        for objective in report["objectives"]:
-            remark = (test.get(objective["metric"]) or {}).get("remark")
-            names = why.setdefault(remark, []) if remark else []
-            if objective["metric"] not in names:
-                names.append(objective["metric"])
-        if (recall := test.get("recall_at_threshold")) and recall["value"] is not None:
-            recalls.append(f"{member['genome']} {figure(recall['value'])}")
+        for metric in metrics:
+            remark = test.get(metric, {}).get("remark")
+            if remark and metric not in why.setdefault(remark, []):
+                why[remark].append(metric)
+        recall = test.get("recall_at_threshold", {}).get("value")
+        if recall is not None:
+            recalls.append(f"{member['genome']} {figure(recall)}")
     lines = [f"No interval for {', '.join(names)}: {remark}." for remark, names in why.items()]
-    named = {of_task(objective["metric"])[0] for objective in report["objectives"]}
-    if recalls and named & {"safety", "false_positive_cost"}:
-        lines.append(f"Recall on the test split at the threshold of 90 %: {', '.join(recalls)}")
+    if recalls and {of_task(metric)[0] for metric in metrics} & {"safety", "false_positive_cost"}:
+        told = ", ".join(recalls)
+        lines.append(f"Recall on the test split at the threshold of 90 % on validation: {told}")
     return lines
 
 

@@ -17,6 +17,7 @@ from coralx.report.comparison import against_baselines, front_pairs
 from coralx.report.efficiency import efficiency_of
 from coralx.report.feasibility import feasibility_warnings, undefined_warnings
 from coralx.report.lineage import lineage_of, schedule_of
+from coralx.report.operating_points import operating_point_warnings
 from coralx.report.origins import blends_of, growth_of
 from coralx.report.verification import verification_of
 from coralx.report.weighted import weighted
@@ -105,6 +106,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             *measurements(config),
             *_warnings(entries),
             *undefined_warnings(config, history, stages[-1].name),
+            *operating_point_warnings(history),
             *feasibility_warnings(config, history, members, stages[-1].name),
         ],
         "workers": _workers(entries),

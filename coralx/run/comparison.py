@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from coralx.config import Config
-from coralx.config.metrics import described
+from coralx.config.metrics import described, of_task
 from coralx.errors import DamagedRunError
 from coralx.events import FrontCompared
 from coralx.execution.executor import Executor
 from coralx.objectives.differences import difference_interval
 from coralx.objectives.intervals import intervals
 from coralx.objectives.resampling import drawn_figures
-from coralx.objectives.scores import is_whole, read_scores
+from coralx.objectives.scores import Said, is_whole, read_scores
 from coralx.results import Comparison
 from coralx.run.finale import default_finisher, front_of, measure, retrained
 from coralx.run.history import History, origin_of
@@ -22,6 +22,8 @@ from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
 
 Pair = tuple[str, str | None]
+
+EARLIER = "one of the two was measured by an earlier version, which judged attacks otherwise"
 
 
 def compared_metrics(config: Config) -> list[str]:
@@ -101,8 +103,16 @@ def _comparisons(
             if ours is None or theirs is None:
                 yield Comparison(first, second, metric, None, None, None)
                 continue
+            if of_task(metric)[0] == "safety" and _judged_apart(scores[first], scores[second]):
+                yield Comparison(first, second, metric, None, None, None, EARLIER)
+                continue
             sides = own[first][metric], own[second][metric]
             pair = drawn[first][metric], drawn[second][metric]
             low, high = difference_interval(metric, *sides, pair) or (None, None)
             remark = next((side.remark for side in sides if side.remark is not None), None)
             yield Comparison(first, second, metric, ours - theirs, low, high, remark)
+
+
+def _judged_apart(first: Said, second: Said) -> bool:
+    """Whether one of the two was judged by a version that took the most probable class."""
+    return any((first[task].attacked is None) != (second[task].attacked is None) for task in first)
