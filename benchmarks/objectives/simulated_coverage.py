@@ -217,8 +217,8 @@ def language(count: int, samples: int, seed: int) -> Counted:
     found = Counted()
     for sample in range(samples):
         pair = completions(count, np.random.default_rng([seed, sample, count]))
-        drawn = drawn_figures(dict(enumerate({"": said} for said in pair)), sample, RESAMPLES)
-        sides = [intervals({"": said}, sample, RESAMPLES)["eval_loss"] for said in pair]
+        drawn = drawn_figures(dict(enumerate({"": said} for said in pair)), sample)
+        sides = [intervals({"": said}, sample)["eval_loss"] for said in pair]
         moves = drawn[0]["eval_loss"], drawn[1]["eval_loss"]
         found.add(sides[0], truth, difference_interval("eval_loss", sides[0], sides[1], moves))
     return found
