@@ -21,9 +21,10 @@ import simulated_coverage as simulation
 from coralx.objectives.calibration import calibration, calibration_interval
 from coralx.objectives.delong import auroc_interval, worst_interval
 from coralx.objectives.differences import correlation, difference_interval
-from coralx.objectives.false_positives import rate, threshold
+from coralx.objectives.false_positives import rate, suspicion, threshold
 from coralx.objectives.intervals import intervals
 from coralx.objectives.operating_point import LEAST_POSITIVES, rate_interval
+from coralx.objectives.predictions import settled
 from coralx.objectives.proportions import (
     Ends,
     effective_rows,
@@ -32,6 +33,7 @@ from coralx.objectives.proportions import (
     wilson,
 )
 from coralx.objectives.resampling import drawn_figures
+from coralx.objectives.safety import flagged
 from coralx.objectives.scores import RowScores
 from coralx.objectives.skill import auroc
 
@@ -225,6 +227,34 @@ def test_equal_models_are_told_apart_about_as_often_as_the_level_says() -> None:
         assert counted.alarms / 40 <= 0.125, name
         assert counted.held / 40 >= 0.875, name
         assert counted.outside == 0, name
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("count", [1, 2, 7, 60])
+def test_every_figure_lies_within_its_interval_or_has_a_reason_for_none(
+    count: int, classes: int
+) -> None:
+    """Also where a model is always right, always wrong, or says the same of every row."""
+    rng = np.random.default_rng([count, classes])
+    labels = rng.integers(classes, size=count)
+    right = np.eye(classes)[labels]
+    even = np.full((count, classes), 1 / classes)
+    for scores in (right, np.roll(right, 1, axis=1), even, rng.dirichlet(np.ones(classes), count)):
+        attacked = rng.dirichlet(np.ones(classes), 6)
+        rows = RowScores(
+            scores,
+            labels,
+            groups=rng.integers(2, size=count),
+            withstood=flagged(attacked),
+            attacked=suspicion(attacked),
+            sources=np.arange(6) // 2,
+        )
+        for name, found in intervals({"": settled(rows, rows)}, 1, 30).items():
+            if found.low is None:
+                assert found.value is None or found.remark, name
+            else:
+                assert found.low <= found.value <= found.high, name  # type: ignore[operator]
 
 
 def test_models_that_differ_are_told_apart() -> None:

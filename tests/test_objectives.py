@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from coralx.objectives.calibration import calibration
+from coralx.objectives.counted import resampled
 from coralx.objectives.intervals import intervals
 from coralx.objectives.predictions import settled, task_figures
-from coralx.objectives.resampling import resampled
 from coralx.objectives.scores import RowScores
 
 

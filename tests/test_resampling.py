@@ -15,12 +15,12 @@ from scipy import stats
 
 from coralx.errors import DamagedRunError
 from coralx.objectives import language
+from coralx.objectives.counted import Drawn
 from coralx.objectives.differences import difference_interval
 from coralx.objectives.intervals import intervals
 from coralx.objectives.predictions import settled, task_figures
 from coralx.objectives.resampling import (
     RESAMPLES,
-    Drawn,
     drawn_figures,
     percentile_interval,
 )

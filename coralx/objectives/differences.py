@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from coralx.config.metrics import of_task
+from coralx.objectives.counted import Drawn
 from coralx.objectives.proportions import Ends, of_difference
-from coralx.objectives.resampling import Drawn
 from coralx.results import Interval
 
 NOISE_ADDS = ("calibration", "calibration_scaled", "robustness")

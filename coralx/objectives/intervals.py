@@ -16,11 +16,12 @@ from scipy.stats import t as student
 from coralx.config.metrics import OF_TASK, of_task
 from coralx.objectives import delong, operating_point
 from coralx.objectives.calibration import calibration_interval, scaled
+from coralx.objectives.counted import Drawn
 from coralx.objectives.false_positives import positives
 from coralx.objectives.groups import judged_groups
 from coralx.objectives.predictions import SETTLED, clean_flagged, clean_rows, figures, task_figures
 from coralx.objectives.proportions import LEVEL, Ends, effective_rows, of_mean, wilson
-from coralx.objectives.resampling import RESAMPLES, Drawn, drawn_figures, percentile_interval
+from coralx.objectives.resampling import RESAMPLES, drawn_figures, percentile_interval
 from coralx.objectives.scores import Labels, RowScores, Said
 from coralx.objectives.skill import auroc
 from coralx.results import Interval
