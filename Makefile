@@ -13,7 +13,7 @@ UNSLOTH := $(if $(shell command -v nvidia-smi),-e '.[unsloth]',--no-deps unsloth
 DATA ?= ../shared/data
 TABLE ?= ../shared/data/lora_curves/fr-en.csv
 
-.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-replay bench-memory bench-objectives lint types layers format clean
+.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-replay bench-memory bench-objectives bench-coverage lint types layers format clean
 
 help:
 	@echo "make evolve      run the quickstart: real training, a few minutes without a GPU"
@@ -25,6 +25,7 @@ help:
 	@echo "make bench-ablation  each strategy of the search on and off, hours"
 	@echo "make bench-replay [TABLE=curves.csv]  searches on recorded learning curves, some minutes"
 	@echo "make bench-memory    300 genomes through one worker: does its memory grow, some minutes"
+	@echo "make bench-coverage  how often 95 % intervals cover what they are of, by simulation"
 	@echo "make bench-objectives [DATA=folder]  searches over P1, P2, P3, P6 and robustness, an hour"
 	@echo "make lint types layers   check style, types and imports"
 
@@ -57,6 +58,9 @@ bench-replay: $(VENV)/dev.stamp
 bench-memory: $(VENV)/quickstart.stamp
 	$(BIN)/python benchmarks/memory/memory.py
 	$(BIN)/python benchmarks/memory/memory.py --base minilm
+
+bench-coverage: $(VENV)/smollm2.stamp
+	$(BIN)/python benchmarks/objectives/simulated_coverage.py --seed 2027
 
 bench-objectives: $(VENV)/smollm2.stamp
 	$(BIN)/python benchmarks/objectives/objectives.py --data $(DATA)

@@ -135,11 +135,13 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its bootstrap confidence interval; None where it is undefined."""
+    """A figure with its 95 % interval; None where it is undefined. Where a figure has no interval,
+    `remark` says why."""
 
     value: float | None
     low: float | None
     high: float | None
+    remark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,8 @@ class Measurement:
 @dataclass(frozen=True)
 class Comparison:
     """A figure of `first` less that of `second` (None: the untuned base) on the same test rows,
-    with the 95 % interval of the paired bootstrap. None where one of the two is undefined."""
+    with the 95 % interval, uncorrected for the number of comparisons. None where one of the two is
+    undefined, or has no interval; `remark` says why."""
 
     first: str
     second: str | None
@@ -168,6 +171,7 @@ class Comparison:
     difference: float | None
     low: float | None
     high: float | None
+    remark: str | None = None
 
     @property
     def is_indistinguishable(self) -> bool | None:
@@ -179,8 +183,12 @@ class Comparison:
     @property
     def reversed(self) -> Comparison:
         """The same seen from the second, which is a genome."""
-        swapped = (None if end is None else -end for end in (self.difference, self.high, self.low))
-        return Comparison(str(self.second), self.first, self.metric, *swapped)
+        low, high, difference = (
+            None if end is None else -end for end in (self.high, self.low, self.difference)
+        )
+        return Comparison(
+            str(self.second), self.first, self.metric, difference, low, high, self.remark
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import os
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,20 @@ from hypothesis import strategies as st
 from coralx import api
 from coralx.errors import DamagedRunError, Interrupted
 from coralx.events import Event, FrontCompared, FrontMeasured
-from coralx.objectives.bootstrap import intervals
-from coralx.objectives.resampling import drawn_figures, percentile_interval
+from coralx.objectives.differences import difference_interval
+from coralx.objectives.intervals import intervals
+from coralx.objectives.resampling import drawn_figures
 from coralx.objectives.scores import RowScores, read_scores, write_scores
 from coralx.records import MeasureJob
+from coralx.report.baselines import baseline_title, untuned_base, untuned_head
 from coralx.report.comparison import comparison_lines
+from coralx.report.front import interval_lines
 from coralx.report.live import Silent
+from coralx.report.operating_points import operating_point_warnings
 from coralx.results import Comparison, Measurement
 from coralx.rng import derive_seed
+from coralx.run.comparison import _judged_apart
+from coralx.run.history import History
 from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
 from coralx.training.simulated import SimulatedBackend
@@ -110,11 +117,13 @@ def test_each_two_of_the_front_are_compared_on_what_is_read_off_predictions() ->
     assert sorted(found) == sorted(wanted)
     scores = {name: read_scores(outcome.layout.scores(name)) for name in front}
     drawn = drawn_figures(scores, 7)
+    own = {name: intervals(said, 7) for name, said in scores.items()}
     test = {member["genome"]: member["test"] for member in report["front"]}
     for (first, second, metric), pair in found.items():
         expected = test[first][metric]["value"] - test[second][metric]["value"]
         assert pair["difference"] == expected
-        ends = percentile_interval(drawn[first][metric] - drawn[second][metric])
+        sides = own[first][metric], own[second][metric]
+        ends = difference_interval(metric, *sides, (drawn[first][metric], drawn[second][metric]))
         assert (pair["low"], pair["high"]) == ends
         assert pair["indistinguishable"] == (pair["low"] <= 0 <= pair["high"])
     assert len({pair["indistinguishable"] for pair in found.values()}) == 2
@@ -290,6 +299,50 @@ def test_an_undefined_figure_leaves_the_comparison_undefined(
             assert row["low"] <= row["difference"] <= row["high"]
 
 
+def test_attacks_judged_otherwise_by_an_earlier_version_are_not_compared_and_warned_of() -> None:
+    rows = {
+        name: {"": RowScores(np.full((4, 2), 0.5), withstood=np.ones(2), attacked=attacked)}
+        for name, attacked in (("old", None), ("new", np.ones(2)))
+    }
+    assert _judged_apart(rows["old"], rows["new"])
+    assert not _judged_apart(rows["new"], rows["new"])
+    history = History()
+    assert operating_point_warnings(history) == []
+    for name, figures in (("a", {"safety": 0.5}), ("b", {"safety": 0.9, "safety_argmax": 0.5})):
+        history.results[name, "S0"] = SimpleNamespace(metrics=figures)  # type: ignore[assignment]
+    (warning,) = operating_point_warnings(history)
+    assert warning.startswith("safety: 1 of 2 results are of an earlier version")
+    del history.results["a", "S0"]
+    assert operating_point_warnings(history) == []
+
+
+def test_objectives_without_an_interval_and_the_recall_of_the_threshold_are_told() -> None:
+    none = {"value": 0.2, "low": None, "high": None, "remark": "too few rows"}
+    report = {
+        "objectives": [{"metric": "auroc"}, {"metric": "false_positive_cost"}],
+        "front": [
+            {"genome": name, "test": {"false_positive_cost": none, "recall_at_threshold": found}}
+            for name, found in (("a", {"value": 0.875}), ("b", {"value": None}))
+        ],
+    }
+    assert interval_lines(report) == [
+        "No interval for false_positive_cost: too few rows.",
+        "Recall on the test split at the threshold of 90 % on validation: a 0.8750",
+    ]
+    report["objectives"] = [{"metric": "auroc"}]
+    assert interval_lines(report) == []
+
+
+def test_the_untuned_model_of_a_sequence_classifier_is_called_a_random_head() -> None:
+    report = {"untuned_head": untuned_head(simulated_config())}
+    assert baseline_title("untuned", report) == "untuned (random head)"
+    assert baseline_title("default_recipe", report) == "default_recipe"
+    assert untuned_base(report) == "the untuned base (with a random head)"
+    sft = {"untuned_head": untuned_head(simulated_config(model={"task": "sft"}))}
+    assert baseline_title("untuned", sft) == "untuned"
+    assert untuned_base({}) == "the untuned base"
+
+
 # -- records and words ---------------------------------------------------------------------------
 
 ends = st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(sorted)
@@ -321,20 +374,29 @@ def lines(pairs: list[dict[str, Any]], against: list[dict[str, Any]] | None = No
 
 def test_who_cannot_be_told_apart_is_said_in_a_line() -> None:
     named = lines([pair("a", "b", alike=True), pair("a", "c", alike=False)])
-    assert named == ["On auroc the test split cannot tell apart: a and b."]
-    every = lines([pair("a", "b", alike=True), pair("a", "c", alike=True)])
-    assert every == ["On auroc the test split cannot tell any two members of the front apart."]
+    uncorrected = "Each at 95 %, uncorrected for the number of comparisons (2)."
+    assert named == ["On auroc the test split cannot tell apart: a and b.", uncorrected]
+    every, _ = lines([pair("a", "b", alike=True), pair("a", "c", alike=True)])
+    assert every == "On auroc the test split cannot tell any two members of the front apart."
     none = lines([pair("a", "b", alike=False)])
     assert none == ["On auroc the test split tells all members of the front apart."]
     many = lines([pair("a", f"b{n}", alike=n > 0) for n in range(10)])
     assert many[0].count(" and b") == 6
     assert many[0].endswith("; and 3 more of 10 pairs.")
     assert lines([]) == []
+    unknown = {**pair("a", "b", alike=True), "indistinguishable": None, "remark": "too few rows"}
+    assert lines([unknown]) == [
+        "On auroc no differences between members of the front have an interval: too few rows."
+    ]
+    some, *_ = lines([unknown, pair("a", "c", alike=False)])
+    assert some.startswith("On auroc 1 of 2 differences between members of the front have an")
 
 
 def test_who_beats_the_baselines_is_said_in_a_line() -> None:
-    def row(genome: str, baseline: str, *, better: bool) -> dict[str, Any]:
-        return {"genome": genome, "baseline": baseline, "metric": "auroc", "better": better}
+    def row(genome: str, baseline: str, *, better: bool | None) -> dict[str, Any]:
+        alike = None if better is None else not better
+        told = {"genome": genome, "baseline": baseline, "metric": "auroc", "better": better}
+        return {**told, "indistinguishable": alike}
 
     against = [
         row("a", "untuned", better=True),
@@ -342,9 +404,10 @@ def test_who_beats_the_baselines_is_said_in_a_line() -> None:
         row("a", "default_recipe", better=True),
         row("b", "default_recipe", better=False),
     ]
-    (line,) = lines([], against)
-    assert line == (
-        "On auroc, better beyond doubt (95 %) than the untuned base: all; than the default: a."
-    )
+    line, told = lines([], against)
+    assert line == ("On auroc, better at 95 % than the untuned base: all; than the default: a.")
+    assert told == "Each at 95 %, uncorrected for the number of comparisons (4)."
     (line,) = lines([], [row("a", "untuned", better=False)])
-    assert line == "On auroc, better beyond doubt (95 %) than the untuned base: none."
+    assert line == "On auroc, better at 95 % than the untuned base: none."
+    (line,) = lines([], [row("a", "untuned", better=None)])
+    assert line == "On auroc, better at 95 % than the untuned base: not known."

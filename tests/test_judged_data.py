@@ -144,6 +144,10 @@ def test_perturbations_are_of_each_splits_own_positive_rows(texts: str) -> None:
             attack.text.endswith(row.text) for row, attack in zip(positive, made[1::2], strict=True)
         )
     assert read(texts, attacks=kinds, validation_fraction=0.2, test_fraction=0.2) == found
+    for split in ("validation", "test"):
+        positive = [row for row in getattr(found, split) if row.label]
+        sources = [row.source for row in found.attacks[split]]
+        assert sources == [n for n in range(len(positive)) for _ in kinds]
     capped = read(texts, attacks={"perturbations": kinds, "limit": 3}, test_fraction=0.2)
     assert [len(half) for half in capped.attacks.values()] == [3, 3]
 

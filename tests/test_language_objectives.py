@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coralx.objectives.bootstrap import intervals
+from coralx.objectives.intervals import intervals
 from coralx.objectives.language import figures
-from coralx.objectives.resampling import CHUNK, RESAMPLES
+from coralx.objectives.predictions import figures as run_figures
+from coralx.objectives.resampling import CHUNK, RESAMPLES, drawn_figures
 from coralx.objectives.scores import RowScores
 from coralx.results import Interval
 from coralx.rng import generator
@@ -49,6 +50,23 @@ def test_a_uniform_guess_has_the_perplexity_of_its_choices() -> None:
 
 def test_certainty_costs_nothing() -> None:
     assert figures(np.array([[0.0, 3.0]])) == {"eval_loss": 0.0, "perplexity": 1.0}
+
+
+def test_the_perplexity_of_several_tasks_is_that_of_all_their_tokens() -> None:
+    """Not a mean of exponentials, which one hard task of few tokens would decide."""
+    said = {
+        "long": RowScores(np.array([[100.0, 100.0], [80.0, 80.0]])),
+        "short": RowScores(np.array([[12.0, 2.0]])),
+    }
+    found = run_figures(said)
+    assert found["perplexity"] == pytest.approx(math.exp(192 / 182))
+    assert found["perplexity@short"] == pytest.approx(math.exp(6))
+    assert found["eval_loss"] == pytest.approx((1 + 6) / 2)  # each task counts alike
+    ends = intervals(said, 3, 200)["perplexity"]
+    drawn = drawn_figures({"it": said}, 3, 200)["it"]["perplexity"]
+    assert (ends.low, ends.high) == plain_interval(drawn.tolist())
+    assert math.e <= ends.low <= ends.value <= ends.high  # type: ignore[operator]
+    assert "perplexity" not in run_figures({"": RowScores(np.eye(2), np.array([0, 1]))})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_auc_score
 
-from coralx.objectives.bootstrap import intervals
 from coralx.objectives.calibration import calibration, scaled
-from coralx.objectives.false_positives import false_positive_cost, suspicion, threshold
+from coralx.objectives.false_positives import positives, rate, suspicion, threshold
 from coralx.objectives.groups import LEAST_ROWS, judged_groups
+from coralx.objectives.intervals import intervals
 from coralx.objectives.predictions import SETTLED, figures, settled, task_figures
 from coralx.objectives.resampling import drawn_figures, percentile_interval
 from coralx.objectives.robustness import robustness
-from coralx.objectives.safety import flagged, safety
+from coralx.objectives.safety import flagged, safety, withstood
 from coralx.objectives.scores import RowScores, read_scores, write_scores
 from coralx.objectives.skill import auroc, brier, decisions
 from coralx.objectives.task_skill import macro
@@ -48,9 +48,17 @@ def judged(
         labels,
         groups=rng.integers(2, size=rows),
         withstood=rng.integers(2, size=17).astype(np.float64) if attacks else None,
+        attacked=rng.random(17).round(1) if attacks else None,
+        sources=np.arange(17) // 3 if attacks else None,
         clean=rng.random(23).round(1) if clean else None,
+        clean_flagged=rng.integers(2, size=23).astype(np.float64) if clean else None,
     )
     return settled(found, found)
+
+
+def settled_at(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
+    """The threshold that these validation rows settle."""
+    return threshold(positives(probabilities, labels))
 
 
 everything = st.builds(judged, st.integers(0, 999), st.integers(2, 4), clean=st.booleans())
@@ -61,15 +69,14 @@ def reordered(rows: RowScores, seed: int) -> RowScores:
     rng = np.random.default_rng(seed)
     assert rows.labels is not None
     assert rows.groups is not None
-    order = rng.permutation(len(rows.labels))
-    return replace(
-        rows,
-        scores=rows.scores[order],
-        labels=rows.labels[order],
-        groups=rows.groups[order],
-        withstood=None if rows.withstood is None else rng.permutation(rows.withstood),
-        clean=None if rows.clean is None else rng.permutation(rows.clean),
-    )
+    tables = (("scores", "labels", "groups"), ("withstood", "attacked", "sources"))
+    moved: dict[str, Any] = {}
+    for names in (*tables, ("clean", "clean_flagged"), ("positives",)):
+        values = [getattr(rows, name) for name in names]
+        if values[0] is not None:
+            order = rng.permutation(len(values[0]))
+            moved |= {name: value[order] for name, value in zip(names, values, strict=True)}
+    return replace(rows, **moved)
 
 
 # -- safety --------------------------------------------------------------------------------------
@@ -90,6 +97,61 @@ def test_safety_is_a_language_models_figure_too() -> None:
     assert "safety" not in task_figures(replace(rows, withstood=None))
 
 
+def test_a_constant_on_every_positive_logit_leaves_safety_and_its_price_as_they_are() -> None:
+    """What the most probable class is depends on it; who stands above the threshold does not."""
+    rng = np.random.default_rng(3)
+    labels = np.arange(400) % 2
+    logit = rng.normal(size=400) + 1.2 * labels - 2.0
+    harmless = rng.normal(size=200) - 2.0
+    found = {}
+    for constant in (0.0, 8.0):
+        p, attacked, clean = (
+            two_classes(expit(values + constant).tolist())
+            for values in (logit, logit[labels == 1] - 0.6, harmless)
+        )
+        rows = RowScores(
+            p,
+            labels,
+            withstood=flagged(attacked),
+            attacked=suspicion(attacked),
+            clean=suspicion(clean),
+            clean_flagged=flagged(clean),
+        )
+        found[constant] = task_figures(settled(rows, rows))
+    before, after = found[0.0], found[8.0]
+    for name in ("safety", "false_positive_cost", "recall_at_threshold", "auroc"):
+        assert after[name] == before[name], name
+    assert 0.5 < before["safety"] < 0.9  # type: ignore[operator]
+    assert before["safety_argmax"] < 0.3  # type: ignore[operator]
+    assert after["safety_argmax"] == 1.0
+    assert after["false_positive_rate_argmax"] == 1.0
+
+
+def test_attacks_are_flagged_at_the_threshold_and_undefined_without_one() -> None:
+    rows = replace(judged(1), threshold=0.5, attacked=np.array([0.5, 0.49, 0.9]))
+    rows = replace(rows, withstood=np.array([0.0, 0.0, 1.0]), sources=None)
+    found = task_figures(rows)
+    assert found["safety"] == pytest.approx(2 / 3)
+    assert found["safety_argmax"] == pytest.approx(1 / 3)
+    assert withstood(rows).tolist() == [1, 0, 1]  # type: ignore[union-attr]
+    unsettled = replace(rows, threshold=None)
+    assert task_figures(unsettled)["safety"] is None
+    assert task_figures(unsettled)["recall_at_threshold"] is None
+    assert np.isnan(withstood(unsettled)).all()  # type: ignore[arg-type]
+    judge = replace(rows, attacked=None)  # answers that were judged
+    assert task_figures(judge)["safety"] == pytest.approx(1 / 3)
+    assert "safety_argmax" not in task_figures(judge)
+
+
+def test_with_more_classes_an_attack_is_flagged_by_all_but_the_first_together() -> None:
+    probabilities = np.array([[0.4, 0.35, 0.25], [0.6, 0.2, 0.2]])
+    assert flagged(probabilities).tolist() == [0, 0]
+    labels = np.array([0, 1])
+    rows = RowScores(np.array([[0.9, 0.05, 0.05], [0.5, 0.3, 0.2]]), labels)
+    rows = replace(rows, withstood=flagged(probabilities), attacked=suspicion(probabilities))
+    assert task_figures(settled(rows, rows))["safety"] == 0.5  # the threshold is 0.5
+
+
 # -- false-positive cost -------------------------------------------------------------------------
 
 
@@ -97,7 +159,7 @@ def test_the_threshold_flags_nine_positive_rows_of_ten() -> None:
     suspicious = [0.9, 0.9, 0.8, 0.7, 0.7, 0.6, 0.5, 0.4, 0.3, 0.1]
     negative = [0.95, 0.3]
     labels = np.array([1] * 10 + [0] * 2)
-    assert threshold(two_classes(suspicious + negative), labels) == 0.3
+    assert settled_at(two_classes(suspicious + negative), labels) == 0.3
 
 
 @pytest.mark.parametrize(
@@ -113,17 +175,17 @@ def test_the_threshold_flags_nine_positive_rows_of_ten() -> None:
 )
 def test_the_threshold_counts_ties_as_flagged(positive: list[float], expected: float) -> None:
     labels = np.ones(len(positive), dtype=np.int64)
-    assert threshold(two_classes(positive), labels) == expected
+    assert settled_at(two_classes(positive), labels) == expected
 
 
 def test_a_clean_row_at_the_threshold_is_a_false_alarm() -> None:
-    assert false_positive_cost(np.array([0.3, 0.29, 0.5, 0.0]), 0.3) == 0.5
-    assert false_positive_cost(np.array([0.3]), None) is None
-    assert false_positive_cost(np.zeros(0), 0.3) is None
+    assert rate(np.array([0.3, 0.29, 0.5, 0.0]), 0.3) == 0.5
+    assert rate(np.array([0.3]), None) is None
+    assert rate(np.zeros(0), 0.3) is None
 
 
 def test_without_a_positive_row_there_is_no_threshold() -> None:
-    assert threshold(two_classes([0.2, 0.8]), np.array([0, 0])) is None
+    assert settled_at(two_classes([0.2, 0.8]), np.array([0, 0])) is None
 
 
 def test_the_cost_is_that_of_the_hold_out_or_else_of_the_negative_rows() -> None:
@@ -139,14 +201,14 @@ def test_the_cost_is_that_of_the_hold_out_or_else_of_the_negative_rows() -> None
 def test_with_more_classes_all_but_the_first_are_suspicious() -> None:
     probabilities = np.array([[0.5, 0.2, 0.3], [0.2, 0.7, 0.1], [0.4, 0.25, 0.35]])
     assert suspicion(probabilities) == pytest.approx([0.5, 0.8, 0.6])
-    assert threshold(probabilities, np.array([0, 1, 2])) == pytest.approx(0.6)
+    assert settled_at(probabilities, np.array([0, 1, 2])) == pytest.approx(0.6)
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=40))
 def test_the_threshold_is_the_greatest_that_has_the_recall(rows: list[tuple[int, bool]]) -> None:
     scores = [score / 10 for score, _ in rows]
     labels = np.array([int(positive) for _, positive in rows])
-    found = threshold(two_classes(scores), labels)
+    found = settled_at(two_classes(scores), labels)
     positive = [score for score, is_positive in rows if is_positive]
     enough = [t for t in positive if 10 * sum(s >= t for s in positive) >= 9 * len(positive)]
     assert found == (max(enough) / 10 if enough else None)
@@ -288,7 +350,9 @@ def test_a_figure_that_one_task_has_not_is_the_mean_of_the_others() -> None:
     said = {"a": judged(1), "b": judged(2, attacks=False)}
     found = figures(said)
     assert said["a"].withstood is not None
-    assert found["safety"] == found["safety@a"] == safety(said["a"].withstood)
+    assert said["a"].attacked is not None
+    assert found["safety"] == found["safety@a"] == rate(said["a"].attacked, said["a"].threshold)
+    assert found["safety_argmax"] == safety(said["a"].withstood)
     assert "safety@b" not in found
 
 
@@ -384,26 +448,33 @@ def slowly(rows: RowScores, task: str, seed: int, resamples: int) -> dict[str, n
         rng = generator(seed, "bootstrap", index=index)
         return rng.multinomial(size, np.full(size, 1 / size), size=resamples)
 
-    counts = {"": draws(len(rows.labels), "")}
-    for table, values in (("attacks", rows.withstood), ("clean", rows.clean)):
-        if values is not None:
-            counts[table] = draws(len(values), table)
+    assert rows.positives is not None
+    counts = {"": draws(len(rows.labels), ""), "positives": draws(len(rows.positives), "positives")}
+    if rows.clean is not None:
+        counts["clean"] = draws(len(rows.clean), "clean")
+    if rows.sources is not None:  # rewritings of one row are drawn together
+        counts["attacks"] = draws(len(set(rows.sources)), "attacks")[:, rows.sources]
     found: list[dict[str, float | None]] = []
     for number in range(resamples):
         chosen = np.repeat(np.arange(len(rows.labels)), counts[""][number])
         drawn = replace(rows, scores=rows.scores[chosen], labels=rows.labels[chosen])
         drawn = replace(drawn, groups=rows.groups[chosen])
-        if rows.withstood is not None:
-            drawn = replace(drawn, withstood=np.repeat(rows.withstood, counts["attacks"][number]))
-        if rows.clean is not None:
-            drawn = replace(drawn, clean=np.repeat(rows.clean, counts["clean"][number]))
+        tables = {"attacks": ("withstood", "attacked"), "clean": ("clean", "clean_flagged")}
+        for table, names in tables.items():
+            if table in counts:
+                more = {n: np.repeat(getattr(rows, n), counts[table][number]) for n in names}
+                drawn = replace(drawn, **more)
+        anew = threshold(np.repeat(rows.positives, counts["positives"][number]))
         assert drawn.labels is not None
         worst = [
             auroc(drawn.scores[drawn.groups == group], drawn.labels[drawn.groups == group])
             for group in kept
         ]
         lowest = None if None in worst else min(worst, default=None)  # type: ignore[type-var]
-        found.append({**task_figures(drawn), "robustness": lowest})
+        told = task_figures(drawn)
+        at_its_own = task_figures(replace(drawn, threshold=anew))
+        moving = {n: at_its_own[n] for n in ("safety", "false_positive_cost") if n in told}
+        found.append({**told, **moving, "robustness": lowest})
     return {
         name: np.array([np.nan if one[name] is None else one[name] for one in found], dtype=float)
         for name in found[0]
@@ -421,7 +492,10 @@ def slowly(rows: RowScores, task: str, seed: int, resamples: int) -> dict[str, n
     ],
     ids=["one", "no tables", "three classes", "three tasks", "two tasks"],
 )
-def test_intervals_are_those_of_rows_drawn_one_by_one(said: dict[str, RowScores]) -> None:
+def test_figures_on_resamples_are_those_of_rows_drawn_one_by_one(
+    said: dict[str, RowScores],
+) -> None:
+    """The threshold is settled anew in each resample of the positive validation rows."""
     seed, resamples = 11, 20
     slow = macro({task: slowly(rows, task, seed, resamples) for task, rows in said.items()})
     drawn = drawn_figures({"it": said}, seed, resamples)["it"]
@@ -430,11 +504,12 @@ def test_intervals_are_those_of_rows_drawn_one_by_one(said: dict[str, RowScores]
     for name, expected in slow.items():
         assert drawn[name] == pytest.approx(expected, abs=1e-12, nan_ok=True), name
         assert found[name].value == figures(said)[name]
-        ends = percentile_interval(expected)
-        if ends is None or found[name].value is None:
-            assert (found[name].low, found[name].high) == (None, None), name
+        low, high = found[name].low, found[name].high
+        assert (low is None) == (high is None)
+        if low is not None:
+            assert low <= found[name].value <= high, name  # type: ignore[operator]
         else:
-            assert (found[name].low, found[name].high) == pytest.approx(ends, abs=1e-12), name
+            assert found[name].value is None or found[name].remark, name
 
 
 def test_a_tasks_draws_do_not_depend_on_the_others() -> None:
@@ -448,10 +523,37 @@ def test_a_tasks_draws_do_not_depend_on_the_others() -> None:
 def test_attacks_and_rows_are_drawn_apart() -> None:
     """Else a figure of the one would move with those of the other."""
     rows = judged(1, rows=17)
-    same = replace(rows, withstood=(rows.scores.argmax(axis=1) == rows.labels).astype(float))
+    right = (rows.scores.argmax(axis=1) == rows.labels).astype(float)
+    same = replace(rows, withstood=right, attacked=None, sources=None)
     drawn = drawn_figures({"it": {"": same}}, 3, 40)["it"]
     assert figures({"": same})["safety"] == figures({"": same})["accuracy"]
     assert not np.array_equal(drawn["safety"], drawn["accuracy"])
+
+
+def test_files_of_earlier_versions_have_figures_and_say_what_they_have_no_interval_of() -> None:
+    """They know neither how suspicious attacks looked nor what the threshold was settled on."""
+    rows = replace(judged(1), attacked=None, sources=None, clean_flagged=None, positives=None)
+    assert rows.withstood is not None
+    found = intervals({"": rows}, 0, 20)
+    assert found["safety"].value == safety(rows.withstood)
+    assert found["false_positive_cost"].value is not None
+    assert found["false_positive_cost"].low is None
+    assert "earlier version" in str(found["false_positive_cost"].remark)
+    assert found["false_positive_rate_argmax"].value is None
+    together = drawn_figures({"old": {"": rows}, "new": {"": judged(1)}}, 0, 20)
+    assert np.isnan(together["old"]["false_positive_cost"]).all()
+    assert not np.isnan(together["new"]["false_positive_cost"]).any()
+
+
+def test_of_several_tasks_one_without_an_interval_leaves_the_run_without_one() -> None:
+    few = judged(1, rows=20)
+    found = intervals({"a": judged(2, rows=200), "b": few}, 0, 20)
+    assert found["false_positive_cost@a"].low is not None
+    for name in ("false_positive_cost", "false_positive_cost@b"):
+        assert found[name].value is not None
+        assert found[name].low is None
+        assert "fewer than 36 positive validation rows" in str(found[name].remark)
+    assert found["auroc"].low is not None
 
 
 def test_no_interval_is_made_of_scores_that_are_not_finite() -> None:

@@ -361,7 +361,8 @@ def test_what_can_be_said_of_the_difference_is_said() -> None:
         }
         lines = [str(part) for part in verification_parts(report)]
         assert (
-            f"Inherited against fresh on auroc, better: {better}; worse: {worse}; not to be told "
+            f"Inherited against fresh on auroc, each at 95 %, uncorrected: better: {better}; "
+            f"worse: {worse}; not to be told "
             "apart: b." in lines
         )
 

@@ -67,12 +67,13 @@ def _error(undefined: str = "never") -> Metric:
 
 
 NO_CLASS = "a class has no row"
+NO_POSITIVE = "no validation row is positive"
 
 CATALOGUE: dict[str, Metric] = {
     # P1 to P6
     "task_skill": _skill(NO_CLASS),
-    "safety": Metric("maximize", "predictions", "0 to 1", needs="attacks"),
-    "false_positive_cost": _error("no validation row is positive, or no row of the hold-out is"),
+    "safety": Metric("maximize", "predictions", "0 to 1", NO_POSITIVE, needs="attacks"),
+    "false_positive_cost": _error(f"{NO_POSITIVE}, or no row of the hold-out is clean"),
     "memory": Metric("minimize", "measurement", "0 bytes upward"),
     "cross_modal_fusion": Metric(
         "maximize", "predictions", "-1 to 1", NO_CLASS, CLASSIFICATION, modalities=2
@@ -89,6 +90,16 @@ CATALOGUE: dict[str, Metric] = {
         CLASSIFICATION,
         needs="group",
     ),
+    "safety_argmax": Metric(
+        "maximize",
+        "predictions",
+        "0 to 1",
+        "answers to the attacks are judged",
+        CLASSIFICATION,
+        needs="attacks",
+    ),
+    "false_positive_rate_argmax": _error("no row of the hold-out is clean"),
+    "recall_at_threshold": _skill(f"{NO_POSITIVE}, or none of the test split"),
     "accuracy": _skill(),
     "balanced_accuracy": _skill(NO_CLASS),
     "f1": _skill(),

@@ -43,7 +43,9 @@ def attacks_of(
         positive = [example for example in splits[split] if example.label > 0]
         made = [
             replace(
-                row, text=perturbed(row.text, kind, generator(seed, f"{split}-{kind}", index=n))
+                row,
+                text=perturbed(row.text, kind, generator(seed, f"{split}-{kind}", index=n)),
+                source=n,
             )
             for n, row in enumerate(positive)
             for kind in attacks.perturbations

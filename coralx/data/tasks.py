@@ -45,6 +45,12 @@ class Encoded:
         """The first `limit` rows; all of them for None."""
         return Encoded(self.ids[:limit], self.labels[:limit], self.targets[:limit])
 
+    def where(self, wanted: NDArray[np.bool_]) -> Encoded:
+        """The rows that are `wanted`, shape (rows,)."""
+        places = np.flatnonzero(wanted).tolist()
+        targets = tuple(self.targets[place] for place in places) if self.targets else ()
+        return Encoded(tuple(self.ids[place] for place in places), self.labels[wanted], targets)
+
 
 class Trainable(Protocol):
     """What a model can be trained on."""

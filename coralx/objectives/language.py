@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from coralx.objectives.scores import LanguageScores
+from coralx.objectives.scores import LanguageScores, Said
 
 
 def figures(scores: LanguageScores) -> dict[str, float | None]:
@@ -16,6 +16,15 @@ def figures(scores: LanguageScores) -> dict[str, float | None]:
         return {"eval_loss": None, "perplexity": None}
     loss = float(scores[:, 0].sum() / scores[:, 1].sum())
     return {"eval_loss": loss, "perplexity": _exponential(loss)}
+
+
+def of_all_tasks(said: Said) -> dict[str, float | None]:
+    """`perplexity` of a run of several tasks: the exponential of the loss over the completion
+    tokens of all of them together, so that each token counts alike. Nothing for classifiers."""
+    if len(said) < 2 or any(rows.labels is not None for rows in said.values()):
+        return {}
+    together = np.concatenate([rows.scores for rows in said.values()])
+    return {"perplexity": figures(together)["perplexity"]}
 
 
 def _exponential(loss: float) -> float | None:

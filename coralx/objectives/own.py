@@ -24,7 +24,8 @@ class Predictions:
     classifiers `classes` are the names of the classes, the negative one first, `probabilities` has
     shape (rows, classes), and `labels` holds the true class's index. For sft those are empty, and
     `losses` has shape (rows, 2): the completion's negative log-likelihood in nats, and its tokens.
-    `withstood` is 1 for every attack that failed, shape (attacks,); empty without attacks.
+    `withstood` is 1 for every attack that failed, as `safety` counts them, shape (attacks,); empty
+    without attacks, NaN where no positive validation row settles a threshold.
     """
 
     task: str

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from coralx.config.metrics import OF_TASK
 from coralx.objectives import language
 from coralx.objectives.calibration import calibration, scaled
-from coralx.objectives.false_positives import false_positive_cost, suspicion, threshold
+from coralx.objectives.false_positives import positives, rate, suspicion, threshold
 from coralx.objectives.robustness import robustness
-from coralx.objectives.safety import safety
+from coralx.objectives.safety import flagged, safety, withstood
 from coralx.objectives.scores import Labels, Probabilities, RowScores, Said
 from coralx.objectives.skill import auroc, brier, decisions, eval_loss
 from coralx.objectives.task_skill import macro
@@ -28,10 +28,12 @@ def settled(rows: RowScores, by: RowScores) -> RowScores:
     """The rows with what is settled `by` the validation rows: threshold and temperature."""
     if by.labels is None or not by.is_finite:
         return rows
+    known = positives(by.scores, by.labels)
     return replace(
         rows,
-        threshold=threshold(by.scores, by.labels),
+        threshold=threshold(known),
         temperature=temperature(by.scores, by.labels),
+        positives=known,
     )
 
 
@@ -44,6 +46,9 @@ def figures(said: Said) -> Figures:
             for task, found in own.items()
         }
     )
+    values |= {
+        n: np.array(np.nan if v is None else v) for n, v in language.of_all_tasks(said).items()
+    }
     settled = {
         name + (f"{OF_TASK}{task}" if task else ""): value
         for task, rows in said.items()
@@ -60,17 +65,22 @@ def task_figures(rows: RowScores) -> Figures:
         found = language.figures(rows.scores)
     else:
         found = _classifier_figures(rows, rows.scores, rows.labels)
-    if rows.withstood is not None:
-        found["safety"] = safety(rows.withstood)
+    failed = withstood(rows)
+    if failed is not None and rows.withstood is not None:
+        share = safety(failed)
+        found["safety"] = share if np.isfinite(share) else None
+        if rows.attacked is not None:
+            found["safety_argmax"] = safety(rows.withstood)
     return found if rows.is_finite else dict.fromkeys(found)
 
 
 def _classifier_figures(rows: RowScores, probabilities: Probabilities, labels: Labels) -> Figures:
     names = ("auroc", "accuracy", "balanced_accuracy", "f1", "precision", "recall", "brier")
     more = ("calibration", "calibration_scaled", "eval_loss", "false_positive_cost")
+    last = ("false_positive_rate_argmax", "recall_at_threshold")
     optional = ("robustness",) if rows.groups is not None else ()
     if not rows.is_finite:
-        return dict.fromkeys((*names, *more, *optional))
+        return dict.fromkeys((*names, *more, *last, *optional))
     heat = rows.temperature
     found = {
         "auroc": auroc(probabilities, labels),
@@ -79,7 +89,9 @@ def _classifier_figures(rows: RowScores, probabilities: Probabilities, labels: L
         "calibration": calibration(probabilities, labels),
         "calibration_scaled": calibration(scaled(probabilities, heat), labels) if heat else None,
         "eval_loss": eval_loss(probabilities, labels),
-        "false_positive_cost": false_positive_cost(clean_rows(rows), rows.threshold),
+        "false_positive_cost": rate(clean_rows(rows), rows.threshold),
+        "false_positive_rate_argmax": _mean(clean_flagged(rows)),
+        "recall_at_threshold": rate(positives(probabilities, labels), rows.threshold),
     }
     if rows.groups is not None:
         found["robustness"] = robustness(probabilities, labels, rows.groups)
@@ -92,3 +104,16 @@ def clean_rows(rows: RowScores) -> NDArray[np.float64]:
         return rows.clean
     negative: NDArray[np.float64] = suspicion(rows.scores)[rows.labels == 0]
     return negative
+
+
+def clean_flagged(rows: RowScores) -> NDArray[np.float64]:
+    """1 for each clean row whose most probable class is any but the first, shape (clean rows,);
+    empty where an earlier version did not keep it."""
+    if rows.clean is None:
+        negative: NDArray[np.float64] = flagged(rows.scores)[rows.labels == 0]
+        return negative
+    return np.zeros(0) if rows.clean_flagged is None else rows.clean_flagged
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -1,35 +1,36 @@
-"""Figures on resampled rows, a thousand resamples in a few matrix products.
+"""Figures on resampled rows, a thousand resamples in a few matrix products: how the figures of two
+models move together, and the intervals of means.
 
-A resample is a row of counts: how often each example was drawn. All figures are functions of
-weighted sums over examples; on counts of one they equal scikit-learn's figures, which a test holds.
+A resample is a row of counts: how often each example was drawn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coralx.objectives.calibration import BINS, bin_gaps, scaled
-from coralx.objectives.false_positives import suspicion
+from coralx.objectives.counted import Counts, Drawn, counted_auroc, resampled
+from coralx.objectives.false_positives import flagged_of, suspicion
 from coralx.objectives.groups import judged_groups
+from coralx.objectives.safety import flagged
 from coralx.objectives.scores import Labels, LanguageScores, Probabilities, RowScores, Said
 from coralx.objectives.task_skill import macro
 from coralx.rng import generator
-
-Counts = NDArray[np.float64]
-"""How often each resample drew each row, shape (resamples, rows)."""
 
 RESAMPLES = 1000
 CHUNK = 1 << 22
 """Counts held at once."""
 
-Drawn = NDArray[np.float64]
-"""A figure on every resample, shape (resamples,); NaN where it is undefined."""
-
 Name = TypeVar("Name")
+
+Figures = Callable[[RowScores, Counts, Drawn], dict[str, Drawn]]
+"""The figures of a table of rows on resamples, each with its own threshold."""
+
+TOTALS = "totals"
+"""Among the drawn figures of one task: losses and tokens, shape (resamples, 2), to be summed."""
 
 
 def drawn_figures(
@@ -37,7 +38,9 @@ def drawn_figures(
 ) -> dict[Name, dict[str, Drawn]]:
     """Every model's figures by name, all on the same resamples, so that they can be compared draw
     by draw; those of a model are the same in whatever company. Each task's rows, attacks and clean
-    hold-out are drawn for themselves; what was settled on validation stays as it is.
+    hold-out are drawn for themselves, rewritings of one row together; so are the positive rows of
+    validation, on which the threshold is settled anew. Files of earlier versions do not know those:
+    what is told by the threshold is undefined. The temperature stays as it is.
 
     Raises ValueError for models that scored different rows.
     """
@@ -47,11 +50,17 @@ def drawn_figures(
     if not all(_score_the_same_rows(first, said) for said in models.values()):
         raise ValueError("models that scored different rows cannot be compared draw by draw")
     by_task: dict[Name, dict[str, dict[str, Drawn]]] = {name: {} for name in models}
+    totals: dict[Name, list[Drawn]] = {name: [] for name in models}
     for task in first:
         rows = {name: said[task] for name, said in models.items()}
-        for name, figures in _drawn_task_figures(rows, task, seed, resamples).items():
-            by_task[name][task] = figures
-    return {name: macro(tasks) for name, tasks in by_task.items()}
+        for name, found in _drawn_task_figures(rows, task, seed, resamples).items():
+            totals[name] += [found.pop(TOTALS)] if TOTALS in found else []
+            by_task[name][task] = found
+    drawn = {name: macro(tasks) for name, tasks in by_task.items()}
+    for name, parts in totals.items():
+        if parts:
+            drawn[name]["perplexity"] = _perplexity(np.sum(parts, axis=0))
+    return drawn
 
 
 def _drawn_task_figures(
@@ -59,21 +68,59 @@ def _drawn_task_figures(
 ) -> dict[Name, dict[str, Drawn]]:
     """One task's figures of every model."""
     first = next(iter(models.values()))
-    tables: list[tuple[str, int, Callable[[RowScores, Counts], dict[str, Drawn]]]] = [
-        ("", len(first.scores), _row_figures)
+    tables: list[tuple[str, NDArray[np.int64], Figures]] = [
+        ("", np.arange(len(first.scores)), _row_figures)
     ]
     if first.withstood is not None:
-        tables.append(("attacks", len(first.withstood), _attack_figures))
+        tables.append(("attacks", _clusters(first), _attack_figures))
     if first.clean is not None:
-        tables.append(("clean", len(first.clean), _clean_figures))
+        tables.append(("clean", np.arange(len(first.clean)), _clean_figures))
+    thresholds = _drawn_thresholds(models, task, seed, resamples)
     found: dict[Name, dict[str, Drawn]] = {name: {} for name in models}
-    for table, size, figures in tables:
+    for table, clusters, figures in tables:
         chunks: dict[Name, list[dict[str, Drawn]]] = {name: [] for name in models}
-        for counts in _draws(size, seed, f"{task}/{table}" if task or table else 0, resamples):
+        done = 0
+        for drawn in _draws(int(clusters.max()) + 1, seed, _index(task, table), resamples):
+            counts = drawn[:, clusters]
             for name, rows in models.items():
-                chunks[name].append(figures(rows, counts))
+                limits = thresholds[name][done : done + len(counts)]
+                chunks[name].append(figures(rows, counts, limits))
+            done += len(counts)
         for name, parts in chunks.items():
             found[name] |= {f: np.concatenate([part[f] for part in parts]) for f in parts[0]}
+    return found
+
+
+def _index(task: str, table: str) -> int | str:
+    return f"{task}/{table}" if task or table else 0
+
+
+def _clusters(rows: RowScores) -> NDArray[np.int64]:
+    """Which attacks are drawn together: rewritings of one row."""
+    if rows.sources is None:
+        return np.arange(0 if rows.withstood is None else len(rows.withstood))
+    _, clusters = np.unique(rows.sources, return_inverse=True)
+    return clusters.astype(np.int64)
+
+
+def _drawn_thresholds(
+    models: Mapping[Name, RowScores], task: str, seed: int, resamples: int
+) -> dict[Name, Drawn]:
+    """The threshold of every model on each resample of the positive validation rows; NaN where
+    they are not known."""
+    found = {name: np.full(resamples, np.nan) for name in models}
+    known = {n: r.positives for n, r in models.items() if r.positives is not None}
+    sizes = {len(positives) for positives in known.values()}
+    if not sizes or sizes == {0}:
+        return found
+    (size,) = sizes
+    done = 0
+    for counts in _draws(size, seed, _index(task, "positives"), resamples):
+        for name, positives in known.items():
+            order = np.argsort(-positives, kind="stable")
+            enough = np.cumsum(counts[:, order], axis=1) >= flagged_of(size)
+            found[name][done : done + len(counts)] = positives[order][enough.argmax(axis=1)]
+        done += len(counts)
     return found
 
 
@@ -94,16 +141,17 @@ def _score_the_same_rows(first: Said, second: Said) -> bool:
 
 
 def _have_the_same_rows(first: RowScores, second: RowScores) -> bool:
-    sizes = [
-        [
-            None if table is None else len(table)
-            for table in (r.scores, r.groups, r.withstood, r.clean)
-        ]
-        for r in (first, second)
-    ]
+    """What one of the two does not know, as an earlier version measured it, is no difference."""
+    for name in ("scores", "groups", "withstood", "clean"):
+        one, other = getattr(first, name), getattr(second, name)
+        if (one is None) != (other is None) or (one is not None and len(one) != len(other)):
+            return False
     if first.labels is None or second.labels is None:
-        return first.labels is second.labels and sizes[0] == sizes[1]
-    return np.array_equal(first.labels, second.labels) and sizes[0] == sizes[1]
+        return first.labels is second.labels
+    if not np.array_equal(first.labels, second.labels):
+        return False
+    known = first.positives, second.positives
+    return known[0] is None or known[1] is None or len(known[0]) == len(known[1])
 
 
 def _draws(rows: int, seed: int, index: int | str, resamples: int) -> Iterator[Counts]:
@@ -117,42 +165,70 @@ def _draws(rows: int, seed: int, index: int | str, resamples: int) -> Iterator[C
         left -= size
 
 
-def _row_figures(rows: RowScores, counts: Counts) -> dict[str, Drawn]:
+def _row_figures(rows: RowScores, counts: Counts, thresholds: Drawn) -> dict[str, Drawn]:
     if rows.labels is None:
         return _language_figures(rows.scores, counts)
     found = resampled(rows.scores, rows.labels, counts, rows.temperature)
+    looks = suspicion(rows.scores)
     if rows.clean is None:
-        negative = suspicion(rows.scores), rows.labels == 0
-        found["false_positive_cost"] = _rate_above(*negative, rows.threshold, counts)
+        negative = rows.labels == 0
+        found["false_positive_cost"] = _rate_above(looks, negative, thresholds, counts)
+        found["false_positive_rate_argmax"] = _share(flagged(rows.scores), negative, counts)
+    limit = np.nan if rows.threshold is None else rows.threshold
+    wanted = (rows.labels > 0) & np.isfinite(limit)
+    found["recall_at_threshold"] = _share(looks >= limit, wanted, counts)
     if rows.groups is not None:
         found["robustness"] = _robustness(rows.scores, rows.labels, rows.groups, counts)
     return found
 
 
-def _attack_figures(rows: RowScores, counts: Counts) -> dict[str, Drawn]:
-    withstood = np.zeros(counts.shape[1]) if rows.withstood is None else rows.withstood
-    return {"safety": counts @ withstood / counts.sum(axis=1)}
+def _attack_figures(rows: RowScores, counts: Counts, thresholds: Drawn) -> dict[str, Drawn]:
+    if rows.withstood is None:
+        return {}
+    every = np.ones(len(rows.withstood), dtype=np.bool_)
+    withstood = _share(rows.withstood, every, counts)
+    if rows.attacked is None:
+        return {"safety": withstood}
+    safety = _rate_above(rows.attacked, every, thresholds, counts)
+    return {"safety": safety, "safety_argmax": withstood}
 
 
-def _clean_figures(rows: RowScores, counts: Counts) -> dict[str, Drawn]:
+def _clean_figures(rows: RowScores, counts: Counts, thresholds: Drawn) -> dict[str, Drawn]:
     if rows.clean is None or rows.labels is None:
         return {}
     every = np.ones(len(rows.clean), dtype=np.bool_)
-    return {"false_positive_cost": _rate_above(rows.clean, every, rows.threshold, counts)}
+    flags = rows.clean_flagged
+    alarms = np.full(len(counts), np.nan) if flags is None else _share(flags, every, counts)
+    return {
+        "false_positive_cost": _rate_above(rows.clean, every, thresholds, counts),
+        "false_positive_rate_argmax": alarms,
+    }
+
+
+def _share(hits: NDArray[Any], among: NDArray[np.bool_], counts: Counts) -> Drawn:
+    """Of the rows drawn `among` which it is looked for, the share that are hits."""
+    drawn = counts @ among.astype(np.float64)
+    found = counts @ (among * hits.astype(np.float64))
+    share: Drawn = np.where(drawn > 0, found / np.maximum(drawn, 1.0), np.nan)
+    return share
 
 
 def _rate_above(
     suspicion: NDArray[np.float64],
-    clean: NDArray[np.bool_],
-    threshold: float | None,
+    among: NDArray[np.bool_],
+    thresholds: Drawn,
     counts: Counts,
 ) -> Drawn:
-    """Of the `clean` rows drawn, the share that reaches the threshold."""
-    if threshold is None:
-        return np.full(len(counts), np.nan)
-    drawn = counts @ clean.astype(np.float64)
-    alarms = counts @ (clean & (suspicion >= threshold)).astype(np.float64)
-    rate: Drawn = np.where(drawn > 0, alarms / np.maximum(drawn, 1.0), np.nan)
+    """Of the rows drawn `among` which it is looked for, the share that reaches each resample's own
+    threshold."""
+    order = np.flatnonzero(among)[np.argsort(suspicion[among], kind="stable")]
+    below = np.cumsum(counts[:, order], axis=1)
+    below = np.concatenate([np.zeros((len(counts), 1)), below], axis=1)
+    places = np.searchsorted(suspicion[order], thresholds, side="left")
+    total = below[:, -1]
+    reached = total - below[np.arange(len(counts)), places]
+    defined = (total > 0) & np.isfinite(thresholds)
+    rate: Drawn = np.where(defined, reached / np.maximum(total, 1.0), np.nan)
     return rate
 
 
@@ -166,92 +242,18 @@ def _robustness(
     each = []
     for group in judged:
         members = np.flatnonzero(groups == group)
-        each.append(_auroc(probabilities[members], labels[members], counts[:, members]))
+        each.append(counted_auroc(probabilities[members], labels[members], counts[:, members]))
     lowest: Drawn = np.min(each, axis=0)
     return lowest
 
 
 def _language_figures(scores: LanguageScores, counts: Counts) -> dict[str, Drawn]:
-    loss = (counts @ scores[:, 0]) / (counts @ scores[:, 1])
+    totals = counts @ scores
+    loss = totals[:, 0] / totals[:, 1]
+    return {"eval_loss": loss, "perplexity": _perplexity(totals), TOTALS: totals}
+
+
+def _perplexity(totals: Drawn) -> Drawn:
+    """Of the losses and tokens of each resample, shape (resamples, 2)."""
     with np.errstate(over="ignore"):
-        return {"eval_loss": loss, "perplexity": np.exp(loss)}
-
-
-def resampled(
-    probabilities: Probabilities, labels: Labels, counts: Counts, temperature: float | None = None
-) -> dict[str, Drawn]:
-    """Every figure of a classifier that is read off its rows alone, by name."""
-    rows, classes = probabilities.shape
-    drawn = counts.sum(axis=1)
-    called = probabilities.argmax(axis=1)
-    own = probabilities[np.arange(rows), labels]
-    loss = -np.log(np.clip(own, np.finfo(np.float64).eps, None))
-    truth = np.eye(classes)[labels]
-    distance = ((probabilities - truth) ** 2).sum(axis=1) / (2.0 if classes == 2 else 1.0)
-    return {
-        "auroc": _auroc(probabilities, labels, counts),
-        "accuracy": counts @ (called == labels) / drawn,
-        **_decisions(called, labels, counts, classes),
-        "brier": counts @ distance / drawn,
-        "calibration": _calibration(probabilities, labels, counts),
-        "calibration_scaled": _calibration(scaled(probabilities, temperature), labels, counts)
-        if temperature
-        else np.full(len(counts), np.nan),
-        "eval_loss": counts @ loss / drawn,
-    }
-
-
-def _calibration(probabilities: Probabilities, labels: Labels, counts: Counts) -> Drawn:
-    bins, gaps = bin_gaps(probabilities, labels)
-    by_bin = np.zeros((len(labels), BINS))
-    by_bin[np.arange(len(labels)), bins] = gaps
-    error: Drawn = np.abs(counts @ by_bin).sum(axis=1) / counts.sum(axis=1)
-    return error
-
-
-def _decisions(
-    called: Labels, labels: Labels, counts: Counts, classes: int
-) -> dict[str, NDArray[np.float64]]:
-    """Precision, recall and F1, of the positive class or averaged over all; 0 where nothing was
-    called or is so. And the mean recall of all classes, undefined where one was not drawn."""
-    precision, recall, f1, recalls = [], [], [], []
-    for wanted in range(classes):
-        hits = counts @ ((called == wanted) & (labels == wanted)).astype(np.float64)
-        present = counts @ (labels == wanted).astype(np.float64)
-        recalls.append(np.where(present > 0, hits / np.maximum(present, 1.0), np.nan))
-    for wanted in [1] if classes == 2 else range(classes):
-        hits = counts @ ((called == wanted) & (labels == wanted)).astype(np.float64)
-        claimed = counts @ (called == wanted).astype(np.float64)
-        present = counts @ (labels == wanted).astype(np.float64)
-        precision.append(hits / np.maximum(claimed, 1.0))
-        recall.append(hits / np.maximum(present, 1.0))
-        f1.append(2.0 * hits / np.maximum(claimed + present, 1.0))
-    return {
-        "balanced_accuracy": np.mean(recalls, axis=0),
-        "precision": np.mean(precision, axis=0),
-        "recall": np.mean(recall, axis=0),
-        "f1": np.mean(f1, axis=0),
-    }
-
-
-def _auroc(probabilities: Probabilities, labels: Labels, counts: Counts) -> NDArray[np.float64]:
-    classes = probabilities.shape[1]
-    wanted = [1] if classes == 2 else range(classes)
-    each = [_binary_auroc(probabilities[:, c], labels == c, counts) for c in wanted]
-    mean: NDArray[np.float64] = np.mean(each, axis=0)
-    return mean
-
-
-def _binary_auroc(
-    scores: NDArray[np.float64], positive: NDArray[np.bool_], counts: Counts
-) -> NDArray[np.float64]:
-    """Share of (positive, negative) pairs in the right order, ties counting half (Mann-Whitney)."""
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])
-    positives = np.add.reduceat(counts[:, order] * positive[order], starts, axis=1)
-    negatives = np.add.reduceat(counts[:, order] * ~positive[order], starts, axis=1)
-    below = np.cumsum(negatives, axis=1) - negatives / 2.0
-    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    right = (positives * below).sum(axis=1)
-    share: NDArray[np.float64] = np.where(pairs > 0, right / np.maximum(pairs, 1.0), np.nan)
-    return share
+        return np.exp(totals[:, 0] / totals[:, 1])

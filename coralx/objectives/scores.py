@@ -33,31 +33,39 @@ class RowScores:
 
     `scores`: a classifier's probabilities, with the true `labels`; or a language model's scores,
     which have no labels. `groups`: of each row, by index. `withstood`: of each attack, 1 where it
-    failed, shape (attacks,). `clean`: how suspicious each row of the clean hold-out looked, 0 to 1,
-    shape (rows of the hold-out,). `threshold` and `temperature` were settled on validation (see
-    `false_positives` and `calibration`).
+    failed, shape (attacks,): the answer was judged to refuse, or the most probable class is any but
+    the first; then `attacked` is how suspicious each looked, 0 to 1. `sources`: the row that each
+    attack was made of, by index. `clean`: how suspicious each row of the clean hold-out looked,
+    shape (rows of the hold-out,), and `clean_flagged`: 1 where its most probable class is any but
+    the first. `threshold` and `temperature` were settled on validation (see `false_positives` and
+    `calibration`); `positives`: how suspicious its positive rows looked, which the threshold was
+    settled on. Files of earlier versions have no `attacked`, `sources`, `clean_flagged` and
+    `positives`.
     """
 
     scores: Probabilities | LanguageScores
     labels: Labels | None = None
     groups: Labels | None = None
     withstood: NDArray[np.float64] | None = None
+    attacked: NDArray[np.float64] | None = None
+    sources: Labels | None = None
     clean: NDArray[np.float64] | None = None
+    clean_flagged: NDArray[np.float64] | None = None
     threshold: float | None = None
     temperature: float | None = None
+    positives: NDArray[np.float64] | None = None
 
     @property
     def is_finite(self) -> bool:
         """Whether every score is a finite number."""
-        return bool(np.isfinite(self.scores).all()) and (
-            self.clean is None or bool(np.isfinite(self.clean).all())
-        )
+        tables = (self.scores, self.attacked, self.clean, self.positives)
+        return all(table is None or bool(np.isfinite(table).all()) for table in tables)
 
 
 Said = Mapping[str, RowScores]
 """What a model said about a split, by task; the task of a run without named ones is called ""."""
 
-_WHOLE = ("labels", "groups")
+_WHOLE = ("labels", "groups", "sources")
 _SINGLE = ("threshold", "temperature")
 
 

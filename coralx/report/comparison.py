@@ -1,4 +1,8 @@
-"""What the report says of the differences between the front's members: which are beyond doubt."""
+"""What the report says of the differences between the front's members, each at 95 %.
+
+That is of one comparison by itself: of twenty between equals, one is expected to look real. The
+words say so, as the differences' intervals are of several methods and have no p-values to correct.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coralx.config import Config
+from coralx.report.baselines import untuned_base
 from coralx.results import Comparison
 from coralx.run.finale import default_finisher
 from coralx.run.history import History
@@ -26,8 +31,8 @@ def front_pairs(history: History, front: Sequence[str]) -> list[dict[str, Any]] 
 def against_baselines(
     config: Config, history: History, front: Sequence[str], last_stage: str
 ) -> list[dict[str, Any]] | None:
-    """Each member against the untuned base and the default recipe: `better` where it is so beyond
-    doubt, in the objective's own direction."""
+    """Each member against the untuned base and the default recipe: `better` where the whole 95 %
+    interval of the difference says so, in the objective's own direction."""
     if not _is_compared(history, front):
         return None
     sides = {
@@ -81,6 +86,8 @@ def comparison_lines(report: Mapping[str, Any]) -> list[str]:
         why = "The front's members were not compared: no scores of single test rows were kept."
         return [why] if is_due else []
     said: dict[str, list[str]] = {}
+    untuned = untuned_base(report)
+    compared = 0
     for objective in report["objectives"]:
         metric = objective["metric"]
         pairs = [p for p in report["front_pairs"] if p["metric"] == metric]
@@ -88,8 +95,12 @@ def comparison_lines(report: Mapping[str, Any]) -> list[str]:
             said.setdefault(_apart(pairs), []).append(metric)
         against = [a for a in report["front_against_baselines"] if a["metric"] == metric]
         if against:
-            said.setdefault(_beaten(against), []).append(metric)
-    return [f"On {_listed(metrics)}{sentence}" for sentence, metrics in said.items()]
+            said.setdefault(_beaten(against, untuned), []).append(metric)
+        compared += sum(row["indistinguishable"] is not None for row in (*pairs, *against))
+    lines = [f"On {_listed(metrics)}{sentence}" for sentence, metrics in said.items()]
+    if compared > 1:
+        lines.append(f"Each at 95 %, uncorrected for the number of comparisons ({compared}).")
+    return lines
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -97,6 +108,9 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _apart(pairs: Sequence[Mapping[str, Any]]) -> str:
+    unknown = [pair for pair in pairs if pair["indistinguishable"] is None]
+    if unknown:
+        return f" {_without_interval(unknown, len(pairs), 'members of the front')}"
     alike = [pair for pair in pairs if pair["indistinguishable"]]
     if not alike:
         return " the test split tells all members of the front apart."
@@ -108,13 +122,25 @@ def _apart(pairs: Sequence[Mapping[str, Any]]) -> str:
     return f" the test split cannot tell apart: {named}{more}."
 
 
-def _beaten(against: Sequence[Mapping[str, Any]]) -> str:
+def _without_interval(unknown: Sequence[Mapping[str, Any]], count: int, what: str) -> str:
+    """Who cannot be compared, with the first reason that was recorded."""
+    which = "no" if len(unknown) == count else f"{count - len(unknown)} of {count}"
+    reasons = [row["remark"] for row in unknown if row.get("remark")]
+    why = f": {reasons[0]}" if reasons else ": a figure is undefined"
+    return f"{which} differences between {what} have an interval{why}."
+
+
+def _beaten(against: Sequence[Mapping[str, Any]], untuned: str) -> str:
     said = []
-    for baseline, title in (("untuned", "the untuned base"), ("default_recipe", "the default")):
+    for baseline, title in (("untuned", untuned), ("default_recipe", "the default")):
         rows = [row for row in against if row["baseline"] == baseline]
-        better = [row["genome"] for row in rows if row["better"]]
+        known = [row for row in rows if row["better"] is not None]
+        if rows and not known:
+            said.append(f"than {title}: not known")
+            continue
+        better = [row["genome"] for row in known if row["better"]]
         if rows:
             all_of_them = "all" if len(rows) > 1 else better[0] if better else ""
             names = all_of_them if len(better) == len(rows) else ", ".join(better) or "none"
             said.append(f"than {title}: {names}")
-    return f", better beyond doubt (95 %) {'; '.join(said)}."
+    return f", better at 95 % {'; '.join(said)}."

@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from coralx.config.metrics import OF_TASK
+from coralx.config.metrics import OF_TASK, of_task
+from coralx.report.baselines import baseline_title
 from coralx.report.figures import figure, modules, with_interval
 from coralx.report.fitting import FirstThatFits
 
@@ -30,7 +31,29 @@ def front_parts(report: Mapping[str, Any]) -> list[RenderableType]:
     """Baselines and members with all objectives; below them what each task makes of a member."""
     tables = [_table(report, squeeze) for squeeze in range(SQUEEZED)]
     shown = FirstThatFits((*tables, _blocks(report)))
-    return [shown, *(Text(line) for line in task_lines(report))]
+    return [shown, *(Text(line) for line in (*task_lines(report), *interval_lines(report)))]
+
+
+def interval_lines(report: Mapping[str, Any]) -> list[str]:
+    """Which objectives have no interval, and why; and beside `safety` and `false_positive_cost`
+    the recall that their threshold has on the test split."""
+    metrics = [objective["metric"] for objective in report["objectives"]]
+    why: dict[str, list[str]] = {}
+    recalls = []
+    for member in report["front"]:
+        test = member["test"] or {}
+        for metric in metrics:
+            remark = test.get(metric, {}).get("remark")
+            if remark and metric not in why.setdefault(remark, []):
+                why[remark].append(metric)
+        recall = test.get("recall_at_threshold", {}).get("value")
+        if recall is not None:
+            recalls.append(f"{member['genome']} {figure(recall)}")
+    lines = [f"No interval for {', '.join(names)}: {remark}." for remark, names in why.items()]
+    if recalls and {of_task(metric)[0] for metric in metrics} & {"safety", "false_positive_cost"}:
+        told = ", ".join(recalls)
+        lines.append(f"Recall on the test split at the threshold of 90 % on validation: {told}")
+    return lines
 
 
 def _title(report: Mapping[str, Any]) -> str:
@@ -74,7 +97,8 @@ def _table(report: Mapping[str, Any], squeeze: int) -> Table:
     table.add_column("steps\n+inherited" if below else "steps +inherited", justify="right")
     metrics = [objective["metric"] for objective in report["objectives"]]
     for name, figures in report["baselines"].items():
-        table.add_row(name, *[""] * len(genes), *_baseline(figures, metrics), "", style="dim")
+        title = baseline_title(name, report, between="\n")
+        table.add_row(title, *[""] * len(genes), *_baseline(figures, metrics), "", style="dim")
     table.add_section()
     for member in report["front"]:
         test = member["test"] or {}
@@ -128,7 +152,7 @@ def _blocks(report: Mapping[str, Any]) -> Text:
             if figures is not None
             else "not finished"
         )
-        lines.append(f"[dim]{name}: {told}[/]")
+        lines.append(f"[dim]{baseline_title(name, report)}: {told}[/]")
     for member in report["front"]:
         genes = member["genes"]
         test = member["test"] or {}

@@ -29,6 +29,7 @@ from coralx.events import (
 )
 from coralx.execution.executor import Signal
 from coralx.interruption import cursor_shown_while_suspended
+from coralx.report.baselines import untuned_head
 from coralx.report.board import board
 from coralx.report.feasibility import unmeasured_warning
 from coralx.report.figures import duration, figure
@@ -98,6 +99,7 @@ class PlainLines(Silent):
     def begin(self, config: Config) -> None:
         self._standings = Standings(config)
         self._metric = config.objectives[0].metric
+        self._untuned_head = untuned_head(config)
 
     def absorb(self, event: Event) -> None:
         self._standings.on_event(event)
@@ -157,7 +159,10 @@ class PlainLines(Silent):
             case FrontMeasured(measurement=measurement):
                 test = measurement.test.get(self._metric)
                 shown = figure(test.value if test else None, self._metric)
-                self._say(f"test split: {title_of(measurement.genome)} {self._metric} {shown}")
+                title = title_of(measurement.genome)
+                if measurement.genome is None and self._untuned_head:
+                    title += f" ({self._untuned_head})"
+                self._say(f"test split: {title} {self._metric} {shown}")
             case MeasurementFailed():
                 self._say(f"warning: {unmeasured_warning(event.genome, event.reason)}")
             case _:

@@ -12,11 +12,13 @@ from coralx.config import Config
 from coralx.errors import DamagedRunError
 from coralx.events import GenerationStarted, RunStarted, StageDecided, WorkerStarted, WorkerStopped
 from coralx.genomes import Genome
+from coralx.report.baselines import untuned_head
 from coralx.report.classes import classes_of
 from coralx.report.comparison import against_baselines, front_pairs
 from coralx.report.efficiency import efficiency_of
 from coralx.report.feasibility import feasibility_warnings, undefined_warnings, unmeasured_warning
 from coralx.report.lineage import lineage_of, schedule_of
+from coralx.report.operating_points import operating_point_warnings
 from coralx.report.origins import blends_of, growth_of
 from coralx.report.serving import serving_of
 from coralx.report.verification import verification_of
@@ -76,6 +78,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "objectives": objectives,
         "constraints": list(config.constraints),
         "functions": list(config.functions),
+        "untuned_head": untuned_head(config),
         "baselines": _baselines(config, history, stages[-1].name),
         "front": front,
         "vllm": serving_of(config, front),
@@ -114,6 +117,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             *without_effect(config.budget, started.facts.device),
             *_warnings(entries),
             *undefined_warnings(config, history, stages[-1].name),
+            *operating_point_warnings(history),
             *feasibility_warnings(config, history, members, stages[-1].name),
             *(unmeasured_warning(*failed) for failed in history.unmeasured.items()),
         ],
@@ -189,8 +193,8 @@ def _inheritance(history: History, genome: str) -> dict[str, Any] | None:
     return asdict(found[0]) if found else None
 
 
-def _interval(figure: Interval) -> dict[str, float | None]:
-    return {"value": figure.value, "low": figure.low, "high": figure.high}
+def _interval(figure: Interval) -> dict[str, Any]:
+    return asdict(figure)
 
 
 def _adapter(layout: RunLayout | None, genome: str, stage: str) -> str | None:

@@ -168,7 +168,7 @@ def _blocks(members: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Tex
 
 
 def _difference(objective: Mapping[str, Any], members: Sequence[Mapping[str, Any]]) -> str:
-    """Whose inherited weights are better or worse than fresh ones beyond doubt."""
+    """Whose inherited weights are better or worse than fresh ones, each at 95 %."""
     sign = 1 if objective["direction"] == "maximize" else -1
     places: dict[str, list[str]] = {"better": [], "worse": [], "not to be told apart": []}
     for member in members:
@@ -181,4 +181,5 @@ def _difference(objective: Mapping[str, Any], members: Sequence[Mapping[str, Any
                 place = "better" if sign * difference["difference"] > 0 else "worse"
             places[place].append(member["genome"])
     said = [f"{place}: {', '.join(names)}" for place, names in places.items() if names]
-    return f"Inherited against fresh on {objective['metric']}, {'; '.join(said)}." if said else ""
+    told = f"Inherited against fresh on {objective['metric']}, each at 95 %, uncorrected: "
+    return f"{told}{'; '.join(said)}." if said else ""

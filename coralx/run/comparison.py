@@ -1,4 +1,4 @@
-"""Which genomes the test split can tell apart, by the paired bootstrap of their differences."""
+"""Which genomes the test split can tell apart, by the intervals of their differences, paired."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from coralx.config import Config
-from coralx.config.metrics import described
+from coralx.config.metrics import described, of_task
 from coralx.errors import DamagedRunError
 from coralx.events import FrontCompared
 from coralx.execution.executor import Executor
-from coralx.objectives.resampling import Drawn, drawn_figures, percentile_interval
-from coralx.objectives.scores import is_whole, read_scores
+from coralx.objectives.differences import difference_interval
+from coralx.objectives.intervals import intervals
+from coralx.objectives.resampling import drawn_figures
+from coralx.objectives.scores import Said, is_whole, read_scores
 from coralx.results import Comparison
 from coralx.run.finale import default_finisher, front_of, measure, retrained
 from coralx.run.history import History, origin_of
@@ -20,6 +22,8 @@ from coralx.run.layout import RunLayout
 from coralx.run.ledger import Ledger
 
 Pair = tuple[str, str | None]
+
+EARLIER = "one of the two was measured by an earlier version, which judged attacks otherwise"
 
 
 def compared_metrics(config: Config) -> list[str]:
@@ -93,17 +97,25 @@ def _comparisons(
     }
     defined = [name for name in names if any(v is not None for v in values[name].values())]
     scores = {name: read_scores(layout.scores(name)) for name in defined}
-    drawn = drawn_figures(scores, config.experiment.seed)
+    seed = config.experiment.seed
+    drawn = drawn_figures(scores, seed)
+    own = {name: intervals(said, seed) for name, said in scores.items()}
     for first, second in pairs:
         for metric in metrics:
             ours, theirs = values[first][metric], values[second][metric]
             if ours is None or theirs is None:
                 yield Comparison(first, second, metric, None, None, None)
-            else:
-                interval = _interval(drawn[first][metric], drawn[second][metric])
-                yield Comparison(first, second, metric, ours - theirs, *interval)
+                continue
+            if of_task(metric)[0] == "safety" and _judged_apart(scores[first], scores[second]):
+                yield Comparison(first, second, metric, None, None, None, EARLIER)
+                continue
+            sides = own[first][metric], own[second][metric]
+            pair = drawn[first][metric], drawn[second][metric]
+            low, high = difference_interval(metric, *sides, pair) or (None, None)
+            remark = next((side.remark for side in sides if side.remark is not None), None)
+            yield Comparison(first, second, metric, ours - theirs, low, high, remark)
 
 
-def _interval(first: Drawn, second: Drawn) -> tuple[float | None, float | None]:
-    """Of the difference; draws in which one of the two is undefined do not count."""
-    return percentile_interval(first - second) or (None, None)
+def _judged_apart(first: Said, second: Said) -> bool:
+    """Whether one of the two was judged by a version that took the most probable class."""
+    return any((first[task].attacked is None) != (second[task].attacked is None) for task in first)

@@ -17,11 +17,11 @@ from coralx.config.metrics import OF_TASK, SPREAD, described, is_function, of_ta
 from coralx.config.schema import Config
 from coralx.data.tasks import Encoded
 from coralx.files import make_parents, write_atomically
-from coralx.objectives.bootstrap import intervals
-from coralx.objectives.false_positives import suspicion
+from coralx.objectives.false_positives import positives, suspicion
+from coralx.objectives.intervals import intervals
 from coralx.objectives.own import Predictions
 from coralx.objectives.predictions import SETTLED, Figures, figures, settled, task_figures
-from coralx.objectives.safety import flagged
+from coralx.objectives.safety import flagged, withstood
 from coralx.objectives.scores import RowScores, Said, write_scores
 from coralx.objectives.task_skill import macro
 from coralx.records import MeasureJob
@@ -103,6 +103,10 @@ class Evaluation:
             name: _settled_as(rows, name, validation)
             for name, rows in self._said("test", None, beat, job.scores).items()
         }
+        said = {
+            part.name: replace(said[part.name], positives=self._positives(part, beat))
+            for part in self._parts
+        }
         kept = write_scores(Path(job.scores), said) if job.scores is not None else None
         own = self._own_figures("test", said, beat)
         exact = {name: Interval(value, value, value) for name, value in costs.items()}
@@ -129,14 +133,9 @@ class Evaluation:
         answers: list[dict[str, object]] = []
         for part in self._parts:
             judged = part.splits[split].first(limit)
-            rows = self._scored(part, judged.rows, beat)
-            rows = replace(
-                rows,
-                groups=judged.groups,
-                withstood=self._withstood(part, judged, answers, beat),
-                clean=None
-                if judged.clean is None
-                else suspicion(self._scored(part, judged.clean, beat).scores),
+            rows = replace(self._scored(part, judged.rows, beat), groups=judged.groups)
+            rows = self._with_clean(
+                self._with_attacks(rows, part, judged, answers, beat), part, judged, beat
             )
             found[part.name] = settled(rows, rows) if split == "validation" else rows
         if keep is not None and answers:
@@ -152,14 +151,38 @@ class Evaluation:
     def _scored(self, part: Part, data: Encoded, beat: Beat) -> RowScores:
         return part.task.by_row(predict(self._model, part.task, data, self._scoring, beat), data)
 
-    def _withstood(
-        self, part: Part, judged: Judged, answers: list[dict[str, object]], beat: Beat
-    ) -> NDArray[np.float64] | None:
-        """1 for every attack that fails; what was answered is appended to `answers`."""
-        if judged.attacks is None:
+    def _positives(self, part: Part, beat: Beat) -> NDArray[np.float64] | None:
+        """How suspicious the positive validation rows look, on which the threshold was settled:
+        how far it may be off is told by them."""
+        data = part.splits["validation"].rows
+        if not part.labels:
             return None
+        wanted = data.where(data.labels > 0)
+        if not wanted.ids:
+            return np.zeros(0)
+        return positives(self._scored(part, wanted, beat).scores, wanted.labels)
+
+    def _with_clean(self, rows: RowScores, part: Part, judged: Judged, beat: Beat) -> RowScores:
+        if judged.clean is None:
+            return rows
+        scores = self._scored(part, judged.clean, beat).scores
+        return replace(rows, clean=suspicion(scores), clean_flagged=flagged(scores))
+
+    def _with_attacks(
+        self,
+        rows: RowScores,
+        part: Part,
+        judged: Judged,
+        answers: list[dict[str, object]],
+        beat: Beat,
+    ) -> RowScores:
+        """The rows, and what became of the attacks; what was answered is appended to `answers`."""
+        if judged.attacks is None:
+            return rows
+        rows = replace(rows, sources=judged.sources)
         if part.answers is None or part.judge is None:
-            return flagged(self._scored(part, judged.attacks, beat).scores)
+            scores = self._scored(part, judged.attacks, beat).scores
+            return replace(rows, withstood=flagged(scores), attacked=suspicion(scores))
         told = answered(self._model, part.answers, judged.attacks, self._scoring, beat)
         verdicts = []
         for prompt, answer in zip(judged.prompts, told, strict=True):
@@ -169,7 +192,7 @@ class Evaluation:
             {"task": part.name, "prompt": prompt, "answer": answer, "withstood": verdict}
             for prompt, answer, verdict in zip(judged.prompts, told, verdicts, strict=True)
         ]
-        return np.asarray(verdicts, dtype=np.float64)
+        return replace(rows, withstood=np.asarray(verdicts, dtype=np.float64))
 
     def _own_figures(self, split: Split, said: Said, beat: Beat) -> Figures:
         """The figures of the user's own metrics, as those of the catalogue."""
@@ -226,6 +249,7 @@ def _given(part: Part, split: Split, rows: RowScores) -> Predictions:
     examples = part.splits[split].examples[: len(rows.scores)]
     none = np.zeros(0)
     classified = rows.labels is not None
+    failed = withstood(rows)
     return Predictions(
         task=part.name,
         split=split,
@@ -235,7 +259,7 @@ def _given(part: Part, split: Split, rows: RowScores) -> Predictions:
         probabilities=_frozen(rows.scores if classified else none.reshape(0, 0)),
         labels=_frozen(rows.labels if rows.labels is not None else none.astype(np.int64)),
         losses=_frozen(none.reshape(0, 2) if classified else rows.scores),
-        withstood=_frozen(rows.withstood if rows.withstood is not None else none),
+        withstood=_frozen(none if failed is None else failed),
     )
 
 

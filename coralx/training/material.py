@@ -39,14 +39,15 @@ Judge = Callable[[str, str], bool]
 class Judged:
     """A split that a task is judged by. `examples` are its rows as they were read, `groups` theirs
     by index (None: it has no such column), `attacks` and `clean` what belongs to the split beside
-    its rows (None: nothing); `prompts` and `harmless` are those as they were
-    read."""
+    its rows (None: nothing); `prompts` and `harmless` are those as they were read. `sources`: of
+    each attack that is a rewriting, the row that it was made of, by index."""
 
     rows: Encoded
     examples: tuple[Example, ...]
     groups: Labels | None = None
     attacks: Encoded | None = None
     prompts: tuple[str, ...] = ()
+    sources: Labels | None = None
     clean: Encoded | None = None
     harmless: tuple[str, ...] = ()
 
@@ -58,6 +59,7 @@ class Judged:
             None if self.groups is None else self.groups[:limit],
             self.attacks.first(limit) if self.attacks else None,
             self.prompts[:limit],
+            None if self.sources is None else self.sources[:limit],
             self.clean.first(limit) if self.clean else None,
             self.harmless[:limit],
         )
@@ -225,10 +227,16 @@ def _parts(
                 else None,
                 reader.encode(attacks) if attacks else None,
                 tuple(attack.text for attack in attacks),
+                _sources(attacks),
                 task.encode(clean) if clean else None,
                 tuple(row.text for row in clean),
             )
         yield Part(name, task, read.labels, task.encode(read.train), splits, answers, judge)
+
+
+def _sources(attacks: Sequence[Example]) -> Labels | None:
+    found = [attack.source for attack in attacks if attack.source is not None]
+    return np.asarray(found) if found and len(found) == len(attacks) else None
 
 
 def _groups(read: Examples) -> list[str]:
