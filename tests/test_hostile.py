@@ -471,7 +471,7 @@ def test_a_table_of_the_front_holds_no_formulas() -> None:
         "own_steps": 1,
         "lineage_steps": 1,
     }
-    text = pareto_csv({"objectives": [{"metric": "auroc"}], "front": [member]})
+    text = pareto_csv({"objectives": [{"metric": "auroc"}], "front": [member], "simulated": False})
     row = next(csv.DictReader(io.StringIO(text)))
     assert row["target_modules"] == "'=cmd|' /C calc'!A0 q"
     assert row["at"] == "'@x"

@@ -14,6 +14,7 @@ from coralx import api
 from coralx.config import Config, parse_config
 from coralx.config.modes import resolve_mode
 from coralx.events import GenerationStarted, RunStarted
+from coralx.facts import Settings
 from coralx.genomes import Genes, Genome
 from coralx.records import Horizon, Job, from_json, to_json
 from coralx.rng import derive_seed
@@ -68,7 +69,12 @@ def test_the_baseline_of_an_earlier_version_goes_on_as_it_began() -> None:
     assert (recipe.id, recipe.seed) == (BASELINE, None)
 
 
-_UNTOLD: dict[str, Any] = {"settings": None, "versions": {}, "hardware": {}, "startup_seconds": 0.0}
+_UNTOLD: dict[str, Any] = {
+    "settings": Settings(1, 1, "none"),
+    "versions": {},
+    "hardware": {},
+    "startup_seconds": 0.0,
+}
 
 
 def test_one_id_under_two_seeds_has_other_first_weights_and_other_dropout(

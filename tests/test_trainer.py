@@ -69,7 +69,8 @@ def test_a_population_is_trained_stage_by_stage(config: dict[str, Any]) -> None:
     assert space["target_modules"]["choices"] == [MODULES, "all-linear"]
     assert space["use_dora"] is None
     report = trainer.get_training_efficiency_report(results)
-    assert report["efficiency_ratio"] > 1
+    assert report["step_ratio"] > 1
+    assert report["efficiency_ratio"] > 0
     assert report["stage_breakdown"]["S1_shakeout"]["genomes_trained"] == 4
     assert trainer.run_folder is not None
     on_disk = json.loads((trainer.run_folder / "report.json").read_text())

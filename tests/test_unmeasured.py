@@ -14,8 +14,8 @@ from factories import simulated_config
 
 from coralx import api
 from coralx.errors import ConfigError, DamagedRunError, OutOfMemory, WorkerError
-from coralx.events import FrontCompared, MeasurementFailed, RunCompleted
-from coralx.execution.executor import Outcome, Task
+from coralx.events import AttemptFailed, FrontCompared, MeasurementFailed, RunCompleted
+from coralx.execution.executor import Outcome, Signal, Task
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.execution.local import LocalExecutor
 from coralx.execution.messages import Failed
@@ -241,8 +241,14 @@ def test_adapters_are_handed_over_all_the_same(
 def test_a_worker_that_finds_fault_with_a_measurement_goes_on() -> None:
     class Stub:
         task: Task | None = MeasureJob(Genome("g", 0, Genes()), None)
+        began = 0.0
 
     worker, executor = cast("Any", Stub()), LocalExecutor("simulated")
+    told: list[Signal] = []
+    executor._listener = told.append
     failed = Failed("ConfigError", "2 problems", "", True, "", ("own:f1: no such row",))
     assert list(executor._handle(worker, failed)) == [JobFailed("g", "test", "own:f1: no such row")]
     assert worker.task is None
+    (attempt,) = told
+    assert isinstance(attempt, AttemptFailed)
+    assert (attempt.genome, attempt.stage, attempt.seconds > 0) == ("g", "test", True)

@@ -10,9 +10,6 @@ from coralx.config.metrics import described, of_task
 from coralx.errors import DamagedRunError
 from coralx.events import FrontCompared
 from coralx.execution.executor import Executor
-from coralx.objectives.differences import difference_interval
-from coralx.objectives.intervals import intervals
-from coralx.objectives.resampling import drawn_figures
 from coralx.objectives.scores import Said, is_whole, read_scores
 from coralx.results import Comparison
 from coralx.run.finale import default_finisher, front_of, measure, retrained
@@ -87,8 +84,13 @@ def _lost(layout: RunLayout, history: History, names: Iterable[str | None]) -> l
 def _comparisons(
     config: Config, history: History, layout: RunLayout | None, pairs: Sequence[Pair]
 ) -> Iterable[Comparison]:
-    if layout is None:
+    if layout is None or not pairs:
         return
+    # They bring scikit-learn and scipy, which no command but this needs, and every one would load.
+    from coralx.objectives.differences import difference_interval
+    from coralx.objectives.intervals import intervals
+    from coralx.objectives.resampling import drawn_figures
+
     metrics = compared_metrics(config)
     names = dict.fromkeys(name for pair in pairs for name in pair)
     values = {
