@@ -75,8 +75,8 @@ class Diagnosis:
     """`backends` says for each task (with a config: for its own) what would train, and why.
 
     `trial` is what became of one batch with the smallest and the largest genome: `refused` where
-    the config is at fault, `failed` where the machine is. `warnings` are what a run of the config
-    would warn of.
+    the config is at fault, or its base or data are not there, `failed` where the machine is.
+    `warnings` are what a run of the config would warn of.
     """
 
     machine: Machine
@@ -107,15 +107,21 @@ def diagnose(config: Config | None = None, listener: Listener = _unheard) -> Dia
     except SetupError as error:
         problems.append(Problem(error.message, error.hint))
         choice = Choice(config.runtime.backend, "named by the config, but not installed")
+    if not machine.has_usable_gpu:
+        effectless = without_effect(config.budget, "cpu")
+        problems += [Problem(warning, "Set budget.max_minutes.") for warning in effectless]
+    trial: Trial = "not tried"
     requirements = None
+    obstacles = [*_obstacles(config, machine)]
+    problems += obstacles
     if config.model.base is not None and choice.name != "simulated":
+        if missing_inputs(config):
+            trial = "refused"
         try:
             requirements = _required(settled(config, choice.name), choice.name, machine)
         except ConfigError as error:
+            trial = "refused"
             problems += [Problem(problem, error.hint) for problem in error.problems]
-    obstacles = [*_obstacles(config, machine)]
-    problems += obstacles
-    trial: Trial = "not tried"
     warnings: tuple[str, ...] = ()
     if requirements is not None:
         problems += _shortages(requirements, machine)
@@ -218,9 +224,6 @@ def _obstacles(config: Config, machine: Machine) -> Iterator[Problem]:
             f"runtime.devices: {list(config.runtime.devices)} names GPUs, and torch can use none",
             "Set runtime.devices: auto.",
         )
-    if not machine.has_usable_gpu:
-        for warning in without_effect(config.budget, "cpu"):
-            yield Problem(warning, "Set budget.max_minutes.")
     if config.runtime.quantization != "none" and not machine.has_usable_gpu:
         yield Problem(
             f"runtime.quantization: {config.runtime.quantization} needs a CUDA GPU, none can be "

@@ -894,7 +894,9 @@ def test_attacks_are_judged_and_training_goes_on_as_without_them(
         assert 0 <= found[1][0].pop(name) <= 1
     assert found[0] == found[1]
     base = attacked.measure(MeasureJob(None, None, scores=str(tmp_path / "base.safetensors")))
-    shown = base.test[told[-1]]  # too few rows settle the threshold for `safety` to have an interval
+    shown = base.test[
+        told[-1]
+    ]  # too few rows settle the threshold for `safety` to have an interval
     assert shown.low <= shown.value <= shown.high
     if task != "sequence-classification":
         rows = (tmp_path / "base.answers.jsonl").read_text().splitlines()

@@ -173,6 +173,12 @@ def test_the_latest_run_is_not_passed_over_because_it_cannot_be_read(finished: P
     for find in (lambda: find_run("latest"), lambda: latest_run("one")):
         with pytest.raises(DamagedRunError, match=r"one-2/ledger\.jsonl: empty"):
             find()
+    Path("runs/one-2/ledger.jsonl").unlink()
+    Path("runs/notes").mkdir()  # somebody's own, and no run
+    Path("runs/notes/x.txt").write_text("mine")
+    for find in (lambda: find_run("latest"), lambda: latest_run("one")):
+        with pytest.raises(DamagedRunError, match=r"one-2/ledger\.jsonl: missing"):
+            find()
 
 
 # -- folders that are taken away while a run is at work --------------------------------------------

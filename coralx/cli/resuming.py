@@ -32,9 +32,8 @@ def offered(
     wanted = load_config(path, settings).experiment.name
     layout = RunLayout(RUNS / wanted)
     if not is_run(layout.root):
-        if name is None and not quiet and not is_free(RUNS / wanted):
-            told = f"{RUNS / wanted} is taken, though no run can be read there"
-            warn([f"{told}: the new run gets the next free name"], console)
+        if name is None and not quiet:
+            warn_of_taken(wanted, console)
         return None
     if name is None and not _is_unfinished(layout):
         return None
@@ -51,6 +50,13 @@ def offered(
     if name is not None:
         refuse_taken(name)
     return None
+
+
+def warn_of_taken(name: str, console: Console) -> None:
+    """Say where a new run cannot have its name, as what lies there is no run that can be read."""
+    if not is_run(RUNS / name) and not is_free(RUNS / name):
+        told = f"{RUNS / name} is taken, though no run can be read there"
+        warn([f"{told}: the new run gets the next free name"], console)
 
 
 def _is_unfinished(layout: RunLayout) -> bool:

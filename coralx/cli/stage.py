@@ -9,7 +9,7 @@ import typer
 
 from coralx import api
 from coralx.cli.consoles import error_console, output_console
-from coralx.cli.resuming import resumed_config
+from coralx.cli.resuming import resumed_config, warn_of_taken
 from coralx.cli.shared import (
     ConfigPath,
     Overrides,
@@ -82,6 +82,8 @@ def command(
         with errors_naming(config_path):
             config = resolve_mode(config, mode, None)
             warn_of_plan(config, console, quiet=quiet)
+            if run is None and not quiet:
+                warn_of_taken(config.experiment.name, console)
             outcome = api.start_stage(config, run, view)
     words = f"coralx stage {quote(str(config_path))} {quote(stage)}"
     print_outcome(

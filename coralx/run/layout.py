@@ -198,15 +198,30 @@ def _holds_remains(folder: Path) -> bool:
 
 
 def _newest(folders: list[Path]) -> RunLayout | None:
-    """The run among these folders whose ledger was written last, whatever state it is in. Raises
+    """The run among these folders whose ledger was written last, whatever state it is in: one that
+    has lost it counts by its folder's own time, so that no older run is taken for it. Raises
     DamagedRunError where it cannot be read."""
-    found = [path for path in folders if os.path.lexists(path / LEDGER) and not is_free(path)]
+    found = [path for path in folders if not is_free(path) and _was_a_run(path)]
     if not found:
         return None
-    layout = RunLayout(max(found, key=lambda path: (path / LEDGER).lstat().st_mtime))
+    layout = RunLayout(max(found, key=_last_written))
     if (fault := ledger_fault(layout)) is not None:
         raise without_ledger(layout, fault)
     return layout
+
+
+def _was_a_run(folder: Path) -> bool:
+    try:
+        return _holds_remains(folder)
+    except DamagedRunError:  # it cannot be looked into, so nobody knows
+        return True
+
+
+def _last_written(folder: Path) -> float:
+    try:
+        return (folder / LEDGER).lstat().st_mtime
+    except OSError:
+        return folder.lstat().st_mtime
 
 
 def _folders() -> list[Path]:
