@@ -131,6 +131,7 @@ def test_a_function_that_ends_its_worker_is_named(start: Start) -> None:
     assert first_word(worker) == Calling("mine:f")
     assert first_word(worker) is None
     assert worker.exit_reason() == "was killed by SIGSEGV while it ran mine:f"
+    assert worker.last_words()[0].startswith("Mend mine:f: most likely it ends or crashes the ")
 
 
 def test_where_a_worker_crashed_is_its_last_word(start: Start) -> None:

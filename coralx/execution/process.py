@@ -142,12 +142,13 @@ class WorkerProcess:
         return "\n".join(self._printed()[-LOG_LINES:])
 
     def last_words(self) -> tuple[str, str]:
-        """A hint: where it crashed, or the last line that was printed; and the details."""
+        """A hint: which function is to blame, and where it crashed or the last line that was
+        printed; and the details."""
         lines = self._printed()
-        for line, following in pairwise(lines):
-            if line.startswith(CRASHED):
-                return f"It crashed in: {following.strip()}", self.end_of_log()
-        return (f"Its last words: {lines[-1].strip()}" if lines else ""), self.end_of_log()
+        crashes = [after for line, after in pairwise(lines) if line.startswith(CRASHED)]
+        said = f"Its last words: {lines[-1].strip()}" if lines else ""
+        where = f"It crashed in: {crashes[0].strip()}" if crashes else said
+        return " ".join(part for part in (self.way_out, where) if part), self.end_of_log()
 
     def _printed(self) -> list[str]:
         log = self._log.fileno()
@@ -158,6 +159,16 @@ class WorkerProcess:
     def within(self) -> str:
         """Which function of the user's it runs, as the end of a sentence; "" if it runs none."""
         return f" while it ran {self._calling}" if self._calling else ""
+
+    @property
+    def way_out(self) -> str:
+        """What to do where it ended while it ran a function of the user's; "" if it ran none."""
+        if not self._calling:
+            return ""
+        return (
+            f"Mend {self._calling}: most likely it ends or crashes the process, takes all memory, "
+            "or closes files that it did not open."
+        )
 
     def exit_reason(self) -> str:
         """What happened to the process, in words: "was killed by ..."."""
