@@ -313,8 +313,7 @@ class LocalExecutor:
         self._lost_starts = 0
         self._given_up += 1
         if not self._workers:
-            message = f"worker {worker.number} could not start: {reason}"
-            raise WorkerError(message, worker.way_out, details)
+            raise WorkerError(f"worker {worker.number} could not start: {reason}", details=details)
         self._listener(f"going on with one worker less, since none could start: {reason}")
 
     # -- end -------------------------------------------------------------------------------------
