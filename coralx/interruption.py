@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 from coralx.errors import Interrupted
 
@@ -70,12 +71,28 @@ def _handled(handler: Callable[..., None]) -> Iterator[None]:
         yield
         return
     wanted = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, handler) for number in wanted}
+    ours = _in_this_process(handler)
+    before = {number: signal.signal(number, ours) for number in wanted}
     try:
         yield
     finally:
         for number, former in before.items():
             signal.signal(number, former)
+
+
+def _in_this_process(handler: Callable[..., None]) -> Callable[..., None]:
+    """The handler for this process alone: in one forked from it, such as those of a pool that a
+    metric starts, the signal does what it does to any other."""
+    process = os.getpid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == process:
+            handler(number, frame)
+            return
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    return handle
 
 
 @contextmanager
@@ -102,10 +119,11 @@ def cursor_shown_while_suspended() -> Iterator[None]:
         _tell_terminal(_SHOW_CURSOR)
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)  # stops here
-        signal.signal(signal.SIGTSTP, suspend)
+        signal.signal(signal.SIGTSTP, handler)
         _tell_terminal(_HIDE_CURSOR)
 
-    signal.signal(signal.SIGTSTP, suspend)
+    handler = _in_this_process(suspend)
+    signal.signal(signal.SIGTSTP, handler)
     try:
         yield
     finally:

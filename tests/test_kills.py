@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from coralx.events import Event, GenomeFailed, StageCompleted, StageDecided
-from coralx.interruption import Interruption, heeding
+from coralx.interruption import SIGNALS, Interruption, exiting, heeding
 from coralx.run.history import History
 from coralx.run.layout import is_run
 from coralx.run.ledger import Ledger
@@ -246,6 +246,21 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
     finally:
         signal.signal(signal.SIGHUP, before)
     assert not interruption.is_wanted
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_to_a_forked_process_is_its_own(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As in a pool that a metric starts, and that ends its processes by SIGTERM."""
+    interruption = Interruption()
+    with exiting(), heeding(interruption, lambda: "never said"):
+        if (child := os.fork()) == 0:
+            os.kill(os.getpid(), number)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -number
+    assert not interruption.is_wanted
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("end", ["hangs", pytest.param("segfault", marks=pytest.mark.slow)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,11 +33,12 @@ NOTHING = Predictions(
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Where a config lies; what is imported from there is forgotten afterwards."""
-    path, modules = list(sys.path), set(sys.modules)
+    path = list(sys.path)
     yield tmp_path
     sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        del sys.modules[name]
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def config_in(folder: Path, code: str, function: str = "mine:f") -> Config:
@@ -222,3 +225,26 @@ def test_a_function_that_is_only_passed_on_has_both_files_in_its_fingerprint(fol
             code = f"from helper import f{comment}\n"
             found.add(functions.fingerprint(config_in(folder, code)))
     assert len(found) == 4
+
+
+def test_a_metric_that_closes_the_files_of_others_is_to_blame(folder: Path) -> None:
+    """In a process of its own, whose files it may close."""
+    config_in(folder, "import os\ndef f(p): os.closerange(3, 256)\n")
+    code = (
+        "from pathlib import Path\n"
+        "from test_own_functions import NOTHING, load_config\n"
+        "from coralx.training import functions\n"
+        "functions.metric(load_config(Path('c.yaml')), 'mine:f')(NOTHING)\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        input="",
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        "mine:f: OSError: it closed files of this process that it had not opened\n" in done.stderr
+    )

@@ -20,8 +20,40 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from coralx.training import surroundings  # noqa: E402
+from torch.utils._python_dispatch import (  # noqa: E402
+    TorchDispatchMode,
+    _get_current_dispatch_mode_stack,
+)
+
+from coralx.training import surroundings, torchstate  # noqa: E402
 from coralx.training.surroundings import kept  # noqa: E402
+
+open_contexts: list[Any] = []
+"""As a function may keep them in a variable of its module."""
+
+
+def entered(context: Any) -> None:
+    open_contexts.append(context)
+    context.__enter__()
+
+
+class FunctionMode(torch.overrides.TorchFunctionMode):
+    """Does nothing to a call."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), named: Any = None
+    ) -> Any:
+        return function(*args, **(named or {}))
+
+
+class DispatchMode(TorchDispatchMode):
+    """Does nothing to an operation."""
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), named: Any = None
+    ) -> Any:
+        return function(*args, **(named or {}))
+
 
 READINGS: dict[str, Callable[[], Any]] = {
     "gradients": torch.is_grad_enabled,
@@ -32,6 +64,17 @@ READINGS: dict[str, Callable[[], Any]] = {
     "anomalies": torch.is_anomaly_enabled,
     "matmul": torch.get_float32_matmul_precision,
     "mkldnn": lambda: torch.backends.mkldnn.enabled,
+    "attention kernels": torch.backends.cuda.flash_sdp_enabled,
+    "inference mode": torch.is_inference_mode_enabled,
+    "autocast": lambda: (torch.is_autocast_enabled("cpu"), torchstate._autocast_depth(torch)),
+    "autocast's dtype": lambda: torch.get_autocast_dtype("cpu"),
+    "autocast's copies": torch.is_autocast_cache_enabled,
+    "devices": lambda: (torch.empty(1).device.type, torch.get_default_device().type),
+    "devices, entered last": lambda: (torch.empty(1).device.type, torch.get_default_device().type),
+    "function modes": torch.overrides._get_current_function_mode_stack,
+    "dispatch modes": _get_current_dispatch_mode_stack,
+    "saved tensors": lambda: torch._C._autograd._top_saved_tensors_default_hooks(True),
+    "backward in threads": torch._C._is_multithreading_enabled,
     "torch's draws": lambda: torch.get_rng_state().tolist(),
     "numpy's draws": lambda: str(np.random.get_state()),
     "python's draws": random.getstate,
@@ -55,6 +98,20 @@ CHANGES: dict[str, Callable[[], object]] = {
     "anomalies": lambda: torch.autograd.set_detect_anomaly(True),
     "matmul": lambda: torch.set_float32_matmul_precision("medium"),
     "mkldnn": lambda: setattr(torch.backends.mkldnn, "enabled", False),
+    "attention kernels": lambda: torch.backends.cuda.enable_flash_sdp(False),
+    "inference mode": lambda: entered(torch.inference_mode()),
+    "autocast": lambda: entered(torch.autocast("cpu")),
+    "autocast's dtype": lambda: torch.set_autocast_dtype("cpu", torch.float16),
+    "autocast's copies": lambda: torch.set_autocast_cache_enabled(False),
+    "devices": lambda: (entered(torch.device("meta")), torch.set_default_device("meta")),
+    "devices, entered last": lambda: (
+        torch.set_default_device("meta"),
+        entered(torch.device("meta")),
+    ),
+    "function modes": lambda: (entered(FunctionMode()), entered(torch.device("meta"))),
+    "dispatch modes": lambda: entered(DispatchMode()),
+    "saved tensors": lambda: entered(torch.autograd.graph.save_on_cpu()),
+    "backward in threads": lambda: torch.autograd.set_multithreading_enabled(False),
     "torch's draws": lambda: torch.manual_seed(1),
     "numpy's draws": lambda: np.random.seed(1),
     "python's draws": lambda: random.seed(1),
@@ -82,6 +139,15 @@ def test_it_is_as_before(what: str) -> None:
     with pytest.raises(KeyError):
         fails()
     assert READINGS[what]() == before
+
+
+def test_a_function_finds_gradients_and_inference_mode_as_they_are() -> None:
+    for context in (torch.no_grad(), torch.enable_grad(), torch.inference_mode()):
+        with context:
+            before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+            with kept("f"):
+                assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
+            assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
 
 
 def test_what_a_module_sets_for_its_functions_stays(monkeypatch: pytest.MonkeyPatch) -> None:

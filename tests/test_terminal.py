@@ -236,6 +236,11 @@ def test_a_workers_traceback_is_no_hint(place: Path, capsys: pytest.CaptureFixtu
     layout.error.unlink()
 
 
+def test_a_hint_ends_before_the_details_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    told(WorkerError("it died", "Its last words: who", "a traceback"))
+    assert "\nIts last words: who. Details: /" in capsys.readouterr().err
+
+
 def test_a_process_that_may_not_be_started_leaves_a_way_on(place: Path) -> None:
     layout = RunLayout(place / "runs" / "done")
     with pytest.raises(SetupError) as caught, interruptible(layout):

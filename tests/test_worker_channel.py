@@ -131,6 +131,24 @@ def test_a_function_that_ends_its_worker_is_named(start: Start) -> None:
     assert first_word(worker) == Calling("mine:f")
     assert first_word(worker) is None
     assert worker.exit_reason() == "was killed by SIGSEGV while it ran mine:f"
+    assert worker.last_words()[0].startswith("Mend mine:f: most likely it crashes the process.")
+
+
+@pytest.mark.parametrize(
+    ("end", "does"),
+    [
+        ("os._exit(3)", "ends the process, or closes files that it did not open"),
+        ("os.closerange(3, 99); os._exit(1)", "ends the process, or closes files that it did not"),
+        ("os.kill(os.getpid(), 9)", "takes more memory than there is"),
+    ],
+)
+def test_what_a_function_is_to_blame_for(start: Start, end: str, does: str) -> None:
+    code = '{"function":"mine:f","kind":"calling"}\\n'
+    worker = start(f"os.write(int(sys.orig_argv[-1]), b'{code}'); {end}")
+    while first_word(worker) is not None:
+        pass
+    assert " while it ran mine:f" in worker.exit_reason()
+    assert worker.last_words()[0].startswith(f"Mend mine:f: most likely it {does}")
 
 
 def test_where_a_worker_crashed_is_its_last_word(start: Start) -> None:

@@ -62,7 +62,11 @@ def _where(error: BaseException, details: str) -> str:
 
 
 def _sentences(*parts: str) -> str:
-    return " ".join(part for part in parts if part)
+    """One after the other; what quotes others, as a last line of a log, may lack its full stop."""
+    *first, last = [part for part in parts if part] or [""]
+    return " ".join(
+        [*(part if part.endswith((".", "!", "?")) else f"{part}." for part in first), last]
+    )
 
 
 def _kept(error: BaseException, details: str) -> Path | None:

@@ -142,12 +142,13 @@ class WorkerProcess:
         return "\n".join(self._printed()[-LOG_LINES:])
 
     def last_words(self) -> tuple[str, str]:
-        """A hint: where it crashed, or the last line that was printed; and the details."""
+        """A hint: which function is to blame, and where it crashed or the last line that was
+        printed; and the details."""
         lines = self._printed()
-        for line, following in pairwise(lines):
-            if line.startswith(CRASHED):
-                return f"It crashed in: {following.strip()}", self.end_of_log()
-        return (f"Its last words: {lines[-1].strip()}" if lines else ""), self.end_of_log()
+        crashes = [after for line, after in pairwise(lines) if line.startswith(CRASHED)]
+        said = f"Its last words: {lines[-1].strip()}" if lines else ""
+        where = f"It crashed in: {crashes[0].strip()}" if crashes else said
+        return " ".join(part for part in (self._blame(), where) if part), self.end_of_log()
 
     def _printed(self) -> list[str]:
         log = self._log.fileno()
@@ -158,6 +159,19 @@ class WorkerProcess:
     def within(self) -> str:
         """Which function of the user's it runs, as the end of a sentence; "" if it runs none."""
         return f" while it ran {self._calling}" if self._calling else ""
+
+    def _blame(self) -> str:
+        """What to mend where it ended while it ran a function of the user's; "" if it ran none."""
+        if not self._calling:
+            return ""
+        code = self._process.poll()
+        if code == -signal.SIGKILL:
+            does = "takes more memory than there is"
+        elif code is not None and code < 0:
+            does = "crashes the process"
+        else:
+            does = "ends the process, or closes files that it did not open"
+        return f"Mend {self._calling}: most likely it {does}."
 
     def exit_reason(self) -> str:
         """What happened to the process, in words: "was killed by ..."."""
@@ -217,7 +231,10 @@ def await_reply(
         worker.silence += POLL_SECONDS
         if worker.silence > patience:
             minutes = f"{patience / 60:g} min{worker.within}"
-            raise LostWorker(f"the first worker gave no sign of life for {minutes}")
+            raise LostWorker(
+                f"the first worker gave no sign of life for {minutes}",
+                "If it is slow, but not stuck, raise runtime.heartbeat_minutes.",
+            )
         for _, reply in replies([worker], POLL_SECONDS):
             if isinstance(reply, wanted):
                 return reply

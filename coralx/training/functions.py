@@ -179,7 +179,7 @@ def _text(value: Any) -> str:
 def _told(error: BaseException) -> str:
     """What went wrong in the user's code, and in which line of it."""
     frames = traceback.extract_tb(error.__traceback__)
-    others = (__file__, contextlib.__file__, "<frozen importlib")
+    others = (__file__, surroundings.__file__, contextlib.__file__, "<frozen importlib")
     own = [frame for frame in frames if not frame.filename.startswith(others)]
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     text = _text(error)

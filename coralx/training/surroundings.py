@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-Setting = tuple[Callable[[], Any], Callable[[Any], object]]
-"""How a setting is read, and how it is put back."""
+from coralx.training import torchstate
+from coralx.training.torchstate import Setting
 
 NO_TIMER = (0.0, 0.0)
 
@@ -46,6 +46,8 @@ def kept(name: str) -> Iterator[None]:
     on_call(name)
     try:
         with ExitStack() as stack:
+            if (torch := sys.modules.get("torch")) is not None:
+                stack.enter_context(torchstate.contexts_left(torch))
             if sys.stderr is not None:
                 stack.enter_context(redirect_stdout(sys.stderr))
             stack.enter_context(_no_input())
@@ -73,15 +75,19 @@ def _no_input() -> Iterator[None]:
     except OSError:  # it is closed
         yield
         return
-    with open(os.devnull, encoding="ascii") as nothing:
-        os.dup2(nothing.fileno(), 0)
-        stdin, sys.stdin = sys.stdin, nothing
+    nothing = open(os.devnull, encoding="ascii")  # noqa: SIM115  closing it may fail, see below
+    os.dup2(nothing.fileno(), 0)
+    stdin, sys.stdin = sys.stdin, nothing
+    try:
+        yield
+    finally:
+        sys.stdin = stdin
         try:
-            yield
-        finally:
-            sys.stdin = stdin
+            nothing.close()
             os.dup2(before, 0)
             os.close(before)
+        except OSError:
+            raise OSError("it closed files of this process that it had not opened") from None
 
 
 # -- what is put back ------------------------------------------------------------------------------
@@ -110,21 +116,7 @@ def _settings() -> Iterator[Setting]:
         yield _timer, _set_timer
         yield _handlers, _set_handlers
     if (torch := sys.modules.get("torch")) is not None:
-        yield from _settings_of_torch(torch)
-
-
-def _settings_of_torch(torch: Any) -> Iterator[Setting]:
-    yield torch.is_grad_enabled, torch.set_grad_enabled
-    yield torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly
-    yield torch.get_default_dtype, torch.set_default_dtype
-    yield torch.get_default_device, lambda _: torch.set_default_device(None)
-    yield torch.get_num_threads, torch.set_num_threads
-    yield torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
-    yield torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode
-    for flags in (torch.backends.cudnn, torch.backends.mkldnn):
-        for name in ("enabled", "deterministic", "benchmark", "allow_tf32"):
-            if hasattr(flags, name):
-                yield partial(getattr, flags, name), partial(setattr, flags, name)
+        yield from torchstate.settings(torch)
 
 
 def _folder() -> str | None:
