@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from coralx.config import Config
-from coralx.config.modes import Mode, resolve_mode
+from coralx.config.modes import resolve_mode
 from coralx.events import RunStarted
 from coralx.execution.executor import Signal
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.facts import Facts
+from coralx.mode import Mode
 from coralx.report.efficiency import efficiency_of
 from coralx.run.engine import Engine
 from coralx.run.ledger import FORMAT, Ledger

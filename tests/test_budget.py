@@ -157,6 +157,7 @@ def test_one_rule_for_the_exit_code_and_words_that_name_the_limit(
     said = command("evolve", "c.yaml", *(part for s in settings for part in ("--set", s)))
     assert said.code == code, said
     told = said.err if code else said.out
+    assert ("no generation completed (population 6)" in " ".join(said.out.split())) == (code == 3)
     assert f"nded by {limit}" in told
     key = limit.partition(" = ")[0]
     assert f"To go on: coralx evolve --resume run --set {key}=MORE" in " ".join(told.split())

@@ -69,11 +69,18 @@ def test_a_key_that_holds_nothing_is_no_call(nothing: Any) -> None:
         ({"content": "x"}, "unknown role 'None'"),
         ({**ANSWER, "weight": 0.5}, "messages[1].weight is 0.5; it may be 1, or 0"),
         ({**ANSWER, "weight": "0"}, "messages[1].weight is '0'"),
-        ("Ten.", "messages must be a list of {role, content}"),
+        ("Ten.", "messages must be a list of {role, content}; messages[1] is text: 'Ten.'"),
     ],
 )
 def test_a_turn_that_cannot_be_read_is_named(turn: Any, says: str) -> None:
     assert says in refusal(ASKED, turn).problems[0]
+
+
+def test_turns_given_as_text_are_told_to_be_text() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Chats("messages").read('[{"role": "user", "content": "Hi"}]', "row 1")
+    assert "must be a list of {role, content}, and is text: '[{" in caught.value.problems[0]
+    assert "jsonl or parquet, with a list in that place" in caught.value.hint
 
 
 def test_a_hostile_role_is_shown_short() -> None:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from coralx.config import Config, dump_yaml, load_config, parse_config
 from coralx.config.compare import differences
 from coralx.config.loading import apply_override, parse_yaml
-from coralx.config.modes import Mode, mode_of, resolve_mode
+from coralx.config.modes import mode_of, resolve_mode
 from coralx.config.rules import parse_rule
 from coralx.errors import ConfigError, UsageError
+from coralx.mode import Mode
 
 ROOT = Path(__file__).parent.parent
 
@@ -773,3 +774,36 @@ def test_labels_that_contradict_themselves_are_refused(labels: str, says: str) -
 def test_a_class_may_cover_a_single_label() -> None:
     config = parse_config(parse_yaml("data: {labels: {neg: no, pos: [yes, 1]}}", "t"), "t")
     assert config.data.labels == {"neg": ("no",), "pos": ("yes", "1")}
+
+
+@pytest.mark.parametrize("labels", [[0, 1], ("0", 1), {0: [7], 1: 8}])
+def test_whole_numbers_from_python_are_the_text_that_they_are_written_in(labels: Any) -> None:
+    found = parse_config({"data": {"tasks": {"a": {"labels": labels}}}}, "t").data.sources["a"]
+    assert found.labels == ({"0": ("7",), "1": ("8",)} if isinstance(labels, dict) else ("0", "1"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ([True, False], "labels are text, found True (put it in quotes"),
+        ({"a": [0.5], "b": [1]}, "labels are text, found 0.5 (put it in quotes"),
+        ([["a"], "b"], "labels are text, found ['a']"),
+        (0, "expected a list of classes, or a mapping from class to its labels, found 0"),
+    ],
+)
+def test_labels_of_other_kinds_are_one_problem(labels: Any, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"data": {"labels": labels}}, "t")
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"data.labels: {says}")
+
+
+def test_labels_in_merged_mappings_stay_text() -> None:
+    text = "data:\n  tasks:\n    a: &a {labels: [no, 007]}\n    b: {<<: [*a], limit: 3}"
+    sources = parse_config(parse_yaml(text, "t"), "t").data.sources
+    assert [source.labels for source in sources.values()] == [("no", "007")] * 2
+
+
+def test_numbers_where_text_is_needed_are_to_be_quoted() -> None:
+    problem = only_problem_in("experiment: {name: 7}")
+    assert problem == "experiment.name: expected text, found 7 (put it in quotes)"

@@ -10,7 +10,7 @@ import pytest
 from factories import make_config, make_facts
 
 from coralx.config import Config
-from coralx.config.modes import Mode, resolve_mode
+from coralx.config.modes import resolve_mode
 from coralx.events import (
     AttemptFailed,
     CheckpointRestored,
@@ -22,6 +22,7 @@ from coralx.events import (
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.facts import Settings
 from coralx.genomes import Genome
+from coralx.mode import Mode
 from coralx.report.efficiency import efficiency_of
 from coralx.results import Measurement
 from coralx.run.engine import Engine

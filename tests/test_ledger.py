@@ -265,6 +265,17 @@ def test_foreign_line_is_damage(tmp_path: Path, line: bytes) -> None:
     assert f"{path}, line 4" in damage_in(path)
 
 
+@pytest.mark.parametrize("line", [b"garbage\n", b"\xff\xfe\n", b'{"a":1}\n', b""])
+def test_damage_is_told_with_the_way_out(tmp_path: Path, line: bytes) -> None:
+    path = written(tmp_path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number, way_out in ((1, "choose another name, or remove"), (4, "cut the file off before")):
+        path.write_bytes(b"".join([*lines[: number - 1], line, *lines[number:]]))
+        with pytest.raises(DamagedRunError, match=f"line {number}: ") as caught:
+            Ledger.read(path)
+        assert way_out in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("places", "says"),
     [

@@ -203,6 +203,13 @@ def test_opening_lines_break_between_words_and_behind_slashes() -> None:
             assert all(set(re.split(r"[\s/]+", part)) - {""} <= whole for part in parts)
 
 
+def test_a_figure_stays_with_its_unit() -> None:
+    line = "generation 1 of 2, about 12 min 09 s left, (3.5 GiB) and 40 %."
+    for width in range(14, 60):
+        joined = "\n".join(folded(line, width))
+        assert all(part in joined for part in ("12 min 09 s", "(3.5 GiB)", "40 %."))
+
+
 def test_what_has_no_room_on_any_line_is_broken_where_it_must_be() -> None:
     parts = folded("x " + "y" * 50, 20)
     assert [len(part) for part in parts[1:]] == [20, 20, 16]

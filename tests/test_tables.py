@@ -171,6 +171,11 @@ def test_a_whole_number_is_the_same_label_with_and_without_a_decimal(given: Give
         ("t.jsonl", "42\n" + ROW, ": line 1 is a number, where a row is needed: 42", "object"),
         ("t.jsonl", "false\n", ": line 1 is false, where", "object"),
         ("t.jsonl", '["t"]\n' + ROW, ": line 1 is a list, where a row is needed: ['t']", "object"),
+        ("t.jsonl", '["t"]\n', ": line 1 is a list, where a row is needed: ['t']", "object"),
+        ("t.jsonl", '\n["t"]\n["u"]\n', ": line 2 is a list", "object"),
+        ("t.jsonl", f"[\n{ROW},\n3\n]", ": element 2 is a number", "object"),
+        ("t.json", '["t"]\n', ": element 1 is a string, where a row is needed: 't'", "object"),
+        ("t.json", ROW + "42\n", ": line 2 is a number, where a row is needed: 42", "object"),
         ("t.jsonl", ROW + '["t"]\n', ": line 2 is a list, where", "object"),
         ("t.jsonl", ROW * 80 + '{"text": "a", "la', ": line 81, character 15: not valid", "cut"),
         ("t.jsonl", ROW + '{"text": "a",' + ROW, ": line 2, character 14: not valid JSON", "Corr"),
@@ -297,14 +302,42 @@ def test_tab_separated_text_counts_as_quoted_where_all_of_it_agrees(
     found = given.texts(path)
     looks_quoted = any(cell[:1] == cell[-1:] == '"' for row in found for cell in row)
     (*warned,) = given.warnings
-    assert bool(warned) == looks_quoted
-    assert all("data.quoting to none if that is right" in warning for warning in warned)
+    is_doubtful = lines[0].startswith('"a, b"')  # only some of the texts have quote marks
+    assert bool(warned) == (looks_quoted or is_doubtful)
+    told = "cell in quote marks that need none" if is_doubtful else "data.quoting to none if that"
+    assert all(told in warning for warning in warned)
     plain = given.texts(path, quoting="none")
     assert given.warnings == []
     if is_quoted is not False:
         assert found == given.texts(path, quoting="standard")
     if not is_quoted:
         assert found == plain == [line.split("\t") + [""] * ("\t" not in line) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("lines", "doubtful"),
+    [
+        (["it 1\tham", '"Quote 1"\tspam'], "1 cell"),
+        (["it 1\tham", '"Quote 1"\tspam', '"Quote 2"\tspam'], "2 cells"),
+        (['"Quote 1"\tham', '"Quote 2"\tspam'], ""),  # all texts; classes need none
+        (['"Quote 1"\t"ham"', '7\t"spam"'], ""),  # all that is no number
+        (["it 1\tham", '"Quote ""1"""\tspam'], ""),  # one needs them
+        (['it\tham\t"a"', "it\tspam\tb"], ""),  # a column that is not read
+    ],
+)
+@pytest.mark.parametrize("header", [True, False])
+def test_quote_marks_that_may_belong_to_tab_separated_text_are_told(
+    given: Given, lines: list[str], doubtful: str, header: bool
+) -> None:
+    title = "\t".join(["text", "label", "note"][: lines[0].count("\t") + 1])
+    path = given.file("t.tsv", "\n".join([title, *lines] if header else lines))
+    columns = ("text", "label") if header else (0, 1)
+    given.texts(path, *columns, header=header)
+    told = [f"{doubtful} in quote marks that need none"] if doubtful else []
+    assert [told[0] in warning for warning in given.warnings] == [True] * len(told)
+    for quoting in ("none", "standard"):
+        given.texts(path, *columns, header=header, quoting=quoting)
+        assert given.warnings == []
 
 
 def test_quote_marks_that_csv_readers_pass_over_are_told(given: Given) -> None:

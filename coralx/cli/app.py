@@ -1,47 +1,16 @@
-"""The Typer application and its commands, each imported when it runs."""
+"""The Typer application and its commands."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from coralx import __version__
-
-COMMANDS = {
-    "evolve": "Evolve LoRA adapters: train, cut, breed, and hand over the Pareto front.",
-    "stage": "Train one stage of a run's current generation, then stop.",
-    "simulate": "Print what one generation costs, and what three strategies would find. Trains "
-    "nothing.",
-    "report": "Show a run's front and what it cost. Needs the run folder only, and loads no model.",
-    "validate": "Check a config without training: every problem at once, with its key and what is "
-    "allowed.",
-    "doctor": "Say what this machine can do: cores, memory, GPUs, packages, and which backend "
-    "trains.",
-}
-"""The modules in this folder that are a command, and the first line of what each says of itself:
-to list them must not cost what they import."""
-
-
-class Commands(TyperGroup):
-    """Puts a command in the place of its line once it is asked for by name."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        name, line, rest = super().resolve_command(ctx, args)
-        return name, line if name is None else _imported(name), rest
-
-
-def _imported(name: str) -> Any:
-    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    alone.command(name)(import_module(f"coralx.cli.{name}").command)
-    return typer.main.get_command(alone)
-
+from coralx.cli.commands import COMMANDS
 
 app = typer.Typer(
     name="coralx",
-    cls=Commands,
     help="Evolve LoRA adapters: NSGA-II over configurations, trained through stages of growing "
     "budget. YAML in, a Pareto front of adapters out.",
     no_args_is_help=True,
@@ -72,5 +41,5 @@ def _root(
     pass
 
 
-for _name, _line in COMMANDS.items():
-    app.command(_name, help=_line)(lambda: None)
+for _command in COMMANDS:
+    app.command()(_command)

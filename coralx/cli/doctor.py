@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
 
 from coralx.check import BACKENDS, Checked, check_backends, require_gpu, specimen_config
 from coralx.cli.consoles import error_console, output_console, print_json
-from coralx.cli.shared import Overrides, errors_naming, run_names, warn
+from coralx.cli.shared import errors_naming, warn
 from coralx.config import Config, load_config
 from coralx.config.metrics import CAUSAL
 from coralx.diagnosis import diagnose
@@ -27,40 +28,10 @@ EXIT_CODES = {"refused": ConfigError.exit_code, "failed": WorkerError.exit_code}
 """Of a trial batch that did not go well."""
 
 
-def command(
-    subject: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="CONFIG|RUN",
-            autocompletion=run_names,
-            help="Also say what this YAML config would need; or check a run instead: its folder, "
-            "its name under runs/, or latest.",
-        ),
-    ] = None,
-    gpu_check: Annotated[
-        bool,
-        typer.Option(
-            "--gpu-check",
-            help="Train two small genomes for a few steps on the GPU, with Unsloth and with PEFT, "
-            "and compare losses and speed: of CONFIG's language model and data, else of a small "
-            "random model that is made for it. Takes a few minutes.",
-        ),
-    ] = False,
-    overrides: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+def carry_out(
+    subject: str | None, overrides: Sequence[str], *, gpu_check: bool, as_json: bool
 ) -> None:
-    """Say what this machine can do: cores, memory, GPUs, packages, and which backend trains.
-
-    With CONFIG also: how large its base is, what the smallest and the largest genome of its search
-    space need in memory and whether that fits, how many adapters fit beside one base, and what a
-    run needs on disk. Where nothing stands in the way, base and data are loaded as for a run, and
-    one batch is tried with the smallest and the largest genome.
-
-    Problems are listed with the way out. With RUN: whether each of its files is as it was written,
-    and the way out where one is not; nothing is changed. Exit codes: 0 diagnosed, however weak the
-    machine, or a sound run; 2 a config with mistakes, or one that cannot be trained; 4 a machine on
-    which the trial batch fails, --gpu-check without a GPU that torch can use, or a run with damage.
-    """
+    """The command of that name, as `coralx.cli.commands` has it."""
     if subject is not None and not _is_config(subject):
         if gpu_check or overrides:
             raise UsageError(
@@ -73,7 +44,7 @@ def command(
     if gpu_check:
         require_gpu()
     console = output_console()
-    config = load_config(config_path, overrides or ()) if config_path else None
+    config = load_config(config_path, overrides) if config_path else None
     if config is not None:
         warn(remote_code(config), error_console() if as_json else console)
     with errors_naming(config_path or Path("config")):

@@ -13,8 +13,9 @@ from coralx import api
 from coralx.cli.shared import errors_naming, known_backend, warn
 from coralx.config import Config, load_config
 from coralx.config.compare import MAY_DIFFER, contradictions
-from coralx.config.modes import Mode, mode_of, resolve_mode
+from coralx.config.modes import mode_of, resolve_mode
 from coralx.errors import CoralXError, UsageError
+from coralx.mode import Mode
 from coralx.run.history import History
 from coralx.run.layout import RUNS, RunLayout, is_free, is_run, refuse_taken
 from coralx.run.ledger import Ledger

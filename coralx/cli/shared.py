@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 
@@ -18,25 +17,8 @@ from coralx.errors import ConfigError, NoResultError, UsageError
 from coralx.printable import printable
 from coralx.report.serving import serving_line
 from coralx.report.terminal import print_report
-from coralx.run.layout import RUNS, is_run
 from coralx.schedule.caveats import caveats, remote_code
 from coralx.training.backend import REGISTRY
-
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML config.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Override one key of the config, by its dotted path. May be repeated.",
-    ),
-]
-
-
-def run_names(incomplete: str) -> list[str]:
-    """For the shell to complete: the runs under `runs/` that begin so, and `latest`."""
-    found = [path.name for path in RUNS.iterdir() if is_run(path)] if RUNS.is_dir() else []
-    return sorted(name for name in ("latest", *found) if name.startswith(incomplete))
 
 
 def known_backend(name: str | None) -> str | None:

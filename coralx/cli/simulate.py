@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from coralx.cli.consoles import output_console, print_json
-from coralx.cli.shared import ConfigPath, Overrides, errors_naming
+from coralx.cli.shared import errors_naming
 from coralx.config import load_config
 from coralx.plan import Strategy, compare, number, plan_for, plan_json
 from coralx.report.figures import figure, ratio
@@ -18,13 +18,9 @@ from coralx.schedule.cost import Plan
 from coralx.wording import counted
 
 
-def command(
-    config_path: ConfigPath,
-    overrides: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-) -> None:
-    """Print what one generation costs, and what three strategies would find. Trains nothing."""
-    config = load_config(config_path, overrides or ())
+def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> None:
+    """The command of that name, as `coralx.cli.commands` has it."""
+    config = load_config(config_path, overrides)
     with errors_naming(config_path):
         plan = plan_for(config)
         has_elite = config.evolution.fewest_births < plan.population_size

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from shlex import quote
-from typing import Annotated
-
-import typer
 
 from coralx import api
 from coralx.cli.consoles import error_console, output_console
 from coralx.cli.resuming import resumed_config, warn_of_taken
 from coralx.cli.shared import (
-    ConfigPath,
-    Overrides,
     errors_naming,
     name_setting,
     print_outcome,
-    run_names,
     warn,
     warn_of_plan,
 )
 from coralx.config import load_config
-from coralx.config.modes import Mode, resolve_mode
+from coralx.config.modes import resolve_mode
 from coralx.errors import UsageError
+from coralx.mode import Mode
 from coralx.report.live import view_for
 from coralx.run.layout import (
     RUNS,
@@ -34,32 +31,17 @@ from coralx.run.layout import (
 from coralx.schedule.caveats import remote_code
 
 
-def command(
-    config_path: ConfigPath,
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="The name of the stage to train.")],
-    run: Annotated[
-        str | None,
-        typer.Option(
-            "--run",
-            metavar="RUN",
-            autocompletion=run_names,
-            help="The run: its folder or its name under runs/. Unset: the first stage starts a run "
-            "named experiment.name, the others go on with the newest run of that name.",
-        ),
-    ] = None,
-    mode: Annotated[
-        Mode | None, typer.Option(help="As for evolve; only with the first stage.")
-    ] = None,
-    overrides: Overrides = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the report only.")] = False,
+def carry_out(
+    config_path: Path,
+    stage: str,
+    run: str | None,
+    mode: Mode | None,
+    overrides: Sequence[str],
+    *,
+    quiet: bool,
 ) -> None:
-    """Train one stage of a run's current generation, then stop.
-
-    The first stage starts a run of one generation; the last one measures baselines and front and
-    writes best/. A stage that is not the next one is refused. Exit codes: as for evolve; 3 also
-    where a budget ends the stage before any genome has finished the last one.
-    """
-    settings = list(overrides or [])
+    """The command of that name, as `coralx.cli.commands` has it."""
+    settings = list(overrides)
     if run is not None and "/" not in run:
         settings.append(name_setting(run))
     with errors_naming(config_path):

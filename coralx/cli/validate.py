@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from coralx.cli.consoles import output_console
-from coralx.cli.shared import ConfigPath, Overrides, errors_naming, warn
+from coralx.cli.shared import errors_naming, warn
 from coralx.config import load_config
 from coralx.config.inputs import missing_inputs
 from coralx.config.modes import mode_of
@@ -18,13 +19,9 @@ from coralx.search.space import own_recipes, space_of
 from coralx.training.backend import refuse_contradiction
 
 
-def command(config_path: ConfigPath, overrides: Overrides = None) -> None:
-    """Check a config without training: every problem at once, with its key and what is allowed.
-
-    Files and folders that are not there are warned about here, and refused by evolve, which also
-    has a worker look at model and data before it makes a run folder.
-    """
-    config = load_config(config_path, overrides or ())
+def carry_out(config_path: Path, overrides: Sequence[str]) -> None:
+    """The command of that name, as `coralx.cli.commands` has it."""
+    config = load_config(config_path, overrides)
     with errors_naming(config_path):
         own_recipes(config, space_of(config))
         refuse_contradiction(config, config.runtime.backend)

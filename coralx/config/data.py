@@ -6,18 +6,14 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from coralx.config.metrics import Task, is_function
 from coralx.config.runtime import Place
 from coralx.config.section import Count, Name, Section, Text
 from coralx.printable import shown
 
-Labels = Annotated[
-    tuple[Name, ...],
-    Field(max_length=1_000),
-    BeforeValidator(lambda label: [label] if isinstance(label, str) else label),
-]
+Labels = Annotated[tuple[Name, ...], Field(max_length=1_000)]
 Column = Name | Place
 Perturbation = Literal["swap", "homoglyph", "spacing", "prefix"]
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -28,6 +24,18 @@ NEEDED = {
     "group": "the column by which rows are grouped",
 }
 """What the keys hold without which a metric has nothing to go by."""
+
+
+def _label_text(label: Any) -> str:
+    """A label as a cell has it. Raises ValueError for what could be written in several ways."""
+    if isinstance(label, int) and not isinstance(label, bool):
+        return str(label)
+    if not isinstance(label, str):
+        way_out = (
+            "" if isinstance(label, list | dict) else " (put it in quotes, as the data has it)"
+        )
+        raise ValueError(f"labels are text, found {shown(label)}{way_out}")
+    return label
 
 
 def _delimiter(delimiter: str) -> str:
@@ -183,6 +191,25 @@ class Source(Table):
         if prompt.count("{text}") != 1:
             raise ValueError("must hold {text} once, where the text is to stand")
         return prompt
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels_are_text(cls, labels: Any) -> Any:
+        """Labels are compared with the text of cells. YAML keeps them as they are written; whole
+        numbers given from Python are written in one way alone."""
+        if isinstance(labels, dict):
+            return {
+                _label_text(name): [
+                    _label_text(label)
+                    for label in (covered if isinstance(covered, list | tuple) else [covered])
+                ]
+                for name, covered in labels.items()
+            }
+        if isinstance(labels, list | tuple):
+            return [_label_text(label) for label in labels]
+        if labels is not None:
+            raise ValueError("expected a list of classes, or a mapping from class to its labels")
+        return labels
 
     @field_validator("labels", mode="after")
     @classmethod

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from coralx.config.data import key_of
 from coralx.config.inputs import missing_inputs
 from coralx.config.schema import Config
 from coralx.errors import ConfigError, UsageError
-
-Mode = Literal["simulation", "hyperband", "full"]
+from coralx.mode import Mode
 
 
 def mode_of(config: Config) -> Mode:

@@ -100,6 +100,8 @@ def _describe(error: ErrorDetails, root: type[BaseModel]) -> str:
         message += near or f"; known here: {', '.join(sorted(known))}"
     elif kind != "missing" and not isinstance(found, dict | list | BaseModel):
         message += f", found {shown(found)}"
+        if kind == "string_type" and isinstance(found, int | float):
+            message += " (put it in quotes)"
     where = ".".join(shortened(str(part), LONGEST_VALUE) for part in path) or "(top level)"
     return f"{where}: {message}"
 

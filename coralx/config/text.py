@@ -161,12 +161,17 @@ def _below(node: yaml.Node, path: Sequence[str]) -> list[yaml.Node]:
         return [node]
     if not isinstance(node, yaml.MappingNode):
         return []
-    return [
-        found
-        for key, value in node.value
-        if path[0] == ANY or (isinstance(key, yaml.ScalarNode) and key.value == path[0])
-        for found in _below(value, path[1:])
-    ]
+    return [found for key, value in node.value for found in _inside(key, value, path)]
+
+
+def _inside(key: yaml.Node, value: yaml.Node, path: Sequence[str]) -> list[yaml.Node]:
+    """The nodes at a path, of one entry of a mapping; `<<` stands for the entries of others."""
+    if key.tag == f"{_YAML}merge":
+        merged = value.value if isinstance(value, yaml.SequenceNode) else [value]
+        return [found for mapping in merged for found in _below(mapping, path)]
+    if path[0] == ANY or (isinstance(key, yaml.ScalarNode) and key.value == path[0]):
+        return _below(value, path[1:])
+    return []
 
 
 def read_values(

@@ -31,8 +31,7 @@ class Chats:
     def read(self, turns: Any, where: str) -> Example | None:
         """The turns up to the assistant's last answer that is to be learnt; None without one.
         Raises ConfigError naming the row and the turn."""
-        if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-            raise problem(where, f"{self._column} must be a list of {{role, content}}")
+        self._require_turns(turns, where)
         messages = [
             self._message(turn, where, f"{self._column}[{place}]")
             for place, turn in enumerate(turns)
@@ -43,6 +42,20 @@ class Chats:
             return None
         text = "".join(message.content for message in messages)
         return Example(text, messages=tuple(messages), is_chat=True)
+
+    def _require_turns(self, turns: Any, where: str) -> None:
+        told = f"{self._column} must be a list of {{role, content}}"
+        if not isinstance(turns, list):
+            hint = ""
+            if isinstance(turns, str):
+                hint = (
+                    "Save the rows as jsonl or parquet, with a list in that place (json.loads "
+                    "makes one of text that is JSON); a cell of csv or tsv is always text."
+                )
+            raise problem(where, f"{told}, and is {_kind(turns)}", hint)
+        for place, turn in enumerate(turns):
+            if not isinstance(turn, dict):
+                raise problem(where, f"{told}; {self._column}[{place}] is {_kind(turn)}")
 
     def warnings(self, where: str) -> list[str]:
         """What was passed over, in words."""
@@ -96,4 +109,6 @@ def _weight(turn: Mapping[str, Any], where: str, name: str) -> int:
 def _kind(content: Any) -> str:
     if content is None:
         return "missing or null"
+    if isinstance(content, str):
+        return f"text: {shown(content)}"
     return "a list of parts" if isinstance(content, list) else shown(content)

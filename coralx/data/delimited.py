@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 from coralx.data.tables import Gatherer, Rows, TableFile
+from coralx.wording import counted
 
 LONGEST_CELL = 2**31 - 1
 """The csv module takes no more than 131,072 characters a cell unless told otherwise."""
@@ -186,13 +188,62 @@ class _QuoteCheck:
             )
 
 
+class _OptionalMarks:
+    """Cells of tab-separated text that stand in quote marks and need none, in columns of which
+    other texts have none."""
+
+    def __init__(self, file: TableFile) -> None:
+        self._file = file
+        self._places: list[int] = []
+        self._in_marks: Counter[int] = Counter()
+        self._bare: set[int] = set()
+
+    def count(self, record: Record) -> None:
+        if not self._places:
+            has_header, wanted = self._file.table.header, self._file.wanted
+            self._places = [
+                n
+                for n, cell in enumerate(record.cells)
+                if n in wanted or (has_header and cell in wanted)
+            ]
+            if has_header:
+                return
+        cells = "".join(record.lines).rstrip("\r\n").split("\t")
+        for place in self._places:
+            if len(cells[place]) > 1 and cells[place][0] == '"':
+                self._in_marks[place] += 1
+            elif place not in self._bare and not _is_number(cells[place] or "0"):
+                self._bare.add(place)
+
+    def warn(self) -> None:
+        doubtful = sum(self._in_marks[place] for place in self._bare)
+        if doubtful:
+            key = f"{self._file.section}.quoting"
+            self._file.warn(
+                f"{counted(doubtful, 'cell')} in quote marks that need none, beside cells without "
+                f"any: the marks are taken for the format's and left out; set {key} to none if "
+                "they belong to the text, else to standard"
+            )
+
+
+def _is_number(cell: str) -> bool:
+    """Whether programs that put all text in quote marks may leave the cell without."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_quoted(file: TableFile) -> bool:
     """Whether quote marks around cells of tab-separated text belong to the format, not the text.
 
     They do where all cells keep to it, all records are equally wide, and either some cell needs the
-    marks, or those without them hold nothing for which a program would have written some.
+    marks, or those without them hold nothing for which a program would have written some. Where no
+    cell needs them, and only some texts of a column have them, that is doubtful, and warned about.
     """
     width, is_needed, is_plain = 0, False, True
+    optional = _OptionalMarks(file)
     for record in _records(file, "\t", is_quoted=True):
         width = width or len(record.cells)
         if (
@@ -206,6 +257,10 @@ def _is_quoted(file: TableFile) -> bool:
             set('"\t\r\n') & set(cell) for cell in _QUOTED.findall(written)
         )
         is_plain = is_plain and not set(',"') & set(_QUOTED.sub("", written))
+        if not is_needed and is_plain:
+            optional.count(record)
+    if is_plain and not is_needed:
+        optional.warn()
     return is_needed or is_plain
 
 

@@ -26,6 +26,13 @@ class _Invalid(Exception):
         self.hint = hint
 
 
+class _NoRow(_Invalid):
+    """A value that is valid, but no row."""
+
+    def __init__(self, place: str, value: Any) -> None:
+        super().__init__(f"{place} {_no_row(value)}", ROW)
+
+
 class _Twice(ValueError):
     """A key that stands twice in one object."""
 
@@ -58,8 +65,10 @@ def read(file: TableFile) -> Rows:
         except _Invalid as error:
             failures.append(error)
     # what is meant to be a row a line is wrong in a line, the rest as a whole
-    is_lines = opening != "[" and file.path.suffix.lower() != ".json"
-    failure = failures[ways.index(_by_line if is_lines else _in_document)]
+    by_line = failures[ways.index(_by_line)]
+    signs = (opening != "[", isinstance(by_line, _NoRow))
+    is_lines = all(signs) if file.path.suffix.lower() == ".json" else any(signs)
+    failure = by_line if is_lines else failures[ways.index(_in_document)]
     raise file.problem(str(failure), failure.hint)
 
 
@@ -70,7 +79,7 @@ def _gathered(file: TableFile, values: Values, *, is_list: bool = False) -> Rows
     gathered = Gatherer(file.wanted)
     for place, value in chain(first, values):
         if not isinstance(value, dict):
-            raise file.problem(f"{place} {_no_row(value)}", ROW)
+            raise _NoRow(place, value)
         gathered.add(value)
     return file.rows(gathered.columns, gathered.rows)
 
@@ -95,7 +104,7 @@ def _in_document(file: TableFile) -> Values:
     found = _elements(text, at + 1) if is_list else _sequence(text, "the file", 1)
     for number, value in enumerate(found, 1):
         if not is_list and not isinstance(value, dict):
-            raise _Invalid(f"value {number} {_no_row(value)}", ROW)
+            raise _NoRow(f"value {number}", value)
         yield f"element {number}", value
 
 

@@ -12,16 +12,20 @@ from coralx.printable import printable
 INDENT = "  "
 """Before what a line is continued with."""
 
+_WITH_UNIT = r"[^\s/]*\d (?:ms|s|min|h|%|[KMG]iB)(?!\w)[^\s/]*"
+_PIECES = re.compile(rf"\s+|{_WITH_UNIT}(?: {_WITH_UNIT})*/*|[^\s/]+/*|/+")
+"""What is not broken: words, parts of paths, and figures with their units (`3 min 08 s`)."""
+
 
 def folded(line: str, width: int) -> list[str]:
-    """`line` as several, none wider than `width`, broken between words or behind a slash; within
-    a word only where it has no room on a line of its own."""
+    """`line` as several, none wider than `width`, broken between words or behind a slash, not
+    between a figure and its unit; within a word only where it has no room on a line of its own."""
     text = printable(line)
     indent = " " * (len(text) - len(text.lstrip(" "))) + INDENT
     if width < 2 * len(indent):
         indent = ""
     lines = [""]
-    for piece in re.findall(r"\s+|[^\s/]+/*|/+", text):
+    for piece in _PIECES.findall(text):
         if cell_len(lines[-1] + piece.rstrip()) <= width:
             lines[-1] += piece
             continue

@@ -44,8 +44,7 @@ def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
         state = f" (ended by {escape(report['ended_by'])})"
     title = (
         f"[bold]{escape(report['run'])}[/]{state}: {escape(report['mode'])}, "
-        f"seed {report['seed']}, {counted(report['generations'], 'generation')} of "
-        f"{report['population_size']}, {escape(report['backend'])} on "
+        f"seed {report['seed']}, {_generations(report)}, {escape(report['backend'])} on "
         f"{escape(report['device'])}, {duration(report['wall_seconds'])}"
     )
     parts: list[RenderableType] = [Text.from_markup(title)]
@@ -83,6 +82,13 @@ def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
         parts.append(Text(f"note: {remark['note']} ({len(genomes)}: {listed})"))
     parts += [Text(f"warning: {warning}", style="yellow") for warning in report["warnings"]]
     return parts
+
+
+def _generations(report: Mapping[str, Any]) -> str:
+    count, population = report["generations"], report["population_size"]
+    if not count:
+        return f"no generation completed (population {population})"
+    return f"{counted(count, 'generation')} of {population}"
 
 
 def _convergence_lines(report: Mapping[str, Any]) -> list[str]:

@@ -27,12 +27,16 @@ from coralx.errors import DamagedRunError, SetupError
 from coralx.events import Event, RunStarted, TrainedBeside
 from coralx.files import canonical_json, fsync_directory, storing
 from coralx.records import from_json, to_json
-from coralx.run.layout import gone
+from coralx.run.layout import RunLayout, gone, way_out_without_ledger
 
 FORMAT = 2
 """Version of the ledger's format; written into the first event."""
 
 RESTORE = "Restore it from a backup: nothing replaces it."
+CUT_OFF = (
+    "Restore it from a backup. Or keep a copy, cut the file off before that line, and resume: what "
+    "followed is trained again."
+)
 MEND = "Make it a file that can be read, or restore it from a backup."
 
 _TYPES: dict[str, type[Any]] = {
@@ -214,21 +218,27 @@ def _refuse_order(path: Path, number: int, lines: Sequence[bytes]) -> Never:
             "Keep a copy of the file, and sort its lines by the number that each has as `seq`.",
         )
     missing = f"event {due} is" if found == due + 1 else f"events {due} to {found - 1} are"
-    raise DamagedRunError(f"{where}: {missing} missing")
+    raise _damaged(path, number, f"{missing} missing")
+
+
+def _damaged(path: Path, number: int, what: str) -> DamagedRunError:
+    """The error for the line of that number: of the first, nothing that follows can be kept."""
+    layout = RunLayout(path.parent)
+    way_out = way_out_without_ledger(layout) if number == 1 else CUT_OFF
+    return DamagedRunError(f"{path}, line {number}: {what}", way_out)
 
 
 def _parse(line: bytes, number: int, path: Path) -> Entry:
-    where = f"{path}, line {number}"
     try:
         data = json.loads(line)
         if line != (canonical_json(data) + "\n").encode():
-            raise DamagedRunError(f"{where}: damaged, it is not as it was written")
+            raise _damaged(path, number, "damaged, it is not as it was written")
         if data["checksum"] != _checksum(data):
-            raise DamagedRunError(f"{where}: damaged, its checksum does not fit")
+            raise _damaged(path, number, "damaged, its checksum does not fit")
         cls = _TYPES.get(data["type"])
         if cls is None:
             raise DamagedRunError(
-                f"{where}: unknown event {data['type']!r}",
+                f"{path}, line {number}: unknown event {data['type']!r}",
                 "The run was written by a newer version of CoralX.",
             )
         clock = float(data["clock"]) if "clock" in data else None
@@ -237,4 +247,4 @@ def _parse(line: bytes, number: int, path: Path) -> Entry:
         return entry
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         reason = "not an event of this format" if isinstance(error, ValidationError) else "not JSON"
-        raise DamagedRunError(f"{where}: damaged, {reason}") from None
+        raise _damaged(path, number, f"damaged, {reason}") from None

@@ -136,12 +136,10 @@ def _ledger(layout: RunLayout) -> tuple[tuple[Entry, ...] | None, list[Finding]]
         entries = Ledger.read(layout.ledger)
         is_torn = not layout.ledger.read_bytes().endswith(b"\n")
     except (DamagedRunError, OSError) as error:
-        cut = "Or keep a copy, cut the file off before that line, and resume: what followed is "
-        way_out = f"{restore} {cut}trained again."
-        return None, [damage(layout, error, layout.ledger, way_out)]
+        return None, [damage(layout, error, layout.ledger, restore)]
     if History(entry.event for entry in entries).started is None:
-        told = "does not begin with its first event"
-        return None, [Finding("damaged", f"{name}, line 1", told, restore)]
+        told, way_out = "does not begin with its first event", way_out_without_ledger(layout)
+        return None, [Finding("damaged", f"{name}, line 1", told, way_out)]
     told = f"{counted(len(entries), 'event')}, every line as it was written"
     findings = [Finding("ok", name, told)]
     if is_torn:

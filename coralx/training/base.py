@@ -34,6 +34,9 @@ from coralx.training.positions import longest_input
 MOST_LISTED = 12
 """Kinds of linear modules that a message names; some mixtures of experts have hundreds."""
 
+OUTPUT_LAYERS = ("lm_head", "embed_out", "output", "cls", "score", "classifier")
+"""What usually turns states into logits, in language models and classifiers."""
+
 LINEAR = (torch.nn.Linear, Conv1D)
 """What PEFT can adapt: GPT-2's linear layers are of transformers' own kind."""
 
@@ -333,6 +336,11 @@ def _is_called(full: str, name: str) -> bool:
 def _why_not(name: str, model: Any, head: Sequence[str], leaves: Sequence[str]) -> str:
     """Why LoRA cannot adapt the modules of a name."""
     named = {full: part for full, part in model.named_modules() if _is_called(full, name)}
+    if not named and name.rpartition(".")[2] in OUTPUT_LAYERS:
+        return (
+            f"{name!r} names an output layer, and none is adapted: that of a language model is no "
+            "part of a classifier, whose own head every adapter trains in full"
+        )
     if not named:
         return f"the base has no linear module {name!r}{did_you_mean(name, leaves)}"
     if any(part is model.get_output_embeddings() for part in named.values()):
