@@ -36,10 +36,11 @@ smollm2: $(VENV)/smollm2.stamp
 
 unsloth: $(VENV)/unsloth.stamp
 
-# Two files of tests at a time; more would need more memory than small machines have.
+# Three files of tests at a time keep two cores busy, as many of them wait for processes; the long
+# ones are not at the end.
 # Unsloth changes transformers for its whole process, so the backend contract runs once more.
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest tests/test_backend_contract.py --backend unsloth
 
 test-slow: $(VENV)/dev.stamp

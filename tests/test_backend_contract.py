@@ -27,6 +27,7 @@ from coralx.objectives import predictions  # noqa: E402
 from coralx.objectives.scores import is_whole, read_scores  # noqa: E402
 from coralx.records import Horizon, Job, MeasureJob, Watch  # noqa: E402
 from coralx.results import Divergence, Inheritance, Progress, StageResult  # noqa: E402
+from coralx.training import shortage  # noqa: E402
 from coralx.training.backend import Backend, Paused, create  # noqa: E402
 
 TASKS = {
@@ -791,8 +792,9 @@ class Scarce:
 
 
 def test_out_of_memory_halves_the_rows_at_once_and_keeps_the_batch(
-    backend: Backend, tmp_path: Path
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(shortage, "free", lambda: None)  # half a second each time
     genome = Genome("g00-00-aaaa", 0, replace(GENES, dropout=0.0))
     for module in some_modules(backend):  # what is dropped depends on how many rows are drawn for
         if isinstance(module, torch.nn.Dropout):

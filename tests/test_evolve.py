@@ -356,11 +356,13 @@ def test_full_training_gives_survivors_the_same_adapters(place: Path, run: Path)
 
 
 def decisions(folder: Path) -> list[StageDecided]:
-    return [e for e in Ledger(folder / "ledger.jsonl") if isinstance(e, StageDecided)]
+    return [e for e in Ledger.read_events(folder / "ledger.jsonl") if isinstance(e, StageDecided)]
 
 
 def metrics(folder: Path) -> dict[tuple[str, str], Any]:
-    events = [e for e in Ledger(folder / "ledger.jsonl") if isinstance(e, StageCompleted)]
+    events = [
+        e for e in Ledger.read_events(folder / "ledger.jsonl") if isinstance(e, StageCompleted)
+    ]
     return {(e.result.genome, e.result.stage): dict(e.result.metrics) for e in events}
 
 

@@ -187,21 +187,26 @@ def test_a_signal_leaves_a_run_that_goes_on_where_training_stood(
     place: Path, number: signal.Signals
 ) -> None:
     """Sent to the whole group, as batch systems and terminals do."""
-    name = f"asked-{number.name}"
     seldom = ("--set", "runtime.checkpoint_minutes=60")  # what is kept is kept for the signal
-    started = Started(place, "evolve", "tiny.yaml", "--name", name, *seldom)
-    started.until("S1_shakeout: . promoted")
-    time.sleep(0.7)
-    workers, began = started.workers(), time.monotonic()
-    os.killpg(started.process.pid, number)
-    assert started.ended(30) == 130
-    assert time.monotonic() - began < 5
+    for delay in (0.7, 0.3, 1.2, 0.1, 2.0, 0.5):  # whichever hits the last stage on this machine
+        name = f"asked-{number.name}-{delay}"
+        started = Started(place, "evolve", "tiny.yaml", "--name", name, *seldom)
+        started.until("S1_shakeout: . promoted")
+        time.sleep(delay)
+        workers, began = started.workers(), time.monotonic()
+        os.killpg(started.process.pid, number)
+        assert started.ended(30) in (0, 130, -number)  # it may have been about to end
+        assert time.monotonic() - began < 5
+        run = place / "runs" / name
+        states = [*(run / "partial").glob("*/S3_finisher/trainer_state.json")]
+        if any(json.loads(state.read_text())["trace"]["losses"] for state in states):
+            break
+    else:
+        pytest.fail("no signal came while the last stage trained")
+    assert started.ended() == 130
     assert f"coralx evolve --resume {name}" in started.said()
     assert "Traceback" not in started.said()
     assert are_gone(workers, 1)
-    run = place / "runs" / name
-    (kept, *_) = (run / "partial").glob("*/S3_finisher/trainer_state.json")
-    assert json.loads(kept.read_text())["trace"]["losses"]
     last = Started(place, "evolve", "--resume", name)
     assert last.ended() == 0, last.said()
     assert comparable(run) == comparable(place / "runs" / "whole")

@@ -109,7 +109,7 @@ def test_both_backends_train_to_equal_losses_and_read_each_others_adapters(
 ) -> None:
     config = causal_config(task)
     config["training"]["batch_size"] = 4
-    require_alike(config, tmp_path, 24)
+    require_alike(config, tmp_path, 8)
 
 
 @pytest.mark.slow
