@@ -9,14 +9,20 @@ from itertools import zip_longest
 
 from coralx.printable import brief
 
+REVISION = 2
+"""Raised where the same config and seed no longer lead to the same order of rows or to the same
+decisions. A run is led to its end by the revision that it began with."""
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run measures for itself at its start; recorded, and reused on resume."""
+    """What a run settles on at its start; recorded, and reused on resume. `revision`: by which
+    order of rows and which rules of decision (1: by those before revisions were recorded)."""
 
     workers: int
     threads_per_worker: int
     precision: str
+    revision: int = 1
 
 
 @dataclass(frozen=True)

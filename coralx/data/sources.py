@@ -17,6 +17,7 @@ from coralx.data.judged import Halves, attacks_of, clean_of
 from coralx.data.labelled import read_labelled
 from coralx.data.subsets import Rows, split_off, stratified_order
 from coralx.data.tables import SPLITS, problem
+from coralx.facts import REVISION
 from coralx.rng import generator
 from coralx.wording import counted
 
@@ -42,14 +43,22 @@ class Examples:
         return {split: getattr(self, split) for split in SPLITS}
 
 
-def load_all(data: Data, seed: int, task: Task) -> dict[str, Examples]:
+def load_all(data: Data, seed: int, task: Task, revision: int = REVISION) -> dict[str, Examples]:
     """The examples of each task of a run, by name; that of a run without named ones is called "".
-    Raises ConfigError naming key, file and way out."""
-    return {name: load_examples(source, seed, task, name) for name, source in data.sources.items()}
+    `revision`: in which version's order (see `facts.Settings`). Raises ConfigError naming key, file
+    and way out."""
+    return {
+        name: load_examples(source, seed, task, name, revision)
+        for name, source in data.sources.items()
+    }
 
 
 def load_examples(
-    source: Source, seed: int, task: Task = "sequence-classification", name: str = ""
+    source: Source,
+    seed: int,
+    task: Task = "sequence-classification",
+    name: str = "",
+    revision: int = REVISION,
 ) -> Examples:
     """All splits of one source, which is called `name` in `data.tasks`. Raises as `load_all`."""
     warnings: list[str] = []

@@ -13,7 +13,7 @@ from coralx.config.schema import Config
 from coralx.errors import ConfigError, CoralXError, SetupError, WorkerError
 from coralx.events import AttemptFailed, WorkerStarted, WorkerStopped
 from coralx.execution.executor import Listener, Outcome, Task, reason_of, task_name
-from coralx.facts import Facts, Settings
+from coralx.facts import REVISION, Facts, Settings
 from coralx.interruption import Interruption
 from coralx.records import JobFailed, MeasureJob
 from coralx.training.backend import Backend, Paused, create
@@ -44,9 +44,10 @@ class InProcessExecutor:
         threads = config.runtime.threads_per_worker
         threads = settings.threads_per_worker if settings else 1 if threads == "auto" else threads
         precision = settings.precision if settings else None
+        revision = settings.revision if settings else REVISION
         with _known_errors():
-            facts = self._backend.prepare(config, precision, threads, listener)
-        self._settings = settings or Settings(1, threads, facts.precision)
+            facts = self._backend.prepare(config, precision, threads, listener, revision)
+        self._settings = settings or Settings(1, threads, facts.precision, revision)
         load_seconds = round(time.monotonic() - began, 3)
         loads = self._backend.base_loads
         listener(WorkerStarted(0, os.getpid(), facts.device, loads, load_seconds))

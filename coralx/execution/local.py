@@ -105,9 +105,9 @@ class LocalExecutor:
         if not hello.device.startswith("cuda") or not self._pins:
             self._pins = late_pins(config, hello.device, hello.device_count)
         plan = settings or share_out(config, hello.device, len(self._pins) or hello.device_count)
-        first.send(self._prepare(plan.precision or None, plan.threads_per_worker))
+        first.send(self._prepare(plan, plan.precision or None))
         ready = self._await(first, Ready)
-        self._settings = Settings(plan.workers, plan.threads_per_worker, ready.facts.precision)
+        self._settings = replace(plan, precision=ready.facts.precision)
         self._welcome(first, ready)
         if not self._pins:
             return ready.facts
@@ -117,8 +117,9 @@ class LocalExecutor:
         patience = self._patience(worker)
         return await_reply(worker, wanted, self._listener, self._interruption, patience)
 
-    def _prepare(self, precision: str | None, threads: int) -> Prepare:
-        return Prepare(self._config.model_dump(mode="json"), precision, threads)
+    def _prepare(self, settings: Settings, precision: str | None) -> Prepare:
+        values, threads = self._config.model_dump(mode="json"), settings.threads_per_worker
+        return Prepare(values, precision, threads, settings.revision)
 
     def _spawn(self, threads: int) -> WorkerProcess:
         taken = {worker.slot for worker in self._workers}
@@ -248,7 +249,7 @@ class LocalExecutor:
                 self._listener(progress)
             case Hello():
                 settings = self.settings
-                worker.send(self._prepare(settings.precision, settings.threads_per_worker))
+                worker.send(self._prepare(settings, settings.precision))
             case Ready():
                 self._lost_starts = 0
                 self._welcome(worker, reply)

@@ -16,11 +16,13 @@ from coralx.results import Measurement, Progress, StageResult
 
 @dataclass(frozen=True)
 class Prepare:
-    """Load base model and data. `config` is the resolved config; `precision` None: measure."""
+    """Load base model and data. `config` is the resolved config; `precision` None: measure;
+    `revision`: see `facts.Settings`."""
 
     config: dict[str, Any]
     precision: str | None
     threads: int
+    revision: int
     kind: Literal["prepare"] = "prepare"
 
 

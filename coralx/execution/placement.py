@@ -9,7 +9,7 @@ from coralx.config.schema import Config
 from coralx.containers import cores, memory
 from coralx.devices import VARIABLE, Gpu, visible_gpus
 from coralx.errors import ConfigError
-from coralx.facts import Settings
+from coralx.facts import REVISION, Settings
 
 MAX_CPU_WORKERS = 4
 BYTES_PER_CPU_WORKER = 2 << 30
@@ -77,4 +77,4 @@ def share_out(config: Config, device: str, gpus: int) -> Settings:
     workers = useful if runtime.workers == "auto" else runtime.workers
     share = max(1, cores() // workers)
     threads = share if runtime.threads_per_worker == "auto" else runtime.threads_per_worker
-    return Settings(workers, threads, "")
+    return Settings(workers, threads, "", REVISION)

@@ -100,7 +100,11 @@ class Worker:
                 began = time.monotonic()
                 config = parse_config(order.config, "config")
                 facts = backend.prepare(
-                    config, order.precision, order.threads, lambda text: self.send(Note(text))
+                    config,
+                    order.precision,
+                    order.threads,
+                    lambda text: self.send(Note(text)),
+                    order.revision,
                 )
                 self.send(Ready(facts, backend.base_loads, round(time.monotonic() - began, 3)))
             case Train(job=job):

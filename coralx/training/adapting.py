@@ -20,7 +20,7 @@ from coralx.config.schema import Config
 from coralx.data.classes import classes_of
 from coralx.data.sources import load_all
 from coralx.data.subsets import batch_rows, subset_size
-from coralx.facts import Facts
+from coralx.facts import REVISION, Facts
 from coralx.genomes import Genes, Genome
 from coralx.records import Job, MeasureJob
 from coralx.results import Divergence, Measurement, StageResult
@@ -82,14 +82,21 @@ class AdaptingBackend(ABC):
         device = _device().type
         return device, torch.cuda.device_count() if device == "cuda" else 1
 
-    def prepare(self, config: Config, precision: str | None, threads: int, say: Say) -> Facts:
+    def prepare(
+        self,
+        config: Config,
+        precision: str | None,
+        threads: int,
+        say: Say,
+        revision: int = REVISION,
+    ) -> Facts:
         torch.set_num_threads(threads)
         self._config = config
         self._device = _device()
         check_quantization(config, self._device)
         files = {source.train: None for source in config.data.sources.values()}
         say(f"reading {', '.join(map(str, files))}")
-        examples = load_all(config.data, config.experiment.seed, config.model.task)
+        examples = load_all(config.data, config.experiment.seed, config.model.task, revision)
         labels = [label for read in examples.values() for label in read.labels]
         say(f"loading {config.model.base} on {self._device}")
         settled = settled_precision(config, precision, self._device)
@@ -97,7 +104,7 @@ class AdaptingBackend(ABC):
         self._base = self.load(config, labels, self._device, dtype, say)
         self.base_loads += 1
         self._is_whole = dtype == torch.float32
-        self._material = Material(config, examples, self._base, self._device)
+        self._material = Material(config, examples, self._base, self._device, revision)
         require_known_tokens(config, self._base, self._material)
         footprint = footprint_of(
             config,

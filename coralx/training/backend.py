@@ -13,7 +13,7 @@ from coralx.config.space import ModuleChoices
 from coralx.data import builtin
 from coralx.devices import visible_gpus
 from coralx.errors import ConfigError, SetupError, UsageError
-from coralx.facts import Facts
+from coralx.facts import REVISION, Facts
 from coralx.packages import INSTALL_UNSLOTH, is_installed, torch_cuda
 from coralx.records import Job, MeasureJob
 from coralx.results import Measurement, Progress, StageResult
@@ -64,9 +64,17 @@ class Backend(Protocol):
         """The kind of device that this backend would train on, and how many there are."""
         ...
 
-    def prepare(self, config: Config, precision: str | None, threads: int, say: Say) -> Facts:
+    def prepare(
+        self,
+        config: Config,
+        precision: str | None,
+        threads: int,
+        say: Say,
+        revision: int = REVISION,
+    ) -> Facts:
         """Load base model and data. `precision` is fp32 or bf16, or None to follow the config
-        (`auto` measures and chooses); `threads` is for CPU kernels.
+        (`auto` measures and chooses); `threads` is for CPU kernels; `revision` says by which
+        version's order the rows are taken (see `facts.Settings`).
 
         Raises ConfigError where model or data do not fit the config.
         """

@@ -23,6 +23,7 @@ from coralx.data.sources import Examples
 from coralx.data.subsets import bucketed_order, subset_size
 from coralx.data.tasks import Encoded, SequenceClassification, Task, Trainable
 from coralx.errors import ConfigError
+from coralx.facts import REVISION
 from coralx.objectives.groups import LEAST_ROWS, judged_groups
 from coralx.objectives.refusals import refuses
 from coralx.objectives.scores import Labels
@@ -101,8 +102,10 @@ class Material:
         examples: Mapping[str, Examples],
         base: Base,
         device: torch.device,
+        revision: int = REVISION,
     ) -> None:
         self._config = config
+        self._revision = revision
         self.parts = tuple(_parts(config, examples, base, device))
         first, *others = self.parts
         self.task: Trainable = first.task

@@ -16,7 +16,7 @@ from random import Random
 
 from coralx.config.metrics import Direction, described, of_task
 from coralx.config.schema import Config
-from coralx.facts import Facts
+from coralx.facts import REVISION, Facts
 from coralx.files import write_folder
 from coralx.genomes import ALL_LINEAR, Genes
 from coralx.records import Job, MeasureJob
@@ -87,7 +87,14 @@ class SimulatedBackend:
     def devices(self) -> tuple[str, int]:
         return "none", 1
 
-    def prepare(self, config: Config, precision: str | None, threads: int, say: Say) -> Facts:
+    def prepare(
+        self,
+        config: Config,
+        precision: str | None,
+        threads: int,
+        say: Say,
+        revision: int = REVISION,
+    ) -> Facts:
         steps = config.data.steps_per_epoch
         batch = config.training.batch_size
         rows = steps * batch if steps is not None else config.data.known_rows
