@@ -45,18 +45,26 @@ def _delimiter(delimiter: str) -> str:
 
 
 class Table(Section):
-    """How a file of rows is read. Files: csv, tsv, json, jsonl, parquet.
+    """How a file of rows is read."""
 
-    `quoting` of delimited text: `standard` (RFC 4180: cells may stand in double quotes, which are
-    doubled within), `none` (quote marks are ordinary characters), or `auto`: standard, but for
-    tab-separated files by what the file looks like."""
-
-    header: bool = True
+    header: bool = Field(
+        default=True, description="Whether the first row of delimited text names the columns."
+    )
     delimiter: (
         Annotated[Text, Field(min_length=1, max_length=1), AfterValidator(_delimiter)] | None
-    ) = None
-    quoting: Literal["auto", "standard", "none"] = "auto"
-    encoding: Name = "utf-8"
+    ) = Field(
+        default=None,
+        description="The character between cells of delimited text. Unset: a comma, in .tsv files "
+        "a tab.",
+    )
+    quoting: Literal["auto", "standard", "none"] = Field(
+        default="auto",
+        description="standard: cells may be in double quotes, doubled within (RFC 4180). none: "
+        "quote marks are plain text. auto: standard, but tab-separated files by what they hold.",
+    )
+    encoding: Name = Field(
+        default="utf-8", description="The text encoding of csv, tsv, json and jsonl."
+    )
 
 
 def _judge(judge: str) -> str:
@@ -69,18 +77,29 @@ def _judge(judge: str) -> str:
 
 
 class Attacks(Table):
-    """What `safety` is measured by: the rows of `file`, in column `text` (with labels in column
-    `data.label`, those of the first class are left out), or the positive class's own rows under
-    `perturbations`. `judge`: whether the classifier still flags the row, whether a chat model's
-    answer refuses it, or a function of the user's that decides on prompt and answer; unset: flagged
-    for classifiers, refusal for sft. An answer has at most `max_new_tokens`."""
+    """What `safety` is measured by: the rows of a `file`, or `perturbations` of positive rows."""
 
-    file: Name | None = None
-    text: Column = "text"
-    limit: Count | None = None
-    perturbations: Annotated[tuple[Perturbation, ...], Field(max_length=4)] = ()
-    judge: Annotated[Name, AfterValidator(_judge)] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1, le=1 << 12)] = 32
+    file: Name | None = Field(
+        default=None,
+        description="Rows of attacks: one half serves the search, one the final measurement. Where "
+        "it has the column `data.label`, rows of the first class are left out.",
+    )
+    text: Column = Field(
+        default="text", description="The column of the attacks' text, by name or number."
+    )
+    limit: Count | None = Field(default=None, description="Use at most so many attacks.")
+    perturbations: Annotated[tuple[Perturbation, ...], Field(max_length=4)] = Field(
+        default=(),
+        description="Rewritings of the positive rows of validation and test, in place of a file.",
+    )
+    judge: Annotated[Name, AfterValidator(_judge)] | None = Field(
+        default=None,
+        description="When an attack failed: the row is `flagged`, the answer is a `refusal`, or "
+        "your `module:function` says so. Unset: flagged for classifiers, refusal for sft.",
+    )
+    max_new_tokens: Annotated[int, Field(ge=1, le=1 << 12)] = Field(
+        default=32, description="The length of an answer that is judged, at most."
+    )
 
     @model_validator(mode="after")
     def _come_from_one_place(self) -> Attacks:
@@ -117,44 +136,87 @@ class Attacks(Table):
 
 
 class CleanHoldout(Table):
-    """Rows of which none should be flagged, column `text`; half of them serve the search, the other
-    half the final measurement. `false_positive_cost` is measured by them."""
+    """Rows of which none should be flagged; `false_positive_cost` is measured on them."""
 
-    file: Name
-    text: Column = "text"
-    limit: Count | None = None
+    file: Name = Field(
+        description="The clean rows: one half serves the search, one the final measurement. Where "
+        "it has the column `data.label`, only rows of the first class count."
+    )
+    text: Column = Field(default="text", description="The column of their text, by name or number.")
+    limit: Count | None = Field(default=None, description="Use at most so many clean rows.")
 
 
 class Source(Table):
-    """What one task learns from and is judged by. Files: csv, tsv, json, jsonl, parquet; else hub
-    id or builtin.
+    """What one task learns from and is judged by."""
 
-    `prompt` is what label-tokens lets the model read, `{text}` standing for the text; `chat` puts
-    prompts into the tokenizer's chat template. sft reads `messages_column` where the table has one
-    and no `prompt_column`. `group` is the column that `robustness` goes by.
-    """
-
-    train: Name | None = None
-    validation: Name | None = None
-    test: Name | None = None
-    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    text: Column = "text"
-    label: Column = "label"
-    group: Column | None = None
-    prompt: Text = "Text: {text}\nLabel:"
-    chat: bool = False
-    prompt_column: Column = "prompt"
-    completion_column: Column = "completion"
-    messages_column: Name = "messages"
+    train: Name | None = Field(
+        default=None,
+        description="Training rows: a csv, tsv, json, jsonl or parquet file, a hub id, or "
+        "`builtin:tweets`. Only a simulation does without.",
+    )
+    validation: Name | None = Field(
+        default=None,
+        description="Rows that steer the search. Unset: `validation_fraction` of the training rows "
+        "is split off.",
+    )
+    test: Name | None = Field(
+        default=None,
+        description="Rows for the final measurement only. Unset: `test_fraction` of the training "
+        "rows is split off.",
+    )
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        default=0.1,
+        description="The share of rows split off where `validation` is unset, stratified.",
+    )
+    test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        default=0.1, description="The share of rows split off where `test` is unset, stratified."
+    )
+    text: Column = Field(
+        default="text",
+        description="Classification: the column of the text, by name or number from 0.",
+    )
+    label: Column = Field(
+        default="label",
+        description="Classification: the column of the label, by name or number from 0.",
+    )
+    group: Column | None = Field(
+        default=None, description="The column of a row's group, for the metric `robustness`."
+    )
+    prompt: Text = Field(
+        default="Text: {text}\nLabel:",
+        description="label-tokens: what the model reads before the label word. Holds {text} once.",
+    )
+    chat: bool = Field(
+        default=False,
+        description="Put prompts into the tokenizer's chat template, as a user's turn.",
+    )
+    prompt_column: Column = Field(default="prompt", description="sft: the column of the prompt.")
+    completion_column: Column = Field(
+        default="completion", description="sft: the column of the completion, which is learnt."
+    )
+    messages_column: Name = Field(
+        default="messages",
+        description="sft: the column of chats, read where the table has no `prompt_column`.",
+    )
     labels: (
         Annotated[tuple[Name, ...], Field(max_length=1_000)]
         | Annotated[dict[Name, Labels], Field(max_length=1_000)]
         | None
-    ) = None
-    limit: Count | None = None
-    attacks: Attacks | None = None
-    clean_holdout: CleanHoldout | None = None
+    ) = Field(
+        default=None,
+        description="The classes, the negative one first; or a mapping from class to the labels it "
+        "covers. Unset: those that the training rows hold, sorted.",
+    )
+    limit: Count | None = Field(
+        default=None, description="Train on at most so many rows, stratified by label."
+    )
+    attacks: Attacks | None = Field(
+        default=None,
+        description="Attacks for `safety`. A path or a list of perturbations is short for it.",
+    )
+    clean_holdout: CleanHoldout | None = Field(
+        default=None, description="Rows that nothing should flag. A path is short for it."
+    )
 
     @field_validator("attacks", mode="before")
     @classmethod
@@ -240,11 +302,17 @@ class Source(Table):
 
 
 class Data(Source):
-    """The examples of a run. With `tasks`, adapters are trained on several at once: each has its
-    own files and labels, and what stands beside `tasks` holds for all that do not say otherwise."""
+    """The examples of a run."""
 
-    tasks: Annotated[dict[TaskName, Source], Field(min_length=1, max_length=100)] | None = None
-    steps_per_epoch: Count | None = None
+    tasks: Annotated[dict[TaskName, Source], Field(min_length=1, max_length=100)] | None = Field(
+        default=None,
+        description="Several tasks at once, by name, each with the keys of `data`. What stands "
+        "beside `tasks` holds for all that do not say otherwise.",
+    )
+    steps_per_epoch: Count | None = Field(
+        default=None,
+        description="A simulation reads no rows: so many steps an epoch has. Unset: by `limit`.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from coralx.config.metrics import Direction, check_metric, described
-from coralx.config.section import Count, Exact, MetricName, Section
+from coralx.config.section import AS_NUMBER, AS_WRITTEN, Count, MetricName, Section
 from coralx.config.space import SeedGenome
 from coralx.printable import shown
 
@@ -17,13 +17,20 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class CheckpointCrossover(Section):
-    """Probabilities that a child of two parents starts from both their checkpoints: `mask` takes
-    each module from either parent, `merge` a weighted mean of the two updates. What is worse than
-    the better parent's weights before any training is dropped for them. DoRA is masked only where
-    child and parents all have it, and never merged: its magnitudes have no such mean."""
+    """How often a child starts from both parents' checkpoints.
 
-    mask: Probability = 0.0
-    merge: Probability = 0.0
+    A blend that scores worse than the better parent's weights before any training is dropped."""
+
+    mask: Probability = Field(
+        default=0.0,
+        description="The probability of taking each module from either parent. With DoRA only "
+        "where child and both parents have it.",
+    )
+    merge: Probability = Field(
+        default=0.0,
+        description="The probability of a weighted mean of the parents' updates. Never with DoRA, "
+        "whose magnitudes have no such mean.",
+    )
 
     @model_validator(mode="after")
     def _are_exclusive(self) -> CheckpointCrossover:
@@ -41,28 +48,56 @@ class CheckpointCrossover(Section):
 
 
 class Evolution(Section):
-    """`seed_genomes`: recipes of your own that open generation 0. `inherit`: what a child takes
-    from its better parent where rank and modules agree; with `resize_adapters` also where they do
-    not, grown by zero output or shrunk by truncated SVD. `checkpoint_crossover`: how often it
-    starts from both parents. `pbt_quantile`: the share of a stage's survivors, the poorest, that
-    give way to copies of the best with other hyperparameters (population-based training).
-    `patience`: generations without a move of hypervolume or diversity after which the search
-    ends. `elite_fraction`: the share of the population (rounded down) that is carried over without
-    retraining; only the rest of a later generation is newly bred. `selection`: what spreads a
-    front, crowding (nsga2) or, for three objectives and more, reference points (nsga3)."""
+    """How the search breeds."""
 
-    population_size: Annotated[int, Field(ge=2, le=1_000)] = 8
-    generations: Annotated[int, Field(ge=1, le=10_000)] = 2
-    patience: Count | None = None
-    inherit: Literal["off", "adapter", "adapter+optimizer"] = "adapter"
-    resize_adapters: bool = False
-    checkpoint_crossover: CheckpointCrossover = CheckpointCrossover()
-    pbt_quantile: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
-    seed_genomes: Annotated[tuple[SeedGenome, ...], Field(max_length=1_000)] = ()
-    elite_fraction: Annotated[Exact, Field(ge=0, lt=1)] = Decimal(0)
-    selection: Literal["nsga2", "nsga3"] = "nsga2"
-    crossover_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
-    mutation_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
+    population_size: Annotated[int, Field(ge=2, le=1_000)] = Field(
+        default=8, description="Genomes in a generation."
+    )
+    generations: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=2, description="Generations to search for."
+    )
+    patience: Count | None = Field(
+        default=None,
+        description="End the search after so many generations in which neither hypervolume nor "
+        "diversity moved.",
+    )
+    inherit: Literal["off", "adapter", "adapter+optimizer"] = Field(
+        default="adapter",
+        description="What a child takes from its better parent where rank and modules agree.",
+    )
+    resize_adapters: bool = Field(
+        default=False,
+        description="Inherit also where rank or modules differ: weights are grown with zero output "
+        "or shrunk by truncated SVD.",
+    )
+    checkpoint_crossover: CheckpointCrossover = Field(
+        default=CheckpointCrossover(),
+        description="How often a child starts from both parents' checkpoints.",
+    )
+    pbt_quantile: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
+        default=0.0,
+        description="Population-based training: the share of a stage's survivors, the poorest, "
+        "replaced by copies of the best with other hyperparameters.",
+    )
+    seed_genomes: Annotated[tuple[SeedGenome, ...], Field(max_length=1_000)] = Field(
+        default=(), description="Recipes of your own that open generation 0."
+    )
+    elite_fraction: Annotated[Decimal, Field(ge=0, lt=1), AS_WRITTEN, AS_NUMBER] = Field(
+        default=Decimal(0),
+        description="The share of the population, rounded down, that is kept without retraining; "
+        "later generations breed only the rest.",
+    )
+    selection: Literal["nsga2", "nsga3"] = Field(
+        default="nsga2",
+        description="What spreads a front: crowding, or reference points (NSGA-III, for three "
+        "objectives and more).",
+    )
+    crossover_probability: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        default=0.9, description="The probability that two parents' genes are crossed."
+    )
+    mutation_probability: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        default=0.3, description="The probability, for each gene, that it mutates."
+    )
 
     @model_validator(mode="after")
     def _has_checkpoints_to_cross(self) -> Evolution:
@@ -88,13 +123,21 @@ LARGEST_WEIGHT = 1e6
 
 
 class Objective(Section):
-    """What is optimised; `direction` defaults to the metric's natural one. `weight`: what it counts
-    in the report's weighted sum, which decides nothing; there is one as soon as any objective has
-    a weight, and in it those without count 1."""
+    """One figure that the search optimises.
 
-    metric: MetricName
-    direction: Direction | None = None
-    weight: Annotated[float, Field(ge=0.0, le=LARGEST_WEIGHT)] | None = None
+    `constraint: ">= 0.8"` here is short for an entry of `constraints`."""
+
+    metric: MetricName = Field(
+        description="A metric of docs/objectives.md, or your own `module:function`."
+    )
+    direction: Direction | None = Field(
+        default=None, description="Which side is better. Needed for a metric of your own only."
+    )
+    weight: Annotated[float, Field(ge=0.0, le=LARGEST_WEIGHT)] | None = Field(
+        default=None,
+        description="What it counts in the report's weighted sum, which decides nothing. With one "
+        "given, objectives without count 1.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -14,47 +14,92 @@ Processes = Annotated[int, Field(ge=1, le=1_024)]
 
 
 class Training(Section):
-    """`warmup_ratio` is a share of the horizon; precision `auto` measures bf16 autocast."""
+    """How an adapter is trained, where no gene says otherwise."""
 
-    batch_size: Size = 16
-    lr_schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.06
-    weight_decay: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    batch_size: Size = Field(default=16, description="Rows a step.")
+    lr_schedule: Literal["linear", "cosine", "constant"] = Field(
+        default="linear",
+        description="How the learning rate falls over a genome's whole planned training.",
+    )
+    warmup_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.06, description="The share of the whole planned training in which the rate rises."
+    )
+    weight_decay: Annotated[float, Field(ge=0.0, le=1e6)] = Field(
+        default=0.0, description="AdamW's weight decay."
+    )
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = Field(
+        default=1.0, description="Gradients are clipped above this norm."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        description="auto: measured at the start whether bf16 autocast is faster here.",
+    )
 
 
 class Runtime(Section):
-    """`auto` workers: one a GPU; on a CPU one a core, at most four, if memory allows.
+    """On what a run trains, and what it keeps."""
 
-    `quantization` stores a language model's weights in 4 or 8 bits (bitsandbytes, CUDA).
-    `gradient_checkpointing` trades time for memory; auto: for language models on a GPU.
-    `executor: in-process` trains in the driver's own process, for debuggers. `baseline` trains the
-    default recipe to the end beside the search, counted apart; `verify_front` likewise those of the
-    front that started from the weights of others, from scratch. `devices`: the GPUs to use, by
-    number within the visible ones. A stage that takes long keeps what it has trained every
-    `checkpoint_minutes`; a worker that is silent for `heartbeat_minutes` while it has a job is
-    taken for hung, and replaced. `save_predictions` keeps what each stage's adapter says about
-    every validation row that it is judged by. `functions_from` is where functions of the user's,
-    `module:function`, are looked for: the config file's folder, filled in when the file is read.
-    """
-
-    backend: Literal["auto", "unsloth", "peft", "simulated"] = "auto"
-    executor: Literal["auto", "in-process", "local"] = "auto"
-    workers: Literal["auto"] | Processes = "auto"
-    threads_per_worker: Literal["auto"] | Processes = "auto"
+    backend: Literal["auto", "unsloth", "peft", "simulated"] = Field(
+        default="auto",
+        description="What trains. auto: Unsloth where it has fused kernels for the base and there "
+        "is a GPU, else PEFT.",
+    )
+    executor: Literal["auto", "in-process", "local"] = Field(
+        default="auto",
+        description="auto and local: worker processes. in-process: in the driver's own process, "
+        "for debuggers.",
+    )
+    workers: Literal["auto"] | Processes = Field(
+        default="auto",
+        description="Worker processes. auto: one a GPU; on a CPU one a core, at most four, within "
+        "what the machine or container has of cores and memory.",
+    )
+    threads_per_worker: Literal["auto"] | Processes = Field(
+        default="auto", description="CPU threads of each worker. auto: the cores, shared out."
+    )
     devices: (
         Literal["auto"] | Annotated[tuple[Place, ...], Field(min_length=1, max_length=1_024)]
-    ) = "auto"
-    quantization: Literal["none", "4bit", "8bit"] = "none"
-    gradient_checkpointing: Literal["auto"] | bool = "auto"
-    keep_checkpoints: Literal["needed", "all"] = "needed"
-    checkpoint_minutes: Positive = 10.0
-    heartbeat_minutes: Positive = 10.0
-    baseline: bool = False
-    verify_front: bool = False
-    save_predictions: bool = False
-    functions_from: Name | None = None
+    ) = Field(
+        default="auto", description="The GPUs to use, by number among the visible ones. auto: all."
+    )
+    quantization: Literal["none", "4bit", "8bit"] = Field(
+        default="none",
+        description="Store a language model's base weights in 4 or 8 bits (bitsandbytes, CUDA).",
+    )
+    gradient_checkpointing: Literal["auto"] | bool = Field(
+        default="auto", description="Trade time for memory. auto: for language models on a GPU."
+    )
+    keep_checkpoints: Literal["needed", "all"] = Field(
+        default="needed",
+        description="needed: those that can still be continued, inherited or handed over.",
+    )
+    checkpoint_minutes: Positive = Field(
+        default=10.0, description="How often a stage that takes long keeps what it has trained."
+    )
+    heartbeat_minutes: Positive = Field(
+        default=10.0,
+        description="A worker silent for so long while it has a job counts as hung, and is "
+        "replaced.",
+    )
+    baseline: bool = Field(
+        default=False,
+        description="Also train the default recipe to the end, counted apart, unless the search "
+        "does.",
+    )
+    verify_front: bool = Field(
+        default=False,
+        description="Also train the front's members that started from the weights of others from "
+        "scratch, counted apart.",
+    )
+    save_predictions: bool = Field(
+        default=False,
+        description="Keep each stage's scores of every validation row that it looks at.",
+    )
+    functions_from: Name | None = Field(
+        default=None,
+        description="The folder of your own functions, `module:function`. Unset: the config "
+        "file's.",
+    )
 
     @field_validator("devices", mode="after")
     @classmethod
@@ -74,12 +119,12 @@ class Runtime(Section):
 
 
 class Budget(Section):
-    """Limits that end a run cleanly with its best so far; totals over all resumes.
+    """Limits that end a run cleanly with its best so far; totals over all resumes."""
 
-    `max_minutes` are minutes of wall time, `max_gpu_hours` hours of each GPU in use, `max_steps`
-    trained optimizer steps.
-    """
-
-    max_minutes: Positive | None = None
-    max_steps: Count | None = None
-    max_gpu_hours: Positive | None = None
+    max_minutes: Positive | None = Field(default=None, description="Minutes of wall time.")
+    max_steps: Count | None = Field(default=None, description="Trained optimizer steps.")
+    max_gpu_hours: Positive | None = Field(
+        default=None,
+        description="Hours of each CUDA GPU in use. Without one it has no effect, and the run "
+        "says so.",
+    )

@@ -37,8 +37,12 @@ Constraint = Annotated[str, BeforeValidator(check_constraint)]
 class Experiment(Section):
     """The run's name and the seed of every draw."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "run"
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = Field(
+        default="run", description="Names the run and its folder under `runs/`. `latest` is taken."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        default=42, description="Seeds every random draw of the run."
+    )
 
     @field_validator("name", mode="after")
     @classmethod
@@ -49,22 +53,32 @@ class Experiment(Section):
 
 
 class Model(Section):
-    """`base`: hub id, local folder, or `builtin:<name>`. `task`: a classification head on an
-    encoder, the label words of a causal language model, or supervised fine-tuning of one.
-    `trust_remote_code`: run the Python files that a base brings along; without it none is run."""
+    """The base model, and what it is asked to do."""
 
-    base: Name | None = None
-    task: Task = "sequence-classification"
-    max_length: Annotated[int, Field(ge=4, le=1 << 24)] = 128
-    trust_remote_code: bool = False
+    base: Name | None = Field(
+        default=None,
+        description="The base model: a hub id, a local folder, `builtin:minilm` or "
+        "`builtin:smollm2`. Only a simulation does without.",
+    )
+    task: Task = Field(
+        default="sequence-classification",
+        description="A classification head on the base, the label words of a causal language "
+        "model, or supervised fine-tuning of one.",
+    )
+    max_length: Annotated[int, Field(ge=4, le=1 << 24)] = Field(
+        default=128,
+        description="Tokens read of a row, special tokens included. At most what the base reads "
+        "(RoBERTa and its kin: two fewer than `max_position_embeddings`).",
+    )
+    trust_remote_code: bool = Field(
+        default=False,
+        description="Run the Python files that come with the base, on this machine with your "
+        "rights. Without it none is run.",
+    )
 
 
 class Config(Section):
-    """A whole config; every section and key has a default.
-
-    `constraints` must hold: a genome that misses one is worse than any that meets all, and of two
-    that miss some the one that misses by less is better (see `search/constraints.py`).
-    """
+    """A whole config; every section and key has a default."""
 
     experiment: Experiment = Experiment()
     model: Model = Model()
@@ -74,9 +88,15 @@ class Config(Section):
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1, max_length=100)] = Field(
         default_factory=lambda data: tuple(
             Objective(metric=metric) for metric in default_objectives(data["model"].task)
-        )
+        ),
+        description="What the search optimises; a cut inside a front keeps the best on the first. "
+        "Default: `auroc` (sft: `eval_loss`) and `trainable_parameters`.",
     )
-    constraints: Annotated[tuple[Constraint, ...], Field(max_length=100)] = ()
+    constraints: Annotated[tuple[Constraint, ...], Field(max_length=100)] = Field(
+        default=(),
+        description="What must hold of a genome, each `metric op number` with < <= > >=. One that "
+        "misses any ranks behind all that meet them; of two that miss, the nearer is better.",
+    )
     hyperband_config: HyperbandConfig = HyperbandConfig()
     training: Training = Training()
     runtime: Runtime = Runtime()

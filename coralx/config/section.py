@@ -41,9 +41,11 @@ def _plain_number(value: Decimal) -> float | int:
     return int(value) if value == value.to_integral_value() else float(value)
 
 
-Exact = Annotated[
-    Decimal, BeforeValidator(_exact), PlainSerializer(_plain_number, return_type=float | int)
-]
+AS_WRITTEN = BeforeValidator(_exact)
+AS_NUMBER = PlainSerializer(_plain_number, return_type=float | int)
+"""The two make a Decimal read and written as YAML has it. Bounds stand before them, on the Decimal
+itself, so that a JSON schema has them too."""
+
 MetricName = Annotated[str, BeforeValidator(check_metric)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 """Of rows or steps. Bounds here are not what is advisable, but what arithmetic and memory stand."""

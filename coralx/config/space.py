@@ -21,11 +21,11 @@ Several = Field(min_length=1, max_length=1_000)
 
 
 class FloatRange(Section):
-    """A number in [low, high], drawn on a log scale if `log`."""
+    """A number in [low, high]."""
 
-    low: float
-    high: float
-    log: bool = False
+    low: float = Field(description="The least value.")
+    high: float = Field(description="The greatest value.")
+    log: bool = Field(default=False, description="Draw on a log scale.")
 
     @model_validator(mode="after")
     def _is_a_range(self) -> FloatRange:
@@ -37,11 +37,11 @@ class FloatRange(Section):
 
 
 class IntRange(Section):
-    """A whole number in [low, high], drawn on a log scale if `log`."""
+    """A whole number in [low, high]."""
 
-    low: Size
-    high: Size
-    log: bool = False
+    low: Size = Field(description="The least value.")
+    high: Size = Field(description="The greatest value.")
+    log: bool = Field(default=False, description="Draw on a log scale.")
 
     @model_validator(mode="after")
     def _is_a_range(self) -> IntRange:
@@ -53,19 +53,19 @@ class IntRange(Section):
 class IntChoices(Section):
     """Whole numbers to choose from; neighbours in size count as similar."""
 
-    choices: Annotated[tuple[Size, ...], Several]
+    choices: Annotated[tuple[Size, ...], Several] = Field(description="What may be drawn.")
 
 
 class FloatChoices(Section):
     """Numbers to choose from; neighbours in size count as similar."""
 
-    choices: Annotated[tuple[float, ...], Several]
+    choices: Annotated[tuple[float, ...], Several] = Field(description="What may be drawn.")
 
 
 class BoolChoices(Section):
     """A switch."""
 
-    choices: Annotated[tuple[bool, ...], Several]
+    choices: Annotated[tuple[bool, ...], Several] = Field(description="What may be drawn.")
 
 
 Modules = (
@@ -81,7 +81,7 @@ Modules = (
 class ModuleChoices(Section):
     """Sets of linear modules to adapt: lists of names, or `all-linear`."""
 
-    choices: Annotated[tuple[Modules, ...], Several]
+    choices: Annotated[tuple[Modules, ...], Several] = Field(description="What may be drawn.")
 
 
 def _kind(value: Any) -> str:
@@ -116,16 +116,36 @@ SMALLEST, LARGEST = 1e-12, 1e6
 class SearchSpace(Section):
     """Genes and where they may lie. The first five are always searched, the others on request."""
 
-    rank: IntGene = IntChoices(choices=(2, 4, 8, 16, 32))
-    alpha_ratio: FloatGene = FloatChoices(choices=(1.0, 2.0))
-    dropout: FloatGene = FloatRange(low=0.0, high=0.2)
-    learning_rate: FloatGene = FloatRange(low=1e-4, high=5e-3, log=True)
-    target_modules: ModuleChoices = ModuleChoices(choices=("all-linear",))
-    weight_decay: FloatGene | None = None
-    warmup_ratio: FloatGene | None = None
-    batch_size: IntGene | None = None
-    use_rslora: BoolChoices | None = None
-    use_dora: BoolChoices | None = None
+    rank: IntGene = Field(default=IntChoices(choices=(2, 4, 8, 16, 32)), description="LoRA's rank.")
+    alpha_ratio: FloatGene = Field(
+        default=FloatChoices(choices=(1.0, 2.0)), description="alpha = ratio x rank. Above 0."
+    )
+    dropout: FloatGene = Field(
+        default=FloatRange(low=0.0, high=0.2), description="Of the adapter's input, below 1."
+    )
+    learning_rate: FloatGene = Field(
+        default=FloatRange(low=1e-4, high=5e-3, log=True),
+        description="The highest of the schedule.",
+    )
+    target_modules: ModuleChoices = Field(
+        default=ModuleChoices(choices=("all-linear",)),
+        description="Which linear modules to adapt: each choice a list of names, or `all-linear`.",
+    )
+    weight_decay: FloatGene | None = Field(
+        default=None, description="Unset: `training.weight_decay` for all."
+    )
+    warmup_ratio: FloatGene | None = Field(
+        default=None, description="Below 1. Unset: `training.warmup_ratio` for all."
+    )
+    batch_size: IntGene | None = Field(
+        default=None, description="Unset: `training.batch_size` for all."
+    )
+    use_rslora: BoolChoices | None = Field(
+        default=None, description="Scale by alpha over the root of the rank (rsLoRA). Unset: off."
+    )
+    use_dora: BoolChoices | None = Field(
+        default=None, description="Train magnitudes of the weights beside (DoRA). Unset: off."
+    )
 
     @field_validator("alpha_ratio", "dropout", "learning_rate", "weight_decay", "warmup_ratio")
     @classmethod
@@ -150,22 +170,31 @@ class SearchSpace(Section):
 
 
 class SeedGenome(Section):
-    """A recipe of the user's own; what it leaves out is as in the common default.
+    """A recipe of your own; what it leaves out is as in the common default."""
 
-    `alpha` may stand in place of `alpha_ratio`.
-    """
-
-    rank: Size | None = None
-    alpha: Annotated[float, Field(gt=0.0)] | None = None
-    alpha_ratio: Annotated[float, Field(gt=0.0)] | None = None
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
-    learning_rate: Annotated[float, Field(gt=0.0)] | None = None
-    target_modules: Modules | None = None
-    weight_decay: Annotated[float, Field(ge=0.0)] | None = None
-    warmup_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
-    batch_size: Size | None = None
-    use_rslora: bool | None = None
-    use_dora: bool | None = None
+    rank: Size | None = Field(default=None, description="LoRA's rank. Unset: 16.")
+    alpha: Annotated[float, Field(gt=0.0)] | None = Field(
+        default=None, description="In place of `alpha_ratio`: alpha itself."
+    )
+    alpha_ratio: Annotated[float, Field(gt=0.0)] | None = Field(
+        default=None, description="alpha = ratio x rank. Unset: 1."
+    )
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
+        default=None, description="Unset: 0."
+    )
+    learning_rate: Annotated[float, Field(gt=0.0)] | None = Field(
+        default=None, description="Unset: 2e-4."
+    )
+    target_modules: Modules | None = Field(default=None, description="Unset: `all-linear`.")
+    weight_decay: Annotated[float, Field(ge=0.0)] | None = Field(
+        default=None, description="Unset: `training.weight_decay`."
+    )
+    warmup_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
+        default=None, description="Unset: `training.warmup_ratio`."
+    )
+    batch_size: Size | None = Field(default=None, description="Unset: `training.batch_size`.")
+    use_rslora: bool | None = Field(default=None, description="rsLoRA's scaling. Unset: off.")
+    use_dora: bool | None = Field(default=None, description="DoRA. Unset: off.")
 
     @model_validator(mode="after")
     def _says_alpha_once(self) -> SeedGenome:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from coralx.config.metrics import Task
 from coralx.config.rules import check_rule
-from coralx.config.section import Count, Exact, MetricName, Section, Size
+from coralx.config.section import AS_NUMBER, AS_WRITTEN, Count, MetricName, Section, Size
 from coralx.wording import counted
 
 Some = Field(max_length=100)
@@ -34,25 +34,49 @@ EARLY_EVAL_LIMIT = 512
 
 
 class TrainingStage(Section):
-    """One rung. `eval_limit` rows of validation are scored, 512 where it is unset.
-    `stop_within`: what ends a genome before the stage does, beside numbers that are not finite: an
-    `explosion` of its training loss; a learning curve for which the losses of those that went on
-    in earlier generations are `unreachable`.
+    """One rung of the schedule."""
 
-    The last stage is always scored on the whole split: its `eval_limit` is refused. On entering the
-    stage a genome's rank grows `rank_multiplier` times, up to its gene (`rank_growth: by-stage`).
-    """
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    epoch_budget: Annotated[Exact, Field(ge=LEAST_SHARE, le=1_000_000)]
-    data_percentage: Annotated[Exact, Field(ge=LEAST_SHARE, le=100)]
-    survival_rate: Annotated[Exact, Field(ge=LEAST_SHARE, le=1)]
-    stop_when: Annotated[tuple[Rule, ...], Some] | None = None
-    stop_within: Annotated[tuple[Literal["explosion", "unreachable"], ...], Some] = ("explosion",)
-    proxy_metrics: Annotated[tuple[MetricName, ...], Some] = ()
-    promote_by: MetricName | None = None
-    eval_limit: Count | None = None
-    rank_multiplier: Size = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = Field(
+        description="Names the stage in logs, reports and `coralx stage`."
+    )
+    epoch_budget: Annotated[Decimal, Field(ge=LEAST_SHARE, le=1_000_000), AS_WRITTEN, AS_NUMBER] = (
+        Field(description="Passes over the stage's own share of the data, as the genome's total.")
+    )
+    data_percentage: Annotated[Decimal, Field(ge=LEAST_SHARE, le=100), AS_WRITTEN, AS_NUMBER] = (
+        Field(description="The share of the training rows, in per cent: the first of one order.")
+    )
+    survival_rate: Annotated[Decimal, Field(ge=LEAST_SHARE, le=1), AS_WRITTEN, AS_NUMBER] = Field(
+        description="The share of the genomes that entered which go on, rounded down, at least "
+        "one. The last stage's decides nothing."
+    )
+    stop_when: Annotated[tuple[Rule, ...], Some] | None = Field(
+        default=None,
+        description="Stop rules at the stage's end, each `metric op number`. Unset: gradient norm "
+        "and loss slope in the first stage, `auroc < 0.55` in the middle ones.",
+    )
+    stop_within: Annotated[tuple[Literal["explosion", "unreachable"], ...], Some] = Field(
+        default=("explosion",),
+        description="What ends a genome inside the stage: an explosion of its loss, or a curve "
+        "that cannot reach the losses of those that went on in earlier generations.",
+    )
+    proxy_metrics: Annotated[tuple[MetricName, ...], Some] = Field(
+        default=(),
+        description="Metrics to compute beside objectives, constraints and rules: memory, "
+        "latency_ms, your own. The rest is computed anyway.",
+    )
+    promote_by: MetricName | None = Field(
+        default=None, description="Rank by this one metric instead of the objectives."
+    )
+    eval_limit: Count | None = Field(
+        default=None,
+        description="Validation rows to score. Unset: 512. The last stage scores the whole split "
+        "and takes no limit.",
+    )
+    rank_multiplier: Size = Field(
+        default=1,
+        description="With `rank_growth: by-stage`: how many times the rank grows on entering, up "
+        "to its gene.",
+    )
 
 
 def _published_stages() -> tuple[TrainingStage, ...]:
@@ -89,24 +113,38 @@ def with_defaults(stages: Sequence[TrainingStage], task: Task) -> tuple[Training
 
 
 class HyperbandConfig(Section):
-    """The schedule; without `enable_hyperband` everyone trains to the end, at one rank.
+    """The schedule: stages of growing budget."""
 
-    `brackets` of successive halving share a generation: each begins one stage later than the one
-    before, so that its genomes are spared the earlier cuts. `promotion: asynchronous` promotes as
-    soon as a genome is among the best that the stage has seen so far, so that no worker waits.
-    `adaptive_budgets` moves what later generations spend from early to late stages as the
-    population converges. `rank_growth`: genomes start below their rank and grow with the stages,
-    their function unchanged; `by-stage` as the stages' `rank_multiplier` say, `published`: on
-    entering the third stage a rank under 16 doubles and alpha stays.
-    """
-
-    enable_hyperband: bool = True
-    brackets: Count = 1
-    promotion: Literal["synchronous", "asynchronous"] = "synchronous"
-    adaptive_budgets: bool = False
-    rank_growth: RankGrowth = "off"
+    enable_hyperband: bool = Field(
+        default=True,
+        description="Without it every genome trains to the end, at one rank (`--mode full`).",
+    )
+    brackets: Count = Field(
+        default=1,
+        description="Brackets of successive halving that share a generation. Each begins one stage "
+        "later than the one before, so its genomes are spared the earlier cuts.",
+    )
+    promotion: Literal["synchronous", "asynchronous"] = Field(
+        default="synchronous",
+        description="asynchronous: a genome goes on as soon as it is among the best that the stage "
+        "has seen, so that no worker waits.",
+    )
+    adaptive_budgets: bool = Field(
+        default=False,
+        description="Move what later generations spend from early to late stages as the "
+        "population converges.",
+    )
+    rank_growth: RankGrowth = Field(
+        default="off",
+        description="Genomes start below their rank and grow. by-stage: by `rank_multiplier`. "
+        "published: on entering the third stage a rank under 16 doubles, alpha stays.",
+    )
     training_stages: Annotated[tuple[TrainingStage, ...], Field(min_length=1, max_length=100)] = (
-        Field(default_factory=_published_stages)
+        Field(
+            default_factory=_published_stages,
+            description="The stages in order; epoch_budget x data_percentage must not fall. "
+            "Default: the published schedule, see above.",
+        )
     )
 
     @model_validator(mode="after")

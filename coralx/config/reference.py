@@ -1,0 +1,187 @@
+"""The reference of docs/config.md, made from the schema: `python -m coralx.config.reference`.
+
+With a file's name it rewrites what stands there below the marker; without, it prints the tables.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from coralx.config.schema import Config
+from coralx.errors import UsageError
+
+MARKER = "<!-- What follows is generated from the schema by `make docs`: edit the schema. -->\n"
+HEADER = "| key | value | default | meaning |\n| --- | --- | --- | --- |\n"
+NAME_PATTERN = "^[A-Za-z0-9]"
+"""Every pattern of the schema begins so: a name."""
+
+Schema = Mapping[str, Any]
+
+
+def reference() -> str:
+    """Every section of a config as Markdown, in the order of the schema."""
+    schema = Config.model_json_schema()
+    lists = {key: node for key, node in schema["properties"].items() if "type" in node}
+    parts = [_table("Lists at the top level", "", lists, schema["$defs"])]
+    for key, node in schema["properties"].items():
+        parts += _sections(key, node, schema["$defs"])
+    return "\n".join(parts)
+
+
+def _sections(path: str, node: Schema, sections: Schema, outer: Schema | None = None) -> list[str]:
+    """The section that a key holds, if it holds one, and the sections inside it."""
+    suffix, found = _section_in(node, sections)
+    if found is None:
+        return []
+    path, keys = path + suffix, found["properties"]
+    shared = [key for key, inner in keys.items() if outer is not None and inner == outer.get(key)]
+    own = {key: inner for key, inner in keys.items() if key not in shared}
+    if not own:  # a task has the keys of `data`
+        return []
+    text = found["description"]
+    if shared:
+        text += f"\n\nAlso, as above: {', '.join(f'`{key}`' for key in shared)}."
+    parts = [_table(f"`{path}`", text, own, sections, found.get("required", ()))]
+    for key, inner in own.items():
+        parts += _sections(f"{path}.{key}", inner, sections, keys)
+    return parts
+
+
+def _section_in(node: Schema, sections: Schema) -> tuple[str, Schema | None]:
+    """The one section that a key's value is, or is a list or mapping of, and how that is written.
+    Genes, which have two forms, are no sections."""
+    parts = _alternatives(node)
+    if len(parts) != 1:
+        return "", None
+    (part,) = parts
+    if "$ref" in part:
+        section = _resolved(part, sections)
+        return "", None if set(section["properties"]) <= {"choices"} else section
+    inner, suffix = (part["items"], "[]") if "items" in part else (_entry(part), ".<name>")
+    return (suffix, _resolved(inner, sections)) if "$ref" in inner else ("", None)
+
+
+def _table(
+    title: str, text: str, keys: Schema, sections: Schema, required: Sequence[str] = ()
+) -> str:
+    """A heading, a sentence, and a row for each key that has a description."""
+    rows = [
+        f"| `{key}` | {_value(node, sections)} | {_default(key, node, required)} | "
+        f"{node['description']} |\n"
+        for key, node in keys.items()
+        if "description" in node
+    ]
+    return "\n".join([f"## {title}\n", *([f"{text}\n"] if text else []), HEADER + "".join(rows)])
+
+
+def _default(key: str, node: Schema, required: Sequence[str]) -> str:
+    if key in required:
+        return "needed"
+    if "default" not in node:  # made when the rest of the config is known
+        return "see right"
+    default = node["default"]
+    return "unset" if default is None else f"`{_written(default)}`"
+
+
+def _written(value: Any) -> str:
+    """A plain value in YAML, on one line."""
+    if isinstance(value, dict):
+        entries = [f"{key}: {_written(inner)}" for key, inner in value.items()]
+        return f"{{{', '.join(entries)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, str) and "\n" not in value:
+        return value
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
+
+
+def _value(node: Schema, sections: Schema, *, many: bool = False) -> str:
+    """What a key may hold, in words; `many` such things where a list holds them."""
+    kinds = [_kind(part, sections, many) for part in _alternatives(node)]
+    return ", or ".join(dict.fromkeys(kinds))
+
+
+def _kind(part: Schema, sections: Schema, many: bool) -> str:
+    if "$ref" in part:
+        keys = _resolved(part, sections)["properties"]
+        return f"`{{{', '.join(keys)}}}`" if len(keys) < 4 else "keys and values (see below)"
+    if "enum" in part or "const" in part:
+        return ", ".join(f"`{choice}`" for choice in part.get("enum", [part.get("const")]))
+    if part["type"] == "array":
+        return f"{'lists' if many else 'a list'} of {_value(part['items'], sections, many=True)}"
+    if part["type"] == "object":
+        return f"a mapping from name to {_value(_entry(part), sections)}"
+    if part["type"] == "boolean":
+        return "`true`, `false`"
+    if part["type"] == "string":
+        is_name = part.get("pattern", "").startswith(NAME_PATTERN)
+        return "a name" if is_name else "one character" if part.get("maxLength") == 1 else "text"
+    kind = "whole number" if part["type"] == "integer" else "number"
+    return (f"{kind}s" if many else f"a {kind}") + _bounds(part)
+
+
+def _bounds(part: Schema) -> str:
+    """The limits of a number, but for those that only bound what arithmetic can stand."""
+    bounds = [
+        (part.get("minimum"), "from"),
+        (part.get("exclusiveMinimum"), "above"),
+        (part.get("maximum"), "to"),
+        (part.get("exclusiveMaximum"), "and below"),
+    ]
+    return "".join(f" {word} {_plain(n)}" for n, word in bounds if n is not None and n < 10**9)
+
+
+def _plain(number: float) -> str:
+    return f"{number:,.6f}".rstrip("0").rstrip(".")
+
+
+def _alternatives(node: Schema) -> list[Schema]:
+    """What a value may be one of, unions in unions laid flat; without null, which is "unset", and
+    without numbers written as text."""
+    parts = node.get("anyOf") or node.get("oneOf")
+    if parts is None:
+        return [node]
+    flat = [inner for part in parts for inner in _alternatives(part)]
+    is_number = any(part.get("type") == "number" for part in flat)
+    return [
+        part
+        for part in flat
+        if part.get("type") != "null" and not (is_number and part.get("type") == "string")
+    ]
+
+
+def _entry(mapping: Schema) -> Schema:
+    """What each entry of a mapping holds; nothing for what is none."""
+    of_names: Schema = mapping.get("patternProperties", {"": mapping.get("additionalProperties")})
+    (entry,) = of_names.values()
+    return entry or {}
+
+
+def _resolved(node: Schema, sections: Schema) -> Schema:
+    found: Schema = sections[node["$ref"].rpartition("/")[2]]
+    return found
+
+
+def rewritten(document: str) -> str:
+    """A document with the tables below its marker as they are today. Raises UsageError."""
+    head, marker, _ = document.partition(MARKER)
+    if not marker:
+        raise UsageError("the file has no marker line for the tables", MARKER.strip())
+    return f"{head}{MARKER}\n{reference()}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the reference, or write it into a file."""
+    if not arguments:
+        sys.stdout.write(reference())
+        return
+    path = Path(arguments[0])
+    path.write_text(rewritten(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
