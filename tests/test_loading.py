@@ -1,5 +1,5 @@
-"""What others load without CoralX: the README's snippets, run on adapters as they are trained, say
-what CoralX has said of each row."""
+"""What others load without CoralX: the snippets of docs/python.md, run on adapters as they are
+trained, say what CoralX has said of each row."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from coralx.objectives.scores import read_scores  # noqa: E402
 from coralx.records import Horizon, Job, MeasureJob  # noqa: E402
 from coralx.training.backend import create  # noqa: E402
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(
-    r"^```python\n(.*?)^```", README.split("## Use the adapters")[1], re.DOTALL | re.MULTILINE
+    r"^```python\n(.*?)^```", DOCUMENT.split("## Use an adapter")[1], re.DOTALL | re.MULTILINE
 )[:3]
 LENGTH = 24
 GENES = Genes(rank=4, learning_rate=2e-2, batch_size=8)
@@ -210,7 +210,7 @@ def classifier(
 
 
 def one_by_one(found: Trained, said: dict[str, Any]) -> Any:
-    """The probabilities of each row alone, by the README's snippet, which leaves its names in
+    """The probabilities of each row alone, by the document's snippet, which leaves its names in
     `said`."""
     loading, scoring = found.placed(SNIPPETS[0]).split("\n\nrow = ")
     exec(loading, said)

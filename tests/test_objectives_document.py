@@ -1,4 +1,5 @@
-"""docs/objectives.md: its examples are run as they stand, and its tables are the catalogue's."""
+"""docs/objectives.md and the prompt of docs/data.md: examples are run as they stand, and the tables
+are the catalogue's."""
 
 from __future__ import annotations
 
@@ -16,8 +17,10 @@ from coralx.config import load_config, parse_config
 from coralx.config.metrics import CATALOGUE
 from coralx.config.modes import resolve_mode
 
-DOCUMENT = (Path(__file__).parent.parent / "docs" / "objectives.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
+DOCS = Path(__file__).parent.parent / "docs"
+DOCUMENT = (DOCS / "objectives.md").read_text(encoding="utf-8")
+PROMPTS = (DOCS / "data.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", DOCUMENT + PROMPTS, re.DOTALL | re.MULTILINE)
 HARMLESS = ("good", "fine", "calm", "happy")
 QUICK = {
     "evolution": {"population_size": 2, "generations": 1},
