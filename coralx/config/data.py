@@ -139,7 +139,7 @@ class CleanHoldout(Table):
     """Rows of which none should be flagged; `false_positive_cost` is measured on them."""
 
     file: Name = Field(
-        description="The clean rows: one half serves the search, one the final measurement. Where "
+        description="The clean rows, half of them for the final measurement as of attacks. Where "
         "it has the column `data.label`, only rows of the first class count."
     )
     text: Column = Field(default="text", description="The column of their text, by name or number.")

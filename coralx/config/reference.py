@@ -180,7 +180,10 @@ def main(arguments: Sequence[str]) -> None:
         sys.stdout.write(reference())
         return
     path = Path(arguments[0])
-    path.write_text(rewritten(path.read_text(encoding="utf-8")), encoding="utf-8")
+    try:
+        path.write_text(rewritten(path.read_text(encoding="utf-8")), encoding="utf-8")
+    except (OSError, UsageError) as error:
+        sys.exit(f"{path}: {error}")
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ class SearchSpace(Section):
         default=None, description="Scale by alpha over the root of the rank (rsLoRA). Unset: off."
     )
     use_dora: BoolChoices | None = Field(
-        default=None, description="Train magnitudes of the weights beside (DoRA). Unset: off."
+        default=None, description="Train the weights' magnitudes as well (DoRA). Unset: off."
     )
 
     @field_validator("alpha_ratio", "dropout", "learning_rate", "weight_decay", "warmup_ratio")
