@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from coralx.config.metrics import Direction, check_metric, described
-from coralx.config.section import AS_NUMBER, AS_WRITTEN, Count, MetricName, Section
+from coralx.config.section import Count, Exact, MetricName, Section
 from coralx.config.space import SeedGenome
 from coralx.printable import shown
 
@@ -82,7 +82,7 @@ class Evolution(Section):
     seed_genomes: Annotated[tuple[SeedGenome, ...], Field(max_length=1_000)] = Field(
         default=(), description="Recipes of your own that open generation 0."
     )
-    elite_fraction: Annotated[Decimal, Field(ge=0, lt=1), AS_WRITTEN, AS_NUMBER] = Field(
+    elite_fraction: Annotated[Exact, Field(ge=0, lt=1)] = Field(
         default=Decimal(0),
         description="The share of the population, rounded down, that is kept without retraining; "
         "later generations breed only the rest.",

@@ -19,6 +19,14 @@ HEADER = "| key | value | default | meaning |\n| --- | --- | --- | --- |\n"
 NAME_PATTERN = "^[A-Za-z0-9]"
 """Every pattern of the schema begins so: a name."""
 
+BOUNDS = {
+    "minimum": "from",
+    "exclusiveMinimum": "above",
+    "maximum": "to",
+    "exclusiveMaximum": "and below",
+}
+"""The limits of a number in a JSON schema, and in words."""
+
 Schema = Mapping[str, Any]
 
 
@@ -126,13 +134,8 @@ def _kind(part: Schema, sections: Schema, many: bool) -> str:
 
 def _bounds(part: Schema) -> str:
     """The limits of a number, but for those that only bound what arithmetic can stand."""
-    bounds = [
-        (part.get("minimum"), "from"),
-        (part.get("exclusiveMinimum"), "above"),
-        (part.get("maximum"), "to"),
-        (part.get("exclusiveMaximum"), "and below"),
-    ]
-    return "".join(f" {word} {_plain(n)}" for n, word in bounds if n is not None and n < 10**9)
+    known = [(word, part[name]) for name, word in BOUNDS.items() if name in part]
+    return "".join(f" {word} {_plain(number)}" for word, number in known if number < 10**9)
 
 
 def _plain(number: float) -> str:
@@ -145,7 +148,8 @@ def _alternatives(node: Schema) -> list[Schema]:
     parts = node.get("anyOf") or node.get("oneOf")
     if parts is None:
         return [node]
-    flat = [inner for part in parts for inner in _alternatives(part)]
+    bounds = {name: node[name] for name in BOUNDS if name in node}
+    flat = [{**inner, **bounds} for part in parts for inner in _alternatives(part)]
     is_number = any(part.get("type") == "number" for part in flat)
     return [
         part

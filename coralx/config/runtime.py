@@ -41,8 +41,8 @@ class Runtime(Section):
 
     backend: Literal["auto", "unsloth", "peft", "simulated"] = Field(
         default="auto",
-        description="What trains. auto: Unsloth where there is a GPU, it is installed and has fused "
-        "kernels for the base, else PEFT.",
+        description="What trains. auto: Unsloth where there is a GPU, it is installed, and it has "
+        "fused kernels for the base; else PEFT.",
     )
     executor: Literal["auto", "in-process", "local"] = Field(
         default="auto",

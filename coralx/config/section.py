@@ -12,8 +12,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     PlainSerializer,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from coralx.config.metrics import check_metric
 
@@ -24,6 +27,21 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The section's JSON schema, with the bounds of exact numbers: pydantic leaves them under
+        its own names, which no other program reads."""
+        schema = handler(core_schema)
+        for node in handler.resolve_ref_schema(schema).get("properties", {}).values():
+            for name in _BOUNDS.keys() & node.keys():
+                node[_BOUNDS[name]] = float(node.pop(name))
+        return schema
+
+
+_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 
 
 def _exact(value: Any) -> Any:
@@ -41,11 +59,9 @@ def _plain_number(value: Decimal) -> float | int:
     return int(value) if value == value.to_integral_value() else float(value)
 
 
-AS_WRITTEN = BeforeValidator(_exact)
-AS_NUMBER = PlainSerializer(_plain_number, return_type=float | int)
-"""The two make a Decimal read and written as YAML has it. Bounds stand before them, on the Decimal
-itself, so that a JSON schema has them too."""
-
+Exact = Annotated[
+    Decimal, BeforeValidator(_exact), PlainSerializer(_plain_number, return_type=float | int)
+]
 MetricName = Annotated[str, BeforeValidator(check_metric)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 """Of rows or steps. Bounds here are not what is advisable, but what arithmetic and memory stand."""

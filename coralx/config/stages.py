@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from coralx.config.metrics import Task
 from coralx.config.rules import check_rule
-from coralx.config.section import AS_NUMBER, AS_WRITTEN, Count, MetricName, Section, Size
+from coralx.config.section import Count, Exact, MetricName, Section, Size
 from coralx.wording import counted
 
 Some = Field(max_length=100)
@@ -39,13 +39,13 @@ class TrainingStage(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = Field(
         description="Names the stage in logs, reports and `coralx stage`."
     )
-    epoch_budget: Annotated[Decimal, Field(ge=LEAST_SHARE, le=1_000_000), AS_WRITTEN, AS_NUMBER] = (
-        Field(description="Passes over the stage's own share of the data, as the genome's total.")
+    epoch_budget: Annotated[Exact, Field(ge=LEAST_SHARE, le=1_000_000)] = Field(
+        description="Passes over the stage's own share of the data, as the genome's total."
     )
-    data_percentage: Annotated[Decimal, Field(ge=LEAST_SHARE, le=100), AS_WRITTEN, AS_NUMBER] = (
-        Field(description="The share of the training rows, in per cent: the first of one order.")
+    data_percentage: Annotated[Exact, Field(ge=LEAST_SHARE, le=100)] = Field(
+        description="The share of the training rows, in per cent: the first of one order."
     )
-    survival_rate: Annotated[Decimal, Field(ge=LEAST_SHARE, le=1), AS_WRITTEN, AS_NUMBER] = Field(
+    survival_rate: Annotated[Exact, Field(ge=LEAST_SHARE, le=1)] = Field(
         description="The share of the genomes that entered which go on, rounded down, at least "
         "one. The last stage's decides nothing."
     )
