@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from coralx.config.data import Table
+from coralx.config.tables import Table
 from coralx.data import hub, reading
 from coralx.errors import ConfigError
 

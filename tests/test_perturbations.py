@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coralx.config.data import Perturbation
+from coralx.config.tables import Perturbation
 from coralx.data.perturbations import PREFIXES, TWINS, perturbed
 
 KINDS: tuple[Perturbation, ...] = get_args(Perturbation)

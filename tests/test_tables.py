@@ -18,7 +18,8 @@ import pyarrow
 from datasets import Dataset
 from pyarrow import parquet
 
-from coralx.config.data import Column, Data, Table
+from coralx.config.data import Data
+from coralx.config.tables import Column, Table
 from coralx.data import reading
 from coralx.data.reading import read_table
 from coralx.data.sources import load_examples

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from coralx.config.data import Attacks, CleanHoldout, Source, key_of
+from coralx.config.data import Source, key_of
+from coralx.config.tables import Attacks, CleanHoldout
 from coralx.data.examples import Example
 from coralx.data.perturbations import perturbed
 from coralx.data.reading import read_table

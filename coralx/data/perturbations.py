@@ -17,7 +17,7 @@ import re
 
 import numpy as np
 
-from coralx.config.data import Perturbation
+from coralx.config.tables import Perturbation
 
 SHARE = 0.3
 """Of the words, or of the letters that have a twin."""

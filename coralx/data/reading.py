@@ -8,8 +8,8 @@ from pathlib import Path
 
 from datasets import load_dataset
 
-from coralx.config.data import Column, Table
 from coralx.config.inputs import FORMATS, is_local
+from coralx.config.tables import Column, Table
 from coralx.data import delimited, hub, json_rows, parquet, tweets
 from coralx.data.tables import SPLITS, Gatherer, Rows, TableFile
 

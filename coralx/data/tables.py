@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from coralx.config.data import Column, Table
 from coralx.config.suggest import did_you_mean
+from coralx.config.tables import Column, Table
 from coralx.errors import ConfigError
 
 Row = dict[str, Any]

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coralx.config.data import Attacks, Source, key_of
+from coralx.config.data import Source, key_of
 from coralx.config.metrics import OF_TASK
 from coralx.config.schema import Config
 from coralx.config.space import IntChoices
+from coralx.config.tables import Attacks
 from coralx.data.answers import Answers
 from coralx.data.examples import Example
 from coralx.data.instruction_tuning import InstructionTuning
