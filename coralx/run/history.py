@@ -23,6 +23,7 @@ from coralx.events import (
     StageDecided,
     TrainedBeside,
 )
+from coralx.facts import REVISION
 from coralx.genomes import Genome
 from coralx.records import StageBudget
 from coralx.results import Measurement, StageResult
@@ -177,6 +178,11 @@ class History:
         """Whether the genome, or what is trained beside the search, need not train the stage."""
         is_trained = (genome, stage) in self.results or (genome, stage) in self.beside
         return is_trained or genome in self.failures
+
+    @property
+    def revision(self) -> int:
+        """By which order of rows and rules of decision the run is led; see `facts.Settings`."""
+        return self.started.settings.revision if self.started is not None else REVISION
 
     def last_result(self, genome: str) -> StageResult | None:
         """The furthest stage that the genome was trained through."""
