@@ -67,6 +67,9 @@ class History:
         self.decisions: dict[tuple[int, str], StageDecided] = {}
         self.budgets: dict[int, tuple[StageBudget, ...]] = {}
         self.populations: dict[int, tuple[str, ...]] = {}
+        self.known_by: dict[int, int] = {}
+        """By generation: how many of the `results`, which stand in order, its survivors were chosen
+        from."""
         self.beside: dict[tuple[str, str], StageResult] = {}
         self.narrowed: list[StageResult] = []
         """Results that took fewer rows at once than a batch, in order."""
@@ -136,6 +139,7 @@ class History:
                 self._decide(event)
             case GenerationCompleted():
                 self.populations[event.generation] = event.population
+                self.known_by[event.generation] = len(self.results)
                 self.left_behind |= self._settled.difference(event.population)
             case FrontMeasured(measurement=measurement):
                 self.measurements[measurement.genome] = measurement
