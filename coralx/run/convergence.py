@@ -18,7 +18,16 @@ from coralx.search.pareto import Points, as_minimised, front, measured
 from coralx.search.space import space_of
 
 MOVED = 0.01
-"""A relative change below this is none."""
+"""A relative change below this is none: of diversity, of a best figure, and of a hypervolume in the
+box of a few finishers."""
+
+VOLUME_MOVED = 0.002
+"""The same of a hypervolume in the box of all that can be, of which a new trade-off is a small
+part: half a tenth more AUROC, at an adapter not much smaller than the largest, is half a hundredth
+of a front's volume."""
+
+LEFT_MOVED = 0.05
+"""The same of the distance that a best figure leaves to the best that there can be."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +109,8 @@ def has_stalled(config: Config, history: History, last_stage: str) -> bool:
     """Whether nothing has moved for `evolution.patience` generations: neither hypervolume and
     diversity nor the best figure on any objective.
 
-    The latter since a share of a wide box says little near its ends: at an AUROC of 0.98 half a
-    point more is a quarter of what was left, and hardly any volume.
+    The latter since a volume says little of what happens at its ends: from an AUROC of 0.99 to
+    0.991 is a tenth of what was left, and a thousandth of the volume.
     """
     patience = config.evolution.patience
     if patience is None:
@@ -114,19 +123,18 @@ def has_stalled(config: Config, history: History, last_stage: str) -> bool:
 
 
 def _has_moved(start: Indicators, later: Indicators, axes: Sequence[Axis]) -> bool:
-    """Whether hypervolume or diversity changed by a hundredth, or where the box has `axes` a best
-    figure, or its distance from the best that there can be."""
-    before, after = distances([start.best, later.best], axes).tolist()
-    pairs = [
-        (start.hypervolume, later.hypervolume),
-        (start.diversity, later.diversity),
-        *((start.best[axis.metric], later.best[axis.metric]) for axis in axes),
-        *zip(before, after, strict=True),
-    ]
-    return any(_moved(*pair) for pair in pairs)
+    """Whether hypervolume or diversity changed, or where the box has `axes` a best figure, or its
+    distance from the best that there can be."""
+    left = distances([start.best, later.best], axes)
+    return (
+        _moved(start.hypervolume, later.hypervolume, VOLUME_MOVED if axes else MOVED)
+        or _moved(start.diversity, later.diversity, MOVED)
+        or any(_moved(start.best[a.metric], later.best[a.metric], MOVED) for a in axes)
+        or any(_moved(before, after, LEFT_MOVED) for before, after in left.T.tolist())
+    )
 
 
-def _moved(before: float | None, after: float | None) -> bool:
+def _moved(before: float | None, after: float | None, least: float) -> bool:
     if before is None or after is None:
         return before is not after
-    return abs(after - before) > MOVED * max(abs(before), 1e-12)
+    return abs(after - before) > least * max(abs(before), 1e-12)
