@@ -46,10 +46,11 @@ class Evolution(Section):
     not, grown by zero output or shrunk by truncated SVD. `checkpoint_crossover`: how often it
     starts from both parents. `pbt_quantile`: the share of a stage's survivors, the poorest, that
     give way to copies of the best with other hyperparameters (population-based training).
-    `patience`: generations without a move of hypervolume or diversity after which the search
-    ends. `elite_fraction`: the share of the population (rounded down) that is carried over without
-    retraining; only the rest of a later generation is newly bred. `selection`: what spreads a
-    front, crowding (nsga2) or, for three objectives and more, reference points (nsga3)."""
+    `patience`: generations without a move of hypervolume, of diversity or of the best figure on an
+    objective after which the search ends. `elite_fraction`: the share of the population (rounded
+    down) that is carried over without retraining; only the rest of a later generation is newly
+    bred. `selection`: what spreads a front, crowding (nsga2) or, for three objectives and more,
+    reference points (nsga3)."""
 
     population_size: Annotated[int, Field(ge=2, le=1_000)] = 8
     generations: Annotated[int, Field(ge=1, le=10_000)] = 2

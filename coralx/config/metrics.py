@@ -51,9 +51,8 @@ class Extent:
 
 SHARE = Extent("linear", 0.0, 1.0)
 LOSS = Extent("loss", 0.0, None)
-MAGNITUDE = Extent("log", 0.0, 2.0**44)
-"""Of sizes, times and norms, which differ by orders of magnitude: to 16 TiB, or 550 years of
-milliseconds, beyond what anything here can come to."""
+SIZE = Extent("log", 0.0, 2.0**44)
+"""To 16 TiB, more than any machine has for one model; of adapters a run knows better."""
 
 ANYTHING = Extent("any", None, None)
 
@@ -94,7 +93,7 @@ CATALOGUE: dict[str, Metric] = {
     "task_skill": _skill(NO_CLASS),
     "safety": Metric("maximize", "predictions", "0 to 1", NO_POSITIVE, needs="attacks"),
     "false_positive_cost": _error(f"{NO_POSITIVE}, or no row of the hold-out is clean"),
-    "memory": Metric("minimize", "measurement", "0 bytes upward", extent=MAGNITUDE),
+    "memory": Metric("minimize", "measurement", "0 bytes upward", extent=SIZE),
     "cross_modal_fusion": Metric(
         "maximize",
         "predictions",
@@ -147,11 +146,21 @@ CATALOGUE: dict[str, Metric] = {
         tasks=("sft",),
         extent=Extent("perplexity", 1.0, None),
     ),
-    "latency_ms": Metric("minimize", "measurement", "0 upward", extent=MAGNITUDE),
-    "trainable_parameters": Metric("minimize", "adapter", "1 upward", extent=MAGNITUDE),
-    "adapter_bytes": Metric("minimize", "adapter", "1 upward", extent=MAGNITUDE),
+    "latency_ms": Metric(
+        "minimize",
+        "measurement",
+        "0 upward",
+        extent=Extent("log", 0.0, 3.6e6),  # to an hour
+    ),
+    "trainable_parameters": Metric("minimize", "adapter", "1 upward", extent=SIZE),
+    "adapter_bytes": Metric("minimize", "adapter", "1 upward", extent=SIZE),
     "train_loss": Metric("minimize", "training", "0 upward", extent=LOSS),
-    "gradient_norm": Metric("minimize", "training", "0 upward", extent=MAGNITUDE),
+    "gradient_norm": Metric(
+        "minimize",
+        "training",
+        "0 upward",
+        extent=Extent("log", 0.0, 1e6),
+    ),
     "loss_slope": Metric(
         "minimize",
         "training",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coralx.config import Config
 from coralx.facts import Axis
@@ -59,28 +60,28 @@ def indicators(
     found = []
     for generation, population in sorted(history.populations.items())[-(newest or 0) :]:
         known = np.flatnonzero(arrival < history.known_by[generation])
-        missed = violations([figures[place] for place in known], constraints_of(config))
-        places = [place for place in known[missed == 0].tolist() if counts[place]]
-        there = [figures[place] for place in places]
-        ids = [str(place) for place in places]
-        members = [int(name) for name in front(ids, as_minimised(there, config.objectives))]
+        then = [figures[place] for place in known]
+        there = counts[known] & (violations(then, constraints_of(config)) == 0)
+        ids = [str(place) for place in known[there]]
+        compared = as_minimised(then, config.objectives)[there]
+        members = [int(name) for name in front(ids, compared)]
         volume = gap = None
-        if box is not None and places:
-            volume = relative_hypervolume(points[places], box)
+        if box is not None and there.any():
+            volume = relative_hypervolume(points[known[there]], box)
             gap = spacing(points[members], box)
         spread = diversity(space, [history.genomes[genome].genes for genome in population])
-        best = _best(config, there)
+        best = _best(config, [figures[place] for place in known[there]])
         found.append(Indicators(generation, len(members), volume, gap, spread, best))
     return found
 
 
 def _placed(
     config: Config, history: History, finished: Sequence[str], figures: Sequence[Metrics]
-) -> tuple[Points, tuple[Points, Points] | None, Sequence[bool]]:
+) -> tuple[Points, tuple[Points, Points] | None, NDArray[np.bool_]]:
     """Finishers as points to be minimised, the box that they stand in, and which of them count."""
     axes = _axes(history)
     if axes:
-        return distances(figures, axes), unit_box(axes), [True] * len(figures)
+        return distances(figures, axes), unit_box(axes), np.ones(len(figures), dtype=bool)
     # A run of a version that recorded no box: that of the first who finished and met the
     # constraints; who lacks a figure that others have does not count.
     points = measured(as_minimised(figures, config.objectives))
@@ -88,7 +89,7 @@ def _placed(
     counts = violations(figures, constraints_of(config)) == 0
     counts &= ~np.isnan(points).any(axis=1)
     box = box_of(points[counts & (born == born[counts].min())]) if counts.any() else None
-    return points, box, counts.tolist()
+    return points, box, counts
 
 
 def _axes(history: History) -> tuple[Axis, ...]:
