@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coralx.facts import Facts, Settings
+from coralx.facts import Axis, Facts, Settings
 from coralx.genomes import Genome
 from coralx.records import StageBudget
 from coralx.results import Comparison, Measurement, StageResult
@@ -18,6 +18,8 @@ class RunStarted:
     """The first event: what was found and chosen before anything was trained, under which resolved
     config (None: by a version that did not record it). `baseline_seed` is what the default recipe
     draws by where it is trained beside the search (None: by its id alone, as versions before did).
+    `reference` is the box in which hypervolume is measured, an axis for each objective (none: by
+    versions that measured it in the box that the first finishers spanned).
     """
 
     format: int
@@ -31,6 +33,7 @@ class RunStarted:
     startup_seconds: float
     config: Mapping[str, Any] | None = None
     baseline_seed: int | None = None
+    reference: tuple[Axis, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Literal
 
 from coralx.printable import brief
 
@@ -23,6 +24,22 @@ class Settings:
     threads_per_worker: int
     precision: str
     revision: int = 1
+
+
+Scale = Literal["linear", "log", "loss", "perplexity", "any"]
+"""How a metric's figures are spread between the two ends of its axis; see `search.box`."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One objective of the box in which a run's hypervolume is measured: the least and the greatest
+    figure, in the metric's own unit (None: there is none)."""
+
+    metric: str
+    direction: Literal["maximize", "minimize"]
+    scale: Scale
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)

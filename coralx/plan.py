@@ -15,6 +15,7 @@ from coralx.mode import Mode
 from coralx.report.efficiency import efficiency_of
 from coralx.run.engine import Engine
 from coralx.run.ledger import FORMAT, Ledger
+from coralx.run.reference import reference_of
 from coralx.schedule.cost import Plan, plan_of
 from coralx.schedule.stages import stages_of
 
@@ -102,7 +103,7 @@ def _play(config: Config, mode: Mode) -> Strategy:
     executor = InProcessExecutor("simulated")
     facts = executor.start(resolved, None, _ignore)
     ledger = Ledger()
-    ledger.append(_started(facts, executor))
+    ledger.append(_started(resolved, facts, executor))
     engine = Engine(resolved, facts, executor, ledger, None)
     front = engine.search()
     efficiency = efficiency_of(engine.history, engine.timetable)
@@ -122,5 +123,8 @@ def _ignore(signal: Signal) -> None:
     """A plan has no one to tell."""
 
 
-def _started(facts: Facts, executor: InProcessExecutor) -> RunStarted:
-    return RunStarted(FORMAT, "plan", "simulation", 0, facts, executor.settings, {}, {}, 0.0)
+def _started(config: Config, facts: Facts, executor: InProcessExecutor) -> RunStarted:
+    box = reference_of(config, facts)
+    return RunStarted(
+        FORMAT, "plan", "simulation", 0, facts, executor.settings, {}, {}, 0.0, reference=box
+    )

@@ -47,6 +47,7 @@ from coralx.run.layout import RunLayout, refuse_taken
 from coralx.run.ledger import FORMAT, Ledger
 from coralx.run.lock import Owner, claiming, owning
 from coralx.run.readable import recorded_config, require_consistent
+from coralx.run.reference import reference_of
 from coralx.run.unchanged import require_same_material
 from coralx.run.usage import gpus_in_use, machine_use
 from coralx.search.space import own_recipes, space_of
@@ -148,6 +149,7 @@ def start(
             startup_seconds=round(time.monotonic() - began, 3),
             config=config.model_dump(mode="json"),
             baseline_seed=config.experiment.seed,
+            reference=reference_of(config, facts),
         )
         session.open(Ledger(layout.ledger), first)
         return _drive(config, facts, executor, session, layout, drive, given)

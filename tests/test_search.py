@@ -220,6 +220,22 @@ def test_crowding_of_a_worked_example() -> None:
     assert crowding(points[shuffled]).tolist() == [1.25, math.inf, math.inf, 1.5]
 
 
+def test_of_equal_extremes_one_is_infinitely_uncrowded() -> None:
+    points = np.array([[0, 8], [0, 8], [1, 4], [1, 4], [4, 0], [0, 8]], dtype=float)
+    assert crowding(points).tolist() == [math.inf, 0.0, 2.0, 0.0, math.inf, 0.0]
+    assert crowding(points[:2]).tolist() == [math.inf, 0.0]
+    ids = ["c", "a", "d", "e", "f", "b"]
+    assert best_first(ids, points) == ["a", "f", "d", "b", "c", "e"]
+
+
+def test_a_run_of_before_goes_on_to_share_crowding_distances_among_equals() -> None:
+    points = np.array([[0, 8], [0, 8], [1, 4], [4, 0]], dtype=float)
+    assert crowding(points, revision=1).tolist() == [math.inf, math.inf, 2.0, math.inf]
+    assert crowding(points[:2], revision=1).tolist() == [math.inf, math.inf]
+    assert best_first(["b", "a", "c", "d"], points, revision=1) == ["a", "b", "d", "c"]
+    assert best_first(["b", "a", "c", "d"], points) == ["a", "d", "c", "b"]
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_crowding_of_extremes_is_infinite(count: int) -> None:
     points = np.array([[0, 1], [1, 0]], dtype=float)[:count]

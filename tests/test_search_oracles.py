@@ -25,7 +25,10 @@ with warnings.catch_warnings():
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.algorithms.moo.nsga3 import NSGA3, associate_to_niches
     from pymoo.indicators.igd import IGD
-    from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_distance
+    from pymoo.operators.survival.rank_and_crowding.metrics import (
+        FunctionalDiversity,
+        calc_crowding_distance,
+    )
     from pymoo.optimize import minimize
     from pymoo.problems import get_problem
     from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
@@ -69,6 +72,25 @@ def test_crowding_is_pymoo_s_times_the_number_of_objectives(points: np.ndarray) 
         if len(front) > 2:  # of fewer, each is an extreme; pymoo's NSGA2 does not even ask
             expected = calc_crowding_distance(front) * points.shape[1]
             np.testing.assert_allclose(crowding(front), expected, rtol=1e-9)
+
+
+@given(clouds(), st.integers(0, 2**32))
+@settings(max_examples=500, deadline=None)
+def test_of_equal_points_one_has_the_distance_that_pymoo_s_duplicate_filter_leaves(
+    points: np.ndarray, seed: int
+) -> None:
+    points = np.unique(points, axis=0)
+    front = points[ranks(points) == 0]
+    repeated = np.repeat(front, np.random.default_rng(seed).integers(1, 4, len(front)), axis=0)
+    found = crowding(repeated)
+    if len(front) > 2:
+        theirs = FunctionalDiversity(calc_crowding_distance, filter_out_duplicates=True)
+        np.testing.assert_allclose(found, theirs.do(repeated) * points.shape[1], rtol=1e-9)
+    for point in front:
+        assert np.isinf(found[(repeated == point).all(axis=1)]).sum() <= 1
+    for column in range(points.shape[1]):  # every end of the front has one that is kept
+        kept = repeated[np.isinf(found), column]
+        assert {kept.min(), kept.max()} == {front[:, column].min(), front[:, column].max()}
 
 
 @given(clouds(), st.integers(0, 2**32))

@@ -59,7 +59,7 @@ class Evolution(Section):
     patience: Count | None = Field(
         default=None,
         description="End the search after so many generations in which neither hypervolume nor "
-        "diversity moved.",
+        "diversity moved, nor the best figure on any objective.",
     )
     inherit: Literal["off", "adapter", "adapter+optimizer"] = Field(
         default="adapter",

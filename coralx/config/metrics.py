@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from coralx.config.suggest import did_you_mean
+from coralx.facts import Scale
 
 Direction = Literal["maximize", "minimize"]
 Task = Literal["sequence-classification", "label-tokens", "sft"]
@@ -40,6 +41,23 @@ _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
+class Extent:
+    """Between which figures, and on which scale, a hypervolume counts a metric; None: no end."""
+
+    scale: Scale
+    low: float | None
+    high: float | None
+
+
+SHARE = Extent("linear", 0.0, 1.0)
+LOSS = Extent("loss", 0.0, None)
+SIZE = Extent("log", 0.0, 2.0**44)
+"""To 16 TiB, more than any machine has for one model; of adapters a run knows better."""
+
+ANYTHING = Extent("any", None, None)
+
+
+@dataclass(frozen=True)
 class Metric:
     """`direction` is None where only the config can say it. `needs` names a key of `data` without
     which there is nothing to compute; it takes a task that reads so many `modalities`."""
@@ -51,6 +69,7 @@ class Metric:
     tasks: tuple[Task, ...] = EVERY_TASK
     needs: Literal["", "attacks", "group"] = ""
     modalities: int = 1
+    extent: Extent = SHARE
 
     @property
     def is_computable(self) -> bool:
@@ -74,9 +93,15 @@ CATALOGUE: dict[str, Metric] = {
     "task_skill": _skill(NO_CLASS),
     "safety": Metric("maximize", "predictions", "0 to 1", NO_POSITIVE, needs="attacks"),
     "false_positive_cost": _error(f"{NO_POSITIVE}, or no row of the hold-out is clean"),
-    "memory": Metric("minimize", "measurement", "0 bytes upward"),
+    "memory": Metric("minimize", "measurement", "0 bytes upward", extent=SIZE),
     "cross_modal_fusion": Metric(
-        "maximize", "predictions", "-1 to 1", NO_CLASS, CLASSIFICATION, modalities=2
+        "maximize",
+        "predictions",
+        "-1 to 1",
+        NO_CLASS,
+        CLASSIFICATION,
+        modalities=2,
+        extent=Extent("linear", -1.0, 1.0),
     ),
     "calibration": _error(),
     # beside them
@@ -105,20 +130,47 @@ CATALOGUE: dict[str, Metric] = {
     "f1": _skill(),
     "precision": _skill(),
     "recall": _skill(),
-    "brier": Metric("minimize", "predictions", "0 to 2 (two classes: to 1)", tasks=CLASSIFICATION),
-    "eval_loss": Metric("minimize", "predictions", "0 upward"),
-    "perplexity": Metric(
-        "minimize", "predictions", "1 upward", "it is beyond any number", tasks=("sft",)
+    "brier": Metric(
+        "minimize",
+        "predictions",
+        "0 to 2 (two classes: to 1)",
+        tasks=CLASSIFICATION,
+        extent=Extent("linear", 0.0, 2.0),
     ),
-    "latency_ms": Metric("minimize", "measurement", "0 upward"),
-    "trainable_parameters": Metric("minimize", "adapter", "1 upward"),
-    "adapter_bytes": Metric("minimize", "adapter", "1 upward"),
-    "train_loss": Metric("minimize", "training", "0 upward"),
-    "gradient_norm": Metric("minimize", "training", "0 upward"),
-    "loss_slope": Metric("minimize", "training", "any", "fewer than three steps after warm-up"),
+    "eval_loss": Metric("minimize", "predictions", "0 upward", extent=LOSS),
+    "perplexity": Metric(
+        "minimize",
+        "predictions",
+        "1 upward",
+        "it is beyond any number",
+        tasks=("sft",),
+        extent=Extent("perplexity", 1.0, None),
+    ),
+    "latency_ms": Metric(
+        "minimize",
+        "measurement",
+        "0 upward",
+        extent=Extent("log", 0.0, 3.6e6),  # to an hour
+    ),
+    "trainable_parameters": Metric("minimize", "adapter", "1 upward", extent=SIZE),
+    "adapter_bytes": Metric("minimize", "adapter", "1 upward", extent=SIZE),
+    "train_loss": Metric("minimize", "training", "0 upward", extent=LOSS),
+    "gradient_norm": Metric(
+        "minimize",
+        "training",
+        "0 upward",
+        extent=Extent("log", 0.0, 1e6),
+    ),
+    "loss_slope": Metric(
+        "minimize",
+        "training",
+        "any",
+        "fewer than three steps after warm-up",
+        extent=ANYTHING,
+    ),
 }
 
-OWN = Metric(None, "user", "any", "the function returned None")
+OWN = Metric(None, "user", "any", "the function returned None", extent=ANYTHING)
 """A user's own metric, `module:function`."""
 
 

@@ -20,6 +20,7 @@ from coralx.report.feasibility import feasibility_warnings, undefined_warnings, 
 from coralx.report.lineage import lineage_of, schedule_of
 from coralx.report.operating_points import operating_point_warnings
 from coralx.report.origins import blends_of, growth_of
+from coralx.report.reference import reference_json
 from coralx.report.serving import serving_of
 from coralx.report.verification import verification_of
 from coralx.report.weighted import weighted
@@ -93,6 +94,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "convergence": [
             asdict(figures) for figures in indicators(config, history, stages[-1].name)
         ],
+        "hypervolume_reference": reference_json(started.reference),
         "stalled": has_stalled(config, history, stages[-1].name),
         "efficiency": efficiency_of(history, timetable, use),
         "blends": blends_of(history),

@@ -18,6 +18,7 @@ from coralx.report.fitting import fitting
 from coralx.report.front import front_parts
 from coralx.report.lineage import ancestry
 from coralx.report.origins import origin_lines
+from coralx.report.reference import reference_line
 from coralx.report.verification import verification_parts
 from coralx.report.weighted import weighted_lines
 from coralx.wording import counted
@@ -31,6 +32,8 @@ BESIDE = {
     "trained_again": "training again what was lost",
 }
 """What a run spends beside training and scoring, in words."""
+
+STILL = "Neither these nor the best figure on any objective had"
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
@@ -99,8 +102,10 @@ def _convergence_lines(report: Mapping[str, Any]) -> list[str]:
     volumes = " ".join("-" if r["hypervolume"] is None else f"{r['hypervolume']:.3f}" for r in rows)
     spread = " ".join(f"{row['diversity']:.2f}" for row in rows)
     lines = [f"Hypervolume by generation: {volumes}; diversity of the population: {spread}"]
+    lines.append(reference_line(report["hypervolume_reference"]))
     if report["stalled"]:
-        lines.append("Neither had moved for evolution.patience generations, so the search ended.")
+        what = "Neither had" if report["hypervolume_reference"] is None else STILL
+        lines.append(f"{what} moved for evolution.patience generations, so the search ended.")
     return lines
 
 

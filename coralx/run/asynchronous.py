@@ -243,7 +243,8 @@ class AsynchronousSearch:
         stopped later keeps its place among them, so that nobody else gets it."""
         verdicts = {r.genome: self._verdicts.get((r.genome, stage.name)) for r in results}
         sound = [result for result in results if not isinstance(verdicts[result.genome], Stop)]
-        return promotion_order(self.config, stage, sound, len(results))
+        revision = self._history.revision
+        return promotion_order(self.config, stage, sound, len(results), revision=revision)
 
     def _is_promoted(self, genome: str, stage: Stage) -> bool:
         return isinstance(self._verdicts.get((genome, stage.name)), Promote)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from coralx.config import Config
 from coralx.config.evolution import Objective
 from coralx.events import StageDecided
+from coralx.facts import REVISION
 from coralx.genomes import Genome
 from coralx.results import StageResult
 from coralx.run.history import History
@@ -26,9 +27,11 @@ def promotion_order(
     results: Sequence[StageResult],
     entered: int,
     generation: int = 0,
+    revision: int = REVISION,
 ) -> list[str]:
     """Best first: by `promote_by` where the stage names a metric, else by the objectives; those
-    that meet the constraints first in either case. `entered` genomes compete for the places."""
+    that meet the constraints first in either case. `entered` genomes compete for the places.
+    `revision` is that of the run."""
     objectives = config.objectives
     if stage.promote_by is not None:
         direction = config.direction_of(stage.promote_by)
@@ -40,6 +43,7 @@ def promotion_order(
         constraints_of(config),
         niching_of(config, stage.quota(entered), "promote", generation, stage.name),
         keep_first_objective=True,
+        revision=revision,
     )
 
 
@@ -57,7 +61,7 @@ def decide_stage(
         found = [results[name] for name in members if name in results]
         failed = {name: failures[name] for name in members if name in failures}
         sound = [result for result in found if result.genome not in judgement.breaches]
-        order = promotion_order(config, stage, sound, len(members), generation)
+        order = promotion_order(config, stage, sound, len(members), generation, history.revision)
         verdicts += decide(stage, found, order, judgement.breaches, failed)
     copies = _copies(config, history, stage, generation, verdicts)
     return StageDecided(

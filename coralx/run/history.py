@@ -23,6 +23,7 @@ from coralx.events import (
     StageDecided,
     TrainedBeside,
 )
+from coralx.facts import REVISION
 from coralx.genomes import Genome
 from coralx.records import StageBudget
 from coralx.results import Measurement, StageResult
@@ -66,6 +67,9 @@ class History:
         self.decisions: dict[tuple[int, str], StageDecided] = {}
         self.budgets: dict[int, tuple[StageBudget, ...]] = {}
         self.populations: dict[int, tuple[str, ...]] = {}
+        self.known_by: dict[int, int] = {}
+        """By generation: how many of the `results`, which stand in order, its survivors were chosen
+        from."""
         self.beside: dict[tuple[str, str], StageResult] = {}
         self.narrowed: list[StageResult] = []
         """Results that took fewer rows at once than a batch, in order."""
@@ -135,6 +139,7 @@ class History:
                 self._decide(event)
             case GenerationCompleted():
                 self.populations[event.generation] = event.population
+                self.known_by[event.generation] = len(self.results)
                 self.left_behind |= self._settled.difference(event.population)
             case FrontMeasured(measurement=measurement):
                 self.measurements[measurement.genome] = measurement
@@ -177,6 +182,11 @@ class History:
         """Whether the genome, or what is trained beside the search, need not train the stage."""
         is_trained = (genome, stage) in self.results or (genome, stage) in self.beside
         return is_trained or genome in self.failures
+
+    @property
+    def revision(self) -> int:
+        """By which order of rows and rules of decision the run is led; see `facts.Settings`."""
+        return self.started.settings.revision if self.started is not None else REVISION
 
     def last_result(self, genome: str) -> StageResult | None:
         """The furthest stage that the genome was trained through."""

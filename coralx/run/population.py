@@ -86,6 +86,7 @@ class Population:
             self.config.objectives,
             constraints_of(self.config),
             by_crowding=self._evolution.selection == "nsga2",
+            revision=self._history.revision,
         )
         return offspring(
             population=[self._history.genomes[genome] for genome in parents],
@@ -148,7 +149,8 @@ class Population:
         size = self._evolution.population_size
         niching = niching_of(self.config, size, "survive", generation)
         constraints = constraints_of(self.config)
-        order = survival_order(standings, self.config.objectives, constraints, niching)
+        revision = self._history.revision
+        order = survival_order(standings, self.config.objectives, constraints, niching, revision)
         self._ledger.append(GenerationCompleted(generation, tuple(order[:size])))
 
     def _standing(self, genome: str) -> Standing:

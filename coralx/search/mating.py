@@ -14,6 +14,7 @@ import numpy as np
 
 from coralx.config.evolution import Objective
 from coralx.config.rules import ParsedRule
+from coralx.facts import REVISION
 from coralx.search.constraints import violations
 from coralx.search.nsga2 import Standing
 from coralx.search.pareto import as_minimised, domination, front_crowding
@@ -28,13 +29,15 @@ def tournament(
     constraints: Sequence[ParsedRule] = (),
     *,
     by_crowding: bool = True,
+    revision: int = REVISION,
 ) -> Contest:
     """The contest within a population, whose standings are given the best first.
 
     Who completed a further stage wins, there the sound over those taken out; figures of different
     stages are never compared. Then who dominates, constraints and missing figures considered, and
     then who is less crowded within its front, or the earlier place. Without `by_crowding`
-    (NSGA-III), of two equals the first drawn wins, that is, either by chance.
+    (NSGA-III), of two equals the first drawn wins, that is, either by chance. `revision` is that of
+    the run.
     """
     count = len(standings)
     groups = [(-standing.place, standing.taken_out) for standing in standings]
@@ -44,7 +47,7 @@ def tournament(
     for group in set(groups):
         members = [place for place in range(count) if groups[place] == group]
         missed = violations([standings[m].metrics for m in members], constraints)
-        distance[members] = front_crowding(points[members], missed)
+        distance[members] = front_crowding(points[members], missed, revision)
         beats[np.ix_(members, members)] = domination(points[members], missed)
 
     def winner(first: int, second: int) -> int:

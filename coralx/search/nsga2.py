@@ -10,6 +10,7 @@ import numpy as np
 
 from coralx.config.evolution import CheckpointCrossover, Evolution, Objective
 from coralx.config.rules import ParsedRule
+from coralx.facts import REVISION
 from coralx.genomes import Blend, Genes, Genome
 from coralx.results import Metrics
 from coralx.rng import derive_seed, generator
@@ -38,12 +39,13 @@ def survival_order(
     objectives: Sequence[Objective],
     constraints: Sequence[ParsedRule] = (),
     niching: Niching | None = None,
+    revision: int = REVISION,
 ) -> list[str]:
     """Ids, best first: by the furthest completed stage, there the sound before those taken out,
     then as in `selection.in_order`. Figures of different stages are never compared.
 
     With `niching`, each stage's genomes are niched over those of its places that the further ones
-    leave open.
+    leave open. `revision` is that of the run.
     """
     ordered: list[str] = []
     groups = sorted({(-s.place, s.taken_out) for s in standings})
@@ -51,7 +53,7 @@ def survival_order(
         members = [s for s in standings if (-s.place, s.taken_out) == group]
         ids, metrics = [s.genome for s in members], [s.metrics for s in members]
         left = replace(niching, places=niching.places - len(ordered)) if niching else None
-        ordered += in_order(ids, metrics, objectives, constraints, left)
+        ordered += in_order(ids, metrics, objectives, constraints, left, revision=revision)
     return ordered
 
 

@@ -17,6 +17,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
+from coralx.facts import REVISION
 from coralx.search.pareto import Points, Violations, best_first, measured, ranks
 
 OFF_AXIS = 1e6
@@ -41,14 +42,17 @@ def niched_first(
     violations: Violations | None = None,
     *,
     keep_first_objective: bool = False,
+    revision: int = REVISION,
 ) -> list[str]:
     """Ids by rank, and within a front of feasible ones by niching: always from the reference point
     that stands for the fewest so far, first the genome that is nearest to its line, later any.
 
     Fewer than two objectives leave nothing to spread, nor do infeasible points and those that lack
-    a figure: they stand as in `pareto.best_first`. `keep_first_objective` is that of there, too.
+    a figure: they stand as in `pareto.best_first`, of which `keep_first_objective` and `revision`
+    are, too.
     """
-    plain = best_first(ids, points, violations, keep_first_objective=keep_first_objective)
+    keep = keep_first_objective
+    plain = best_first(ids, points, violations, keep_first_objective=keep, revision=revision)
     figures = measured(points)
     sound = ~np.isnan(figures).any(axis=1)
     if violations is not None:
@@ -65,7 +69,7 @@ def niched_first(
     order: list[int] = []
     for front in fronts:
         left = set(front.tolist())
-        if keep_first_objective and not np.isnan(firsts).any():
+        if keep and not np.isnan(firsts).any():
             best = min(left, key=lambda m: (firsts[m], distance[m], m))
             left.remove(best)
             order.append(best)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from coralx.config.evolution import Objective
 from coralx.config.metrics import SPREAD
+from coralx.facts import REVISION
 from coralx.results import Metrics
 
 Points = NDArray[np.float64]
@@ -108,38 +109,52 @@ def _complete_ranks(points: Points) -> NDArray[np.int64]:
     return np.asarray(pareto_rank(points), dtype=np.int64)
 
 
-def crowding(points: Points) -> NDArray[np.float64]:
+def crowding(points: Points, revision: int = REVISION) -> NDArray[np.float64]:
     """Crowding distance within one front (Deb et al. 2002, section III.B); extremes inf.
 
-    Equal points share one distance, so that the order of the input never decides between them.
+    Of equal points the first has the distance that it would have alone, and the others have 0: they
+    add nothing to the spread (Fortin and Parizeau 2013, "Revisiting the NSGA-II crowding-distance
+    computation"). So give points in the order in which ties are to be broken.
     """
-    if len(points) <= 2:
-        return np.full(len(points), np.inf)
     # To `unique`, NaN is never equal to NaN.
-    distinct, place = np.unique(np.nan_to_num(points, nan=np.inf), axis=0, return_inverse=True)
+    distinct, first, place = np.unique(
+        np.nan_to_num(points, nan=np.inf), axis=0, return_index=True, return_inverse=True
+    )
     distinct[np.isinf(distinct)] = np.nan
+    if revision < 2:  # equals shared one distance, and of two points each was an extreme
+        return _distances(distinct)[place] if len(points) > 2 else np.full(len(points), np.inf)
+    distance = np.zeros(len(points))
+    distance[first] = _distances(distinct)
+    return distance
+
+
+def _distances(distinct: Points) -> NDArray[np.float64]:
+    """Crowding distances of points of which no two are equal."""
     count = len(distinct)
+    if count <= 2:
+        return np.full(count, np.inf)
     distance = np.zeros(count)
-    for column in range(points.shape[1]):
+    for column in range(distinct.shape[1]):
         values = distinct[:, column]
         if np.isnan(values).any():
             continue
         order = np.argsort(values, kind="stable")
         span = values[order[-1]] - values[order[0]]
         distance[order[0]] = distance[order[-1]] = np.inf
-        if count > 2 and span > 0:
+        if span > 0:
             distance[order[1:-1]] += (values[order[2:]] - values[order[:-2]]) / span
-    shared: NDArray[np.float64] = distance[place]
-    return shared
+    return distance
 
 
-def front_crowding(points: Points, violations: Violations | None = None) -> NDArray[np.float64]:
-    """Each point's crowding distance within the front that it belongs to."""
+def front_crowding(
+    points: Points, violations: Violations | None = None, revision: int = REVISION
+) -> NDArray[np.float64]:
+    """Each point's crowding distance within the front that it belongs to; see `crowding`."""
     by_rank = ranks(points, violations)
     distance = np.zeros(len(points))
     for rank in np.unique(by_rank):
         members = by_rank == rank
-        distance[members] = crowding(points[members])
+        distance[members] = crowding(points[members], revision)
     return distance
 
 
@@ -149,16 +164,20 @@ def best_first(
     violations: Violations | None = None,
     *,
     keep_first_objective: bool = False,
+    revision: int = REVISION,
 ) -> list[str]:
-    """Ids by rank, then crowding (greater first), then id.
+    """Ids by rank, then crowding (greater first), then id, as the run's `revision` has it.
 
     With `keep_first_objective`, each front begins with its best on the first-listed objective, so
     that a cut inside a front keeps that one.
     """
     if not ids:
         return []
+    by_id = sorted(range(len(ids)), key=ids.__getitem__)  # of equal points the first has a distance
+    ids, points = [ids[place] for place in by_id], points[by_id]
+    violations = violations[by_id] if violations is not None else None
     by_rank = ranks(points, violations)
-    distance = front_crowding(points, violations)
+    distance = front_crowding(points, violations, revision)
     ordered: list[str] = []
     for rank in np.unique(by_rank):
         members = np.flatnonzero(by_rank == rank).tolist()

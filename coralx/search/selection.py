@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from coralx.config.evolution import Objective
 from coralx.config.rules import ParsedRule
 from coralx.config.schema import Config
+from coralx.facts import REVISION
 from coralx.results import Metrics
 from coralx.rng import generator
 from coralx.search.constraints import violations
@@ -31,15 +32,17 @@ def in_order(
     niching: Niching | None = None,
     *,
     keep_first_objective: bool = False,
+    revision: int = REVISION,
 ) -> list[str]:
     """Ids, best first: the feasible by non-dominated rank, then the infeasible by violation; within
     a front by crowding, or with `niching` by reference points; ties by id or, there, by its rng.
 
     With `keep_first_objective`, each front begins with its best on the first-listed objective.
+    `revision` is that of the run.
     """
     points = as_minimised(metrics, objectives)
     missed = violations(metrics, constraints)
     keep = keep_first_objective
     if niching is None:
-        return best_first(ids, points, missed, keep_first_objective=keep)
-    return niched_first(ids, points, niching, missed, keep_first_objective=keep)
+        return best_first(ids, points, missed, keep_first_objective=keep, revision=revision)
+    return niched_first(ids, points, niching, missed, keep_first_objective=keep, revision=revision)

@@ -67,18 +67,22 @@ def likely_bytes(footprint: Footprint, genes: Genes, max_length: int) -> int:
 def extremes(space: Space, footprint: Footprint, max_length: int) -> tuple[Genes, Genes]:
     """The genes of the search space that take the least and the most memory; among equals, those
     that name their modules come before all layers."""
-    options = {name: _ends(space.genes[name]) for name in SIZING if name in space.genes}
-    corners = [
-        space.build(dict(zip(options, values, strict=True)))
-        for values in product(*options.values())
-    ]
 
     def size(genes: Genes) -> tuple[int, bool]:
         everywhere = genes.target_modules == ALL_LINEAR
         return likely_bytes(footprint, genes, max_length), everywhere
 
-    corners.sort(key=size)
-    return corners[0], corners[-1]
+    found = sorted(corners(space), key=size)
+    return found[0], found[-1]
+
+
+def corners(space: Space) -> list[Genes]:
+    """The genes of the search space among which are those of the least and the greatest size."""
+    options = {name: _ends(space.genes[name]) for name in SIZING if name in space.genes}
+    return [
+        space.build(dict(zip(options, values, strict=True)))
+        for values in product(*options.values())
+    ]
 
 
 def lowest_and_highest(gene: Gene) -> tuple[Any, Any]:

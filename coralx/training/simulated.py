@@ -214,6 +214,15 @@ def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def parameters_of(genes: Genes) -> int:
+    """Parameters that an adapter of the imagined base has."""
+    return 2 * HIDDEN * genes.rank * _modules(genes) * LAYERS
+
+
+def _modules(genes: Genes) -> int:
+    return 7 if genes.target_modules == ALL_LINEAR else len(genes.target_modules)
+
+
 def _metrics(
     skill: float, genes: Genes, named: Mapping[str, Direction] | None = None
 ) -> dict[str, float | None]:
@@ -221,8 +230,8 @@ def _metrics(
     a config can name: of single tasks as of all, and of the user's own as if they were skill, or
     the lack of it where they are to be minimised."""
     accuracy = 0.5 + 0.85 * (skill - 0.5)
-    modules = 7 if genes.target_modules == ALL_LINEAR else len(genes.target_modules)
-    parameters = 2 * HIDDEN * genes.rank * modules * LAYERS
+    modules = _modules(genes)
+    parameters = parameters_of(genes)
     found: dict[str, float | None] = {
         "auroc": skill,
         "task_skill": skill,
