@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from coralx.config.exact import Exact
 from coralx.config.metrics import Direction, check_metric, described
-from coralx.config.section import Count, Exact, MetricName, Section
+from coralx.config.section import Count, MetricName, Section
 from coralx.config.space import SeedGenome
 from coralx.printable import shown
 
@@ -57,9 +58,9 @@ class Evolution(Section):
     inherit: Literal["off", "adapter", "adapter+optimizer"] = "adapter"
     resize_adapters: bool = False
     checkpoint_crossover: CheckpointCrossover = CheckpointCrossover()
-    pbt_quantile: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    pbt_quantile: Annotated[Exact, Field(ge=0, le=0.5)] = Fraction(0)
     seed_genomes: Annotated[tuple[SeedGenome, ...], Field(max_length=1_000)] = ()
-    elite_fraction: Annotated[Exact, Field(ge=0, lt=1)] = Decimal(0)
+    elite_fraction: Annotated[Exact, Field(ge=0, lt=1)] = Fraction(0)
     selection: Literal["nsga2", "nsga3"] = "nsga2"
     crossover_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
     mutation_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
