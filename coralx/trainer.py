@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from coralx import api
 from coralx import genomes as searched
 from coralx.config import Config, load_config, parse_config
+from coralx.config.exact import written
 from coralx.config.loading import anchor_paths
 from coralx.config.modes import resolve_mode
 from coralx.config.problems import problems_of
@@ -41,12 +43,13 @@ from coralx.search.space import space_of
 @dataclass(frozen=True)
 class TrainingStage:
     """One rung: `epoch_budget` passes over the first `data_percentage` of the data, as the
-    genome's total; the share `survival_rate` (0 to 1) of those that enter goes on."""
+    genome's total; the share `survival_rate` (0 to 1) of those that enter goes on. Each is an exact
+    number: a decimal, or a fraction as `Fraction(1, 3)` or "1/3"."""
 
     name: str
-    epoch_budget: float
-    data_percentage: float
-    survival_rate: float
+    epoch_budget: float | str | Fraction
+    data_percentage: float | str | Fraction
+    survival_rate: float | str | Fraction
 
 
 @dataclass(frozen=True)
@@ -115,13 +118,13 @@ class HyperbandTrainer:
 
     @property
     def stages(self) -> tuple[TrainingStage, ...]:
-        """The stages that genomes go through."""
+        """The stages that genomes go through; what is no decimal stands as text, such as "1/3"."""
         return tuple(
             TrainingStage(
                 stage.name,
-                float(stage.epoch_budget),
-                float(100 * stage.data_fraction),
-                float(stage.survival_rate),
+                written(stage.epoch_budget),
+                written(100 * stage.data_fraction),
+                written(stage.survival_rate),
             )
             for stage in schedule_of(self.config.hyperband_config)
         )

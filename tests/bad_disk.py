@@ -17,7 +17,7 @@ from pathlib import Path
 import coralx.cli.evolve
 from coralx.cli import main
 from coralx.config import Config
-from coralx.events import Event
+from coralx.events import Event, code_of
 from coralx.report.live import Silent
 
 FILLER = "filler"
@@ -53,7 +53,7 @@ class Spoiler(Silent):
         self._see("begin")
 
     def on_event(self, event: Event) -> None:
-        self._see(type(event).__name__)
+        self._see(code_of(event))
 
     def _see(self, name: str) -> None:
         if name == self.event:

@@ -23,6 +23,7 @@ from coralx.events import (
     StageDecided,
     WorkerStarted,
     WorkerStopped,
+    code_of,
 )
 from coralx.facts import Classes
 from coralx.genomes import Genome
@@ -493,7 +494,7 @@ def test_simulation_and_training_write_the_same_kinds_of_events(place: Path, run
         "--set", "data.steps_per_epoch=18",
     )  # fmt: skip
     kinds = [
-        {type(event).__name__ for event in Ledger(folder / "ledger.jsonl")}
+        {code_of(event) for event in Ledger(folder / "ledger.jsonl")}
         for folder in (run, place / "runs" / "simulated")
     ]
     assert kinds[0] == kinds[1]

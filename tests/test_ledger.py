@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -20,6 +22,8 @@ from pydantic import ValidationError
 
 from coralx.errors import DamagedRunError, SetupError, UsageError
 from coralx.events import (
+    CODES,
+    FORMER_CODES,
     AttemptFailed,
     BudgetSpent,
     CheckpointRestored,
@@ -48,7 +52,7 @@ from coralx.run.checkpoints import hand_over, is_intact, prune
 from coralx.run.layout import RunLayout, find_run
 from coralx.run.ledger import Ledger
 from coralx.run.lock import claiming, owning
-from coralx.verdicts import Cut, Fail, Finish, Promote, Stop
+from coralx.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict
 
 EVENTS: tuple[Event, ...] = (
     RunStarted(
@@ -136,6 +140,64 @@ def damage_in(path: Path) -> str:
 
 def test_the_examples_cover_every_event() -> None:
     assert {type(event) for event in EVENTS} == set(get_args(Event))
+
+
+CODES_FOR_EVER = {
+    "AttemptFailed", "BudgetSpent", "CheckpointRestored", "FrontCompared", "FrontMeasured",
+    "GenerationCompleted", "GenerationStarted", "GenomeFailed", "MeasurementFailed",
+    "RunCompleted", "RunResumed", "RunStarted", "StageCompleted", "StageDecided",
+    "TrainedBeside", "WorkerStarted", "WorkerStopped",
+}  # fmt: skip
+"""As ledgers have them since the first version: none may go or change, whatever classes are called.
+A new event adds its own."""
+
+
+def test_every_event_has_one_code_and_no_code_ever_changes() -> None:
+    assert set(CODES.values()) == set(get_args(Event))
+    assert len(set(CODES.values())) == len(CODES)
+    assert CODES.keys() == CODES_FOR_EVER
+    assert dict(FORMER_CODES) == {"BaselineTrained": TrainedBeside}
+
+
+@pytest.fixture
+def renamed_classes() -> Iterator[None]:
+    names = [(cls, cls.__name__) for cls in get_args(Event)]
+    for cls, name in names:
+        cls.__name__ = f"Renamed{name}"
+    yield
+    for cls, name in names:
+        cls.__name__ = name
+
+
+@pytest.mark.usefixtures("renamed_classes")
+def test_a_class_may_be_renamed_and_its_code_stays(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    codes = [json.loads(line)["type"] for line in path.read_text("utf-8").splitlines()]
+    assert set(codes) == CODES_FOR_EVER
+    assert codes[:4] == ["RunStarted", "WorkerStarted", "GenerationStarted", "StageCompleted"]
+    assert tuple(Ledger(path)) == EVENTS
+
+
+def test_verdicts_are_told_apart_by_words_that_never_change() -> None:
+    kinds = {cls.kind for cls in get_args(Verdict)}
+    assert kinds == {"promote", "replace", "finish", "cut", "stop", "fail"}
+
+
+def test_an_event_of_a_newer_version_is_named_and_left_alone(
+    tmp_path: Path,
+) -> None:
+    path = written(tmp_path)
+    *lines, last = path.read_bytes().splitlines(keepends=True)
+    entry = json.loads(last) | {"type": "RunForked"}
+    del entry["checksum"]
+    entry["checksum"] = hashlib.sha256(canonical_json(entry).encode()).hexdigest()
+    path.write_bytes(b"".join(lines) + (canonical_json(entry) + "\n").encode())
+    before = path.read_bytes()
+    with pytest.raises(DamagedRunError) as caught:
+        Ledger(path)
+    assert caught.value.message == f"{path}, line {len(EVENTS)}: unknown event 'RunForked'"
+    assert "A newer version of CoralX" in caught.value.hint
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)

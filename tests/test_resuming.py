@@ -20,7 +20,7 @@ from test_simulation import KillAfter, comparable, events_of, story
 from coralx import api
 from coralx.cli.resuming import resumed_config
 from coralx.errors import DamagedRunError, Interrupted, UsageError
-from coralx.events import CheckpointRestored, RunResumed
+from coralx.events import CheckpointRestored, RunCompleted, RunResumed, code_of
 from coralx.files import verify_folder
 from coralx.run.history import History
 from coralx.run.layout import RunLayout, find_run
@@ -37,7 +37,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def decided(layout: RunLayout) -> list[Any]:
-    return [event for event in story(layout) if type(event).__name__ != "RunCompleted"]
+    return [event for event in story(layout) if not isinstance(event, RunCompleted)]
 
 
 # -- more generations ------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def test_the_steps_of_what_was_trained_again_count_against_the_budget(more: int)
 def test_a_baseline_that_was_lost_before_it_was_measured_is_trained_again() -> None:
     baseline = {"runtime": {"backend": "simulated", "baseline": True}}
     whole = api.evolve(simulated_config(**TWO, **baseline), "whole")
-    kinds = [type(event).__name__ for event in events_of(whole.layout)]
+    kinds = [code_of(event) for event in events_of(whole.layout)]
     last = len(kinds) - kinds[::-1].index("TrainedBeside")
     with pytest.raises(Interrupted):
         api.evolve(simulated_config(**TWO, **baseline), "cut", KillAfter(last))

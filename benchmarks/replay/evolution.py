@@ -118,9 +118,9 @@ def config_for(table: Table, rungs: Sequence[tuple[Fraction, Fraction]], **secti
     stages = [
         {
             "name": f"S{place}",
-            "epoch_budget": f"{float(share):.6f}",
+            "epoch_budget": share,
             "data_percentage": 100,
-            "survival_rate": f"{float(rate):.6f}",
+            "survival_rate": rate,
             "stop_when": [],
         }
         for place, (share, rate) in enumerate(rungs)

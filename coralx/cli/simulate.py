@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from rich.console import Console
@@ -57,27 +58,32 @@ def _print_plan(plan: Plan, console: Console) -> None:
             stage.name,
             str(stage.genomes),
             f"{float(100 * stage.data_fraction):g} %",
-            f"{number(stage.steps_per_genome):,}",
-            f"{number(stage.restart_steps):,}",
-            f"{number(stage.continue_steps):,}",
+            _steps(stage.steps_per_genome),
+            _steps(stage.restart_steps),
+            _steps(stage.continue_steps),
         )
     table.add_section()
-    totals = (number(plan.restart_steps), number(plan.continue_steps))
-    table.add_row("together", "", "", "", *(f"{total:,}" for total in totals))
+    totals = (plan.restart_steps, plan.continue_steps)
+    table.add_row("together", "", "", "", *(_steps(total) for total in totals))
     console.print(fitting(table))
     console.print(
-        f"Naive full training: {number(plan.naive_steps):,} steps. Restarting every stage is "
+        f"Naive full training: {_steps(plan.naive_steps)} steps. Restarting every stage is "
         f"{float(plan.restart_speedup):.2f}x cheaper, continuing from checkpoints (the default) "
         f"{float(plan.continue_speedup):.2f}x.",
         highlight=False,
     )
 
 
+def _steps(planned: Fraction) -> str:
+    """Planned steps, of which a part may be a fraction, to two places."""
+    return f"{number(round(planned, 2)):,}"
+
+
 def _print_later(plan: Plan, console: Console) -> None:
     genomes = ", ".join(f"{stage.name} {stage.genomes}" for stage in plan.stages)
     console.print(
         f"Each later generation trains its {plan.population_size} newborn alone ({genomes}): "
-        f"{number(plan.continue_steps):,} steps, continuing from checkpoints.",
+        f"{_steps(plan.continue_steps)} steps, continuing from checkpoints.",
         highlight=False,
     )
 

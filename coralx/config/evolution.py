@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from coralx.config.exact import Exact
 from coralx.config.metrics import Direction, check_metric, described
-from coralx.config.section import Count, Exact, MetricName, Section
+from coralx.config.section import Count, MetricName, Section
 from coralx.config.space import SeedGenome
 from coralx.printable import shown
 
@@ -74,8 +75,8 @@ class Evolution(Section):
         default=CheckpointCrossover(),
         description="How often a child starts from both parents' checkpoints.",
     )
-    pbt_quantile: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
-        default=0.0,
+    pbt_quantile: Annotated[Exact, Field(ge=0, le=0.5)] = Field(
+        default=Fraction(0),
         description="Population-based training: the share of a stage's survivors, the poorest, "
         "replaced by copies of the best with other hyperparameters.",
     )
@@ -83,7 +84,7 @@ class Evolution(Section):
         default=(), description="Recipes of your own that open generation 0."
     )
     elite_fraction: Annotated[Exact, Field(ge=0, lt=1)] = Field(
-        default=Decimal(0),
+        default=Fraction(0),
         description="The share of the population, rounded down, that is kept without retraining; "
         "later generations breed only the rest.",
     )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
@@ -13,7 +12,6 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
-    PlainSerializer,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -44,24 +42,6 @@ class Section(BaseModel):
 _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 
 
-def _exact(value: Any) -> Any:
-    """Floats become the decimal that was written, so that 0.1 is a tenth. Text and decimals go the
-    same way: what is dumped is a float, and must come back as what it was."""
-    if isinstance(value, str | Decimal):
-        try:
-            value = float(value)
-        except (ValueError, OverflowError):
-            return value
-    return Decimal(repr(value)) if isinstance(value, float) else value
-
-
-def _plain_number(value: Decimal) -> float | int:
-    return int(value) if value == value.to_integral_value() else float(value)
-
-
-Exact = Annotated[
-    Decimal, BeforeValidator(_exact), PlainSerializer(_plain_number, return_type=float | int)
-]
 MetricName = Annotated[str, BeforeValidator(check_metric)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 """Of rows or steps. Bounds here are not what is advisable, but what arithmetic and memory stand."""

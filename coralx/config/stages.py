@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from coralx.config.exact import Exact, exact, written
 from coralx.config.metrics import Task
 from coralx.config.rules import check_rule
-from coralx.config.section import Count, Exact, MetricName, Section, Size
+from coralx.config.section import Count, MetricName, Section, Size
 from coralx.wording import counted
 
 Some = Field(max_length=100)
-LEAST_SHARE = Decimal("0.000001")
+LEAST_SHARE = 0.000001
 Rule = Annotated[str, BeforeValidator(check_rule)]
 RankGrowth = Literal["off", "by-stage", "published"]
 
@@ -89,9 +89,9 @@ def _published_stages() -> tuple[TrainingStage, ...]:
     return tuple(
         TrainingStage(
             name=name,
-            epoch_budget=Decimal(epochs),
-            data_percentage=Decimal(percentage),
-            survival_rate=Decimal(rate),
+            epoch_budget=exact(epochs),
+            data_percentage=exact(percentage),
+            survival_rate=exact(rate),
         )
         for name, epochs, percentage, rate in table
     )
@@ -191,8 +191,8 @@ class HyperbandConfig(Section):
             share = stage.epoch_budget * stage.data_percentage
             if previous is not None and share < previous[1]:
                 raise ValueError(
-                    f"stage {stage.name!r} trains up to {share / 100:f} epochs of the whole data, "
-                    f"less than {previous[1] / 100:f} of {previous[0]!r} before it; "
+                    f"stage {stage.name!r} trains up to {written(share / 100)} epochs of the whole "
+                    f"data, less than {written(previous[1] / 100)} of {previous[0]!r} before it; "
                     "epoch_budget x data_percentage must not fall from stage to stage"
                 )
             previous = (stage.name, share)

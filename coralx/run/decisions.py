@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 from coralx.config import Config
 from coralx.config.evolution import Objective
@@ -84,7 +85,9 @@ def _copies(
     verdicts: Sequence[Verdict],
 ) -> dict[str, Genome]:
     """Mutated copies of the best that go on in place of the poorest, by whom they replace."""
-    quantile = config.evolution.pbt_quantile
+    quantile: Fraction | float = config.evolution.pbt_quantile
+    if history.started is not None and history.started.settings.revision < 2:
+        quantile = float(quantile)  # as it was multiplied then: 0.29 of 100 genomes was 28
     if not (quantile and config.hyperband_config.enable_hyperband) or stage.is_last:
         return {}
     promoted = [history.genomes[v.genome] for v in verdicts if isinstance(v, Promote)]

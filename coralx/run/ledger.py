@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import index
 from pathlib import Path
-from typing import Any, Never, get_args
+from typing import Any, Never
 
 from pydantic import ValidationError
 
 from coralx.errors import DamagedRunError, SetupError
-from coralx.events import Event, RunStarted, TrainedBeside
+from coralx.events import Event, RunStarted, class_of, code_of
 from coralx.files import canonical_json, fsync_directory, storing
 from coralx.records import from_json, to_json
 from coralx.run.layout import RunLayout, gone, way_out_without_ledger
@@ -38,11 +38,6 @@ CUT_OFF = (
     "followed is trained again."
 )
 MEND = "Make it a file that can be read, or restore it from a backup."
-
-_TYPES: dict[str, type[Any]] = {
-    **{cls.__name__: cls for cls in get_args(Event)},
-    "BaselineTrained": TrainedBeside,  # as it was called while only the baseline was
-}
 
 
 def _now() -> str:
@@ -156,7 +151,7 @@ def _write(path: Path, entry: Entry, *, is_new: bool) -> int:
         "seq": entry.seq,
         "time": entry.time,
         "clock": entry.clock,
-        "type": type(entry.event).__name__,
+        "type": code_of(entry.event),
         "payload": to_json(entry.event),
     }
     data["checksum"] = _checksum(data)
@@ -235,11 +230,12 @@ def _parse(line: bytes, number: int, path: Path) -> Entry:
             raise _damaged(path, number, "damaged, it is not as it was written")
         if data["checksum"] != _checksum(data):
             raise _damaged(path, number, "damaged, its checksum does not fit")
-        cls = _TYPES.get(data["type"])
+        cls = class_of(data["type"])
         if cls is None:
             raise DamagedRunError(
                 f"{path}, line {number}: unknown event {data['type']!r}",
-                "The run was written by a newer version of CoralX.",
+                "A newer version of CoralX seems to have written it: use that version. `coralx "
+                "--version` tells this one's.",
             )
         clock = float(data["clock"]) if "clock" in data else None
         entry = Entry(index(data["seq"]), data["time"], from_json(cls, data["payload"]), clock)

@@ -3,10 +3,12 @@ code that comes with a model."""
 
 from __future__ import annotations
 
+from coralx.config.exact import written
 from coralx.config.metrics import described
 from coralx.config.schema import Config
 from coralx.schedule.brackets import brackets_of, cohort_sizes
 from coralx.schedule.cost import finisher_warning
+from coralx.schedule.rates import rate_warnings
 from coralx.schedule.stages import schedule_of
 from coralx.wording import counted
 
@@ -16,7 +18,13 @@ def caveats(config: Config) -> list[str]:
     schedule, births = config.hyperband_config, config.evolution.fewest_births
     few = finisher_warning(schedule_of(schedule), births, brackets_of(schedule))
     idle = idle_keys(config) if schedule.enable_hyperband else []
-    return [*remote_code(config), *([few] if few else []), *idle, *measurements(config)]
+    return [
+        *remote_code(config),
+        *([few] if few else []),
+        *rate_warnings(config),
+        *idle,
+        *measurements(config),
+    ]
 
 
 def remote_code(config: Config) -> list[str]:
@@ -63,7 +71,7 @@ def idle_keys(config: Config) -> list[str]:
     most = max(sizes[1:], default=0)
     if evolution.pbt_quantile and int(evolution.pbt_quantile * most) == 0:
         found.append(
-            f"evolution.pbt_quantile is {evolution.pbt_quantile:g}, and at most "
+            f"evolution.pbt_quantile is {written(evolution.pbt_quantile)}, and at most "
             f"{counted(most, 'genome')} {'goes' if most == 1 else 'go'} on from a stage: fewer "
             "than one is replaced. Raise it, or the population"
         )

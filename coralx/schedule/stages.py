@@ -52,9 +52,9 @@ def stages_of(configured: Sequence[TrainingStage]) -> tuple[Stage, ...]:
         Stage(
             place=place,
             name=stage.name,
-            epoch_budget=Fraction(stage.epoch_budget),
-            data_fraction=Fraction(stage.data_percentage) / 100,
-            survival_rate=Fraction(stage.survival_rate),
+            epoch_budget=stage.epoch_budget,
+            data_fraction=stage.data_percentage / 100,
+            survival_rate=stage.survival_rate,
             stop_when=tuple(parse_rule(rule) for rule in stage.stop_when or ()),
             stop_within=stage.stop_within,
             promote_by=stage.promote_by,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def exploit(
     seen: Collection[Genes],
     space: Space,
     *,
-    quantile: float,
+    quantile: Fraction | float,
     place: int,
     index: int,
     seed: int,

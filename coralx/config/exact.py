@@ -1,0 +1,74 @@
+"""Exact numbers of a config: decimals as they are written, and fractions such as 1/3.
+
+A share that is rounded before it is multiplied decides otherwise than the share that was meant:
+0.333333 of three genomes is none.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal
+from fractions import Fraction
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer, PlainValidator
+
+_FRACTION = re.compile(r"\s*([+-]?\d+)\s*/\s*(\d+)\s*", re.ASCII)
+
+MOST_DIGITS = 18
+"""Of a numerator or a denominator: more than arithmetic needs, and quick to reckon with."""
+
+
+def exact(value: Any) -> Fraction:
+    """A number of a config as the fraction that was written: 0.1 is a tenth, not the binary number
+    beside it, whether it comes as a number or as text. Raises ValueError saying what is wrong.
+
+    Decimals have the precision of a float (17 digits), which is what a YAML file holds.
+    """
+    if isinstance(value, Fraction):
+        return _short(value.numerator, value.denominator)
+    if isinstance(value, str) and (found := _FRACTION.fullmatch(value)):
+        if max(map(len, found.groups())) > 2 * MOST_DIGITS:  # Python reads no thousands of digits
+            raise ValueError(_TOO_LONG)
+        return _short(int(found[1]), int(found[2]))
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        raise ValueError(_EXPECTED)
+    if isinstance(value, int):
+        return Fraction(value)
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise ValueError(_EXPECTED) from None
+    if not math.isfinite(number):
+        raise ValueError("expected a finite number")
+    return Fraction(repr(number))
+
+
+_EXPECTED = "expected a number, or a fraction of two whole numbers such as 1/3"
+_TOO_LONG = f"a fraction's numbers have at most {MOST_DIGITS} digits"
+
+
+def _short(numerator: int, denominator: int) -> Fraction:
+    if denominator == 0:
+        raise ValueError("a fraction cannot have the denominator 0")
+    if max(abs(numerator), denominator) >= 10**MOST_DIGITS:
+        raise ValueError(_TOO_LONG)
+    return Fraction(numerator, denominator)
+
+
+def written(value: Fraction) -> int | float | str:
+    """As a config has it: a whole number, else a decimal, else text such as 1/3. `exact` reads it
+    back as the same number."""
+    if value.denominator == 1:
+        return value.numerator
+    decimal = float(value)
+    return decimal if Fraction(repr(decimal)) == value else f"{value.numerator}/{value.denominator}"
+
+
+Exact = Annotated[
+    Fraction,
+    PlainValidator(exact, json_schema_input_type=float | str),
+    PlainSerializer(written, return_type=int | float | str),
+]
+"""Its bounds are whole numbers or floats: pydantic names others as Python writes them."""
