@@ -95,9 +95,6 @@ class SimulatedBackend:
         say: Say,
         revision: int = REVISION,
     ) -> Facts:
-        steps = config.data.steps_per_epoch
-        batch = config.training.batch_size
-        rows = steps * batch if steps is not None else config.data.known_rows
         self._seed = config.experiment.seed
         self._named = {
             name: config.direction_of(name)
@@ -113,7 +110,7 @@ class SimulatedBackend:
             precision="none",
             precision_reason="nothing is trained",
             base_parameters=0,
-            rows={"train": rows, "validation": 0, "test": 0},
+            rows={"train": config.known_rows, "validation": 0, "test": 0},
         )
 
     def train(self, job: Job, report: Report, beat: Beat = unheard) -> StageResult:
