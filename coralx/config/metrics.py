@@ -115,7 +115,7 @@ CATALOGUE: dict[str, Metric] = {
     "adapter_bytes": Metric("minimize", "adapter", "1 upward"),
     "train_loss": Metric("minimize", "training", "0 upward"),
     "gradient_norm": Metric("minimize", "training", "0 upward"),
-    "loss_slope": Metric("minimize", "training", "any", "fewer than three steps after warm-up"),
+    "loss_slope": Metric("minimize", "training", "any", "fewer than three steps"),
 }
 
 OWN = Metric(None, "user", "any", "the function returned None")

@@ -39,8 +39,10 @@ class TrainingStage(Section):
     `explosion` of its training loss; a learning curve for which the losses of those that went on
     in earlier generations are `unreachable`.
 
-    The last stage is always scored on the whole split: its `eval_limit` is refused. On entering the
-    stage a genome's rank grows `rank_multiplier` times, up to its gene (`rank_growth: by-stage`).
+    The last stage is always scored on the whole split: its `eval_limit` is refused. One before it
+    that ends after fewer than eight steps is not scored, and everyone goes on from it.
+    On entering the stage a genome's rank grows `rank_multiplier` times, up to its gene
+    (`rank_growth: by-stage`).
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]

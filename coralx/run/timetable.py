@@ -20,11 +20,16 @@ class Timetable:
         self.last = self._configured[-1].name
         self._smallest_batch = config.batch_sizes[0]
         self._history = history
+        self._known: tuple[Stage, ...] | None = None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages of a generation whose budgets were not adapted, in order."""
-        return self._by_length(self._configured)
+        if self._history.started is None:
+            return self._configured
+        if self._known is None:
+            self._known = self._by_length(self._configured)
+        return self._known
 
     def of(self, generation: int) -> tuple[Stage, ...]:
         """The stages of one generation, in order."""
