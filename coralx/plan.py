@@ -17,7 +17,7 @@ from coralx.run.engine import Engine
 from coralx.run.ledger import FORMAT, Ledger
 from coralx.run.reference import reference_of
 from coralx.schedule.cost import Plan, plan_of
-from coralx.schedule.stages import stages_of
+from coralx.schedule.stages import by_length, stages_of
 
 
 def plan_for(config: Config, generation: int = 0) -> Plan:
@@ -28,7 +28,10 @@ def plan_for(config: Config, generation: int = 0) -> Plan:
     simulated = resolve_mode(config, "simulation", None)
     facts = InProcessExecutor("simulated").start(simulated, None, _ignore)
     return plan_of(
-        stages_of(config.hyperband_config.training_stages),
+        by_length(
+            stages_of(config.hyperband_config.training_stages),
+            facts.steps_per_epoch(config.batch_sizes[0]),
+        ),
         config.evolution.births(generation),
         config.evolution.generations,
         facts.steps_per_epoch(config.training.batch_size),

@@ -57,7 +57,8 @@ class Job:
     from which it may still grow. At `partial` a long stage keeps what it has trained so far (None:
     nowhere). `micro_batch` rows are known to fit into memory together (None: a whole batch). At
     `predictions` is kept what it says about each validation row (None: nowhere). One that is not
-    scored brings no figures of validation.
+    scored brings no figures of validation. From step `judged_from` on losses make the trend that
+    stop rules judge (None: as in earlier versions, from the end of warm-up).
     """
 
     genome: Genome
@@ -80,6 +81,7 @@ class Job:
     micro_batch: int | None = None
     predictions: str | None = None
     is_scored: bool = True
+    judged_from: int | None = None
 
     @property
     def sources(self) -> tuple[str, ...]:

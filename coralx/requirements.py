@@ -9,8 +9,9 @@ from coralx.config import Config
 from coralx.facts import Footprint
 from coralx.genomes import Genes
 from coralx.schedule.brackets import brackets_of, cohort_sizes
+from coralx.schedule.brevity import planned_stages
 from coralx.schedule.growth import growth_of, shape_at
-from coralx.schedule.stages import is_asynchronous, schedule_of
+from coralx.schedule.stages import is_asynchronous
 from coralx.search.space import space_of
 from coralx.training.memory import adapter_parameters, extremes, least_bytes, likely_bytes
 
@@ -112,7 +113,7 @@ def _need(footprint: Footprint, genes: Genes, length: int, capacity: int) -> Nee
 def _kept(config: Config) -> int:
     """The most checkpoints that lie on disk at once, if no stop rule takes a genome out."""
     evolution, schedule = config.evolution, config.hyperband_config
-    stages, brackets = schedule_of(schedule), brackets_of(schedule)
+    stages, brackets = planned_stages(config, config.known_rows), brackets_of(schedule)
     births = [evolution.births(generation) for generation in range(evolution.generations)]
     sizes = [cohort_sizes(stages, born, brackets) for born in births]
     beside = len(stages) if config.runtime.baseline else 0

@@ -79,7 +79,8 @@ class Genome:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What one genome brought in one stage. `training_time` is seconds, evaluation included;
+    """What one genome brought in one stage. `metrics` has no figures of validation where the stage
+    is too short to be scored. `training_time` is seconds, evaluation included;
     `checkpoint_path` is None where training ran into numbers that are not finite, or where the
     checkpoint was dropped since (`runtime.keep_checkpoints: all` keeps every one)."""
 

@@ -33,8 +33,9 @@ def main() -> None:
     trainer = HyperbandTrainer(sys.argv[1], stages=STAGES)
     results = trainer.train_population(POPULATION)
     for result in results:
-        auroc, seconds = result.metrics["auroc"], result.training_time
-        print(f"{result.stage:12} {result.genome_id:8} AUROC {auroc:.3f} in {seconds:.1f} s")
+        auroc = result.metrics.get("auroc")  # a stage of fewer than eight steps is not scored
+        shown = "not scored" if auroc is None else f"AUROC {auroc:.3f}"
+        print(f"{result.stage:12} {result.genome_id:8} {shown} in {result.training_time:.1f} s")
     report = trainer.get_training_efficiency_report(results)
     print(f"{report['efficiency_ratio']:.2f} times cheaper than training all of them to the end")
     print(f"adapters: {trainer.run_folder}/best")

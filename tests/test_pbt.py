@@ -100,7 +100,8 @@ def test_copies_take_their_models_training_up(
             replaced = {v.by for v in event.verdicts if isinstance(v, Replace)}
             assert replaced == {genome.id for genome in event.newborn}
             promoted = sum(isinstance(v, Promote) for v in event.verdicts)
-            assert len(replaced) == int(0.25 * (promoted + len(replaced)))
+            share = 0 if event.stage == "S0_sanity" else 0.25  # three steps tell no one apart
+            assert len(replaced) == int(share * (promoted + len(replaced)))
     resumed = api.resume(outcome.layout)
     assert resumed.report["front"] == outcome.report["front"]
     efficiency = outcome.report["efficiency"]

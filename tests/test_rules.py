@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
-from factories import make_result
+from factories import make_result, make_stages
 
 from coralx.config.rules import parse_rule
 from coralx.results import Divergence, StageResult, Trend
 from coralx.schedule.rules import Breach, Judgement, judge
 
 
-def judged(rules: list[str], *results: StageResult) -> Judgement:
-    return judge([parse_rule(rule) for rule in rules], results)
+def judged(rules: list[str], *results: StageResult, judges_warmup: bool = False) -> Judgement:
+    stop_when = tuple(parse_rule(rule) for rule in rules)
+    stage = make_stages((1, 100, 1), (2, 100, 1))[0]
+    return judge(replace(stage, stop_when=stop_when, judges_warmup=judges_warmup), results)
 
 
 def with_slope(genome: str, slope: float, low: float, high: float) -> StageResult:

@@ -660,7 +660,9 @@ def test_simulated_figures_keep_their_metrics_nature_and_say_what_they_are() -> 
     for event in events_of(outcome.layout):
         if isinstance(event, StageCompleted) and event.result.divergence is None:
             figures = event.result.metrics
-            assert figures["perplexity"] == pytest.approx(math.exp(figures["eval_loss"] or 0))
+            assert ("perplexity" in figures) == (event.result.stage != "S0_sanity")  # of 3 steps
+            if "perplexity" in figures:
+                assert figures["perplexity"] == pytest.approx(math.exp(figures["eval_loss"] or 0))
     report = outcome.report
     assert report["simulated"] is True
     for member in report["front"]:

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from coralx.cli.consoles import output_console, print_json
-from coralx.cli.shared import errors_naming
+from coralx.cli.shared import errors_naming, warn
 from coralx.config import load_config
 from coralx.plan import Strategy, compare, number, plan_for, plan_json
 from coralx.report.figures import figure, ratio
 from coralx.report.fitting import fitting
+from coralx.schedule.brevity import brevity
 from coralx.schedule.cost import Plan
 from coralx.wording import counted
 
@@ -27,12 +28,14 @@ def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> 
         has_elite = config.evolution.fewest_births < plan.population_size
         later = plan_for(config, 1) if has_elite else None
         strategies = compare(config)
+    warnings = brevity(config, config.known_rows)
     if as_json:
         print_json(
             {
                 "plan": plan_json(plan),
                 **({"later_plan": plan_json(later)} if later else {}),
                 "strategies": [vars(strategy) for strategy in strategies],
+                "warnings": warnings,
             }
         )
         return
@@ -40,6 +43,7 @@ def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> 
     _print_plan(plan, console)
     if later:
         _print_later(later, console)
+    warn(warnings, console)
     console.print()
     _print_strategies(strategies, config.objectives[0].metric, console)
 

@@ -13,8 +13,9 @@ from coralx.config.modes import mode_of
 from coralx.devices import visible_gpus
 from coralx.run.allowance import without_effect
 from coralx.schedule.brackets import brackets_of, cohort_sizes
+from coralx.schedule.brevity import brevity, planned_stages
 from coralx.schedule.caveats import caveats
-from coralx.schedule.stages import Stage, schedule_of
+from coralx.schedule.stages import Stage
 from coralx.search.space import own_recipes, space_of
 from coralx.training.backend import refuse_contradiction
 
@@ -25,7 +26,7 @@ def carry_out(config_path: Path, overrides: Sequence[str]) -> None:
     with errors_naming(config_path):
         own_recipes(config, space_of(config))
         refuse_contradiction(config, config.runtime.backend)
-    stages = schedule_of(config.hyperband_config)
+    stages = planned_stages(config, config.known_rows)
     births, fewest = config.evolution.births(0), config.evolution.fewest_births
     brackets = brackets_of(config.hyperband_config)
     console = output_console()
@@ -41,7 +42,8 @@ def carry_out(config_path: Path, overrides: Sequence[str]) -> None:
     if config.model.base is None or not trains:
         console.print("It names no model or no data: it can be simulated, not trained.")
     idle = () if visible_gpus() else without_effect(config.budget, "cpu")
-    warn([*missing_inputs(config), *caveats(config), *idle], console)
+    short = brevity(config, config.known_rows)
+    warn([*missing_inputs(config), *caveats(config), *short, *idle], console)
 
 
 def _sizes(stages: Sequence[Stage], births: int, brackets: int) -> str:

@@ -165,7 +165,7 @@ CATALOGUE: dict[str, Metric] = {
         "minimize",
         "training",
         "any",
-        "fewer than three steps after warm-up",
+        "fewer than three steps",
         extent=ANYTHING,
     ),
 }

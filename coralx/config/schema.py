@@ -27,7 +27,7 @@ from coralx.config.rules import (
 )
 from coralx.config.runtime import Budget, Runtime, Training
 from coralx.config.section import Name, Section
-from coralx.config.space import SearchSpace
+from coralx.config.space import IntChoices, SearchSpace
 from coralx.config.stages import HyperbandConfig, TrainingStage, with_defaults
 
 Constraint = Annotated[str, BeforeValidator(check_constraint)]
@@ -240,6 +240,22 @@ class Config(Section):
             if objective.metric == metric and objective.direction is not None:
                 return objective.direction
         return described(metric).direction or "minimize"
+
+    @property
+    def batch_sizes(self) -> tuple[int, int]:
+        """The fewest and the most rows a step that a genome of the space may have."""
+        gene = self.search_space.batch_size
+        if gene is None:
+            return self.training.batch_size, self.training.batch_size
+        sizes = gene.choices if isinstance(gene, IntChoices) else (gene.low, gene.high)
+        return min(sizes), max(sizes)
+
+    @property
+    def known_rows(self) -> int:
+        """Training rows as far as the config tells, which is what simulations go by; 0 where
+        neither `data.steps_per_epoch` nor `data.limit` does."""
+        steps = self.data.steps_per_epoch
+        return self.data.known_rows if steps is None else steps * self.training.batch_size
 
     @property
     def longest_text(self) -> int:

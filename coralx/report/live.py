@@ -260,7 +260,7 @@ def _remaining(standings: Standings) -> str:
 
 def not_judged_line(event: StageDecided) -> str:
     """Whom the stop rules could not judge."""
-    return f"not judged, fewer than 8 steps after warm-up: {', '.join(event.not_judged)}"
+    return f"not judged by every stop rule, for too few steps: {', '.join(event.not_judged)}"
 
 
 def resumed_line(standings: Standings) -> str:

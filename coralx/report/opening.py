@@ -8,9 +8,11 @@ from coralx.config import Config
 from coralx.events import RunStarted
 from coralx.report.classes import class_lines, classes_of
 from coralx.run.allowance import without_effect
+from coralx.run.history import History
+from coralx.run.timetable import Timetable
 from coralx.schedule.brackets import brackets_of
+from coralx.schedule.brevity import brevity
 from coralx.schedule.cost import plan_of
-from coralx.schedule.stages import schedule_of
 from coralx.wording import counted
 
 
@@ -28,15 +30,25 @@ def opening_lines(config: Config, event: RunStarted) -> list[str]:
         *_plan_lines(config, event),
         *(
             f"warning: {warning}"
-            for warning in (*without_effect(config.budget, facts.device), *facts.warnings)
+            for warning in (
+                *_brevity_of(config, event),
+                *without_effect(config.budget, facts.device),
+                *facts.warnings,
+            )
         ),
     ]
+
+
+def _brevity_of(config: Config, event: RunStarted) -> list[str]:
+    is_told = Timetable(config, History([event])).longest_epoch is not None
+    return brevity(config, event.facts.rows["train"]) if is_told else []
 
 
 def _plan_lines(config: Config, event: RunStarted) -> list[str]:
     """What is about to be paid, if no stop rule takes a genome out."""
     evolution, schedule = config.evolution, config.hyperband_config
-    stages, brackets = schedule_of(schedule), brackets_of(schedule)
+    stages = Timetable(config, History([event])).stages
+    brackets = brackets_of(schedule)
     steps = event.facts.steps_per_epoch(config.training.batch_size)
     births = [evolution.births(generation) for generation in range(evolution.generations)]
     plans = [plan_of(stages, count, len(births), steps, brackets) for count in births]

@@ -23,8 +23,9 @@ from coralx.results import Progress, StageResult
 from coralx.run.beside import heirs, unverified
 from coralx.run.finale import front_of
 from coralx.run.history import History
+from coralx.run.timetable import Timetable
 from coralx.schedule.brackets import brackets_of, entries
-from coralx.schedule.stages import Stage, is_asynchronous, schedule_of
+from coralx.schedule.stages import Stage, is_asynchronous
 from coralx.verdicts import Cut, Fail, Finish, Promote, Replace, Stop, Verdict
 from coralx.wording import counted
 
@@ -45,9 +46,9 @@ class Standings:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.stages: tuple[Stage, ...] = schedule_of(config.hyperband_config)
         self.is_asynchronous = is_asynchronous(config.hyperband_config)
         self.history = History()
+        self._timetable = Timetable(config, self.history)
         self.generation = 0
         self.stage = self.stages[0]
         self.genomes: tuple[Genome, ...] = ()
@@ -57,6 +58,11 @@ class Standings:
         self._short = short_names([stage.name for stage in self.stages])
         self.began = time.monotonic()
         self._live: dict[str, Progress] = {}
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The schedule, in order."""
+        return self._timetable.stages
 
     def on_event(self, event: Event) -> None:
         self.history.apply(event)

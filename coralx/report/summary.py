@@ -136,7 +136,7 @@ def _front(config: Config, history: History, last: str) -> tuple[str, ...]:
 
 def _provisional(config: Config, history: History, stages: Sequence[Stage]) -> list[str]:
     """Sound genomes that came no further than a stage before the last, if no other that came as
-    far dominates them; furthest stage first."""
+    far dominates them; furthest stage first. One that is not scored tells of none."""
     reached: dict[str, list[str]] = {stage.name: [] for stage in stages}
     for genome in history.genomes:
         result = history.last_result(genome)
@@ -145,6 +145,7 @@ def _provisional(config: Config, history: History, stages: Sequence[Stage]) -> l
     return [
         genome
         for stage in reversed(stages[:-1])
+        if stage.is_scored
         for genome in non_dominated(config, history, reached[stage.name], stage.name)
     ]
 

@@ -76,9 +76,7 @@ def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
     if report["not_judged"]:
         counts = Counter(entry["stage"] for entry in report["not_judged"])
         listed = ", ".join(f"{count} at {stage}" for stage, count in counts.items())
-        parts.append(
-            Text(f"Not judged by stop rules, for fewer than 8 steps after warm-up: {listed}")
-        )
+        parts.append(Text(f"Not judged by every stop rule, for too few steps: {listed}"))
     for remark in report["notes"]:
         genomes = remark["genomes"]
         listed = ", ".join(genomes[:6]) + (" ..." if len(genomes) > 6 else "")

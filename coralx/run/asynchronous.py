@@ -151,13 +151,14 @@ class AsynchronousSearch:
 
     def _breed(self) -> bool:
         """Begin the next generation, if there is to be one and enough is known to breed it: half a
-        population of genomes that completed a stage, or all that there will be."""
+        population of genomes that completed a stage which is scored, or all that there will be."""
         history = self._history
         evolution = self.config.evolution
         newest = max(history.generations, default=-1)
         if newest + 1 >= evolution.generations or self._is_exhausted:
             return False
-        if 2 * len(history.known()) < evolution.population_size and self._under_way:
+        told = [name for name in history.known() if self._is_scored(name)]
+        if 2 * len(told) < evolution.population_size and self._under_way:
             return False
         if newest >= 0 and newest not in history.populations:
             self._population.survive(newest, list(history.genomes))
@@ -165,6 +166,11 @@ class AsynchronousSearch:
         self._newborn.extend(newborn)
         self._is_exhausted = not newborn
         return not self._is_exhausted
+
+    def _is_scored(self, genome: str) -> bool:
+        """Whether figures of validation are known of a genome."""
+        result = self._history.last_result(genome)
+        return any(s.is_scored for s in self._stages if result and s.name == result.stage)
 
     # -- who goes on -------------------------------------------------------------------------------
 
@@ -180,7 +186,7 @@ class AsynchronousSearch:
         for place in sorted({place for place, _ in self._news}, reverse=True):
             stage = self._stages[place]
             results = [r for found, rung in self._by_stage() if found == stage for r in rung]
-            judgement = judge(stage.stop_when, results)
+            judgement = judge(stage, results)
             self._warnings[stage.name] = judgement.warnings
             for result in sorted(results, key=lambda result: result.genome):
                 name = result.genome
@@ -253,9 +259,7 @@ class AsynchronousSearch:
         self._verdicts[verdict.genome, stage.name] = verdict
         generation = self._history.genomes[verdict.genome].generation
         result = self._history.results.get((verdict.genome, stage.name))
-        is_judged = (
-            result is None or isinstance(verdict, Stop) or judgeable(stage.stop_when, result)
-        )
+        is_judged = result is None or isinstance(verdict, Stop) or judgeable(stage, result)
         not_judged = () if is_judged else (verdict.genome,)
         self._ledger.append(StageDecided(generation, stage.name, (verdict,), not_judged))
 

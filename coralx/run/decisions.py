@@ -55,7 +55,7 @@ def decide_stage(
     survival rate to each bracket by itself."""
     failures = {g.id: history.failures[g.id].reason for g in entered if g.id in history.failures}
     results = {g.id: history.results[g.id, stage.name] for g in entered if g.id not in failures}
-    judgement = judge(stage.stop_when, list(results.values()))
+    judgement = judge(stage, list(results.values()))
     verdicts: list[Verdict] = []
     for bracket in sorted({genome.bracket for genome in entered}):
         members = [genome.id for genome in entered if genome.bracket == bracket]
@@ -89,6 +89,8 @@ def _copies(
     if history.started is not None and history.started.settings.revision < 2:
         quantile = float(quantile)  # as it was multiplied then: 0.29 of 100 genomes was 28
     if not (quantile and config.hyperband_config.enable_hyperband) or stage.is_last:
+        return {}
+    if not stage.is_scored:  # nothing tells who is the poorest
         return {}
     promoted = [history.genomes[v.genome] for v in verdicts if isinstance(v, Promote)]
     born = sum(g.continues is not None for g in history.generations[generation])

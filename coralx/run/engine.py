@@ -79,13 +79,17 @@ class Engine:
         self.history = History(ledger)
         ledger.subscribe(self.history.apply)
         self.timetable = Timetable(config, self.history)
-        self.stages = self.timetable.stages
         self.jobs = JobMaker(config, facts, self.timetable, self.history, layout)
         self.population = Population(config, facts, ledger, self.history, self.timetable, given)
         self.footprint = facts.footprint
         self._restorer = (
             Restorer(executor, ledger, self.history, self.jobs, layout) if layout else None
         )
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The schedule, in order."""
+        return self.timetable.stages
 
     def run(self) -> None:
         """Search to the end (or the budget's), then measure baselines and front."""

@@ -13,6 +13,7 @@ from coralx.run.history import History
 from coralx.run.layout import RunLayout
 from coralx.run.timetable import Timetable
 from coralx.schedule.growth import growth_of, shape_at
+from coralx.schedule.rules import judged_from
 from coralx.schedule.stages import Stage, horizon_of
 from coralx.training.watch import WINDOWS, slowest
 from coralx.verdicts import Promote
@@ -34,10 +35,14 @@ class JobMaker:
         self._growth = growth_of(config.hyperband_config)
         self._facts = facts
         self.timetable = timetable
-        self.stages = timetable.stages
         self._history = history
         self._layout = layout
         self._budget_of: dict[tuple[int, int, float], tuple[tuple[int, ...], Horizon]] = {}
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The schedule, in order."""
+        return self.timetable.stages
 
     def train(self, genome: Genome, stage: Stage) -> Job:
         """Take `genome` from its previous stage's end through `stage`.
@@ -88,6 +93,7 @@ class JobMaker:
             micro_batch=self._micro_batch(genome, stage.place),
             predictions=self._predictions(genome.id, stage.name) if stage.is_scored else None,
             is_scored=stage.is_scored,
+            judged_from=_judged_from(stage, first_step, budgets[stage.place], horizon),
         )
 
     def from_scratch(self, genome: Genome) -> Job:
@@ -107,6 +113,7 @@ class JobMaker:
             partial=self._partial(genome.id, stage.name),
             micro_batch=self._micro_batch(genome, stage.place),
             predictions=self._predictions(genome.id, stage.name),
+            judged_from=_judged_from(stage, 0, budgets[-1], horizon),
         )
 
     def _watch(self, genome: Genome, stage: Stage) -> Watch:
@@ -196,3 +203,7 @@ class JobMaker:
 
     def _checkpoint(self, genome: str, stage: str) -> str | None:
         return str(self._layout.checkpoint(genome, stage)) if self._layout else None
+
+
+def _judged_from(stage: Stage, first: int, last: int, horizon: Horizon) -> int | None:
+    return judged_from(first, last, horizon.warmup_steps) if stage.judges_warmup else None

@@ -124,7 +124,8 @@ class Population:
         parents = self._history.populations[generation - 1]
         now = diversity(self.space, [self._history.genomes[genome].genes for genome in parents])
         relative = now / max(diversity(self.space, first), 1e-12)
-        return adapted(self._timetable.stages, genomes, relative), relative
+        longest = self._timetable.longest_epoch
+        return adapted(self._timetable.stages, genomes, relative, longest), relative
 
     def _donors(self, genomes: Sequence[str]) -> list[str]:
         """Those that have weights which never exploded or ran into numbers that are not finite.

@@ -39,13 +39,16 @@ def shares(diversity: float, stages: int) -> tuple[Fraction, ...]:
     return tuple(Fraction(part, sum(whole)) for part in whole)
 
 
-def adapted(stages: Sequence[Stage], population: int, diversity: float) -> tuple[StageBudget, ...]:
+def adapted(
+    stages: Sequence[Stage], population: int, diversity: float, longest_epoch: int | None = None
+) -> tuple[StageBudget, ...]:
     """Budgets for a generation of `population` genomes; the planned total of steps is kept.
 
     A stage that is to get f times the steps that it has now gets sqrt(f) times the genomes, in
     whole numbers and never more than the stage before it, and the rest in steps for each of them.
     Survival rates and epoch budgets follow. Without a stop rule, the generation then costs exactly
-    what it would have cost.
+    what it would have cost. Where an epoch takes even the smallest batch no more than
+    `longest_epoch` steps, nobody is cut at a stage that is too short to be scored (None: at any).
     """
     counts = cohort_sizes(stages, population)
     totals = [stage.planned_steps(1) for stage in stages]
@@ -55,15 +58,20 @@ def adapted(stages: Sequence[Stage], population: int, diversity: float) -> tuple
     entering: list[int] = []
     reached = Fraction(0)
     epochs: list[Fraction] = []
+    is_short = False
     for stage, count, steps, share in zip(stages, counts, added, wanted, strict=True):
         if not entering:
             genomes = population
+        elif is_short:
+            genomes = entering[-1]
         else:
             growth = math.sqrt(share * budget / (count * steps)) if steps else 1.0
             genomes = min(max(round(count * growth), 1), entering[-1])
         entering.append(genomes)
         reached += share * budget / genomes
         epochs.append(reached / stage.data_fraction)
+        told = replace(stage, epoch_budget=epochs[-1])
+        is_short = longest_epoch is not None and told.is_too_short(longest_epoch)
     return tuple(
         StageBudget(
             stage.name,

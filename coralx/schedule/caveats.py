@@ -7,16 +7,17 @@ from coralx.config.exact import written
 from coralx.config.metrics import described
 from coralx.config.schema import Config
 from coralx.schedule.brackets import brackets_of, cohort_sizes
+from coralx.schedule.brevity import planned_stages
 from coralx.schedule.cost import finisher_warning
 from coralx.schedule.rates import rate_warnings
-from coralx.schedule.stages import schedule_of
 from coralx.wording import counted
 
 
 def caveats(config: Config) -> list[str]:
     """Warnings about a config that is to be trained, none where it does what it says."""
     schedule, births = config.hyperband_config, config.evolution.fewest_births
-    few = finisher_warning(schedule_of(schedule), births, brackets_of(schedule))
+    stages = planned_stages(config, config.known_rows)
+    few = finisher_warning(stages, births, brackets_of(schedule))
     idle = idle_keys(config) if schedule.enable_hyperband else []
     return [
         *remote_code(config),
@@ -52,7 +53,8 @@ def measurements(config: Config) -> list[str]:
 def idle_keys(config: Config) -> list[str]:
     """Keys that are set and change nothing, each with what would make it act."""
     schedule, evolution = config.hyperband_config, config.evolution
-    sizes = cohort_sizes(schedule_of(schedule), evolution.births(0), brackets_of(schedule))
+    stages = planned_stages(config, config.known_rows)
+    sizes = cohort_sizes(stages, evolution.births(0), brackets_of(schedule))
     found = []
     if evolution.generations == 1:
         later = {

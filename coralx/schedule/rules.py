@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from coralx.config.metrics import described
 from coralx.config.rules import ParsedRule
 from coralx.results import StageResult
-
-MIN_JUDGED_STEPS = 8
-"""A rule needs this many of the stage's steps after warm-up."""
+from coralx.schedule.stages import FEWEST_STEPS, Stage
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Breach:
 
 @dataclass(frozen=True)
 class Judgement:
-    """`breaches` by genome id; `not_judged` had too few steps after warm-up."""
+    """`breaches` by genome id; `not_judged` had too few steps for at least one rule."""
 
     breaches: dict[str, Breach]
     not_judged: tuple[str, ...]
@@ -35,12 +33,27 @@ def rule_text(rule: ParsedRule) -> str:
     return f"{rule.metric} {rule.comparison} {rule.threshold!r}"
 
 
-def judgeable(rules: Sequence[ParsedRule], result: StageResult) -> bool:
-    """Whether a result has steps enough for its stage's rules."""
-    return not rules or result.judged_steps >= MIN_JUDGED_STEPS
+def judged_from(first_step: int, last_step: int, warmup_steps: int) -> int:
+    """The step from which on a stage's losses make its trend: the first after warm-up, where it
+    takes FEWEST_STEPS from there; else its own first. Under a schedule whose first stage ends
+    within warm-up, nothing could be said of that stage otherwise."""
+    after = max(first_step, warmup_steps)
+    return after if last_step - after >= FEWEST_STEPS else first_step
 
 
-def judge(rules: Sequence[ParsedRule], results: Sequence[StageResult]) -> Judgement:
+def judgeable(stage: Stage, result: StageResult) -> bool:
+    """Whether a result has steps enough for all of its stage's rules."""
+    return all(_is_judged(stage, rule, result) for rule in stage.stop_when)
+
+
+def _is_judged(stage: Stage, rule: ParsedRule, result: StageResult) -> bool:
+    """Whether a result has steps enough for a rule. A loss that rises or a huge gradient is a bad
+    sign at any time; a poor figure on validation, only of one that has trained at its full rate."""
+    shows_at_once = stage.judges_warmup and described(rule.metric).source == "training"
+    return (result.steps if shows_at_once else result.judged_steps) >= FEWEST_STEPS
+
+
+def judge(stage: Stage, results: Sequence[StageResult]) -> Judgement:
     """Apply a stage's rules to its results, in the order in which they are listed.
 
     One whose training ended within the stage is stopped under any rules. A quality floor which
@@ -52,10 +65,9 @@ def judge(rules: Sequence[ParsedRule], results: Sequence[StageResult]) -> Judgem
         if result.divergence is not None
     }
     sound = [result for result in results if result.divergence is None]
-    judged = [result for result in sound if result.judged_steps >= MIN_JUDGED_STEPS]
     warnings = []
-    for rule in rules:
-        broken = [result for result in judged if _breaks(rule, result)]
+    for rule in stage.stop_when:
+        broken = [r for r in sound if _is_judged(stage, rule, r) and _breaks(rule, r)]
         if _is_quality_floor(rule) and broken and len(broken) == len(sound):
             warnings.append(
                 f"the floor `{rule_text(rule)}` is too strict for this stage: it would stop every "
@@ -66,7 +78,7 @@ def judge(rules: Sequence[ParsedRule], results: Sequence[StageResult]) -> Judgem
             breaches.setdefault(
                 result.genome, Breach(rule_text(rule), result.metrics.get(rule.metric))
             )
-    too_short = [result.genome for result in sound if not judgeable(rules, result)]
+    too_short = [result.genome for result in sound if not judgeable(stage, result)]
     return Judgement(breaches, tuple(too_short), tuple(warnings))
 
 
@@ -77,7 +89,7 @@ def _is_quality_floor(rule: ParsedRule) -> bool:
 def _breaks(rule: ParsedRule, result: StageResult) -> bool:
     """Whether the rule's condition is met; an undefined figure meets none.
 
-    For loss_slope the whole 95 % interval must lie beyond the threshold, not only the estimate.
+    For loss_slope the whole interval must lie beyond the threshold, not only the estimate.
     """
     value = result.metrics.get(rule.metric)
     if value is None or not rule.holds_for(value):

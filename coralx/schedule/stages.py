@@ -15,6 +15,10 @@ from coralx.config.rules import ParsedRule, parse_rule
 from coralx.config.stages import HyperbandConfig, TrainingStage
 from coralx.records import Horizon
 
+FEWEST_STEPS = 8
+"""Optimizer steps without which nothing is told of a genome: no stop rule judges fewer, and a stage
+that ends before is not scored."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -32,6 +36,8 @@ class Stage:
     is_last: bool
     is_scored: bool = True
     """Whether validation is looked at; a stage that decides nothing need not."""
+    judges_warmup: bool = False
+    """Whether its stop rules may go by what training shows before warm-up is over."""
 
     def planned_steps(self, steps_per_epoch: int) -> Fraction:
         """The genome's planned total at this stage's end, in (fractional) optimizer steps."""
@@ -40,6 +46,11 @@ class Stage:
     def trained_steps(self, steps_per_epoch: int) -> int:
         """The same as training does it: rounded up, at least one step."""
         return max(1, math.ceil(self.planned_steps(steps_per_epoch)))
+
+    def is_too_short(self, steps_per_epoch: int) -> bool:
+        """Whether a genome's figures at its end would tell nothing yet. The last stage's are the
+        run's result, however few steps it has."""
+        return not self.is_last and self.trained_steps(steps_per_epoch) < FEWEST_STEPS
 
     def quota(self, entered: int) -> int:
         """How many of the genomes that entered may go on."""
@@ -84,6 +95,23 @@ def schedule_of(configured: HyperbandConfig) -> tuple[Stage, ...]:
             is_scored=stage.is_last,
         )
         for stage in stages
+    )
+
+
+def by_length(stages: Sequence[Stage], steps_per_epoch: int) -> tuple[Stage, ...]:
+    """The stages as they can decide, where the smallest batch makes so many steps an epoch: one in
+    which not even that takes FEWEST_STEPS is not scored, and everyone goes on from it, since
+    nothing tells them apart.
+
+    It is for all genomes of a stage alike: larger batches have read the same rows in fewer steps,
+    and to let those pass that took too few would favour them.
+    """
+    judging = [replace(stage, judges_warmup=True) for stage in stages]
+    return tuple(
+        replace(stage, is_scored=False, survival_rate=Fraction(1))
+        if stage.is_too_short(steps_per_epoch)
+        else stage
+        for stage in judging
     )
 
 

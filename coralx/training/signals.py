@@ -11,15 +11,15 @@ from scipy.stats import t as student_t
 from coralx.results import Trend
 
 
-def loss_trend(losses: Sequence[float]) -> Trend | None:
-    """Least-squares slope of the loss per step with its 95 % interval (Student's t).
+def loss_trend(losses: Sequence[float], confidence: float = 0.95) -> Trend | None:
+    """Least-squares slope of the loss per step with its interval (Student's t).
 
     None with fewer than three steps.
     """
     if len(losses) < 3:
         return None
     fit = linregress(np.arange(len(losses)), losses)
-    half = float(student_t.ppf(0.975, len(losses) - 2) * fit.stderr)
+    half = float(student_t.ppf((1 + confidence) / 2, len(losses) - 2) * fit.stderr)
     return Trend(float(fit.slope), float(fit.slope) - half, float(fit.slope) + half)
 
 

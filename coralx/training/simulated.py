@@ -95,9 +95,6 @@ class SimulatedBackend:
         say: Say,
         revision: int = REVISION,
     ) -> Facts:
-        steps = config.data.steps_per_epoch
-        batch = config.training.batch_size
-        rows = steps * batch if steps is not None else config.data.known_rows
         self._seed = config.experiment.seed
         self._named = {
             name: config.direction_of(name)
@@ -113,7 +110,7 @@ class SimulatedBackend:
             precision="none",
             precision_reason="nothing is trained",
             base_parameters=0,
-            rows={"train": rows, "validation": 0, "test": 0},
+            rows={"train": config.known_rows, "validation": 0, "test": 0},
         )
 
     def train(self, job: Job, report: Report, beat: Beat = unheard) -> StageResult:
@@ -136,7 +133,9 @@ class SimulatedBackend:
             metrics = _metrics(skill, genes, self._named)
             if not job.is_scored:
                 metrics = {name: metrics[name] for name in UNSCORED}
-            metrics["loss_slope"] = -(skill - 0.45) / max(steps, 1)
+            # validation's noise is not training's; earlier versions took the one for the other
+            learnt = skill if job.judged_from is None else curve.skill(progress)
+            metrics["loss_slope"] = -(learnt - 0.45) / max(steps, 1)
             metrics["gradient_norm"] = 0.6 + 0.3 * rng.random()
         report(Progress(job.genome.id, job.stage, job.last_step, job.last_step, 0.7, 0.0))
         if job.checkpoint is not None and ended is None:
