@@ -27,6 +27,10 @@ from coralx.training.backend import Beat, Report
 from coralx.training.loop import each_row
 from coralx.training.material import Part
 
+Batch = dict[str, torch.Tensor]
+Given = dict[torch.nn.Module, Any]
+"""What modules gave, by module."""
+
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Half of it times the squared weights is added to the mean loss over the rows."""
 
@@ -155,7 +159,7 @@ class _Head:
         self._first = heads[0]
         self._is_flat = True
         self._token = 0
-        self._given: dict[int, dict[torch.nn.Module, Any]] = {}
+        self._texts: dict[int, tuple[Batch, Given]] = {}
         self.parameters = [p for head in heads for p in head.parameters() if p.requires_grad]
 
     def settle(self, task: SequenceClassification, data: Encoded) -> int:
@@ -218,24 +222,23 @@ class _Head:
     def logits(self, task: SequenceClassification, vectors: torch.Tensor) -> torch.Tensor:
         """The logits of vectors, shape (rows, classes)."""
         count = len(vectors)
-        texts = Encoded(((self._token,),) * count, np.zeros(count, dtype=np.int64))
-        rows = list(range(count))
-        if count not in self._given:
+        if count not in self._texts:
+            texts = Encoded(((self._token,),) * count, np.zeros(count, dtype=np.int64))
+            batch = task.batch(self._model, texts, range(count))
             with torch.no_grad(), self._scoring():
-                self._given[count] = self._before_head(task, texts, rows)
+                self._texts[count] = batch, self._before_head(batch)
+        batch, given = self._texts[count]
         read = vectors if self._is_flat else vectors[:, None]
-        with _giving(self._given[count]):
+        with _giving(given):
             handle = self._first.register_forward_pre_hook(lambda _, args: (read, *args[1:]))
             try:
-                return task.logits(self._model, texts, rows)
+                return task.logits_of(self._model, batch)
             finally:
                 handle.remove()
 
-    def _before_head(
-        self, task: SequenceClassification, texts: Encoded, rows: list[int]
-    ) -> dict[torch.nn.Module, Any]:
+    def _before_head(self, batch: Batch) -> Given:
         """What the outermost modules that hold no part of the head give before it is asked."""
-        given: dict[torch.nn.Module, Any] = {}
+        given: Given = {}
         is_asked: list[bool] = []
 
         def note(module: torch.nn.Module, _: Any, output: Any) -> None:
@@ -245,7 +248,7 @@ class _Head:
         handles = [module.register_forward_hook(note) for module in self._outermost(self._model)]
         handles.append(self._first.register_forward_pre_hook(lambda *_: is_asked.append(True)))
         try:
-            task.logits(self._model, texts, rows)
+            self._model(**batch)
         finally:
             for handle in handles:
                 handle.remove()
@@ -262,7 +265,7 @@ class _Head:
 
 
 @contextmanager
-def _giving(outputs: dict[torch.nn.Module, Any]) -> Iterator[None]:
+def _giving(outputs: Given) -> Iterator[None]:
     """Have modules give these outputs, whatever they are asked."""
     before = {module: module.__dict__.get("forward") for module in outputs}
     for module, output in outputs.items():
