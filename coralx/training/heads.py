@@ -167,9 +167,8 @@ class _Head:
         where the head says something else apart from its base."""
         rows = list(range(len(data.ids)))
         self._token = data.ids[0][-1]
-        with torch.enable_grad(), self._scoring():
-            vectors, logits = self._read(task, data, rows)
         with torch.no_grad():
+            vectors, logits = self._read(task, data, rows)
             apart = self.logits(task, vectors).float()
         if (apart - logits).abs().max() > TOLERANCE * logits.abs().max():
             raise ValueError("the head's logits depend on more than the vector that it reads")
@@ -182,8 +181,7 @@ class _Head:
             found: NDArray[np.float32] = self._read(task, data, rows)[0].cpu().numpy()
             return found
 
-        with torch.enable_grad(), self._scoring():
-            values = torch.from_numpy(each_row(read, task, data, beat))
+        values = torch.from_numpy(each_row(read, task, data, beat))
         device = self.parameters[0].device
         return Vectors(task, values.to(device), torch.as_tensor(data.labels).to(device))
 
@@ -199,13 +197,16 @@ class _Head:
         def watch(head: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
             if seen:
                 return None
+            torch.set_grad_enabled(True)  # from here on, until the context below ends
             self._first = head
             seen.append(args[0].detach().float().requires_grad_())
             return seen[0], *args[1:]
 
         handles = [head.register_forward_pre_hook(watch) for head in self._heads]
         try:
-            logits = task.logits(self._model, data, rows).float()
+            with torch.no_grad(), self._scoring():
+                logits = task.logits(self._model, data, rows).float()
+                total = logits.sum()
         finally:
             for handle in handles:
                 handle.remove()
@@ -213,7 +214,7 @@ class _Head:
         self._is_flat = given.ndim == 2
         if self._is_flat:
             return given.detach(), logits.detach()
-        (slope,) = torch.autograd.grad(logits.sum(), given)
+        (slope,) = torch.autograd.grad(total, given)
         is_read = slope.abs().sum(dim=-1) > 0
         if (is_read.sum(dim=1) != 1).any():
             raise ValueError("the head reads more than one vector of a text")
