@@ -86,6 +86,8 @@ def test_a_trained_head_is_logistic_regression_on_the_frozen_bases_vectors(
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss, roc_auc_score
 
+    from coralx.training.heads import PENALTIES
+
     backend, facts = prepared(tiny_config)
     assert facts.trains_head
     model: Any = backend._model  # type: ignore[attr-defined]
@@ -115,7 +117,7 @@ def test_a_trained_head_is_logistic_regression_on_the_frozen_bases_vectors(
         LogisticRegression(C=2 / (penalty * len(vectors[0])), max_iter=1000)
         .fit(vectors[0], part.train.labels)
         .predict_proba(vectors[1])[:, 1]
-        for penalty in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+        for penalty in PENALTIES
     ]
     best = min(fits, key=lambda found: log_loss(judged.labels, found))
     assert result.metrics["eval_loss"] <= log_loss(judged.labels, best) + 0.005

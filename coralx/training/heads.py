@@ -31,7 +31,7 @@ Batch = dict[str, torch.Tensor]
 Given = dict[torch.nn.Module, Any]
 """What modules gave, by module."""
 
-PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+PENALTIES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)
 """Half of it times the squared weights is added to the mean loss over the rows."""
 
 ROUND = 10
