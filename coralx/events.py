@@ -159,8 +159,8 @@ class MeasurementFailed:
 
 @dataclass(frozen=True)
 class TrainedBeside:
-    """The default recipe, or a member of the front from scratch, was trained beside the search;
-    counted apart. `result.genome` tells which."""
+    """The default recipe, a head on the frozen base, or a member of the front from scratch, was
+    trained beside the search; counted apart. `result.genome` tells which."""
 
     result: StageResult
 

@@ -83,6 +83,8 @@ class Facts:
     `base_fingerprint` changes with the settings (before the dash) and the weights (behind it) of
     the base, wherever it lies; `data_fingerprint` with the encoded examples and their order;
     `functions` with the files of the user's own metrics and judges (empty without any).
+    `trains_head`: whether a classifier's head is trained beside every adapter (False in
+    simulations, and in runs of versions that did not record it).
     Earlier versions recorded `fingerprint` instead: the base's parameters, a dash, and the data's.
     """
 
@@ -101,6 +103,7 @@ class Facts:
     base_fingerprint: str = ""
     data_fingerprint: str = ""
     classes: tuple[Classes, ...] = ()
+    trains_head: bool = False
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Optimizer steps that one pass over the training rows takes; the last may be short."""

@@ -10,6 +10,10 @@ from coralx.rng import derive_seed
 TargetModules = tuple[str, ...] | Literal["all-linear"]
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
+HEAD = "_head"
+"""The id of the head that is trained on the frozen base beside the search; no genome's can be like
+it."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -38,6 +42,11 @@ class Genes:
     def alpha(self) -> float:
         """LoRA alpha: ratio times rank."""
         return self.alpha_ratio * self.rank
+
+    @property
+    def adapts_base(self) -> bool:
+        """Whether anything in the base is adapted; else a classifier's head is trained alone."""
+        return bool(self.target_modules)
 
     @property
     def shape(self) -> Shape:

@@ -108,7 +108,7 @@ def test_a_sound_run_is_found_sound(simulated: Path, trained: Path) -> None:
         assert [finding for finding in findings if finding.state != "ok"] == []
     found = {finding.file: finding.found for finding in findings}
     assert {"config.yaml", "ledger.jsonl", "report.json", "pareto.csv"} < found.keys()
-    assert found["checkpoints"] == "4 of 4 whole"
+    assert found["checkpoints"] == "5 of 5 whole"  # with the head's
     assert found["scores"].endswith("whole")
     assert any(file.startswith("best/") for file in found)
 
@@ -140,8 +140,9 @@ def test_each_file_of_a_run_is_missed(simulated: Path, way: str, pattern: str, s
 @pytest.mark.parametrize(
     ("pattern", "says"),
     [
-        ("checkpoints/*/*/adapter_model.safetensors", "a resume trains it again"),
-        ("checkpoints/*/*/optimizer.safetensors", "a resume trains it again"),
+        ("checkpoints/g*/*/adapter_model.safetensors", "a resume trains it again"),
+        ("checkpoints/g*/*/optimizer.safetensors", "a resume trains it again"),
+        ("checkpoints/_head/*/adapter_model.safetensors", "complete and needs it no more"),
         ("best/*/adapter_model.safetensors", "copies it anew from its checkpoint"),
         ("best/*/adapter_config.json", "copies it anew from its checkpoint"),
         (f"best/*/{MANIFEST}", "copies it anew from its checkpoint"),

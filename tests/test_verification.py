@@ -21,6 +21,7 @@ from coralx.config import Config, parse_config
 from coralx.errors import Interrupted
 from coralx.events import Event, FrontMeasured, StageCompleted, TrainedBeside
 from coralx.files import canonical_json, verify_folder
+from coralx.genomes import HEAD
 from coralx.records import Job
 from coralx.report.live import LiveTable, PlainLines, Silent
 from coralx.report.progress import Standings
@@ -61,7 +62,8 @@ def events_of(layout: RunLayout, kind: type[Event]) -> list[Any]:
 
 
 def retrained(layout: RunLayout) -> list[str]:
-    return [event.result.genome for event in events_of(layout, TrainedBeside)]
+    trained = [event.result.genome for event in events_of(layout, TrainedBeside)]
+    return [name for name in trained if name != HEAD]
 
 
 class Kill(Silent):
@@ -456,7 +458,9 @@ def test_real_adapters_are_verified_and_compared(tiny_config: dict[str, Any]) ->
     tiny_config["runtime"] |= {"executor": "in-process", "verify_front": True}
     tiny_config["objectives"] = [{"metric": "auroc"}, {"metric": "eval_loss"}]
     with pytest.raises(Interrupted):
-        api.evolve(parse_config(tiny_config, "tiny.yaml"), "tiny", Kill(TrainedBeside, 1))
+        api.evolve(
+            parse_config(tiny_config, "tiny.yaml"), "tiny", Kill(TrainedBeside, 2)
+        )  # 1: the head
     layout = find_run("tiny")
     outcome = api.resume(layout)
     heirs, others = front_of(outcome)
@@ -479,7 +483,7 @@ def test_real_adapters_are_verified_and_compared(tiny_config: dict[str, Any]) ->
     assert efficiency["actual_steps"] == 252
     front = [member["genome"] for member in outcome.report["front"]]
     kept = {path.stem for path in layout.test_scores.iterdir()}
-    assert kept == {"_untuned", *front, *(FRESH + name for name in heirs)}
+    assert kept == {"_untuned", HEAD, *front, *(FRESH + name for name in heirs)}
     assert len(outcome.report["front_pairs"]) == len(front) * (len(front) - 1)
     text = shown(outcome)
     assert "Inherited against fresh on auroc" in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -140,7 +140,11 @@ class SequenceClassification(Classification):
 
     def logits(self, model: Any, data: Encoded, rows: Sequence[int]) -> torch.Tensor:
         """The rows' logits, shape (rows, classes), from one padded batch."""
-        found: torch.Tensor = model(**self._batch(model, data, rows)).logits[:, self._logits]
+        return self.logits_of(model, self.batch(model, data, rows))
+
+    def logits_of(self, model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The logits of a batch, shape (rows, classes)."""
+        found: torch.Tensor = model(**batch).logits[:, self._logits]
         return found
 
     def logits_alone(self, model: Any, text: str) -> torch.Tensor:
@@ -151,7 +155,8 @@ class SequenceClassification(Classification):
         found: torch.Tensor = model(**inputs).logits[0, self._logits]
         return found
 
-    def _batch(self, model: Any, data: Encoded, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+    def batch(self, model: Any, data: Encoded, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        """The rows' tokens, padded on the right."""
         sequences = [data.ids[row] for row in rows]
         padding = self._padding
         if padding is None:

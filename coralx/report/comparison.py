@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coralx.config import Config
+from coralx.genomes import HEAD
 from coralx.report.baselines import untuned_base
 from coralx.results import Comparison
 from coralx.run.finale import default_finisher
@@ -31,8 +32,8 @@ def front_pairs(history: History, front: Sequence[str]) -> list[dict[str, Any]] 
 def against_baselines(
     config: Config, history: History, front: Sequence[str], last_stage: str
 ) -> list[dict[str, Any]] | None:
-    """Each member against the untuned base and the default recipe: `better` where the whole 95 %
-    interval of the difference says so, in the objective's own direction."""
+    """Each member against the untuned base, a head trained on it, and the default recipe: `better`
+    where the whole 95 % interval of the difference says so, in the objective's own direction."""
     if not _is_compared(history, front):
         return None
     sides = {
@@ -40,7 +41,7 @@ def against_baselines(
         for known in _comparisons(history)
         for c in ((known, known.reversed) if known.second is not None else (known,))
     }
-    baselines: list[tuple[str, str | None]] = [("untuned", None)]
+    baselines: list[tuple[str, str | None]] = [("untuned", None), ("trained_head", HEAD)]
     default = default_finisher(config, history, last_stage)
     if default is not None:
         baselines.append(("default_recipe", default))
@@ -132,7 +133,11 @@ def _without_interval(unknown: Sequence[Mapping[str, Any]], count: int, what: st
 
 def _beaten(against: Sequence[Mapping[str, Any]], untuned: str) -> str:
     said = []
-    for baseline, title in (("untuned", untuned), ("default_recipe", "the default")):
+    for baseline, title in (
+        ("untuned", untuned),
+        ("trained_head", "a trained head on the frozen base"),
+        ("default_recipe", "the default"),
+    ):
         rows = [row for row in against if row["baseline"] == baseline]
         known = [row for row in rows if row["better"] is not None]
         if rows and not known:

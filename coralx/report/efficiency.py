@@ -9,6 +9,7 @@ from fractions import Fraction
 from statistics import fmean
 from typing import Any
 
+from coralx.genomes import HEAD
 from coralx.results import StageResult
 from coralx.run.history import History, origin_of
 from coralx.run.timetable import Timetable
@@ -35,8 +36,9 @@ def efficiency_of(
     Compared are the generations of which every genome's part is over, and nothing before a genome
     finished the last stage: until then the ratios are None, and `note` says why. `restart_steps` is
     what every stage from scratch would have cost them. `utilisation` is the workers' busy seconds
-    over those they were there, `gpu_hours` counts every GPU in use. A baseline and a verification
-    that were trained beside the search are counted apart.
+    over those they were there, `gpu_hours` counts every GPU in use. A baseline, a verification and
+    a head on the frozen base that were trained beside the search are counted apart; `head_time` has
+    the head's measurement, and what was tried in vain, too.
     """
     compared = _compared(history)
     by_stage = {stage.name: _results_of(history, stage) for stage in timetable.stages}
@@ -217,7 +219,9 @@ def _machine_use(history: History, busy_seconds: float, use: MachineUse | None) 
         return {}  # simulated seconds say nothing about a machine
     baseline = list(history.baseline.values())
     verification = [r for (name, _), r in history.beside.items() if origin_of(name)]
-    busy = busy_seconds + sum(result.seconds for result in (*baseline, *verification))
+    head = [r for (name, _), r in history.beside.items() if name == HEAD]
+    busy = busy_seconds + sum(result.seconds for result in (*baseline, *verification, *head))
+    head_seconds = sum(result.seconds for result in head) + history.overheads.head
     return {
         "utilisation": busy / use.worker_seconds if use.worker_seconds else None,
         "gpu_hours": use.gpu_seconds / 3600,
@@ -225,6 +229,8 @@ def _machine_use(history: History, busy_seconds: float, use: MachineUse | None) 
         "baseline_time": round(sum(result.seconds for result in baseline), 3),
         "verification_steps": sum(result.steps for result in verification),
         "verification_time": round(sum(result.seconds for result in verification), 3),
+        "head_passes": sum(result.steps for result in head),
+        "head_time": round(head_seconds, 3),
     }
 
 

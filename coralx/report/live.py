@@ -28,6 +28,7 @@ from coralx.events import (
     WorkerStarted,
 )
 from coralx.execution.executor import Signal
+from coralx.genomes import HEAD
 from coralx.interruption import cursor_shown_while_suspended
 from coralx.report.baselines import untuned_head
 from coralx.report.board import board
@@ -99,7 +100,6 @@ class PlainLines(Silent):
     def begin(self, config: Config) -> None:
         self._standings = Standings(config)
         self._metric = config.objectives[0].metric
-        self._untuned_head = untuned_head(config)
 
     def absorb(self, event: Event) -> None:
         self._standings.on_event(event)
@@ -108,6 +108,10 @@ class PlainLines(Silent):
         self._spoke = time.monotonic()
         line = f"[{duration(self._standings.elapsed):>12}] {text}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _untuned_head(self) -> str | None:
+        started = self._standings.history.started
+        return untuned_head(self._standings.config, started.facts if started else None)
 
     def on_signal(self, signal: Signal) -> None:
         if isinstance(signal, str):
@@ -153,6 +157,9 @@ class PlainLines(Silent):
                 self._say(f"{title_of(event.genome)} failed at {event.stage}: {event.reason}")
             case BudgetSpent():
                 self._say(f"ended by {event.limits}; measuring the best so far")
+            case TrainedBeside(result=result) if result.genome == HEAD:
+                passes = counted(result.steps, "pass", "passes")
+                self._say(f"{title_of(HEAD)}: {passes} ({duration(result.seconds)})")
             case TrainedBeside(result=result):
                 title = title_of(result.genome)
                 self._say(f"{title}, {result.stage}: {counted(result.last_step, 'step')}")
@@ -160,8 +167,8 @@ class PlainLines(Silent):
                 test = measurement.test.get(self._metric)
                 shown = figure(test.value if test else None, self._metric)
                 title = title_of(measurement.genome)
-                if measurement.genome is None and self._untuned_head:
-                    title += f" ({self._untuned_head})"
+                if measurement.genome is None and (head := self._untuned_head()):
+                    title += f" ({head})"
                 self._say(f"test split: {title} {self._metric} {shown}")
             case MeasurementFailed():
                 self._say(f"warning: {unmeasured_warning(event.genome, event.reason)}")

@@ -11,7 +11,7 @@ from typing import Any
 from coralx.config import Config
 from coralx.errors import DamagedRunError
 from coralx.events import GenerationStarted, RunStarted, StageDecided, WorkerStarted, WorkerStopped
-from coralx.genomes import Genome
+from coralx.genomes import HEAD, Genome
 from coralx.report.baselines import untuned_head
 from coralx.report.classes import classes_of
 from coralx.report.comparison import against_baselines, front_pairs
@@ -79,7 +79,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "objectives": objectives,
         "constraints": list(config.constraints),
         "functions": list(config.functions),
-        "untuned_head": untuned_head(config),
+        "untuned_head": untuned_head(config, started.facts),
         "baselines": _baselines(config, history, stages[-1].name),
         "front": front,
         "vllm": serving_of(config, front),
@@ -214,15 +214,18 @@ def _adapter(layout: RunLayout | None, genome: str, stage: str) -> str | None:
 
 
 def _baselines(config: Config, history: History, last: str) -> dict[str, Any]:
-    """Test figures of the untuned base, and of the default recipe if it finished."""
+    """Test figures of the untuned base, of a head trained on it where it is a classifier's, and of
+    the default recipe if it finished."""
 
     def figures(genome: str | None) -> dict[str, float | None] | None:
         measured = history.measurements.get(genome)
         return {name: f.value for name, f in measured.test.items()} if measured else None
 
     default = default_finisher(config, history, last)
+    trains_head = history.started is not None and history.started.facts.trains_head
     return {
         "untuned": figures(None),
+        **({"trained_head": figures(HEAD)} if trains_head else {}),
         "default_recipe": figures(default) if default is not None else None,
     }
 

@@ -21,6 +21,7 @@ from coralx.report.origins import origin_lines
 from coralx.report.reference import reference_line
 from coralx.report.verification import verification_parts
 from coralx.report.weighted import weighted_lines
+from coralx.run.history import title_of
 from coralx.wording import counted
 
 BESIDE = {
@@ -163,6 +164,9 @@ def _machine_lines(efficiency: Mapping[str, Any]) -> list[str]:
                     f"Beside that, {what} took {counted(efficiency[f'{name}_steps'], 'step')} in "
                     f"{duration(efficiency[f'{name}_time'])}."
                 )
+        if efficiency["head_passes"]:
+            took = duration(efficiency["head_time"])
+            lines.append(f"Beside that, training a head on the frozen base took {took}.")
     return lines
 
 
@@ -179,6 +183,6 @@ def _stopped_table(report: Mapping[str, Any]) -> Table:
             escape(stop["rule"]) + value,
         )
     for failure in report["failed"]:
-        cells = (failure["genome"], failure["stage"], "", failure["reason"])
+        cells = (title_of(failure["genome"]), failure["stage"], "", failure["reason"])
         table.add_row(*map(escape, cells))
     return table

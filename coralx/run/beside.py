@@ -1,5 +1,6 @@
-"""What is trained beside the search and counted apart: the default recipe as a baseline, and the
-front once more from scratch, where its members started from the weights of others."""
+"""What is trained beside the search and counted apart: a head on the frozen base and the default
+recipe as baselines, and the front once more from scratch, where its members started from the
+weights of others."""
 
 from __future__ import annotations
 
@@ -12,11 +13,11 @@ from coralx.errors import DamagedRunError
 from coralx.events import GenomeFailed, TrainedBeside
 from coralx.execution.executor import Executor
 from coralx.files import verify_folder
-from coralx.genomes import Genome
+from coralx.genomes import HEAD, Genome
 from coralx.records import Job, JobFailed
 from coralx.results import StageResult
 from coralx.run.allowance import Allowance
-from coralx.run.finale import baseline_of, default_finisher, from_scratch, front_of
+from coralx.run.finale import baseline_of, default_finisher, from_scratch, front_of, has_head
 from coralx.run.history import BASELINE, History, origin_of
 from coralx.run.jobs import JobMaker
 from coralx.run.ledger import Ledger
@@ -29,9 +30,18 @@ def heirs(history: History, genomes: Sequence[str]) -> list[str]:
 
 def wants_more(config: Config, history: History, last_stage: str) -> bool:
     """Whether something is still to be trained beside the search."""
-    return wants_baseline(config, history, last_stage) or bool(
-        unverified(config, history, last_stage)
+    return (
+        wants_head(config, history, last_stage)
+        or wants_baseline(config, history, last_stage)
+        or bool(unverified(config, history, last_stage))
     )
+
+
+def wants_head(config: Config, history: History, last_stage: str) -> bool:
+    """Whether a head is still to be trained on the frozen base, to hold the front against."""
+    is_over = HEAD in history.failures or (HEAD, last_stage) in history.beside
+    trains = history.started is not None and history.started.facts.trains_head
+    return trains and not is_over and bool(front_of(config, history, last_stage))
 
 
 def wants_baseline(config: Config, history: History, last_stage: str) -> bool:
@@ -41,11 +51,13 @@ def wants_baseline(config: Config, history: History, last_stage: str) -> bool:
     return config.runtime.baseline and missing and not is_over
 
 
-def restore_baseline(
+def restore_baselines(
     config: Config, executor: Executor, ledger: Ledger, history: History, jobs: JobMaker
 ) -> None:
-    """Train the default recipe's checkpoint again where it is to be measured and was lost."""
+    """Train the checkpoint again of a baseline that is to be measured, where it was lost."""
     last = jobs.timetable.last
+    if has_head(history, last) and HEAD not in history.measurements:
+        _train([jobs.head()], executor, ledger, history, None)
     is_finished = default_finisher(config, history, last) == BASELINE
     if not is_finished or BASELINE in history.measurements:
         return
@@ -86,6 +98,8 @@ def train_beside(
     """
     last = jobs.timetable.last
     shared = (executor, ledger, history)
+    if wants_head(config, history, last):
+        _train([jobs.head()], *shared, allowance.deadline)
     if wants_baseline(config, history, last):
         recipe = baseline_of(config, history)
         for stage in jobs.stages:

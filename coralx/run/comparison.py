@@ -10,6 +10,7 @@ from coralx.config.metrics import described, of_task
 from coralx.errors import DamagedRunError
 from coralx.events import FrontCompared
 from coralx.execution.executor import Executor
+from coralx.genomes import HEAD
 from coralx.objectives.scores import Said, is_whole, read_scores
 from coralx.results import Comparison
 from coralx.run.finale import default_finisher, front_of, measure, retrained
@@ -30,13 +31,16 @@ def compared_metrics(config: Config) -> list[str]:
 
 def wanted_pairs(config: Config, history: History, last_stage: str) -> list[Pair]:
     """Each two of the front, the better on the first objective first; each of it with the default
-    recipe and with the untuned base (None); and with itself as trained from scratch."""
+    recipe, with the untuned base (None) and with a head trained on it; and with itself as trained
+    from scratch."""
     front = front_of(config, history, last_stage)
     pairs: list[Pair] = [*combinations(front, 2)]
     default = default_finisher(config, history, last_stage)
     if default is not None and default not in front:
         pairs += [(genome, default) for genome in front]
     pairs += [(genome, None) for genome in front]
+    if HEAD in history.measurements:
+        pairs += [(genome, HEAD) for genome in front]
     fresh = {str(origin_of(g.id)): g.id for g in retrained(history, last_stage)}
     return pairs + [(genome, fresh[genome]) for genome in front if genome in fresh]
 

@@ -19,7 +19,7 @@ from coralx.records import Job, JobFailed
 from coralx.results import StageResult
 from coralx.run.allowance import Allowance
 from coralx.run.asynchronous import AsynchronousSearch
-from coralx.run.beside import restore_baseline, train_beside
+from coralx.run.beside import restore_baselines, train_beside
 from coralx.run.checkpoints import drop_all_partials, drop_partials, prune
 from coralx.run.comparison import compare
 from coralx.run.convergence import has_stalled
@@ -103,7 +103,7 @@ class Engine:
             self.ledger.append(BudgetSpent(self.allowance.binding))
             return
         shared = (self.config, self.executor, self.ledger, self.history, self.jobs)
-        restore_baseline(*shared)
+        restore_baselines(*shared)
         measure(*shared)
         if self.history.budget_spent is None:
             train_beside(*shared, self.allowance)

@@ -10,11 +10,11 @@ from coralx.config import Config
 from coralx.errors import WorkerError
 from coralx.events import FrontMeasured, MeasurementFailed
 from coralx.execution.executor import Executor
-from coralx.genomes import Genome
+from coralx.genomes import HEAD, Genome
 from coralx.records import JobFailed, MeasureJob
 from coralx.results import Measurement, Metrics
 from coralx.run.history import BASELINE, FRESH, History, origin_of
-from coralx.run.jobs import JobMaker
+from coralx.run.jobs import HEAD_ALONE, JobMaker
 from coralx.run.ledger import Ledger
 from coralx.search.constraints import constraints_of, violations
 from coralx.search.pareto import as_minimised, front
@@ -59,6 +59,12 @@ def retrained(history: History, last_stage: str) -> list[Genome]:
         if stage == last_stage and result.divergence is None
     ]
     return [from_scratch(history.genomes[origin]) for origin in origins if origin is not None]
+
+
+def has_head(history: History, last_stage: str) -> bool:
+    """Whether a head was trained on the frozen base, with finite numbers."""
+    trained = history.beside.get((HEAD, last_stage))
+    return trained is not None and trained.divergence is None
 
 
 def from_scratch(genome: Genome) -> Genome:
@@ -115,7 +121,8 @@ def measure(
 
 
 def _finalists(config: Config, history: History, last: str) -> list[tuple[Genome, Metrics]]:
-    """The front and the default recipe, with their figures on the validation split."""
+    """The front, the default recipe and the head that was trained on the frozen base, with their
+    figures on the validation split."""
     names = list(front_of(config, history, last))
     default = default_finisher(config, history, last)
     if default is not None and default != BASELINE and default not in names:
@@ -123,4 +130,6 @@ def _finalists(config: Config, history: History, last: str) -> list[tuple[Genome
     found = [(history.genomes[name], history.results[name, last].metrics) for name in names]
     if default == BASELINE:
         found.append((baseline_of(config, history), history.beside[BASELINE, last].metrics))
+    if has_head(history, last):
+        found.append((HEAD_ALONE, history.beside[HEAD, last].metrics))
     return found

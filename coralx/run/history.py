@@ -24,7 +24,7 @@ from coralx.events import (
     TrainedBeside,
 )
 from coralx.facts import REVISION
-from coralx.genomes import Genome
+from coralx.genomes import HEAD, Genome
 from coralx.records import StageBudget
 from coralx.results import Measurement, StageResult
 from coralx.run.overheads import Overheads
@@ -37,6 +37,9 @@ FRESH = "_fresh-"
 """What the id of a member of the front begins with when it is trained from scratch beside it."""
 
 
+_TITLES = {BASELINE: "default recipe", HEAD: "trained head on the frozen base"}
+
+
 def origin_of(name: str | None) -> str | None:
     """The genome that one trained from scratch is to verify; None for any other."""
     return name.removeprefix(FRESH) if name is not None and name.startswith(FRESH) else None
@@ -44,8 +47,8 @@ def origin_of(name: str | None) -> str | None:
 
 def title_of(name: str | None) -> str:
     """What a genome, or what is trained or measured beside them, is called in front of people."""
-    if name in (None, BASELINE):
-        return "untuned" if name is None else "default recipe"
+    if name is None or name in _TITLES:
+        return "untuned" if name is None else _TITLES[name]
     origin = origin_of(name)
     return f"{origin} from scratch" if origin else str(name)
 
@@ -106,6 +109,7 @@ class History:
                 self.recorded_config = event.config or self.recorded_config
                 self.budget_spent = None  # it is told again where it still binds
                 self.unmeasured = {}  # it is tried again
+                self.failures.pop(HEAD, None)  # so is what is trained in moments
             case GenerationStarted():
                 self.completed = None  # a run may be extended
                 self.generations[event.generation] = event.genomes

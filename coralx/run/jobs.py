@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from coralx.config import Config
 from coralx.facts import Facts
-from coralx.genomes import Genome
+from coralx.genomes import HEAD, Genes, Genome
 from coralx.records import Horizon, Job, MeasureJob, Watch
 from coralx.results import Metrics
 from coralx.run.history import History
@@ -17,6 +17,12 @@ from coralx.schedule.rules import judged_from
 from coralx.schedule.stages import Stage, horizon_of
 from coralx.training.watch import WINDOWS, slowest
 from coralx.verdicts import Promote
+
+HEAD_ALONE = Genome(HEAD, 0, Genes(target_modules=()))
+"""A genome that adapts nothing in the base."""
+
+HEAD_PASSES = 600
+"""Over the training rows, at most: over the vectors that the head reads of them."""
 
 
 class JobMaker:
@@ -114,6 +120,22 @@ class JobMaker:
             micro_batch=self._micro_batch(genome, stage.place),
             predictions=self._predictions(genome.id, stage.name),
             judged_from=_judged_from(stage, 0, budgets[-1], horizon),
+        )
+
+    def head(self) -> Job:
+        """Train a classifier's head alone on the frozen base, on all training rows. Its steps are
+        passes over them."""
+        stage = self.stages[-1]
+        return Job(
+            genome=HEAD_ALONE,
+            stage=stage.name,
+            first_step=0,
+            last_step=HEAD_PASSES,
+            horizon=Horizon(HEAD_PASSES, 0),
+            data_fraction=1.0,
+            eval_limit=stage.eval_limit,
+            checkpoint=self._checkpoint(HEAD, stage.name),
+            predictions=self._predictions(HEAD, stage.name),
         )
 
     def _watch(self, genome: Genome, stage: Stage) -> Watch:

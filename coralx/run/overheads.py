@@ -10,12 +10,14 @@ from coralx.events import (
     RunStarted,
     WorkerStarted,
 )
+from coralx.genomes import HEAD
 
 
 class Overheads:
     """Sums in seconds of workers. `start` and `measuring` are what every run pays: its first start,
     with each worker's loading of the base, and the final measurement of each adapter. `restarts`,
-    `measured_again` and `attempts`, which failed, are what this one paid beside them. Feed it
+    `measured_again` and `attempts`, which failed, are what this one paid beside them. `head` is
+    what a head on the frozen base took beside its training, which is no part of the others. Feed it
     events in the ledger's order."""
 
     def __init__(self) -> None:
@@ -24,6 +26,7 @@ class Overheads:
         self.measuring = 0.0
         self.measured_again = 0.0
         self.attempts: list[AttemptFailed] = []
+        self.head = 0.0
         self._measured: set[str | None] = set()
         self._is_first = True
         self._joining = 0
@@ -39,6 +42,10 @@ class Overheads:
                 self._joining, self._is_first = 0, True
             case WorkerStarted():
                 self._join(event.load_seconds)
+            case AttemptFailed() if event.genome == HEAD:
+                self.head += event.seconds
+            case FrontMeasured(measurement=measurement) if measurement.genome == HEAD:
+                self.head += measurement.seconds
             case AttemptFailed():
                 self.attempts.append(event)
             case FrontMeasured(measurement=measurement):

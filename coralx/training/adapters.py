@@ -15,10 +15,11 @@ from peft.utils import (
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
+from peft.utils.constants import DUMMY_TARGET_MODULES
 from safetensors.torch import load_file, save_file
 
 from coralx.files import write_folder
-from coralx.genomes import ALL_LINEAR, Genes, Genome, Shape
+from coralx.genomes import Genes, Genome, Shape
 from coralx.training.base import Base
 from coralx.training.rank import Update, Weights, scaling
 
@@ -29,15 +30,15 @@ STATE = "trainer_state.json"
 
 def lora_config(genes: Genes, shape: Shape, base: Base) -> LoraConfig:
     """PEFT's description of a genome at some rank and alpha; the base's head is trained whole and
-    saved."""
-    everywhere = genes.target_modules == ALL_LINEAR
+    saved. Where nothing in the base is adapted, PEFT is told so by a name of its own."""
+    targets = genes.target_modules or DUMMY_TARGET_MODULES
     return LoraConfig(
         base_model_name_or_path=base.published_name,
         task_type=base.task_type,
         r=shape.rank,
         lora_alpha=shape.alpha,
         lora_dropout=genes.dropout,
-        target_modules=ALL_LINEAR if everywhere else list(genes.target_modules),
+        target_modules=targets if isinstance(targets, str) else list(targets),
         modules_to_save=list(base.head) or None,
         use_rslora=genes.use_rslora,
         use_dora=genes.use_dora,
@@ -145,14 +146,15 @@ def save(
     checkpoint: Path,
     model: PeftModel,
     adapter: str,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None,
     state: Mapping[str, Any],
 ) -> None:
-    """Write adapter, optimizer and trainer state, whole or not at all, with a manifest."""
+    """Write adapter, optimizer (None: training does not go on) and trainer state, whole or not at
+    all, with a manifest."""
     names = {id(parameter): name for name, parameter in trainable(model).items()}
     moments = {
         f"{_neutral(names[id(parameter)], adapter)}|{key}": value.detach().cpu().contiguous()
-        for parameter, values in optimizer.state.items()
+        for parameter, values in (optimizer.state.items() if optimizer else ())
         for key, value in values.items()
     }
 
@@ -192,11 +194,12 @@ def _config_json(model: PeftModel, adapter: str) -> str:
         heads = [f".{n}" for n, m in model.named_modules() if isinstance(m, ModulesToSaveWrapper)]
         saved = {m for m in values["modules_to_save"] if any(h.endswith(f".{m}") for h in heads)}
         values["modules_to_save"] = saved or None
-        values["target_modules"] = {
-            target
-            for target in values["target_modules"]
-            if not any(f".{module}." in f".{target}." for module in saved)
-        }
+        if not isinstance(values["target_modules"], str):
+            values["target_modules"] = {
+                target
+                for target in values["target_modules"]
+                if not any(f".{module}." in f".{target}." for module in saved)
+            }
     ordered = {k: sorted(v) if isinstance(v, set) else v for k, v in values.items()}
     return json.dumps(ordered, indent=2, sort_keys=True) + "\n"
 

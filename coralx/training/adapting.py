@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from peft import PeftModel
+from peft.utils import ModulesToSaveWrapper
 
 from coralx.config.metrics import CAUSAL
 from coralx.config.schema import Config
@@ -31,6 +32,7 @@ from coralx.training.base import Base, check_quantization, require_causal, sourc
 from coralx.training.evaluation import Evaluation, undefined
 from coralx.training.fingerprint import of_base
 from coralx.training.footprint import footprint_of
+from coralx.training.heads import train_head
 from coralx.training.loop import Trace, Trainer, mean_loss
 from coralx.training.material import Material
 from coralx.training.obstacles import explaining, require_known_tokens
@@ -138,6 +140,7 @@ class AdaptingBackend(ABC):
             data_fingerprint=self._material.fingerprint(),
             functions=functions.fingerprint(config),
             footprint=footprint,
+            trains_head=any(isinstance(m, ModulesToSaveWrapper) for m in self._model.modules()),
             classes=tuple(
                 classes_of(name, read.labels, read.splits)
                 for name, read in examples.items()
@@ -207,6 +210,8 @@ class AdaptingBackend(ABC):
                 self._untuned_loss = self._loss_before_training()
             adapters.add(self._model, job.genome, job.trained_shape, self._base)
             try:
+                if not job.genome.genes.adapts_base:
+                    return self._head_trained(job, report, beat, began)
                 return self._trained(job, report, beat, began)
             finally:
                 self._drop(adapter)
@@ -239,6 +244,22 @@ class AdaptingBackend(ABC):
         notes = (*self.notes_on(job.genome.genes), *remarks)
         return result_of(job, start, trace, metrics, notes, evaluation, overhead)
 
+    def _head_trained(self, job: Job, report: Report, beat: Beat, began: float) -> StageResult:
+        """Fit the head alone on the frozen base, evaluate and save it."""
+        name, start = adapters.name_of(job.genome), Start(0)
+        parts = self._material.parts
+        fitted = train_head(self._model, name, parts, self._scoring, job, report, beat)
+        trained = time.monotonic()
+        ended = None if fitted.is_finite else Divergence(len(fitted.losses), "loss")
+        trace = Trace(list(fitted.losses), seconds=trained - began, divergence=ended)
+        metrics, remarks = self._figures_after(job, trace, beat)
+        evaluation = time.monotonic() - trained
+        if job.checkpoint is not None and trace.divergence is None:
+            self._save(job, None, start)
+        overhead = time.monotonic() - trained - evaluation
+        notes = (*fitted.notes, *remarks)
+        return result_of(job, start, trace, metrics, notes, evaluation, overhead)
+
     def _fresh(self, job: Job, beat: Beat) -> tuple[Start, Trace]:
         """How the stage begins, with nothing trained yet."""
         seed = self._config.experiment.seed
@@ -249,7 +270,7 @@ class AdaptingBackend(ABC):
         start = begin(self._model, job, seed, loss)
         return start, Trace(micro_batch=job.micro_batch)
 
-    def _save(self, job: Job, optimizer: torch.optim.Optimizer, start: Start) -> None:
+    def _save(self, job: Job, optimizer: torch.optim.Optimizer | None, start: Start) -> None:
         state = {
             "genome": job.genome.id,
             "stage": job.stage,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ ANSWER_TOKENS = 1 << 12
 """Tokens of prompts and answers that are read and written together."""
 
 REPORT_SECONDS = 0.5
+
+Number = TypeVar("Number", np.float32, np.float64)
 
 
 def learning_rate_at(step: int, peak: float, horizon: Horizon, shape: str) -> float:
@@ -172,18 +174,26 @@ def predict(
 ) -> Scores:
     """The task's scores of every row of `data`, shape (rows, columns). Raises OutOfMemory where a
     single row does not fit."""
-    by_length = np.argsort(data.lengths, kind="stable")
-
-    def scored(rows: list[int]) -> Scores:
-        beat()
-        return task.scores(model, data, rows)
-
-    batches = _batches(by_length.tolist(), data.lengths, task.eval_tokens)
     model.eval()
     with torch.no_grad(), autocast():
-        scores = np.concatenate([part for rows in batches for part in in_parts(scored, rows)])
-    ordered = np.empty_like(scores)
-    ordered[by_length] = scores
+        return each_row(lambda rows: task.scores(model, data, rows), task, data, beat)
+
+
+def each_row(
+    work: Callable[[list[int]], NDArray[Number]], task: Trainable, data: Encoded, beat: Beat
+) -> NDArray[Number]:
+    """What `work` makes of every row of `data`, in their order, done on batches of rows of like
+    length. Raises OutOfMemory where a single row does not fit."""
+    by_length = np.argsort(data.lengths, kind="stable")
+
+    def done(rows: list[int]) -> NDArray[Number]:
+        beat()
+        return work(rows)
+
+    batches = _batches(by_length.tolist(), data.lengths, task.eval_tokens)
+    found = np.concatenate([part for rows in batches for part in in_parts(done, rows)])
+    ordered = np.empty_like(found)
+    ordered[by_length] = found
     return ordered
 
 
