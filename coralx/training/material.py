@@ -8,19 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from coralx.config.data import Attacks, Source, key_of
 from coralx.config.metrics import OF_TASK
 from coralx.config.schema import Config
 from coralx.config.space import IntChoices
+from coralx.data import revision1
 from coralx.data.answers import Answers
+from coralx.data.batches import Batches
 from coralx.data.examples import Example
 from coralx.data.instruction_tuning import InstructionTuning
 from coralx.data.label_tokens import LabelTokens
 from coralx.data.mixture import Mixture, mixed
 from coralx.data.sources import Examples
-from coralx.data.subsets import bucketed_order, subset_size
+from coralx.data.subsets import Rows, subset_size
 from coralx.data.tasks import Encoded, SequenceClassification, Task, Trainable
 from coralx.errors import ConfigError
 from coralx.facts import REVISION
@@ -112,11 +113,12 @@ class Material:
         self.train = first.train
         if others:
             self.task = Mixture([part.task for part in self.parts])
-            self.train = mixed([part.train for part in self.parts], config.experiment.seed)
+            trained = [part.train for part in self.parts]
+            self.train = mixed(trained, config.experiment.seed, revision)
         _check_batches(config, len(self.train.ids))
         for part in self.parts:
             _check_groups(config, part)
-        self._orders: dict[int, NDArray[np.int64]] = {}
+        self._batches: dict[int, Batches | revision1.Batches] = {}
 
     @property
     def _tables(self) -> dict[str, list[Encoded]]:
@@ -160,17 +162,25 @@ class Material:
         read = [*(table.ids for table in self.tables), *words]
         return max((max(ids) for rows in read for ids in rows if ids), default=0)
 
-    def order(self, batch_size: int) -> NDArray[np.int64]:
-        """The bucketed data order for a batch size, made once."""
-        if batch_size not in self._orders:
+    def batches(self, batch_size: int) -> Batches | revision1.Batches:
+        """The batches of a size, made once."""
+        if batch_size not in self._batches:
             rows = len(self.train.ids)
             stages = self._config.hyperband_config.training_stages
             ends = [subset_size(rows, float(stage.data_percentage / 100)) for stage in stages]
-            seed = self._config.experiment.seed
-            self._orders[batch_size] = bucketed_order(
-                np.arange(rows), self.train.lengths, batch_size, ends, seed
+            kind = revision1.Batches if self._revision < 2 else Batches
+            self._batches[batch_size] = kind(
+                self._strata, self.train.lengths, batch_size, ends, self._config.experiment.seed
             )
-        return self._orders[batch_size]
+        return self._batches[batch_size]
+
+    @property
+    def _strata(self) -> Rows:
+        """A number for each training row's task and class."""
+        labels = self.train.labels
+        tasks = np.asarray(self.train.tasks or np.zeros_like(labels))
+        strata: Rows = tasks * (labels.max() + 1) + labels
+        return strata
 
     def fingerprint(self) -> str:
         """Changes with the encoded examples and their order."""
