@@ -19,7 +19,8 @@ WINDOW_BATCHES = 16
 """Rows of similar length are looked for within windows of about so many batches."""
 
 WINDOW_ROWS = 32
-"""And within so many rows of a stratum, on average: of a few, none need be of similar length."""
+"""And within so many rows of each stratum, on average: among a few, none may be as long as those
+of the others."""
 
 PASSES_KEPT = 4
 """Orders of a million rows take 8 MB each and about a second; a batch reads two at a seam."""

@@ -21,7 +21,7 @@ from coralx.data.instruction_tuning import InstructionTuning
 from coralx.data.label_tokens import LabelTokens
 from coralx.data.mixture import Mixture, mixed
 from coralx.data.sources import Examples
-from coralx.data.subsets import Rows, subset_size
+from coralx.data.subsets import subset_size
 from coralx.data.tasks import Encoded, SequenceClassification, Task, Trainable
 from coralx.errors import ConfigError
 from coralx.facts import REVISION
@@ -165,22 +165,13 @@ class Material:
     def batches(self, batch_size: int) -> Batches | revision1.Batches:
         """The batches of a size, made once."""
         if batch_size not in self._batches:
-            rows = len(self.train.ids)
+            train, seed = self.train, self._config.experiment.seed
             stages = self._config.hyperband_config.training_stages
-            ends = [subset_size(rows, float(stage.data_percentage / 100)) for stage in stages]
+            shares = [float(stage.data_percentage / 100) for stage in stages]
+            ends = [subset_size(len(train.ids), share) for share in shares]
             kind = revision1.Batches if self._revision < 2 else Batches
-            self._batches[batch_size] = kind(
-                self._strata, self.train.lengths, batch_size, ends, self._config.experiment.seed
-            )
+            self._batches[batch_size] = kind(train.strata, train.lengths, batch_size, ends, seed)
         return self._batches[batch_size]
-
-    @property
-    def _strata(self) -> Rows:
-        """A number for each training row's task and class."""
-        labels = self.train.labels
-        tasks = np.asarray(self.train.tasks or np.zeros_like(labels))
-        strata: Rows = tasks * (labels.max() + 1) + labels
-        return strata
 
     def fingerprint(self) -> str:
         """Changes with the encoded examples and their order."""
