@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +162,24 @@ def test_every_split_has_a_row_of_a_rare_class_where_it_has_room(
     rare = found.labels.index("rare")
     splits = (found.train, found.validation, found.test)
     assert tuple(sum(row.label == rare for row in split) for split in splits) == rows
+
+
+@pytest.mark.parametrize("limit", [None, 100])
+def test_every_beginning_of_every_split_has_each_class_s_share_within_one_row(
+    tmp_path: Path, limit: int | None
+) -> None:
+    sizes = {f"class{n}": 5 + 11 * n for n in range(12)}
+    found = read(table(tmp_path / "t.jsonl", **sizes), test_fraction=0.17, limit=limit)
+    for rows in (found.train, found.validation, found.test):
+        labels = [row.label for row in rows]
+        for label, count in Counter(labels).items():
+            seen = 0
+            for place, other in enumerate(labels, 1):
+                seen += other == label
+                assert abs(seen - Fraction(place * count, len(labels))) < 1
+        for name, label in zip(found.labels, range(12), strict=True):
+            share = len(rows) * sizes[name] / sum(sizes.values())
+            assert abs(labels.count(label) - share) < 1.5
 
 
 def test_where_no_fraction_helps_none_is_to_be_raised(tmp_path: Path) -> None:
