@@ -155,6 +155,18 @@ def test_every_prefix_of_every_part_is_within_one_row(
             assert abs(held[kind] - Fraction(len(part) * total, len(strata))) < 1
 
 
+@pytest.mark.parametrize(
+    "counts", [[700, 300], [610, 340, 50], [97, 101, 103, 107, 109, 113], [30] * 12, [200, 9, 40]]
+)
+def test_every_prefix_of_every_part_keeps_the_shares_of_the_whole_too(counts: list[int]) -> None:
+    strata, total = strata_of(counts, 3), sum(counts)
+    for part in stratified_parts(strata, part_sizes(total, [0.1, 0.17]), np.random.default_rng(1)):
+        kinds = np.array(strata)[part]
+        places = np.arange(1, len(part) + 1)
+        for kind, count in enumerate(counts):
+            assert np.abs(np.cumsum(kinds == kind) - places * count / total).max() < 1
+
+
 @given(st.lists(st.integers(15, 300), min_size=2, max_size=8), st.floats(0.1, 0.4))
 @settings(max_examples=80, deadline=None)
 def test_what_is_left_has_the_whole_s_shares_within_one_row(
