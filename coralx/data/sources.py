@@ -131,6 +131,7 @@ def _cut(
     if limit is None or limit >= len(rest):
         return [rest, *off, rest]
     among = [strata[row] for row in rest]
+    # The draws are the same for every limit, so that a greater one keeps the rows of a smaller.
     first, _ = stratified_parts(among, [limit], rng, is_rest_used=False)
     return [rest[first], *off, rest]
 
