@@ -330,7 +330,7 @@ def test_variants_of_lora_learn(backend: Backend, tmp_path: Path, changes: dict[
     genome = Genome("g00-00-aaaa", 0, replace(GENES, **changes))
     untuned = backend.measure(MeasureJob(None, None))
     result = backend.train(job(genome, tmp_path, 0, 60), ignore)
-    assert result.metrics["eval_loss"] < untuned.validation["eval_loss"] - 0.02
+    assert result.metrics["eval_loss"] < untuned.validation["eval_loss"] - 0.01
 
 
 def test_gradient_checkpointing_changes_no_figure(

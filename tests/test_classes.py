@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -95,34 +97,34 @@ def test_classes_and_groups_that_look_alike_are_warned_about(tmp_path: Path) -> 
     ("settings", "problem", "ways_out"),
     [
         (
-            {"limit": 9},
-            "data.limit: 9 leaves no row of class 'rare' (4 rows) in the train split; "
+            {"limit": 2},
+            "data.limit: 2 leaves no row of class 'rare' (4 rows) in the train split; "
             "data.train has 104 rows in all",
             ["raise data.limit", "merge it with another in data.labels (a mapping"],
         ),
         (
-            {"validation_fraction": 0.05},
-            "data.validation_fraction: 0.05 leaves no row of class 'rare' (4 rows) in the "
+            {"validation_fraction": 0.02},
+            "data.validation_fraction: 0.02 leaves no row of class 'rare' (4 rows) in the "
             "validation split; data.train has 104 rows in all",
             ["raise data.validation_fraction", "files of their own"],
         ),
         (
-            {"name": "mail", "test_fraction": 0.05, "validation_fraction": 0.3},
-            "data.tasks.mail.test_fraction: 0.05 leaves no row of class 'rare' (4 rows) in the "
+            {"name": "mail", "test_fraction": 0.02, "validation_fraction": 0.3},
+            "data.tasks.mail.test_fraction: 0.02 leaves no row of class 'rare' (4 rows) in the "
             "test split; data.tasks.mail.train has 104 rows in all",
             ["raise data.tasks.mail.test_fraction", "data.tasks.mail.labels"],
         ),
         (
-            {"validation_fraction": 0.5, "test_fraction": 0.45},
-            "data.validation_fraction and data.test_fraction: 0.5 and 0.45 leave no row of class "
-            "'rare' (4 rows) in the train split; data.train has 104 rows in all",
+            {"validation_fraction": 0.5, "test_fraction": 0.49},
+            "data.validation_fraction and data.test_fraction: 0.5 and 0.49 leave no row of class "
+            "'rare' (4 rows), 'spam' (40 rows) in the train split; data.train has 104 rows in all",
             ["lower data.validation_fraction or data.test_fraction"],
         ),
         (
-            {"validation_fraction": 0.5, "test_fraction": 0.45, "limit": 1, "name": "x"},
-            "data.tasks.x.validation_fraction and data.tasks.x.test_fraction: 0.5 and 0.45 leave "
-            "no row of class 'rare' (4 rows) in the train split; data.tasks.x.train "
-            "has 104 rows in all",
+            {"validation_fraction": 0.5, "test_fraction": 0.49, "limit": 1, "name": "x"},
+            "data.tasks.x.validation_fraction and data.tasks.x.test_fraction: 0.5 and 0.49 leave "
+            "no row of class 'rare' (4 rows), 'spam' (40 rows) in the train split; "
+            "data.tasks.x.train has 104 rows in all",
             ["lower data.tasks.x.validation_fraction or data.tasks.x.test_fraction"],
         ),
         (
@@ -141,6 +143,43 @@ def test_a_split_without_a_class_names_what_left_it_none(
     assert caught.value.problems == (problem,)
     for way_out in ways_out:
         assert way_out in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows"),
+    [
+        ({}, (2, 1, 1)),
+        ({"validation_fraction": 0.05, "test_fraction": 0.03}, (2, 1, 1)),
+        ({"validation_fraction": 0.5, "test_fraction": 0.45}, (1, 2, 1)),
+        ({"limit": 3}, (1, 1, 1)),
+    ],
+)
+def test_every_split_has_a_row_of_a_rare_class_where_it_has_room(
+    tmp_path: Path, settings: dict[str, Any], rows: tuple[int, int, int]
+) -> None:
+    train = table(tmp_path / "t.jsonl", ham=60, spam=40, rare=4)
+    found = read(train, **{"validation_fraction": 0.25, "test_fraction": 0.25, **settings})
+    rare = found.labels.index("rare")
+    splits = (found.train, found.validation, found.test)
+    assert tuple(sum(row.label == rare for row in split) for split in splits) == rows
+
+
+@pytest.mark.parametrize("limit", [None, 100])
+def test_every_beginning_of_every_split_has_each_class_s_share_within_one_row(
+    tmp_path: Path, limit: int | None
+) -> None:
+    sizes = {f"class{n}": 5 + 11 * n for n in range(12)}
+    found = read(table(tmp_path / "t.jsonl", **sizes), test_fraction=0.17, limit=limit)
+    for rows in (found.train, found.validation, found.test):
+        labels = [row.label for row in rows]
+        for label, count in Counter(labels).items():
+            seen = 0
+            for place, other in enumerate(labels, 1):
+                seen += other == label
+                assert abs(seen - Fraction(place * count, len(labels))) < 1
+        for name, label in zip(found.labels, range(12), strict=True):
+            share = len(rows) * sizes[name] / sum(sizes.values())
+            assert abs(labels.count(label) - share) < 1.5
 
 
 def test_where_no_fraction_helps_none_is_to_be_raised(tmp_path: Path) -> None:

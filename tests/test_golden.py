@@ -203,8 +203,9 @@ def test_adapters_of_a_golden_run_are_whole_and_can_be_trained_on(
     genome: Genome = history.genomes[done.genome]
     tiny_config["experiment"]["seed"] = run_config(layout).experiment.seed  # splits the data
     backend = create("peft")
-    facts = backend.prepare(parse_config(tiny_config, "test"), None, 1, lambda _: None)
     assert history.started is not None
+    revision = history.started.settings.revision
+    facts = backend.prepare(parse_config(tiny_config, "test"), None, 1, lambda _: None, revision)
     assert changes_between(history.started.facts, facts) == []
     told = changes_between(replace(history.started.facts, fingerprint="21698-0"), facts)
     assert ["the data changed" in change for change in told] == [True]

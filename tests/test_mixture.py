@@ -69,6 +69,18 @@ def test_every_beginning_holds_each_tasks_share(listed: list[list[int]], seed: i
             assert abs(counts[task] - size * len(lengths) / len(tasks)) <= 1
 
 
+def test_every_beginning_holds_each_tasks_and_each_classs_share() -> None:
+    """Classes of equal size would have their turns task by task."""
+    parts = [part(task, [1] * 120, classes) for task, classes in enumerate((10, 12))]
+    found = mixed(parts, 1)
+    classes = list(zip(found.tasks, found.labels.tolist(), strict=True))
+    for kinds in (found.tasks, classes):
+        whole = Counter(kinds)
+        for size in range(len(kinds) + 1):
+            counts = Counter(kinds[:size])
+            assert all(abs(counts[k] - size * n / len(kinds)) <= 1 for k, n in whole.items())
+
+
 @given(st.lists(sizes, min_size=2, max_size=3), st.data())
 @settings(deadline=None)
 def test_each_token_counts_as_much_as_any_other(

@@ -559,7 +559,9 @@ def test_splits_are_disjoint_repeatable_and_nest(tmp_path: Path) -> None:
     assert len(all_messages(whole)) == 100
     assert whole == read(path, validation_fraction=0.2, test_fraction=0.1)
     capped = read(path, validation_fraction=0.2, test_fraction=0.1, limit=30)
-    assert capped.train == whole.train[:30]
+    wider = read(path, validation_fraction=0.2, test_fraction=0.1, limit=50)
+    assert (len(capped.train), len(wider.train)) == (30, 50)
+    assert set(capped.train) < set(wider.train) < set(whole.train)
     assert (capped.validation, capped.test) == (whole.validation, whole.test)
     assert whole.warnings == ()
 

@@ -82,7 +82,9 @@ def test_splits_are_stratified_disjoint_and_repeatable(reviews: Path) -> None:
 def test_limit_caps_training_rows_only(reviews: Path) -> None:
     settings = {"header": False, "label": 0, "text": 1, "labels": ("bad", "good")}
     whole, capped = read(reviews, **settings), read(reviews, **settings, limit=30)
-    assert capped.train == whole.train[:30]
+    wider = read(reviews, **settings, limit=50)
+    assert set(capped.train) < set(wider.train) < set(whole.train)
+    assert Counter(row.label for row in capped.train) == {0: 15, 1: 15}
     assert (capped.validation, capped.test) == (whole.validation, whole.test)
 
 

@@ -1,8 +1,9 @@
-"""The one order of the rows: representative prefixes, nested subsets, batches."""
+"""The one order of the rows: representative prefixes, nested subsets, parts split off before."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -11,12 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coralx.data.subsets import (
-    WINDOW_BATCHES,
-    Rows,
-    batch_rows,
-    bucketed_order,
-    split_off,
+    apportioned,
+    part_sizes,
     stratified_order,
+    stratified_parts,
     subset_size,
 )
 
@@ -81,101 +80,118 @@ def test_subset_is_rounded_up_exactly(rows: int, fraction: float, size: int) -> 
     assert subset_size(rows, fraction) == size
 
 
-# -- length buckets ------------------------------------------------------------------------------
+# -- several groups of strata ----------------------------------------------------------------------
 
 
-@given(st.integers(1, 400), st.integers(1, 9), st.lists(st.integers(1, 400), max_size=4), seeds)
-@settings(max_examples=60, deadline=None)
-def test_bucketing_permutes_and_keeps_every_subset_s_rows(
-    rows: int, batch_size: int, boundaries: list[int], seed: int
+def farthest(kinds: Sequence[object]) -> Fraction:
+    """By how many rows any prefix is off any kind's share of it, at most."""
+    totals, seen, worst = Counter(kinds), Counter[object](), Fraction(0)
+    for place, kind in enumerate(kinds, start=1):
+        seen[kind] += 1
+        for other, total in totals.items():
+            worst = max(worst, abs(seen[other] - Fraction(place * total, len(kinds))))
+    return worst
+
+
+def in_groups(groups: list[list[int]]) -> tuple[list[tuple[int, int]], list[int]]:
+    """Stratum and group of each row; `groups` tells the rows of each stratum in them."""
+    strata = [
+        (group, stratum)
+        for group, counts in enumerate(groups)
+        for stratum, count in enumerate(counts)
+        for _ in range(count)
+    ]
+    return strata, [group for group, _ in strata]
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [[300, 100], [50, 150]],
+        [[20] * 10, [20] * 10],
+        [[7] * 8, [90, 10], [31]],
+        [[400, 30], [5, 5, 5], [60, 1], [2]],
+    ],
+)
+def test_every_prefix_holds_each_group_s_share_too(groups: list[list[int]]) -> None:
+    strata, of = in_groups(groups)
+    order = stratified_order(strata, np.random.default_rng(0), of)
+    assert farthest([strata[row] for row in order]) <= 1
+    assert farthest([of[row] for row in order]) <= 1
+
+
+@given(st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=4), min_size=2, max_size=4))
+@settings(max_examples=40, deadline=None)
+def test_an_order_by_groups_has_every_row_once(groups: list[list[int]]) -> None:
+    strata = [
+        (g, s) for g, sizes in enumerate(groups) for s, n in enumerate(sizes) for _ in range(n)
+    ]
+    of = [group for group, _ in strata]
+    order = stratified_order(strata, np.random.default_rng(0), of)
+    assert sorted(order.tolist()) == list(range(len(strata)))
+    assert max(farthest([strata[row] for row in order]), farthest([of[row] for row in order])) < 2
+
+
+# -- parts -----------------------------------------------------------------------------------------
+
+fractions = st.lists(st.floats(0.01, 0.45), min_size=1, max_size=2)
+
+
+@given(sizes, fractions, st.booleans(), seeds)
+@settings(max_examples=80, deadline=None)
+def test_every_prefix_of_every_part_is_within_one_row(
+    counts: list[int], shares: list[float], is_rest_used: bool, seed: int
 ) -> None:
+    strata = strata_of(counts, seed)
+    wanted = part_sizes(len(strata), shares)
     rng = np.random.default_rng(seed)
-    order: Rows = rng.permutation(rows)
-    lengths = rng.integers(1, 100, rows).tolist()
-    bucketed = bucketed_order(order, lengths, batch_size, boundaries, seed)
-    assert sorted(bucketed.tolist()) == list(range(rows))
-    for edge in boundaries:
-        assert set(bucketed[:edge].tolist()) == set(order[:edge].tolist())
-    again = bucketed_order(order, lengths, batch_size, boundaries, seed)
-    assert bucketed.tolist() == again.tolist()
+    parts = stratified_parts(strata, wanted, rng, is_rest_used=is_rest_used)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(strata)))
+    assert [len(part) for part in parts[:-1]] == wanted
+    assert all(farthest([strata[row] for row in part]) < 1 for part in parts)
+    for part in parts[:-1]:
+        held = Counter(strata[row] for row in part)
+        for kind, total in Counter(strata).items():
+            assert abs(held[kind] - Fraction(len(part) * total, len(strata))) < 1
 
 
-def test_rows_move_inside_their_window_only() -> None:
-    order: Rows = np.arange(200)
-    lengths = np.random.default_rng(0).integers(1, 100, 200).tolist()
-    bucketed = bucketed_order(order, lengths, 4, [], 0)
-    width = 4 * WINDOW_BATCHES
-    for start in range(0, 200, width):
-        assert set(bucketed[start : start + width]) == set(order[start : start + width])
+@pytest.mark.parametrize(
+    "counts", [[700, 300], [610, 340, 50], [97, 101, 103, 107, 109, 113], [30] * 12, [200, 9, 40]]
+)
+def test_every_prefix_of_every_part_keeps_the_shares_of_the_whole_too(counts: list[int]) -> None:
+    strata, total = strata_of(counts, 3), sum(counts)
+    for part in stratified_parts(strata, part_sizes(total, [0.1, 0.17]), np.random.default_rng(1)):
+        kinds = np.array(strata)[part]
+        places = np.arange(1, len(part) + 1)
+        for kind, count in enumerate(counts):
+            assert np.abs(np.cumsum(kinds == kind) - places * count / total).max() < 1
 
 
-def test_batches_of_a_bucketed_order_hold_rows_of_similar_length() -> None:
-    order: Rows = np.arange(WINDOW_BATCHES * 4)
-    lengths = np.random.default_rng(0).permutation(len(order))
-    batches = lengths[bucketed_order(order, lengths.tolist(), 4, [], 0)].reshape(-1, 4)
-    assert (np.ptp(batches, axis=1) == 3).all()
-    assert batches[:, 0].tolist() != sorted(batches[:, 0].tolist())
-
-
-def test_buckets_before_a_boundary_do_not_depend_on_what_follows() -> None:
-    order: Rows = np.arange(300)
-    lengths = np.random.default_rng(0).integers(1, 100, 300)
-    longer = bucketed_order(order, lengths.tolist(), 4, [100, 200], 0)
-    changed = np.concatenate([lengths[:100], lengths[100:][::-1]])
-    other = bucketed_order(order, changed.tolist(), 4, [100], 0)
-    assert longer[:100].tolist() == other[:100].tolist()
-
-
-# -- batches -------------------------------------------------------------------------------------
-
-
-def test_row_j_of_batch_t_wraps_inside_the_subset() -> None:
-    order: Rows = np.array([5, 3, 9, 1, 7, 0, 2, 4, 6, 8])
-    assert batch_rows(order, 0, 4, 5).tolist() == [5, 3, 9, 1]
-    assert batch_rows(order, 1, 4, 5).tolist() == [7, 5, 3, 9]
-    assert batch_rows(order, 2, 4, 5).tolist() == [1, 7, 5, 3]
-    assert batch_rows(order, 0, 4, 3).tolist() == [5, 3, 9, 5]
-
-
-@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 32), st.integers(0, 10**6), seeds)
-def test_batch_lies_in_the_subset_and_equals_the_full_run_s_before_it_wraps(
-    rows: int, subset: int, batch_size: int, step: int, seed: int
+@given(st.lists(st.integers(15, 300), min_size=2, max_size=8), st.floats(0.1, 0.4))
+@settings(max_examples=80, deadline=None)
+def test_what_is_left_has_the_whole_s_shares_within_one_row(
+    counts: list[int], share: float
 ) -> None:
-    order: Rows = np.random.default_rng(seed).permutation(rows)
-    subset = min(subset, rows)
-    batch = batch_rows(order, step, batch_size, subset)
-    assert len(batch) == batch_size
-    assert set(batch.tolist()) <= set(order[:subset].tolist())
-    within = subset // batch_size
-    for early in range(min(within, 5)):
-        staged = batch_rows(order, early, batch_size, subset)
-        assert staged.tolist() == batch_rows(order, early, batch_size, rows).tolist()
+    """Of strata that are not rare: of a rare one, a part has a row where its share is less."""
+    total = sum(counts)
+    wanted = part_sizes(total, [share, share / 2 + 0.05])
+    left = np.asarray(counts) - apportioned(counts, wanted).sum(axis=1)
+    assert np.abs(left - np.asarray(counts) * left.sum() / total).max() < 1
 
 
-def test_one_pass_reads_every_row_of_the_subset_once() -> None:
-    order: Rows = np.random.default_rng(0).permutation(40)
-    read = np.concatenate([batch_rows(order, step, 4, 20) for step in range(5)])
-    assert read.tolist() == order[:20].tolist()
+@pytest.mark.parametrize("rare", [3, 4, 5])
+def test_three_rows_of_a_stratum_are_one_for_each_part(rare: int) -> None:
+    wanted = part_sizes(990 + rare, [0.1, 0.1])
+    table = apportioned([900, 90, rare], wanted)
+    assert table[2].tolist() == [1, 1]
+    assert table.sum(axis=0).tolist() == wanted
 
 
-# -- splits --------------------------------------------------------------------------------------
-
-
-@given(st.integers(20, 400), st.lists(st.floats(0.01, 0.3), min_size=1, max_size=3), seeds)
-def test_split_off_partitions_an_order_into_parts_of_the_fractions(
-    rows: int, fractions: list[float], seed: int
+@pytest.mark.parametrize(
+    ("rows", "shares", "expected"),
+    [(100, [0.1, 0.25], [10, 25]), (3, [0.1, 0.1], [1, 1]), (1, [0.1, 0.1], [1, 0]), (9, [], [])],
+)
+def test_a_part_has_a_row_where_there_is_one(
+    rows: int, shares: list[float], expected: list[int]
 ) -> None:
-    order: Rows = np.random.default_rng(seed).permutation(rows)
-    *parts, rest = split_off(order, fractions)
-    assert np.concatenate([*parts, rest]).tolist() == order.tolist()
-    for part, fraction in zip(parts, fractions, strict=True):
-        assert len(part) >= 1
-        assert abs(len(part) - fraction * rows) <= 1
-
-
-def test_parts_of_a_stratified_order_are_stratified() -> None:
-    strata = ["no"] * 300 + ["yes"] * 100
-    order = stratified_order(strata, np.random.default_rng(0))
-    for part in split_off(order, [0.1, 0.2]):
-        positive = sum(strata[row] == "yes" for row in part)
-        assert abs(positive - len(part) / 4) < 2
+    assert part_sizes(rows, shares) == expected

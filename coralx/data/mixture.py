@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from coralx.data import revision1
 from coralx.data.subsets import stratified_order
 from coralx.data.tasks import Encoded, Trainable
+from coralx.facts import REVISION
 from coralx.rng import generator
 
 
@@ -41,11 +43,15 @@ class Mixture:
         return [(self._tasks[task], own) for task, own in sorted(found.items())]
 
 
-def mixed(parts: Sequence[Encoded], seed: int) -> Encoded:
+def mixed(parts: Sequence[Encoded], seed: int, revision: int = REVISION) -> Encoded:
     """All tasks' training rows in one order, of which every prefix holds each task's and each
-    class's share to within a row."""
+    class's share to within a row. `revision`: in which version's (see `facts.Settings`)."""
     strata = [(task, int(label)) for task, part in enumerate(parts) for label in part.labels]
-    order = stratified_order(strata, generator(seed, "task-order")).tolist()
+    rng = generator(seed, "task-order")
+    if revision < 2:
+        order = revision1.stratified_order(strata, rng).tolist()
+    else:
+        order = stratified_order(strata, rng, [task for task, _ in strata]).tolist()
     ids = [row for part in parts for row in part.ids]
     labels = np.concatenate([part.labels for part in parts])
     targets = [row for part in parts for row in part.targets]

@@ -6,16 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from coralx.config.data import Data, Source, key_of
 from coralx.config.metrics import Task
+from coralx.data import revision1
 from coralx.data.classes import lookalikes, require_all_classes
 from coralx.data.examples import Example
 from coralx.data.instructions import read_instructions
 from coralx.data.judged import Halves, attacks_of, clean_of
 from coralx.data.labelled import read_labelled
-from coralx.data.subsets import Rows, split_off, stratified_order
+from coralx.data.subsets import Rows, part_sizes, stratified_order, stratified_parts
 from coralx.data.tables import SPLITS, problem
 from coralx.facts import REVISION
 from coralx.rng import generator
@@ -67,7 +66,7 @@ def load_examples(
     files, classes = read(source, name, given, warnings)
     labels = tuple(classes)
     warnings += _alike(source, name, labels, files)
-    splits = _split(source, name, labels, files, seed)
+    splits = _split(source, name, labels, files, seed, revision)
     attacks = attacks_of(source, name, classes, splits, seed, warnings)
     clean = clean_of(source, name, classes, seed, warnings)
     warnings += [
@@ -87,6 +86,7 @@ def _split(
     labels: Sequence[str],
     files: Mapping[str, Sequence[Example]],
     seed: int,
+    revision: int,
 ) -> dict[str, tuple[Example, ...]]:
     """The three splits, stratified, of the rows of each file by the split that it was read for.
     Raises ConfigError where one comes out empty or without a class."""
@@ -98,14 +98,16 @@ def _split(
             f"the fractions split off add up to {sum(fractions):g}; nothing is left",
         )
     whole = files["train"]
-    order = _stratified(whole, generator(seed, "data-order"))
-    *off, rest = split_off(order, fractions)
-    splits = {"train": tuple(whole[row] for row in rest[: source.limit])}
+    cut = _cut_by_revision_1 if revision < 2 else _cut
+    train, *off, rest = cut(whole, fractions, source.limit, seed)
+    splits = {"train": tuple(whole[row] for row in train)}
     for split, places in zip(missing, off, strict=True):
         splits[split] = tuple(whole[row] for row in places)
     for split, rows in files.items():
         if split != "train":  # so that its first rows are a fair sample of it
-            places = _stratified(rows, generator(seed, f"{split}-order"))
+            rng = generator(seed, f"{split}-order")
+            ordered = revision1.stratified_order if revision < 2 else stratified_order
+            places = ordered(_strata(rows), rng)
             splits[split] = tuple(rows[row] for row in places)
     if labels:
         unlimited = [whole[row] for row in rest]
@@ -113,15 +115,37 @@ def _split(
     if not splits["train"]:
         raise problem(
             key_of(task, "train"),
-            f"{counted(len(order), 'row')}: too few for three splits",
+            f"{counted(len(whole), 'row')}: too few for three splits",
             f"Give more rows, or files of their own in {key_of(task, 'validation')} and "
             f"{key_of(task, 'test')}.",
         )
     return splits
 
 
-def _stratified(rows: Sequence[Example], rng: np.random.Generator) -> Rows:
-    return stratified_order([row.label for row in rows], rng)
+def _cut(
+    rows: Sequence[Example], fractions: Sequence[float], limit: int | None, seed: int
+) -> list[Rows]:
+    """The training rows, the parts that are split off, and what these leave."""
+    rng, strata = generator(seed, "data-order"), _strata(rows)
+    *off, rest = stratified_parts(strata, part_sizes(len(rows), fractions), rng)
+    if limit is None or limit >= len(rest):
+        return [rest, *off, rest]
+    among = [strata[row] for row in rest]
+    # The draws are the same for every limit, so that a greater one keeps the rows of a smaller.
+    first, _ = stratified_parts(among, [limit], rng, is_rest_used=False)
+    return [rest[first], *off, rest]
+
+
+def _cut_by_revision_1(
+    rows: Sequence[Example], fractions: Sequence[float], limit: int | None, seed: int
+) -> list[Rows]:
+    order = revision1.stratified_order(_strata(rows), generator(seed, "data-order"))
+    *off, rest = revision1.split_off(order, fractions)
+    return [rest[:limit], *off, rest]
+
+
+def _strata(rows: Sequence[Example]) -> list[int]:
+    return [row.label for row in rows]
 
 
 def _alike(

@@ -41,6 +41,12 @@ class Encoded:
     def lengths(self) -> list[int]:
         return [len(ids) for ids in self.ids]
 
+    @property
+    def strata(self) -> NDArray[np.int64]:
+        """A number for each row's task and class."""
+        tasks = np.asarray(self.tasks or np.zeros_like(self.labels), dtype=np.int64)
+        return tasks * (int(self.labels.max(initial=0)) + 1) + self.labels
+
     def first(self, limit: int | None) -> Encoded:
         """The first `limit` rows; all of them for None."""
         return Encoded(self.ids[:limit], self.labels[:limit], self.targets[:limit])

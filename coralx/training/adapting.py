@@ -11,7 +11,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
@@ -20,7 +19,7 @@ from coralx.config.metrics import CAUSAL
 from coralx.config.schema import Config
 from coralx.data.classes import classes_of
 from coralx.data.sources import load_all
-from coralx.data.subsets import batch_rows, subset_size
+from coralx.data.subsets import subset_size
 from coralx.facts import REVISION, Facts
 from coralx.genomes import Genes, Genome
 from coralx.records import Job, MeasureJob
@@ -177,13 +176,13 @@ class AdaptingBackend(ABC):
 
     def _faster_precision(self, say: Say) -> tuple[str, str]:
         say("measuring whether bf16 is faster than fp32 here")
-        typical = self._material.order(self._config.training.batch_size)
-        batches = np.array_split(typical[: 4 * self._config.training.batch_size], 4)
+        batches = self._material.batches(self._config.training.batch_size)
+        rows = len(self._material.train.ids)
         try:
             return faster_precision(
                 self._model,
                 lambda batch: self._material.task.loss(self._model, self._material.train, batch),
-                [batch.tolist() for batch in batches],
+                [batches.rows(step, rows).tolist() for step in range(4)],
                 self._device,
             )
         except Exception as error:  # whole batches may not fit, and not every base computes in bf16
@@ -286,8 +285,8 @@ class AdaptingBackend(ABC):
 
     def _loss_before_training(self) -> float:
         """The untuned base's mean training loss over the first rows of the data order."""
-        order = self._material.order(self._config.training.batch_size)
-        rows = order[:UNTUNED_ROWS].tolist()
+        batches = self._material.batches(self._config.training.batch_size)
+        rows = batches.order(0, len(self._material.train.ids))[:UNTUNED_ROWS].tolist()
         return mean_loss(
             self._model, self._material.task, self._material.train, rows, self._autocast
         )
@@ -301,15 +300,15 @@ class AdaptingBackend(ABC):
         if start.moments is not None:
             name = adapters.name_of(job.genome)
             adapters.load_optimizer(optimizer, parameters, name, start.moments, start.factor)
-        order = self._material.order(genes.batch_size)
-        subset = subset_size(len(order), job.data_fraction)
+        batches = self._material.batches(genes.batch_size)
+        subset = subset_size(len(self._material.train.ids), job.data_fraction)
         return Trainer(
             model=self._model,
             parameters=list(parameters.values()),
             optimizer=optimizer,
             task=self._material.task,
             data=self._material.train,
-            rows_of=lambda step: batch_rows(order, step, genes.batch_size, subset),
+            rows_of=lambda step: batches.rows(step, subset),
             settings=self._config.training,
             autocast=self._autocast,
             untuned_loss=self._untuned_loss,

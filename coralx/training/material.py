@@ -8,20 +8,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from coralx.config.data import Source, key_of
 from coralx.config.metrics import OF_TASK
 from coralx.config.schema import Config
 from coralx.config.space import IntChoices
 from coralx.config.tables import Attacks
+from coralx.data import revision1
 from coralx.data.answers import Answers
+from coralx.data.batches import Batches
 from coralx.data.examples import Example
 from coralx.data.instruction_tuning import InstructionTuning
 from coralx.data.label_tokens import LabelTokens
 from coralx.data.mixture import Mixture, mixed
 from coralx.data.sources import Examples
-from coralx.data.subsets import bucketed_order, subset_size
+from coralx.data.subsets import subset_size
 from coralx.data.tasks import Encoded, SequenceClassification, Task, Trainable
 from coralx.errors import ConfigError
 from coralx.facts import REVISION
@@ -113,11 +114,12 @@ class Material:
         self.train = first.train
         if others:
             self.task = Mixture([part.task for part in self.parts])
-            self.train = mixed([part.train for part in self.parts], config.experiment.seed)
+            trained = [part.train for part in self.parts]
+            self.train = mixed(trained, config.experiment.seed, revision)
         _check_batches(config, len(self.train.ids))
         for part in self.parts:
             _check_groups(config, part)
-        self._orders: dict[int, NDArray[np.int64]] = {}
+        self._batches: dict[int, Batches | revision1.Batches] = {}
 
     @property
     def _tables(self) -> dict[str, list[Encoded]]:
@@ -161,17 +163,16 @@ class Material:
         read = [*(table.ids for table in self.tables), *words]
         return max((max(ids) for rows in read for ids in rows if ids), default=0)
 
-    def order(self, batch_size: int) -> NDArray[np.int64]:
-        """The bucketed data order for a batch size, made once."""
-        if batch_size not in self._orders:
-            rows = len(self.train.ids)
+    def batches(self, batch_size: int) -> Batches | revision1.Batches:
+        """The batches of a size, made once."""
+        if batch_size not in self._batches:
+            train, seed = self.train, self._config.experiment.seed
             stages = self._config.hyperband_config.training_stages
-            ends = [subset_size(rows, float(stage.data_percentage / 100)) for stage in stages]
-            seed = self._config.experiment.seed
-            self._orders[batch_size] = bucketed_order(
-                np.arange(rows), self.train.lengths, batch_size, ends, seed
-            )
-        return self._orders[batch_size]
+            shares = [float(stage.data_percentage / 100) for stage in stages]
+            ends = [subset_size(len(train.ids), share) for share in shares]
+            kind = revision1.Batches if self._revision < 2 else Batches
+            self._batches[batch_size] = kind(train.strata, train.lengths, batch_size, ends, seed)
+        return self._batches[batch_size]
 
     def fingerprint(self) -> str:
         """Changes with the encoded examples and their order."""
