@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coralx.objectives.own import Predictions
-    from coralx.trainer import (
+    from coralx.api.trainer import (
         Genome,
         HyperbandTrainer,
         LoRAConfig,
         TrainingResult,
         TrainingStage,
     )
+    from coralx.metrics.user_metrics import Predictions
 
 __version__ = "0.1.0"
 
@@ -29,11 +29,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Load the public names when they are asked for, so that a worker never pays for them."""
     if name == "Predictions":
-        from coralx.objectives.own import Predictions
+        from coralx.metrics.user_metrics import Predictions
 
         return Predictions
     if name in __all__:
-        from coralx import trainer
+        from coralx.api import trainer
 
         return getattr(trainer, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from coralx.printable import printable, shortened
-from coralx.wording import counted
+from coralx.text import counted, printable, shortened
 
 LONGEST_PROBLEM = 2_000
 """Characters of one problem of a config; the values that it is about may be of any length."""

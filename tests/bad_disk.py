@@ -17,7 +17,7 @@ from pathlib import Path
 import coralx.cli.evolve
 from coralx.cli import main
 from coralx.config import Config
-from coralx.events import Event, code_of
+from coralx.records.events import Event, code_of
 from coralx.report.live import Silent
 
 FILLER = "filler"

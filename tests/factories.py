@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coralx.config import Config, parse_config
-from coralx.facts import Facts
-from coralx.genomes import Genes, Genome
-from coralx.results import Divergence, Metrics, StageResult, Trend
+from coralx.records.genomes import Genes, Genome
+from coralx.records.results import Divergence, Metrics, StageResult, Trend
+from coralx.records.run_facts import Facts
 from coralx.schedule.stages import Stage, stages_of
 from coralx.search.space import Space, space_of
 

@@ -22,8 +22,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from coralx.backends.simulated import SimulatedBackend
 from coralx.cli import main
-from coralx.events import (
+from coralx.records.events import (
     Event,
     GenerationCompleted,
     GenerationStarted,
@@ -31,8 +32,7 @@ from coralx.events import (
     StageCompleted,
     StageDecided,
 )
-from coralx.run.ledger import Ledger
-from coralx.training.simulated import SimulatedBackend
+from coralx.storage.ledger import Ledger
 
 CONFIG = """
 experiment: {name: killed, seed: 5}

@@ -16,10 +16,10 @@ from pathlib import Path
 import psutil
 import torch
 
+from coralx.backends.protocol import create
 from coralx.config import parse_config
-from coralx.genomes import Genes, Genome
-from coralx.records import Horizon, Job
-from coralx.training.backend import create
+from coralx.records.genomes import Genes, Genome
+from coralx.records.jobs import Horizon, Job
 
 
 def main(config: Path, folder: Path, spare: int) -> dict[str, object]:

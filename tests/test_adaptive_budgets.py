@@ -10,13 +10,13 @@ from factories import make_config, make_stages, simulated_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coralx import api
+from coralx.api import runs as api
 from coralx.errors import ConfigError
-from coralx.events import GenerationStarted, StageCompleted
-from coralx.run.ledger import Ledger
-from coralx.schedule.adaptive import CONVERGED, DIVERSE, adapted, shares, with_budgets
+from coralx.records.events import GenerationStarted, StageCompleted
+from coralx.schedule.adaptive_budgets import CONVERGED, DIVERSE, adapted, shares, with_budgets
 from coralx.schedule.brackets import cohort_sizes
 from coralx.schedule.stages import Stage, stages_of
+from coralx.storage.ledger import Ledger
 
 STAGES = stages_of(make_config().hyperband_config.training_stages)
 

@@ -12,9 +12,14 @@ from factories import make_config, make_stages, simulated_config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coralx import api
+from coralx.api import runs as api
+from coralx.backends.simulated import SimulatedBackend
+from coralx.engine.engine import Engine
+from coralx.engine.stage_decisions import promotion_order
 from coralx.errors import ConfigError, Interrupted, UsageError
-from coralx.events import (
+from coralx.execution.executor import Outcome, Task
+from coralx.execution.inprocess import InProcessExecutor
+from coralx.records.events import (
     BudgetSpent,
     Event,
     GenerationStarted,
@@ -22,18 +27,13 @@ from coralx.events import (
     StageCompleted,
     StageDecided,
 )
-from coralx.execution.executor import Outcome, Task
-from coralx.execution.inprocess import InProcessExecutor
-from coralx.files import verify_folder
-from coralx.records import Job
-from coralx.results import Divergence, StageResult
-from coralx.run.decisions import promotion_order
-from coralx.run.engine import Engine
-from coralx.run.layout import RunLayout
-from coralx.run.ledger import Ledger
+from coralx.records.jobs import Job
+from coralx.records.results import Divergence, StageResult
+from coralx.records.verdicts import Cut, Finish, Promote, Stop
 from coralx.schedule.promotion import promotable
-from coralx.training.simulated import SimulatedBackend
-from coralx.verdicts import Cut, Finish, Promote, Stop
+from coralx.storage.layout import RunLayout
+from coralx.storage.ledger import Ledger
+from coralx.system.files import verify_folder
 
 THIRD, _ = make_stages((1, 10, 0.34), (1, 100, 1.0))
 ASYNCHRONOUS = {"promotion": "asynchronous"}

@@ -11,17 +11,17 @@ import pytest
 from factories import make_config, make_facts
 from gpus import fake_gpus
 
-from coralx.cli.resuming import resumed_config
+from coralx.backends import choice as backend
+from coralx.backends.choice import Choice, choose, refuse_contradiction, settled
+from coralx.cli.resume import resumed_config
 from coralx.config import Config, dump_yaml, load_config
 from coralx.errors import ConfigError, SetupError, UsageError
-from coralx.events import RunStarted
-from coralx.facts import Settings
-from coralx.genomes import ALL_LINEAR
-from coralx.packages import torch_cuda
-from coralx.run.layout import RunLayout
-from coralx.run.ledger import FORMAT, Ledger
-from coralx.training import backend
-from coralx.training.backend import Choice, choose, refuse_contradiction, settled
+from coralx.records.events import RunStarted
+from coralx.records.genomes import ALL_LINEAR
+from coralx.records.run_facts import Settings
+from coralx.storage.layout import RunLayout
+from coralx.storage.ledger import FORMAT, Ledger
+from coralx.system.environment import torch_cuda
 
 GROUPS = (
     ("k_proj", "o_proj", "q_proj", "v_proj"),

@@ -19,16 +19,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from coralx.backends.protocol import Backend, Paused, create  # noqa: E402
 from coralx.config import parse_config  # noqa: E402
 from coralx.errors import OutOfMemory  # noqa: E402
-from coralx.files import verify_folder  # noqa: E402
-from coralx.genomes import Blend, Genes, Genome, Shape  # noqa: E402
-from coralx.objectives import predictions  # noqa: E402
-from coralx.objectives.scores import is_whole, read_scores  # noqa: E402
-from coralx.records import Horizon, Job, MeasureJob, Watch  # noqa: E402
-from coralx.results import Divergence, Inheritance, Progress, StageResult  # noqa: E402
-from coralx.training import shortage  # noqa: E402
-from coralx.training.backend import Backend, Paused, create  # noqa: E402
+from coralx.metrics import compute as predictions  # noqa: E402
+from coralx.metrics.row_scores import is_whole, read_scores  # noqa: E402
+from coralx.records.genomes import Blend, Genes, Genome, Shape  # noqa: E402
+from coralx.records.jobs import Horizon, Job, MeasureJob, Watch  # noqa: E402
+from coralx.records.results import Divergence, Inheritance, Progress, StageResult  # noqa: E402
+from coralx.system.files import verify_folder  # noqa: E402
+from coralx.training import out_of_memory as shortage  # noqa: E402
 
 TASKS = {
     "peft": ["sequence-classification", "label-tokens", "sft"],

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from coralx.config import load_config
 from coralx.data.batches import WINDOW_BATCHES, Batches
-from coralx.data.sources import load_examples
-from coralx.data.subsets import Rows, stratified_order
+from coralx.data.order import Rows, stratified_order
+from coralx.data.splits import load_examples
 
 seeds = st.integers(0, 2**32)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from coralx.training.blending import SHARES, blend, mask, merge  # noqa: E402
-from coralx.training.rank import Update, transfer  # noqa: E402
+from coralx.training.checkpoint_crossover import SHARES, blend, mask, merge  # noqa: E402
+from coralx.training.resize import Update, transfer  # noqa: E402
 
 RANKS = st.integers(1, 9)
 SCALINGS = st.floats(0.25, 8.0)

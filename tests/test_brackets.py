@@ -11,14 +11,14 @@ from factories import PUBLISHED, make_config, simulated_config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coralx import api
+from coralx.api import runs as api
 from coralx.config import load_config
 from coralx.errors import ConfigError
-from coralx.events import GenerationStarted, StageCompleted, StageDecided
-from coralx.run.ledger import Ledger
+from coralx.records.events import GenerationStarted, StageCompleted, StageDecided
 from coralx.schedule.brackets import bracket_sizes, cohort_sizes, entries
 from coralx.schedule.cost import plan_of
 from coralx.schedule.stages import Stage, stages_of
+from coralx.storage.ledger import Ledger
 
 ETA = 3
 DEFAULT = stages_of(make_config().hyperband_config.training_stages)

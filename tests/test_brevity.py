@@ -14,28 +14,27 @@ from factories import make_config, make_genome, make_result, make_stages, simula
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coralx.backends.protocol import create
 from coralx.config import Config, parse_config
-from coralx.config.modes import resolve_mode
-from coralx.config.rules import parse_rule
-from coralx.events import RunStarted
+from coralx.config.conditions import parse_rule
+from coralx.config.mode import resolve_mode
+from coralx.engine.engine import Engine
 from coralx.execution.inprocess import InProcessExecutor
-from coralx.genomes import Genes
-from coralx.records import Horizon, Job
+from coralx.records.events import RunStarted
+from coralx.records.genomes import Genes
+from coralx.records.jobs import Horizon, Job
+from coralx.records.results import StageResult, Trend
+from coralx.records.verdicts import Cut, Promote, Replace, Stop
 from coralx.report.opening import opening_lines
-from coralx.results import StageResult, Trend
-from coralx.run.engine import Engine
-from coralx.run.ledger import FORMAT, Ledger
-from coralx.schedule.adaptive import adapted, with_budgets
+from coralx.schedule.adaptive_budgets import adapted, with_budgets
 from coralx.schedule.brackets import cohort_sizes
-from coralx.schedule.brevity import brevity
-from coralx.schedule.rules import judge, judged_from
+from coralx.schedule.short_stages import brevity
 from coralx.schedule.stages import FEWEST_STEPS, by_length, horizon_of, stages_of
-from coralx.training.backend import create
+from coralx.schedule.stop_rules import judge, judged_from
+from coralx.storage.ledger import FORMAT, Ledger
+from coralx.training.initial_weights import Start
 from coralx.training.loop import Trace
-from coralx.training.outcome import CONFIDENCE, result_of
-from coralx.training.signals import loss_trend
-from coralx.training.starting import Start
-from coralx.verdicts import Cut, Promote, Replace, Stop
+from coralx.training.stage_result import CONFIDENCE, loss_trend, result_of
 
 PUBLISHED = stages_of(make_config().hyperband_config.training_stages)
 epochs = st.one_of(st.integers(1, 5000), st.integers(1, 1_000_000))

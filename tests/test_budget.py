@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from coralx import api
+from coralx.api import runs as api
 from coralx.cli import validate
 from coralx.config import Config, parse_config
-from coralx.config.modes import resolve_mode
+from coralx.config.mode import resolve_mode
 from coralx.config.runtime import Budget
+from coralx.engine.budget import without_effect
 from coralx.errors import ConfigError
-from coralx.events import BudgetSpent, GenerationStarted, StageCompleted
-from coralx.genomes import Genes
-from coralx.run.allowance import without_effect
-from coralx.run.ledger import Ledger
+from coralx.records.events import BudgetSpent, GenerationStarted, StageCompleted
+from coralx.records.genomes import Genes
+from coralx.storage.ledger import Ledger
 
 OWN = {"rank": 8, "alpha": 16, "learning_rate": 3e-4, "dropout": 0.05}
 

@@ -14,28 +14,28 @@ from typing import Any
 import pytest
 from factories import make_facts, make_result, simulated_config
 
-from coralx import api
+from coralx.api import runs as api
+from coralx.backends.simulated import SimulatedBackend
 from coralx.config.runtime import Budget
+from coralx.engine.budget import Allowance
 from coralx.errors import Interrupted
-from coralx.events import (
+from coralx.records.events import (
     CheckpointRestored,
     RunCompleted,
     RunResumed,
     RunStarted,
     StageCompleted,
 )
-from coralx.facts import Facts, Settings
-from coralx.files import write_atomically
-from coralx.records import Job
-from coralx.results import Progress, StageResult
-from coralx.run import ledger as ledger_module
-from coralx.run.allowance import Allowance
-from coralx.run.history import History
-from coralx.run.layout import RunLayout, find_run
-from coralx.run.ledger import Entry, Ledger
-from coralx.run.lock import BEAT_SECONDS, Stint, owning
-from coralx.run.usage import MachineUse, machine_use
-from coralx.training.simulated import SimulatedBackend
+from coralx.records.jobs import Job
+from coralx.records.results import Progress, StageResult
+from coralx.records.run_facts import Facts, Settings
+from coralx.storage import ledger as ledger_module
+from coralx.storage.history import History
+from coralx.storage.layout import RunLayout, find_run
+from coralx.storage.ledger import Entry, Ledger
+from coralx.storage.lock import BEAT_SECONDS, Stint, owning
+from coralx.storage.machine_time import MachineUse, machine_use
+from coralx.system.files import write_atomically
 
 BEFORE, AFTER = 40.0, 20.0
 """Seconds of each job before and after the one sign of life that it gives."""

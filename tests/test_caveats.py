@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from factories import simulated_config
 
-from coralx.schedule.caveats import caveats, idle_keys
+from coralx.schedule.plan_warnings import caveats, idle_keys
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ pytest.importorskip("datasets")
 from coralx.config.schema import Data
 from coralx.data.chats import Chats
 from coralx.data.examples import Message
-from coralx.data.sources import Examples, load_examples
+from coralx.data.splits import Examples, load_examples
 from coralx.errors import ConfigError
 
 ASKED = {"role": "user", "content": "What is the time?"}

@@ -18,15 +18,14 @@ pytest.importorskip("datasets")
 from coralx.config import Config
 from coralx.config.schema import Data
 from coralx.data.classes import classes_of, lookalikes
-from coralx.data.sources import Examples, load_examples
+from coralx.data.splits import Examples, load_examples
 from coralx.errors import ConfigError
-from coralx.events import RunStarted
-from coralx.facts import Classes
-from coralx.printable import LONGEST_NAME, MOST_LISTED
+from coralx.records.events import RunStarted
+from coralx.records.run_facts import Classes
 from coralx.report.classes import class_lines
 from coralx.report.classes import classes_of as as_reported
-from coralx.run.about import about_adapters
-from coralx.wording import counted
+from coralx.storage.adapter_card import about_adapters
+from coralx.text import LONGEST_NAME, MOST_LISTED, counted
 
 
 def table(path: Path, **rows: int) -> str:

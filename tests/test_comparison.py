@@ -18,26 +18,26 @@ from factories import simulated_config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coralx import api
+from coralx.api import runs as api
+from coralx.backends.simulated import SimulatedBackend
+from coralx.engine.significance import _judged_apart
 from coralx.errors import DamagedRunError, Interrupted
-from coralx.events import Event, FrontCompared, FrontMeasured
-from coralx.objectives.differences import difference_interval
-from coralx.objectives.intervals import intervals
-from coralx.objectives.resampling import drawn_figures
-from coralx.objectives.scores import RowScores, read_scores, write_scores
-from coralx.records import MeasureJob
-from coralx.report.baselines import baseline_title, untuned_base, untuned_head
-from coralx.report.comparison import comparison_lines
-from coralx.report.front import interval_lines
+from coralx.metrics.bootstrap import drawn_figures
+from coralx.metrics.intervals import intervals
+from coralx.metrics.paired_differences import difference_interval
+from coralx.metrics.row_scores import RowScores, read_scores, write_scores
+from coralx.records.events import Event, FrontCompared, FrontMeasured
+from coralx.records.jobs import MeasureJob
+from coralx.records.results import Comparison, Measurement
+from coralx.report.baseline_names import baseline_title, untuned_base, untuned_head
+from coralx.report.front_comparison import comparison_lines
+from coralx.report.front_table import interval_lines
 from coralx.report.live import Silent
 from coralx.report.operating_points import operating_point_warnings
-from coralx.results import Comparison, Measurement
 from coralx.rng import derive_seed
-from coralx.run.comparison import _judged_apart
-from coralx.run.history import History
-from coralx.run.layout import RunLayout
-from coralx.run.ledger import Ledger
-from coralx.training.simulated import SimulatedBackend
+from coralx.storage.history import History
+from coralx.storage.layout import RunLayout
+from coralx.storage.ledger import Ledger
 
 ROWS = 80
 OBJECTIVES = [

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coralx.config import Config, dump_yaml, load_config, parse_config
-from coralx.config.compare import differences
-from coralx.config.loading import apply_override, parse_yaml
-from coralx.config.modes import mode_of, resolve_mode
-from coralx.config.rules import parse_rule
+from coralx.config.conditions import parse_rule
+from coralx.config.differences import differences
+from coralx.config.load import apply_override, parse_yaml
+from coralx.config.mode import mode_of, resolve_mode
 from coralx.errors import ConfigError, UsageError
-from coralx.mode import Mode
+from coralx.records.mode import Mode
 
 ROOT = Path(__file__).parent.parent
 

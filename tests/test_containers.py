@@ -8,10 +8,11 @@ import psutil
 import pytest
 from rich.console import Console
 
-from coralx import containers, diagnosis
-from coralx.containers import Limits, cores, limits_of, memory
+from coralx.doctor import diagnosis
+from coralx.doctor.output import print_diagnosis
 from coralx.execution import placement
-from coralx.report.doctor import print_diagnosis
+from coralx.system import containers
+from coralx.system.containers import Limits, cores, limits_of, memory
 
 GIB = 1 << 30
 LARGEST = "9223372036854771712"

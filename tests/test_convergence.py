@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from coralx import api
-from coralx.genomes import Genes
+from coralx.api import runs as api
+from coralx.records.genomes import Genes
 from coralx.search.indicators import box_of, diversity, relative_hypervolume, spacing
 
 SPACE = make_space(

@@ -18,24 +18,24 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks" / "objectives
 
 import simulated_coverage as simulation
 
-from coralx.objectives.calibration import calibration, calibration_interval
-from coralx.objectives.delong import auroc_interval, worst_interval
-from coralx.objectives.differences import correlation, difference_interval
-from coralx.objectives.false_positives import rate, suspicion, threshold
-from coralx.objectives.intervals import intervals
-from coralx.objectives.operating_point import LEAST_POSITIVES, rate_interval
-from coralx.objectives.predictions import settled
-from coralx.objectives.proportions import (
+from coralx.metrics.bootstrap import drawn_figures
+from coralx.metrics.calibration import calibration, calibration_interval
+from coralx.metrics.classification import auroc
+from coralx.metrics.compute import settled
+from coralx.metrics.delong import auroc_interval, worst_interval
+from coralx.metrics.false_positive_cost import rate, suspicion, threshold
+from coralx.metrics.intervals import intervals
+from coralx.metrics.operating_point import LEAST_POSITIVES, rate_interval
+from coralx.metrics.paired_differences import correlation, difference_interval
+from coralx.metrics.proportion_intervals import (
     Ends,
     effective_rows,
     of_difference,
     of_mean,
     wilson,
 )
-from coralx.objectives.resampling import drawn_figures
-from coralx.objectives.safety import flagged
-from coralx.objectives.scores import RowScores
-from coralx.objectives.skill import auroc
+from coralx.metrics.row_scores import RowScores
+from coralx.metrics.safety import flagged
 
 Sample = tuple[float, Ends]
 

@@ -13,12 +13,12 @@ from factories import make_config, make_facts
 from gpus import GIB, fake_gpus
 
 from coralx.config import Config
-from coralx.devices import Gpu, driver_version, visible_gpus
 from coralx.errors import ConfigError
 from coralx.execution import local
 from coralx.execution.local import LocalExecutor
 from coralx.execution.messages import Hello, Order, Prepare, Ready, Reply
-from coralx.facts import Facts
+from coralx.records.run_facts import Facts
+from coralx.system.gpus import Gpu, driver_version, visible_gpus
 
 
 def test_without_a_driver_no_gpu_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,11 +19,12 @@ import yaml
 from bad_disk import FILLER
 from factories import make_config, simulated_config
 
-from coralx import api
+from coralx.api import runs as api
 from coralx.config import Config, dump_yaml
-from coralx.disk import require_room
+from coralx.doctor.requirements import disk_need, require_room
 from coralx.errors import SetupError
-from coralx.events import (
+from coralx.execution.executor import Signal
+from coralx.records.events import (
     Event,
     GenerationCompleted,
     GenerationStarted,
@@ -31,13 +32,11 @@ from coralx.events import (
     StageCompleted,
     StageDecided,
 )
-from coralx.execution.executor import Signal
-from coralx.facts import Footprint
+from coralx.records.run_facts import Footprint
 from coralx.report.live import Silent
-from coralx.requirements import disk_need
-from coralx.run.layout import RunLayout
-from coralx.run.ledger import Ledger
-from coralx.training.memory import gib
+from coralx.storage.layout import RunLayout
+from coralx.storage.ledger import Ledger
+from coralx.text import gib
 
 BAD_DISK = Path(__file__).with_name("bad_disk.py")
 DECISIONS = (GenerationStarted, StageDecided, GenerationCompleted, RunCompleted)
@@ -330,7 +329,7 @@ def test_a_warning_of_the_disk_reaches_the_view(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("coralx.session.require_room", lambda *_: "little room")
+    monkeypatch.setattr("coralx.api.session.require_room", lambda *_: "little room")
     view = Counting(tmp_path)
     api.evolve(simulated_config(), "sim", view)
     assert "warning: little room" in view.said

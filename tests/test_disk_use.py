@@ -11,16 +11,16 @@ import psutil
 import pytest
 from factories import simulated_config
 
-from coralx import api
+from coralx.api import runs as api
 from coralx.config import Config
+from coralx.engine.state import front_of
 from coralx.errors import Interrupted
-from coralx.events import Event, GenerationCompleted, StageCompleted
-from coralx.files import TEMPORARY
+from coralx.records.events import Event, GenerationCompleted, StageCompleted
 from coralx.report.live import Silent
-from coralx.run.finale import front_of
-from coralx.run.history import History
-from coralx.run.layout import RunLayout, find_run
-from coralx.run.ledger import Ledger
+from coralx.storage.history import History
+from coralx.storage.layout import RunLayout, find_run
+from coralx.storage.ledger import Ledger
+from coralx.system.files import TEMPORARY
 
 GENERATIONS = 50
 LAST = "S3_finisher"

@@ -14,16 +14,23 @@ from factories import make_config, make_facts
 from gpus import GIB, fake_gpus
 from rich.console import Console
 
-from coralx import diagnosis, packages
-from coralx.check import Checked, Trained, check_backends, largest_difference, specimen_config
+from coralx.backends import choice as backend
 from coralx.config import Config
-from coralx.diagnosis import Problem, diagnose
+from coralx.doctor import diagnosis
+from coralx.doctor.diagnosis import Problem, diagnose
+from coralx.doctor.gpu_check import (
+    Checked,
+    Trained,
+    check_backends,
+    largest_difference,
+    specimen_config,
+)
+from coralx.doctor.output import print_check
+from coralx.doctor.requirements import Requirements, requirements_of
 from coralx.errors import ConfigError, CoralXError, SetupError
-from coralx.facts import Facts, Footprint
-from coralx.packages import Mismatch, out_of_bounds
-from coralx.report.doctor import print_check
-from coralx.requirements import Requirements, requirements_of
-from coralx.training import backend
+from coralx.records.run_facts import Facts, Footprint
+from coralx.system import environment as packages
+from coralx.system.environment import Mismatch, out_of_bounds
 
 LAYER = tuple((f"layers.0.{name}", 100, 100) for name in ("q_proj", "v_proj", "up_proj"))
 BASE = Footprint(
@@ -181,7 +188,7 @@ def test_disk_counts_the_checkpoints_that_are_kept() -> None:
 @pytest.fixture(scope="module")
 def specimen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("torch")
-    from coralx.training.specimen import main as write
+    from coralx.training.tiny_model import main as write
 
     folder = tmp_path_factory.mktemp("specimen")
     write([str(folder)])
@@ -310,7 +317,7 @@ def test_the_check_asks_for_a_gpu(doctor: Any, monkeypatch: pytest.MonkeyPatch) 
     said = doctor("--gpu-check")
     assert (said.code, "no GPU is visible" in said.err) == (4, True)
     fake_gpus(monkeypatch, 80)
-    monkeypatch.setattr("coralx.check.torch_cuda", lambda: None)
+    monkeypatch.setattr("coralx.doctor.gpu_check.torch_cuda", lambda: None)
     said = doctor("--gpu-check")
     assert (said.code, "CPU build" in said.err) == (4, True)
 

@@ -10,8 +10,11 @@ import pytest
 from factories import make_config, make_facts
 
 from coralx.config import Config
-from coralx.config.modes import resolve_mode
-from coralx.events import (
+from coralx.config.mode import resolve_mode
+from coralx.engine.engine import Engine
+from coralx.engine.state import Timetable
+from coralx.execution.inprocess import InProcessExecutor
+from coralx.records.events import (
     AttemptFailed,
     CheckpointRestored,
     FrontMeasured,
@@ -19,17 +22,14 @@ from coralx.events import (
     RunStarted,
     WorkerStarted,
 )
-from coralx.execution.inprocess import InProcessExecutor
-from coralx.facts import Settings
-from coralx.genomes import Genome
-from coralx.mode import Mode
+from coralx.records.genomes import Genome
+from coralx.records.mode import Mode
+from coralx.records.results import Measurement
+from coralx.records.run_facts import Settings
 from coralx.report.efficiency import efficiency_of
-from coralx.results import Measurement
-from coralx.run.engine import Engine
-from coralx.run.history import History
-from coralx.run.ledger import FORMAT, Ledger
-from coralx.run.overheads import Overheads
-from coralx.run.timetable import Timetable
+from coralx.storage.history import History
+from coralx.storage.ledger import FORMAT, Ledger
+from coralx.storage.overheads import Overheads
 
 
 def played(config: Config, mode: Mode, given: list[Genome] | None = None) -> Engine:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from coralx.events import (
+from coralx.records.events import (
     GenerationStarted,
     RunStarted,
     StageCompleted,
@@ -25,11 +25,11 @@ from coralx.events import (
     WorkerStopped,
     code_of,
 )
-from coralx.facts import Classes
-from coralx.genomes import Genome
-from coralx.results import StageResult
-from coralx.run.history import History
-from coralx.run.ledger import Ledger
+from coralx.records.genomes import Genome
+from coralx.records.results import StageResult
+from coralx.records.run_facts import Classes
+from coralx.storage.history import History
+from coralx.storage.ledger import Ledger
 
 PLAIN_PEFT = Path(__file__).with_name("plain_peft.py")
 
@@ -286,7 +286,7 @@ def test_an_adapter_scores_in_plain_peft_what_the_report_states(
 ) -> None:
     """A script that imports nothing of CoralX: transformers, PEFT, scikit-learn."""
     from coralx.config import load_config
-    from coralx.data.sources import load_examples
+    from coralx.data.splits import load_examples
 
     config = load_config(run / "config.yaml")
     test_rows = load_examples(config.data, config.experiment.seed).test

@@ -19,19 +19,19 @@ from hypothesis import strategies as st
 from coralx import HyperbandTrainer, TrainingStage
 from coralx.cli import main
 from coralx.config import Config, dump_yaml, load_config, parse_config
-from coralx.config.exact import MOST_DIGITS, exact, written
-from coralx.config.loading import parse_yaml
+from coralx.config.exact_numbers import MOST_DIGITS, exact, written
+from coralx.config.load import parse_yaml
+from coralx.engine.stage_decisions import decide_stage
 from coralx.errors import ConfigError
-from coralx.events import RunStarted
-from coralx.facts import Settings
-from coralx.run.decisions import decide_stage
-from coralx.run.history import History
-from coralx.run.layout import RunLayout
-from coralx.run.ledger import Ledger
-from coralx.schedule.caveats import caveats
+from coralx.records.events import RunStarted
+from coralx.records.run_facts import Settings
+from coralx.records.verdicts import Replace
+from coralx.schedule.plan_warnings import caveats
 from coralx.schedule.promotion import promotable
-from coralx.schedule.rates import fraction_meant, rate_warnings
-from coralx.verdicts import Replace
+from coralx.schedule.rate_warnings import fraction_meant, rate_warnings
+from coralx.storage.history import History
+from coralx.storage.layout import RunLayout
+from coralx.storage.ledger import Ledger
 
 RATE = "hyperband_config.training_stages.0.survival_rate"
 

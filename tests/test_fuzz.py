@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 from coralx import cli
 from coralx.cli import validate
 from coralx.config import dump_yaml, load_config
-from coralx.config.loading import parse_config, parse_yaml
-from coralx.config.metrics import CATALOGUE
+from coralx.config.load import parse_config, parse_yaml
+from coralx.config.metric_catalogue import CATALOGUE
 from coralx.config.schema import Config
-from coralx.config.text import RESOLVED_NODES
+from coralx.config.yaml_io import RESOLVED_NODES
 from coralx.errors import ConfigError, CoralXError, UsageError
 
 SHIPPED = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from factories import make_genome
 
+from coralx.api.session import run_config
 from coralx.cli import main
 from coralx.config import parse_config
-from coralx.events import (
+from coralx.records.events import (
     CODES,
     Event,
     GenerationCompleted,
@@ -24,15 +25,15 @@ from coralx.events import (
     StageDecided,
     TrainedBeside,
 )
-from coralx.files import canonical_json, verify_folder, write_folder
-from coralx.genomes import Genome
-from coralx.records import Horizon, Job, from_json, to_json
+from coralx.records.genomes import Genome
+from coralx.records.jobs import Horizon, Job
+from coralx.records.serialization import from_json, to_json
 from coralx.report.summary import pareto_csv, summarise
-from coralx.run.history import History
-from coralx.run.layout import RunLayout
-from coralx.run.ledger import FORMAT, Ledger
-from coralx.run.unchanged import changes_between
-from coralx.session import run_config
+from coralx.storage.history import History
+from coralx.storage.layout import RunLayout
+from coralx.storage.ledger import FORMAT, Ledger
+from coralx.storage.unchanged_inputs import changes_between
+from coralx.system.files import canonical_json, verify_folder, write_folder
 
 GOLDEN = Path(__file__).with_name("golden")
 RUNS = ("simulated", "trained")
@@ -191,7 +192,7 @@ def test_adapters_of_a_golden_run_are_whole_and_can_be_trained_on(
     tiny_config: dict[str, Any], here: Path
 ) -> None:
     """The base is that of the golden run: the same weights, drawn from the same seed."""
-    from coralx.training.backend import create
+    from coralx.backends.protocol import create
 
     layout = RunLayout(GOLDEN / "trained")
     history = History(Ledger.read_events(layout.ledger))

@@ -10,12 +10,12 @@ from factories import make_config, simulated_config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coralx import api
+from coralx.api import runs as api
 from coralx.errors import ConfigError
-from coralx.events import StageCompleted
-from coralx.genomes import Genes, Shape
-from coralx.run.ledger import Ledger
-from coralx.schedule.growth import Growth, growth_of, shape_at
+from coralx.records.events import StageCompleted
+from coralx.records.genomes import Genes, Shape
+from coralx.schedule.rank_growth import Growth, growth_of, shape_at
+from coralx.storage.ledger import Ledger
 
 GENES = st.builds(
     Genes, rank=st.integers(1, 128), alpha_ratio=st.sampled_from([0.5, 1.0, 1.7, 2.0])

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from factories import make_genome, make_result
 
-from coralx.events import GenerationStarted, StageCompleted
-from coralx.genomes import Genome
-from coralx.results import BlendTrial, Inheritance
-from coralx.run.history import History
+from coralx.records.events import GenerationStarted, StageCompleted
+from coralx.records.genomes import Genome
+from coralx.records.results import BlendTrial, Inheritance
+from coralx.storage.history import History
 
 
 def born(history: History, generation: int, *genomes: Genome) -> None:

@@ -22,17 +22,17 @@ from rich.live import Live
 from rich.table import Table
 
 import coralx
-from coralx import api
+from coralx.api import runs as api
 from coralx.cli import main
-from coralx.config.loading import MOST_BYTES, load_config, parse_config, parse_yaml
+from coralx.config.load import MOST_BYTES, load_config, parse_config, parse_yaml
 from coralx.errors import ConfigError, CoralXError, DamagedRunError, UsageError
-from coralx.files import canonical_json
-from coralx.printable import printable, shown
-from coralx.report.console import HarmlessConsole
+from coralx.report.formatting import HarmlessConsole
 from coralx.report.summary import pareto_csv
-from coralx.run.checkpoints import hand_over, prune
-from coralx.run.layout import RunLayout, find_run
-from coralx.run.ledger import Ledger, _checksum
+from coralx.storage.checkpoints import hand_over, prune
+from coralx.storage.layout import RunLayout, find_run
+from coralx.storage.ledger import Ledger, _checksum
+from coralx.system.files import canonical_json
+from coralx.text import printable, shown
 
 HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 CELLS = (

@@ -18,7 +18,8 @@ from huggingface_hub.errors import (
 )
 
 from coralx.config.tables import Table
-from coralx.data import hub, reading
+from coralx.data import hub_errors as hub
+from coralx.data import reading
 from coralx.errors import ConfigError
 
 SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")

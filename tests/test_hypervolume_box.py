@@ -18,20 +18,20 @@ from factories import make_config, make_facts, make_genome, make_result, simulat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coralx import api
+from coralx.api import runs as api
 from coralx.cli import main
 from coralx.config import Config
-from coralx.config.metrics import CATALOGUE
-from coralx.events import GenerationCompleted, GenerationStarted, RunStarted, StageCompleted
-from coralx.facts import Axis, Footprint, Settings
-from coralx.report.reference import reference_json, reference_line
-from coralx.results import Metrics
-from coralx.run.convergence import Indicators, has_stalled, indicators
-from coralx.run.history import History
-from coralx.run.ledger import FORMAT, Ledger
-from coralx.run.reference import reference_of
-from coralx.search.box import distances, unit_box
+from coralx.config.metric_catalogue import CATALOGUE
+from coralx.engine.convergence import Indicators, has_stalled, indicators
+from coralx.engine.hypervolume_reference import reference_of
+from coralx.records.events import GenerationCompleted, GenerationStarted, RunStarted, StageCompleted
+from coralx.records.results import Metrics
+from coralx.records.run_facts import Axis, Footprint, Settings
+from coralx.report.hypervolume_reference import reference_json, reference_line
+from coralx.search.hypervolume_box import distances, unit_box
 from coralx.search.indicators import relative_hypervolume
+from coralx.storage.history import History
+from coralx.storage.ledger import FORMAT, Ledger
 
 LAST = "S3_finisher"
 AXES = (
@@ -323,7 +323,7 @@ def test_a_run_from_the_command_line_keeps_its_box_when_it_is_extended(
     def another(*_: object) -> tuple[Axis, ...]:
         return AXES
 
-    monkeypatch.setattr("coralx.session.reference_of", another)  # as of another version
+    monkeypatch.setattr("coralx.api.session.reference_of", another)  # as of another version
     coralx("evolve", "--resume", "sim", "--set", "evolution.generations=4")
     longer = json.loads(Path("runs/sim/report.json").read_text("utf-8"))
     assert longer["hypervolume_reference"] == report["hypervolume_reference"]

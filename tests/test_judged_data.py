@@ -13,10 +13,10 @@ pytest.importorskip("datasets")
 
 from coralx.config import Config, dump_yaml, load_config, parse_config
 from coralx.config.data import Data
-from coralx.config.loading import parse_yaml
-from coralx.config.modes import resolve_mode
+from coralx.config.load import parse_yaml
+from coralx.config.mode import resolve_mode
 from coralx.data.examples import Example
-from coralx.data.sources import Examples, load_all, load_examples
+from coralx.data.splits import Examples, load_all, load_examples
 from coralx.errors import ConfigError
 
 

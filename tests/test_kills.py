@@ -19,11 +19,11 @@ import psutil
 import pytest
 import yaml
 
-from coralx.events import Event, GenomeFailed, StageCompleted, StageDecided
-from coralx.interruption import SIGNALS, Interruption, exiting, heeding
-from coralx.run.history import History
-from coralx.run.layout import is_run
-from coralx.run.ledger import Ledger
+from coralx.records.events import Event, GenomeFailed, StageCompleted, StageDecided
+from coralx.storage.history import History
+from coralx.storage.layout import is_run
+from coralx.storage.ledger import Ledger
+from coralx.system.signals import SIGNALS, Interruption, exiting, heeding
 
 KILL_POINTS = Path(__file__).with_name("kill_points.py")
 

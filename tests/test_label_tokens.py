@@ -19,13 +19,13 @@ torch = pytest.importorskip("torch")
 
 from coralx.config import parse_config  # noqa: E402
 from coralx.config.schema import Data  # noqa: E402
-from coralx.data.causal import CausalText  # noqa: E402
 from coralx.data.examples import Example, Message  # noqa: E402
-from coralx.data.label_tokens import LabelTokens  # noqa: E402
-from coralx.data.sources import load_examples  # noqa: E402
+from coralx.data.splits import load_examples  # noqa: E402
 from coralx.errors import ConfigError  # noqa: E402
-from coralx.objectives.predictions import figures  # noqa: E402
-from coralx.training.loop import EVAL_ROWS, _batches, predict  # noqa: E402
+from coralx.metrics.compute import figures  # noqa: E402
+from coralx.tasks.causal_lm import CausalText  # noqa: E402
+from coralx.tasks.label_tokens import LabelTokens  # noqa: E402
+from coralx.training.inference import EVAL_ROWS, _batches, predict  # noqa: E402
 
 KINDS = ("words", "pieces", "bytes")
 PROMPT = "Text: {text}\nLabel:"
@@ -538,7 +538,7 @@ def test_figures_are_those_of_the_probabilities(languages: dict[str, Language]) 
 def test_prompts_that_were_cut_are_counted_in_the_facts_of_a_run(
     causal_config: Callable[[str], dict[str, Any]],
 ) -> None:
-    from coralx.training.backend import create
+    from coralx.backends.protocol import create
 
     config = causal_config("label-tokens")
     config["model"]["max_length"] = 12
@@ -561,7 +561,7 @@ def test_an_encoder_is_no_language_model() -> None:
     """A masked language model has a head with weights, and would read what it is to predict."""
     from transformers import BertConfig, BertForMaskedLM
 
-    from coralx.training.base import require_causal
+    from coralx.training.base_model import require_causal
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     sizes["initializer_range"] = 0.2
@@ -572,7 +572,7 @@ def test_an_encoder_is_no_language_model() -> None:
 
 
 def test_a_decoder_passes(languages: dict[str, Language]) -> None:
-    from coralx.training.base import require_causal
+    from coralx.training.base_model import require_causal
 
     for language in languages.values():
         require_causal(make_config(), language.model, len(language.tokenizer))

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coralx.objectives.intervals import intervals
-from coralx.objectives.language import figures
-from coralx.objectives.predictions import figures as run_figures
-from coralx.objectives.resampling import CHUNK, RESAMPLES, drawn_figures
-from coralx.objectives.scores import RowScores
-from coralx.results import Interval
+from coralx.metrics.bootstrap import CHUNK, RESAMPLES, drawn_figures
+from coralx.metrics.compute import figures as run_figures
+from coralx.metrics.intervals import intervals
+from coralx.metrics.language_model import figures
+from coralx.metrics.row_scores import RowScores
+from coralx.records.results import Interval
 from coralx.rng import generator
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from coralx.errors import DamagedRunError, SetupError, UsageError
-from coralx.events import (
+from coralx.records.events import (
     CODES,
     FORMER_CODES,
     AttemptFailed,
@@ -43,16 +43,22 @@ from coralx.events import (
     WorkerStarted,
     WorkerStopped,
 )
-from coralx.facts import Settings
-from coralx.files import MANIFEST, canonical_json, verify_folder, write_atomically, write_folder
-from coralx.genomes import Genes, Genome
-from coralx.records import from_json, to_json
-from coralx.results import Comparison, Divergence, Interval, Measurement, StageResult, Trend
-from coralx.run.checkpoints import hand_over, is_intact, prune
-from coralx.run.layout import RunLayout, find_run
-from coralx.run.ledger import Ledger
-from coralx.run.lock import claiming, owning
-from coralx.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict
+from coralx.records.genomes import Genes, Genome
+from coralx.records.results import Comparison, Divergence, Interval, Measurement, StageResult, Trend
+from coralx.records.run_facts import Settings
+from coralx.records.serialization import from_json, to_json
+from coralx.records.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict
+from coralx.storage.checkpoints import hand_over, is_intact, prune
+from coralx.storage.layout import RunLayout, find_run
+from coralx.storage.ledger import Ledger
+from coralx.storage.lock import claiming, owning
+from coralx.system.files import (
+    MANIFEST,
+    canonical_json,
+    verify_folder,
+    write_atomically,
+    write_folder,
+)
 
 EVENTS: tuple[Event, ...] = (
     RunStarted(
@@ -534,8 +540,8 @@ TRY_TO_OWN = """
 import sys
 from pathlib import Path
 from coralx.errors import SetupError
-from coralx.run.layout import RunLayout
-from coralx.run.lock import owning
+from coralx.storage.layout import RunLayout
+from coralx.storage.lock import owning
 try:
     with owning(RunLayout(Path(sys.argv[1]))):
         print("owned")

@@ -12,14 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from coralx import api
-from coralx.events import Event, GenerationStarted, GenomeFailed, StageCompleted, StageDecided
-from coralx.genomes import Genes, Genome
+from coralx.api import runs as api
+from coralx.records.events import (
+    Event,
+    GenerationStarted,
+    GenomeFailed,
+    StageCompleted,
+    StageDecided,
+)
+from coralx.records.genomes import Genes, Genome
+from coralx.records.results import StageResult
+from coralx.records.verdicts import Cut, Fail, Finish, Promote, Replace, Stop
 from coralx.report.lineage import ancestry, lineage_of
-from coralx.results import StageResult
-from coralx.run.history import History
-from coralx.run.ledger import Ledger
-from coralx.verdicts import Cut, Fail, Finish, Promote, Replace, Stop
+from coralx.storage.history import History
+from coralx.storage.ledger import Ledger
 
 
 def result(genome: str, stage: str, first: int, last: int, inherited: int = 0) -> StageCompleted:

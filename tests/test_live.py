@@ -13,19 +13,19 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from coralx import api
-from coralx.events import Event, GenerationStarted, RunStarted, StageCompleted, StageDecided
+from coralx.api import runs as api
 from coralx.execution.executor import Signal
-from coralx.facts import Settings
-from coralx.genomes import Genes
-from coralx.report.board import board
-from coralx.report.fitting import fitting
-from coralx.report.folding import cut, cut_in_the_middle, folded, packed
+from coralx.records.events import Event, GenerationStarted, RunStarted, StageCompleted, StageDecided
+from coralx.records.genomes import Genes
+from coralx.records.results import Progress
+from coralx.records.run_facts import Settings
+from coralx.records.verdicts import Cut, Promote
+from coralx.report.line_wrapping import cut, cut_in_the_middle, folded, packed
 from coralx.report.live import LiveTable, Silent
+from coralx.report.live_table import board
 from coralx.report.opening import opening_lines
 from coralx.report.progress import Standings, short_names
-from coralx.results import Progress
-from coralx.verdicts import Cut, Promote
+from coralx.report.table_layout import fitting
 
 LEFT = "about 12 min 30 s left"
 SIZES = [(80, 24), (40, 24), (60, 12), (120, 50), (200, 24), (30, 10), (80, 8), (20, 6)]

@@ -19,12 +19,12 @@ torch = pytest.importorskip("torch")
 
 from conftest import Language  # noqa: E402
 
+from coralx.backends.protocol import create  # noqa: E402
 from coralx.config import parse_config  # noqa: E402
 from coralx.data.examples import Example  # noqa: E402
-from coralx.genomes import Genes, Genome  # noqa: E402
-from coralx.objectives.scores import read_scores  # noqa: E402
-from coralx.records import Horizon, Job, MeasureJob  # noqa: E402
-from coralx.training.backend import create  # noqa: E402
+from coralx.metrics.row_scores import read_scores  # noqa: E402
+from coralx.records.genomes import Genes, Genome  # noqa: E402
+from coralx.records.jobs import Horizon, Job, MeasureJob  # noqa: E402
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(

@@ -12,9 +12,9 @@ pytest.importorskip("torch")
 
 from coralx.config import parse_config
 from coralx.execution.local import LocalExecutor
-from coralx.genomes import Genes, Genome
-from coralx.records import Horizon, Job
-from coralx.results import StageResult
+from coralx.records.genomes import Genes, Genome
+from coralx.records.jobs import Horizon, Job
+from coralx.records.results import StageResult
 
 
 @pytest.mark.slow

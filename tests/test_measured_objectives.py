@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coralx.config.evolution import Objective
-from coralx.config.metrics import CATALOGUE, SPREAD
-from coralx.results import Metrics
+from coralx.config.metric_catalogue import CATALOGUE, SPREAD
+from coralx.records.results import Metrics
 from coralx.search.pareto import as_minimised, ranks
 
 LATENCY = Objective(metric="latency_ms")
@@ -122,7 +122,7 @@ def test_the_order_of_genomes_decides_nothing(
 
 def test_latency_is_the_median_time_of_the_work_with_its_spread() -> None:
     torch = pytest.importorskip("torch")
-    from coralx.training import measuring
+    from coralx.training import cost_metrics as measuring
 
     calls = 0
 
@@ -147,7 +147,7 @@ def holding(mib: int) -> None:
 
 def test_memory_is_what_the_work_holds_and_no_more() -> None:
     torch = pytest.importorskip("torch")
-    from coralx.training import measuring
+    from coralx.training import cost_metrics as measuring
 
     cpu = torch.device("cpu")
     small, large, again = (measuring.memory(partial(holding, mib), cpu) for mib in (1, 64, 1))
@@ -163,8 +163,8 @@ def test_an_error_in_the_work_ends_the_measurement() -> None:
     torch = pytest.importorskip("torch")
     import threading
 
-    from coralx import resident
-    from coralx.training import measuring
+    from coralx.system import process_memory as resident
+    from coralx.training import cost_metrics as measuring
 
     def work() -> None:
         raise RuntimeError("no more")

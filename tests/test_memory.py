@@ -9,23 +9,23 @@ from typing import Any
 import pytest
 from factories import make_config, make_facts, simulated_config
 
-from coralx.config import Config
-from coralx.errors import ConfigError
-from coralx.events import GenerationStarted, GenomeFailed, StageCompleted
-from coralx.execution.inprocess import InProcessExecutor
-from coralx.facts import Facts, Footprint
-from coralx.genomes import ALL_LINEAR, Genes, Genome
-from coralx.records import from_json, to_json
-from coralx.run.engine import Engine
-from coralx.run.ledger import Ledger
-from coralx.training.memory import (
-    GIB,
+from coralx.backends.memory_estimate import (
     adapter_parameters,
     least_bytes,
     likely_bytes,
     tight,
     too_large,
 )
+from coralx.config import Config
+from coralx.engine.engine import Engine
+from coralx.errors import ConfigError
+from coralx.execution.inprocess import InProcessExecutor
+from coralx.records.events import GenerationStarted, GenomeFailed, StageCompleted
+from coralx.records.genomes import ALL_LINEAR, Genes, Genome
+from coralx.records.run_facts import Facts, Footprint
+from coralx.records.serialization import from_json, to_json
+from coralx.storage.ledger import Ledger
+from coralx.text import GIB
 
 SMALL = Footprint(
     base_parameters=1000,
@@ -142,7 +142,7 @@ def test_a_genome_that_may_not_fit_is_trained_with_a_warning() -> None:
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("torch")
-    from coralx.training.specimen import write_model
+    from coralx.training.tiny_model import write_model
 
     folder = tmp_path_factory.mktemp("specimen") / "model"
     write_model(folder)

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coralx.config import dump_yaml, load_config, parse_config
-from coralx.config.loading import parse_yaml
-from coralx.config.metrics import (
+from coralx.config.conditions import parse_constraint, parse_rule
+from coralx.config.load import parse_yaml
+from coralx.config.metric_catalogue import (
     CATALOGUE,
     EVERY_TASK,
     check_metric,
@@ -21,7 +22,6 @@ from coralx.config.metrics import (
     of_task,
     offered_metrics,
 )
-from coralx.config.rules import parse_constraint, parse_rule
 from coralx.errors import ConfigError
 
 TASKS = {"tasks": {"a": {"train": "a.csv"}, "b-2.x": {"train": "b.csv"}}}

@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from coralx.data.mixture import Mixture, mixed  # noqa: E402
-from coralx.data.tasks import Encoded, Trainable  # noqa: E402
+from coralx.tasks.multi_task import Mixture, mixed  # noqa: E402
+from coralx.tasks.protocol import Encoded, Trainable  # noqa: E402
 
 
 class Tokens:

@@ -34,8 +34,8 @@ def test_a_search_on_real_data_ends_with_a_front_whose_figures_hold(
         pytest.skip("needs the packages of models and tweets: make test-slow installs them")
     from objectives import main
 
-    from coralx import api
-    from coralx.run.layout import find_run
+    from coralx.api import runs as api
+    from coralx.storage.layout import find_run
 
     monkeypatch.chdir(tmp_path)
     assert main([name, "--data", str(DATA)]) == 0

@@ -18,14 +18,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks" / "objectives
 
 from check import disagreements
 
-from coralx import api
+from coralx.api import runs as api
+from coralx.backends.protocol import create
 from coralx.config import load_config
-from coralx.config.modes import resolve_mode
+from coralx.config.mode import resolve_mode
 from coralx.errors import ConfigError, UsageError
-from coralx.genomes import Genes, Genome
-from coralx.objectives.scores import read_scores
-from coralx.records import Horizon, Job
-from coralx.training.backend import create
+from coralx.metrics.row_scores import read_scores
+from coralx.records.genomes import Genes, Genome
+from coralx.records.jobs import Horizon, Job
 
 ONE_STAGE = {
     "training_stages": [
@@ -218,9 +218,9 @@ def test_answers_are_the_most_probable_tokens_whoever_is_asked_beside(languages:
 
     import torch
 
-    from coralx.data.answers import Answers
     from coralx.data.examples import Example
-    from coralx.training.loop import answered
+    from coralx.tasks.generation import Answers
+    from coralx.training.inference import answered
 
     for kind in ("words", "bytes"):
         language = languages[kind]
@@ -243,8 +243,8 @@ def test_answers_are_the_most_probable_tokens_whoever_is_asked_beside(languages:
 def test_a_prompt_that_is_too_long_loses_the_end_of_its_text(languages: Any) -> None:
     import torch
 
-    from coralx.data.answers import Answers
     from coralx.data.examples import Example
+    from coralx.tasks.generation import Answers
 
     language = languages["words"]
     answers = Answers(language.tokenizer, 16, 5, torch.device("cpu"))
@@ -333,7 +333,7 @@ def test_a_metric_that_fails_later_ends_the_run_which_goes_on_once_it_is_mended(
     with pytest.raises(ConfigError, match="ZeroDivisionError") as failed:
         search(config)
     assert failed.value.hint.endswith("go on with coralx evolve CONFIG --resume tiny")
-    from coralx.run.layout import find_run
+    from coralx.storage.layout import find_run
 
     layout = find_run("tiny")
     with pytest.raises(UsageError, match="functions run only from a config file that you give"):
@@ -416,8 +416,8 @@ def test_gradient_checkpointing_is_on_again_after_an_answer(
     """Unsloth turns it off to generate."""
     import torch
 
-    from coralx.data.answers import Answers
     from coralx.data.examples import Example
+    from coralx.tasks.generation import Answers
 
     language = languages["words"]
     inner = language.model.model

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coralx.objectives.calibration import calibration
-from coralx.objectives.counted import resampled
-from coralx.objectives.intervals import intervals
-from coralx.objectives.predictions import settled, task_figures
-from coralx.objectives.scores import RowScores
+from coralx.metrics.calibration import calibration
+from coralx.metrics.compute import settled, task_figures
+from coralx.metrics.intervals import intervals
+from coralx.metrics.resampled_figures import resampled
+from coralx.metrics.row_scores import RowScores
 
 
 def predictions(rows: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

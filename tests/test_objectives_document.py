@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from coralx import api
+from coralx.api import runs as api
 from coralx.config import load_config, parse_config
-from coralx.config.metrics import CATALOGUE
-from coralx.config.modes import resolve_mode
+from coralx.config.metric_catalogue import CATALOGUE
+from coralx.config.mode import resolve_mode
 
 DOCS = Path(__file__).parent.parent / "docs"
 DOCUMENT = (DOCS / "objectives.md").read_text(encoding="utf-8")

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from coralx.config import Config, load_config
-from coralx.config.loading import without_functions
+from coralx.config.load import without_functions
 from coralx.errors import ConfigError
-from coralx.objectives.own import Predictions
-from coralx.training import functions
+from coralx.metrics.user_metrics import Predictions
+from coralx.training import user_functions as functions
 
 NOTHING = Predictions(
     "",
@@ -233,7 +233,7 @@ def test_a_metric_that_closes_the_files_of_others_is_to_blame(folder: Path) -> N
     code = (
         "from pathlib import Path\n"
         "from test_own_functions import NOTHING, load_config\n"
-        "from coralx.training import functions\n"
+        "from coralx.training import user_functions as functions\n"
         "functions.metric(load_config(Path('c.yaml')), 'mine:f')(NOTHING)\n"
     )
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])

@@ -11,19 +11,19 @@ from factories import make_genome, simulated_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coralx import api
+from coralx.api import runs as api
 from coralx.config import Config, parse_config
-from coralx.events import GenerationStarted, StageCompleted, StageDecided
-from coralx.genomes import GENE_NAMES, Genes
-from coralx.records import Job
-from coralx.results import StageResult
-from coralx.run.history import History
-from coralx.run.layout import RunLayout
-from coralx.run.ledger import Ledger
+from coralx.records.events import GenerationStarted, StageCompleted, StageDecided
+from coralx.records.genomes import GENE_NAMES, Genes
+from coralx.records.jobs import Job
+from coralx.records.results import StageResult
+from coralx.records.verdicts import Promote, Replace
 from coralx.search.nsga2 import founders
 from coralx.search.pbt import EXPLORED, exploit
 from coralx.search.space import space_of
-from coralx.verdicts import Promote, Replace
+from coralx.storage.history import History
+from coralx.storage.layout import RunLayout
+from coralx.storage.ledger import Ledger
 
 PeftBackend = pytest.importorskip("coralx.training.peft").PeftBackend
 

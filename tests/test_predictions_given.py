@@ -19,12 +19,12 @@ import torch
 from conftest import Language
 
 from coralx.config import load_config
-from coralx.config.text import write_values
-from coralx.data.sources import load_all
-from coralx.objectives.own import Predictions
-from coralx.objectives.predictions import Figures
+from coralx.config.yaml_io import write_values
+from coralx.data.splits import load_all
+from coralx.metrics.compute import Figures
+from coralx.metrics.user_metrics import Predictions
 from coralx.training.evaluation import Evaluation
-from coralx.training.material import Material
+from coralx.training.task_data import Material
 
 METRIC = "given = []\ndef rows(predictions):\n    given.append(predictions)\n    return 1\n"
 

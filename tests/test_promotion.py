@@ -7,10 +7,10 @@ from factories import make_result, make_stages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coralx.results import Divergence
+from coralx.records.results import Divergence
+from coralx.records.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict
 from coralx.schedule.promotion import decide
-from coralx.schedule.rules import Breach
-from coralx.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict
+from coralx.schedule.stop_rules import Breach
 
 STAGES = make_stages((1, 10, 0.5), (1, 100, 0.1))
 FIRST, LAST = STAGES

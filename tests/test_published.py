@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from factories import make_config
 
-from coralx.config.inputs import public_name
-from coralx.report.serving import serving_line, serving_of
+from coralx.config.input_files import public_name
+from coralx.report.vllm import serving_line, serving_of
 
 
 @pytest.mark.parametrize(

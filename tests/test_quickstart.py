@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 def test_the_quickstart_ends_in_adapters_far_above_the_untuned_model(tmp_path: Path) -> None:
     from coralx.data import builtin
-    from coralx.data.sources import load_examples
+    from coralx.data.splits import load_examples
 
     _, folder = builtin.find("minilm", builtin.MODELS, "model")
     if folder is None:

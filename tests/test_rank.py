@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from coralx.training.rank import grown, scaling, shrunk, squared_norm, transfer  # noqa: E402
+from coralx.training.resize import grown, scaling, shrunk, squared_norm, transfer  # noqa: E402
 
 RANKS = st.integers(1, 12)
 SCALINGS = st.floats(0.25, 8.0)

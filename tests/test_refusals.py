@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coralx.objectives.refusals import OPENING, refuses
+from coralx.metrics.safety import OPENING, refuses
 
 REFUSALS = (
     "I'm sorry, but I can't help with that.",

@@ -97,7 +97,7 @@ def test_pickled_weights_are_refused(tmp_path: Path, tiny_base: Path) -> None:
 
     from coralx.config import parse_config
     from coralx.errors import ConfigError
-    from coralx.training.base import load
+    from coralx.training.base_model import load
 
     base = shutil.copytree(tiny_base, tmp_path / "base")
     (base / "model.safetensors").unlink()

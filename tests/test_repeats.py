@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 from factories import make_facts
 
-from coralx import api
+from coralx.api import runs as api
 from coralx.config import Config, parse_config
-from coralx.config.modes import resolve_mode
-from coralx.events import GenerationStarted, RunStarted
-from coralx.facts import Settings
-from coralx.genomes import Genes, Genome
-from coralx.records import Horizon, Job, from_json, to_json
+from coralx.config.mode import resolve_mode
+from coralx.engine.final_evaluation import baseline_of, from_scratch
+from coralx.records.events import GenerationStarted, RunStarted
+from coralx.records.genomes import Genes, Genome
+from coralx.records.jobs import Horizon, Job
+from coralx.records.run_facts import Settings
+from coralx.records.serialization import from_json, to_json
 from coralx.rng import derive_seed
-from coralx.run.finale import baseline_of, from_scratch
-from coralx.run.history import BASELINE, History
-from coralx.run.ledger import Ledger
+from coralx.storage.history import BASELINE, History
+from coralx.storage.ledger import Ledger
 
 
 def simulated(seed: int, **sections: Any) -> Config:
@@ -82,7 +83,7 @@ def test_one_id_under_two_seeds_has_other_first_weights_and_other_dropout(
 ) -> None:
     """Rows, batches and everything else are the same: what differs is what the genome draws."""
     pytest.importorskip("torch")
-    from coralx.training.backend import create
+    from coralx.backends.protocol import create
 
     backend = create("peft")
     backend.prepare(parse_config(causal_config("sft"), "test"), None, 1, lambda _: None)

@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from coralx.errors import DamagedRunError
-from coralx.objectives import language
-from coralx.objectives.counted import Drawn
-from coralx.objectives.differences import difference_interval
-from coralx.objectives.intervals import intervals
-from coralx.objectives.predictions import settled, task_figures
-from coralx.objectives.resampling import (
+from coralx.metrics import language_model as language
+from coralx.metrics.bootstrap import (
     RESAMPLES,
     drawn_figures,
     percentile_interval,
 )
-from coralx.objectives.scores import RowScores, is_whole, read_scores, write_scores
+from coralx.metrics.compute import settled, task_figures
+from coralx.metrics.intervals import intervals
+from coralx.metrics.paired_differences import difference_interval
+from coralx.metrics.resampled_figures import Drawn
+from coralx.metrics.row_scores import RowScores, is_whole, read_scores, write_scores
 from coralx.rng import generator
 
 

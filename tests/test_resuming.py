@@ -17,13 +17,13 @@ import yaml
 from factories import simulated_config
 from test_simulation import KillAfter, comparable, events_of, story
 
-from coralx import api
-from coralx.cli.resuming import resumed_config
+from coralx.api import runs as api
+from coralx.cli.resume import resumed_config
 from coralx.errors import DamagedRunError, Interrupted, UsageError
-from coralx.events import CheckpointRestored, RunCompleted, RunResumed, code_of
-from coralx.files import verify_folder
-from coralx.run.history import History
-from coralx.run.layout import RunLayout, find_run
+from coralx.records.events import CheckpointRestored, RunCompleted, RunResumed, code_of
+from coralx.storage.history import History
+from coralx.storage.layout import RunLayout, find_run
+from coralx.system.files import verify_folder
 
 THREE = {"evolution": {"population_size": 6, "generations": 3}}
 TWO = {"evolution": {"population_size": 6, "generations": 2}}

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from coralx.config.data import Data
-from coralx.data.revision1 import Batches, stratified_order
-from coralx.data.sources import load_examples
-from coralx.data.subsets import Rows
+from coralx.data.order import Rows
+from coralx.data.order_revision1 import Batches, stratified_order
+from coralx.data.splits import load_examples
 
 
 def digest(rows: Rows) -> str:

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from factories import make_result, make_stages
 
-from coralx.config.rules import parse_rule
-from coralx.results import Divergence, StageResult, Trend
-from coralx.schedule.rules import Breach, Judgement, judge
+from coralx.config.conditions import parse_rule
+from coralx.records.results import Divergence, StageResult, Trend
+from coralx.schedule.stop_rules import Breach, Judgement, judge
 
 
 def judged(rules: list[str], *results: StageResult, judges_warmup: bool = False) -> Judgement:

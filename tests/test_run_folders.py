@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 from factories import simulated_config
 
-from coralx import api, session
+from coralx.api import runs as api
+from coralx.api import session
+from coralx.backends.simulated import SimulatedBackend
+from coralx.doctor.run_check import examine, is_damaged
 from coralx.errors import DamagedRunError, SetupError, UsageError
-from coralx.events import Event
-from coralx.files import write_folder
+from coralx.records.events import Event
 from coralx.report.live import Silent
-from coralx.report.soundness import examine, is_damaged
-from coralx.run.layout import RunLayout, find_run, is_free, latest_run
-from coralx.run.lock import claiming
-from coralx.training.simulated import SimulatedBackend
+from coralx.storage.layout import RunLayout, find_run, is_free, latest_run
+from coralx.storage.lock import claiming
+from coralx.system.files import write_folder
 
 CONFIG = "data: {steps_per_epoch: 100}\nruntime: {backend: simulated}\nexperiment: {name: x}\n"
 

@@ -13,18 +13,16 @@ from hypothesis import strategies as st
 from scipy.special import expit, softmax
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_auc_score
 
-from coralx.objectives.calibration import calibration, scaled
-from coralx.objectives.false_positives import positives, rate, suspicion, threshold
-from coralx.objectives.groups import LEAST_ROWS, judged_groups
-from coralx.objectives.intervals import intervals
-from coralx.objectives.predictions import SETTLED, figures, settled, task_figures
-from coralx.objectives.resampling import drawn_figures, percentile_interval
-from coralx.objectives.robustness import robustness
-from coralx.objectives.safety import flagged, safety, withstood
-from coralx.objectives.scores import RowScores, read_scores, write_scores
-from coralx.objectives.skill import auroc, brier, decisions
-from coralx.objectives.task_skill import macro
-from coralx.objectives.temperature import temperature
+from coralx.metrics.bootstrap import drawn_figures, percentile_interval
+from coralx.metrics.calibration import calibration, scaled, temperature
+from coralx.metrics.classification import auroc, brier, decisions
+from coralx.metrics.compute import SETTLED, figures, settled, task_figures
+from coralx.metrics.false_positive_cost import positives, rate, suspicion, threshold
+from coralx.metrics.intervals import intervals
+from coralx.metrics.robustness import LEAST_ROWS, judged_groups, robustness
+from coralx.metrics.row_scores import RowScores, read_scores, write_scores
+from coralx.metrics.safety import flagged, safety, withstood
+from coralx.metrics.task_skill import macro
 from coralx.rng import generator
 
 ROWS = 60

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coralx.config.evolution import Evolution, Objective
-from coralx.genomes import ALL_LINEAR, Genes, Genome
-from coralx.results import Metrics
+from coralx.records.genomes import ALL_LINEAR, Genes, Genome
+from coralx.records.results import Metrics
 from coralx.rng import generator
 from coralx.search.nsga2 import (
     Standing,
@@ -32,7 +32,7 @@ from coralx.search.pareto import (
     hypervolume,
     ranks,
 )
-from coralx.search.selection import in_order
+from coralx.search.ranking import in_order
 from coralx.search.space import Continuous, Integer, Space, default_recipe
 
 MIXED = make_space(

@@ -14,23 +14,23 @@ from factories import make_config, make_result, simulated_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coralx import api
+from coralx.api import runs as api
 from coralx.cli import main
+from coralx.config.conditions import parse_constraint
 from coralx.config.evolution import Objective
-from coralx.config.rules import parse_constraint
-from coralx.events import StageDecided
-from coralx.report.feasibility import feasibility_warnings
-from coralx.results import Metrics
-from coralx.run.decisions import promotion_order
-from coralx.run.finale import front_of
-from coralx.run.history import History
-from coralx.run.ledger import Ledger
+from coralx.engine.stage_decisions import promotion_order
+from coralx.engine.state import front_of
+from coralx.records.events import StageDecided
+from coralx.records.results import Metrics
+from coralx.records.verdicts import Promote
+from coralx.report.front_warnings import feasibility_warnings
 from coralx.schedule.stages import schedule_of
-from coralx.search.constraints import constraints_of, violations
-from coralx.search.mating import tournament
 from coralx.search.nsga2 import Standing, survival_order
 from coralx.search.pareto import best_first, domination, front, ranks
-from coralx.verdicts import Promote
+from coralx.search.ranking import constraints_of, violations
+from coralx.search.tournament import tournament
+from coralx.storage.history import History
+from coralx.storage.ledger import Ledger
 
 SKILL = Objective(metric="auroc", direction="maximize")
 SIZE = Objective(metric="trainable_parameters", direction="minimize")

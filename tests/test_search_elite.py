@@ -13,17 +13,17 @@ from factories import PUBLISHED, simulated_config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coralx import api
+from coralx.api import runs as api
+from coralx.api.simulation import plan_for
 from coralx.cli import main
 from coralx.config.evolution import Evolution
+from coralx.doctor.requirements import _kept
 from coralx.errors import ConfigError
-from coralx.events import GenerationStarted, RunStarted
-from coralx.plan import plan_for
+from coralx.records.events import GenerationStarted, RunStarted
 from coralx.report.opening import opening_lines
 from coralx.report.progress import Standings
-from coralx.requirements import _kept
-from coralx.run.history import History
-from coralx.run.ledger import Ledger
+from coralx.storage.history import History
+from coralx.storage.ledger import Ledger
 
 QUIET_STAGES = [
     {"name": "A", "epoch_budget": 0.5, "data_percentage": 50, "survival_rate": 0.5},

@@ -13,11 +13,11 @@ from factories import simulated_config
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from coralx import api
+from coralx.api import runs as api
 from coralx.search.nsga2 import Standing, survival_order
 from coralx.search.nsga3 import Niching, niched_first, normalised, reference_points
 from coralx.search.pareto import Points, Violations, best_first, ranks
-from coralx.search.selection import in_order, niching_of
+from coralx.search.ranking import in_order, niching_of
 
 OBJECTIVES = simulated_config(
     objectives=[{"metric": "auroc"}, {"metric": "calibration"}, {"metric": "trainable_parameters"}]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from coralx.genomes import Genes
+from coralx.records.genomes import Genes
 from coralx.search.operators import (
     MUTATION_ETA,
     SBX_ETA,

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from coralx.config.evolution import Evolution, Objective
 from coralx.rng import generator
-from coralx.search.mating import tournament
 from coralx.search.nsga2 import Standing, breed, survival_order
 from coralx.search.nsga3 import Niching, associate, reference_points
 from coralx.search.pareto import crowding, hypervolume, ranks
 from coralx.search.space import Continuous
+from coralx.search.tournament import tournament
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -21,12 +21,12 @@ torch = pytest.importorskip("torch")
 from coralx.config import parse_config  # noqa: E402
 from coralx.config.schema import Data  # noqa: E402
 from coralx.data.examples import Example, Message  # noqa: E402
-from coralx.data.instruction_tuning import InstructionTuning  # noqa: E402
-from coralx.data.sources import Examples, load_examples  # noqa: E402
-from coralx.data.tasks import Encoded  # noqa: E402
+from coralx.data.splits import Examples, load_examples  # noqa: E402
 from coralx.errors import ConfigError  # noqa: E402
-from coralx.objectives.predictions import figures  # noqa: E402
-from coralx.training.loop import predict  # noqa: E402
+from coralx.metrics.compute import figures  # noqa: E402
+from coralx.tasks.protocol import Encoded  # noqa: E402
+from coralx.tasks.sft import InstructionTuning  # noqa: E402
+from coralx.training.inference import predict  # noqa: E402
 
 KINDS = ("words", "pieces", "bytes")
 PAIRS = (
@@ -579,7 +579,7 @@ def test_rows_that_stand_in_two_splits_are_counted(tmp_path: Path) -> None:
 def test_rows_cut_and_left_out_are_counted_in_the_facts_of_a_run(
     causal_config: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:
-    from coralx.training.backend import create
+    from coralx.backends.protocol import create
 
     rows = [{"prompt": "good " * n, "completion": " bad slow"} for n in range(1, 101)]
     config = causal_config("sft")

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 from factories import PUBLISHED, STAGE_NAMES, simulated_config
 
-from coralx import api
+from coralx.api import runs as api
+from coralx.backends.simulated import SimulatedBackend
 from coralx.errors import Interrupted
-from coralx.events import (
+from coralx.records.events import (
     CheckpointRestored,
     Event,
     GenerationCompleted,
@@ -29,15 +30,14 @@ from coralx.events import (
     StageDecided,
     WorkerStopped,
 )
-from coralx.files import verify_folder
-from coralx.genomes import Genome
-from coralx.records import Job
+from coralx.records.genomes import Genome
+from coralx.records.jobs import Job
+from coralx.records.results import StageResult
+from coralx.records.verdicts import Finish, Promote, Stop
 from coralx.report.live import Silent
-from coralx.results import StageResult
-from coralx.run.layout import RunLayout, find_run
-from coralx.run.ledger import Ledger
-from coralx.training.simulated import SimulatedBackend
-from coralx.verdicts import Finish, Promote, Stop
+from coralx.storage.layout import RunLayout, find_run
+from coralx.storage.ledger import Ledger
+from coralx.system.files import verify_folder
 
 REPORT_KEYS = """
     run mode seed backend device versions generations population_size wall_seconds objectives

@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 from factories import make_config, simulated_config
 
-from coralx import api
+from coralx.api import runs as api
+from coralx.doctor import run_check as soundness
+from coralx.doctor.run_check import examine, is_damaged
+from coralx.doctor.run_files import Finding
 from coralx.errors import Interrupted
-from coralx.events import Event, RunStarted
-from coralx.files import MANIFEST, write_folder
-from coralx.report import soundness
+from coralx.records.events import Event, RunStarted
 from coralx.report.live import Silent
-from coralx.report.soundness import examine, is_damaged
-from coralx.run.layout import RunLayout
-from coralx.run.ledger import Ledger
-from coralx.run.lock import owning
-from coralx.run.readable import Finding
+from coralx.storage.layout import RunLayout
+from coralx.storage.ledger import Ledger
+from coralx.storage.lock import owning
+from coralx.system.files import MANIFEST, write_folder
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("datasets")
 
 from coralx.config import parse_config
-from coralx.config.modes import resolve_mode
+from coralx.config.mode import resolve_mode
 from coralx.config.schema import Data
-from coralx.data.sources import load_examples
+from coralx.data.splits import load_examples
 from coralx.errors import ConfigError
 
 LIAR = Path(__file__).parents[2] / "shared" / "data" / "liar"

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from coralx.training import specimen
+from coralx.training import tiny_model as specimen
 
 
 @pytest.fixture(scope="module")

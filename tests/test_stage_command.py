@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from coralx.cli.app import app
 from coralx.errors import ConfigError, CoralXError, NoResultError, UsageError
-from coralx.events import FrontMeasured, GenerationCompleted, RunCompleted, StageDecided
-from coralx.run.ledger import Ledger
+from coralx.records.events import FrontMeasured, GenerationCompleted, RunCompleted, StageDecided
+from coralx.storage.ledger import Ledger
 
 CONFIG = "data: {steps_per_epoch: 400}\nevolution: {population_size: 8, generations: 3}\n"
 STAGES = ["S0_sanity", "S1_shakeout", "S2_serious", "S3_finisher"]

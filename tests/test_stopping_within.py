@@ -14,32 +14,32 @@ import pytest
 from factories import make_config, make_facts, make_genome, make_result, simulated_config
 from rich.console import Console
 
-from coralx import api
+from coralx.api import runs as api
 from coralx.config import Config
+from coralx.engine.engine import Engine
+from coralx.engine.jobs import JobMaker
+from coralx.engine.population import Population
+from coralx.engine.state import Timetable
 from coralx.errors import ConfigError, Interrupted
-from coralx.events import (
+from coralx.execution.executor import Outcome, Task
+from coralx.execution.inprocess import InProcessExecutor
+from coralx.records.events import (
     Event,
     GenerationCompleted,
     GenerationStarted,
     StageCompleted,
     StageDecided,
 )
-from coralx.execution.executor import Outcome, Task
-from coralx.execution.inprocess import InProcessExecutor
-from coralx.genomes import Genome
-from coralx.records import Watch
+from coralx.records.genomes import Genome
+from coralx.records.jobs import Watch
+from coralx.records.results import Divergence, StageResult
+from coralx.records.verdicts import Cut, Promote, Stop
 from coralx.report.live import PlainLines, Silent
 from coralx.report.progress import Standings
-from coralx.results import Divergence, StageResult
-from coralx.run.engine import Engine
-from coralx.run.history import BASELINE, History
-from coralx.run.jobs import JobMaker
-from coralx.run.layout import find_run
-from coralx.run.ledger import Ledger
-from coralx.run.population import Population
-from coralx.run.timetable import Timetable
-from coralx.training.watch import WINDOWS, window_ends
-from coralx.verdicts import Cut, Promote, Stop
+from coralx.schedule.early_stopping import WINDOWS, window_ends
+from coralx.storage.history import BASELINE, History
+from coralx.storage.layout import find_run
+from coralx.storage.ledger import Ledger
 
 BOTH = ("explosion", "unreachable")
 

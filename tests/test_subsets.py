@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coralx.data.subsets import (
+from coralx.data.order import (
     apportioned,
     part_sizes,
     stratified_order,

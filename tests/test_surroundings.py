@@ -25,8 +25,9 @@ from torch.utils._python_dispatch import (  # noqa: E402
     _get_current_dispatch_mode_stack,
 )
 
-from coralx.training import surroundings, torchstate  # noqa: E402
-from coralx.training.surroundings import kept  # noqa: E402
+from coralx.training import process_state as surroundings  # noqa: E402
+from coralx.training import torch_state as torchstate  # noqa: E402
+from coralx.training.process_state import kept  # noqa: E402
 
 open_contexts: list[Any] = []
 """As a function may keep them in a variable of its module."""

@@ -22,7 +22,7 @@ from coralx.config.data import Data
 from coralx.config.tables import Column, Table
 from coralx.data import reading
 from coralx.data.reading import read_table
-from coralx.data.sources import load_examples
+from coralx.data.splits import load_examples
 from coralx.errors import ConfigError
 
 LIAR = Path(__file__).parents[2] / "shared" / "data" / "liar"

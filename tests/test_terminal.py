@@ -24,16 +24,16 @@ import yaml
 from conftest import Said
 from factories import simulated_config
 
-from coralx import api
+from coralx.api import runs as api
+from coralx.api.graceful_exit import interruptible
 from coralx.cli.boundary import told
 from coralx.cli.commands import COMMANDS
 from coralx.cli.streams import READABLE, Outlet, unfailing_streams
 from coralx.errors import RUN, SetupError, UsageError, WorkerError
 from coralx.execution.messages import Failed
 from coralx.execution.process import reported
-from coralx.oserrors import in_words
-from coralx.run.ending import interruptible
-from coralx.run.layout import RunLayout
+from coralx.storage.layout import RunLayout
+from coralx.system.os_errors import in_words
 
 CONFIG = {
     "data": {"steps_per_epoch": 100},
@@ -314,7 +314,7 @@ def test_help_imports_nothing_that_carries_a_command_out() -> None:
     loaded = {name.partition(".")[0] for name in done.stderr.split()}
     heavy = {"numpy", "pandas", "moocore", "scipy", "sklearn", "psutil", "yaml"}
     assert not loaded & (heavy | {"torch", "transformers", "datasets", "safetensors"})
-    carrying_out = {"coralx.config", "coralx.api", *(f"coralx.cli.{name}" for name in NAMES)}
+    carrying_out = {"coralx.config", "coralx.api.runs", *(f"coralx.cli.{name}" for name in NAMES)}
     assert not carrying_out & set(done.stderr.split())
     assert [done.stdout.count(f"Usage: coralx {name} ") for name in NAMES] == [1] * len(NAMES)
     listing = done.stdout.partition("Usage: coralx evolve")[0]
@@ -344,7 +344,7 @@ def test_the_shell_completes_commands_and_runs(place: Path) -> None:
 
 SUSPENDED = """
 import signal
-from coralx.interruption import cursor_shown_while_suspended
+from coralx.system.signals import cursor_shown_while_suspended
 with cursor_shown_while_suspended():
     print("ready", flush=True)
     while True:

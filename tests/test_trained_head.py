@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from factories import make_facts, simulated_config
 
-from coralx import api
+from coralx.api import runs as api
+from coralx.backends.protocol import Backend, create
+from coralx.backends.simulated import SimulatedBackend
 from coralx.config import parse_config
-from coralx.config.modes import resolve_mode
+from coralx.config.mode import resolve_mode
+from coralx.engine.jobs import HEAD_ALONE, HEAD_PASSES
 from coralx.errors import Interrupted
-from coralx.events import (
+from coralx.records.events import (
     AttemptFailed,
     Event,
     FrontMeasured,
@@ -22,21 +25,18 @@ from coralx.events import (
     MeasurementFailed,
     TrainedBeside,
 )
-from coralx.facts import Facts, Footprint
-from coralx.genomes import HEAD, Genes, Genome
-from coralx.mode import Mode
-from coralx.records import Horizon, Job, MeasureJob
-from coralx.report.baselines import baseline_title, untuned_head
-from coralx.report.comparison import comparison_lines
+from coralx.records.genomes import HEAD, Genes, Genome
+from coralx.records.jobs import Horizon, Job, MeasureJob
+from coralx.records.mode import Mode
+from coralx.records.results import Measurement, StageResult
+from coralx.records.run_facts import Facts, Footprint
+from coralx.report.baseline_names import baseline_title, untuned_head
+from coralx.report.front_comparison import comparison_lines
 from coralx.report.live import Silent
-from coralx.results import Measurement, StageResult
-from coralx.run.history import title_of
-from coralx.run.jobs import HEAD_ALONE, HEAD_PASSES
-from coralx.run.layout import RunLayout, find_run
-from coralx.run.ledger import Ledger
-from coralx.run.overheads import Overheads
-from coralx.training.backend import Backend, create
-from coralx.training.simulated import SimulatedBackend
+from coralx.storage.history import title_of
+from coralx.storage.layout import RunLayout, find_run
+from coralx.storage.ledger import Ledger
+from coralx.storage.overheads import Overheads
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def test_a_trained_head_is_logistic_regression_on_the_frozen_bases_vectors(
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss, roc_auc_score
 
-    from coralx.training.heads import PENALTIES
+    from coralx.training.trained_head import PENALTIES
 
     backend, facts = prepared(tiny_config)
     assert facts.trains_head

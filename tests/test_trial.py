@@ -16,16 +16,18 @@ import torch
 import transformers
 from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
 
+from coralx.backends.protocol import create
 from coralx.config import parse_config
-from coralx.data.tasks import Encoded, SequenceClassification
 from coralx.errors import ConfigError, SetupError
-from coralx.facts import Facts
-from coralx.genomes import Genes
-from coralx.training import adapters, adapting
-from coralx.training import base as bases
-from coralx.training.backend import create
-from coralx.training.positions import longest_input
-from coralx.training.trial import Trial
+from coralx.records.genomes import Genes
+from coralx.records.run_facts import Facts
+from coralx.tasks.protocol import Encoded
+from coralx.tasks.sequence_classification import SequenceClassification
+from coralx.training import adapter_backend as adapting
+from coralx.training import adapters
+from coralx.training import base_model as bases
+from coralx.training.input_length import longest_input
+from coralx.training.trial_batch import Trial
 
 SMALL = {
     "hidden_size": 16,

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from coralx.events import RunResumed
-from coralx.run.ledger import Ledger
+from coralx.records.events import RunResumed
+from coralx.storage.ledger import Ledger
 
 SLOWLY = """
 import time
 from coralx.cli import main
-from coralx.run.ledger import Ledger
+from coralx.storage.ledger import Ledger
 append = Ledger.append
 def slowly(ledger, event):
     append(ledger, event)

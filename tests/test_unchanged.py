@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 from factories import make_config, make_facts
 
-from coralx import api
+from coralx.api import runs as api
 from coralx.errors import UsageError
-from coralx.events import RunStarted
-from coralx.run.ledger import Ledger
-from coralx.run.unchanged import changes_between
+from coralx.records.events import RunStarted
+from coralx.storage.ledger import Ledger
+from coralx.storage.unchanged_inputs import changes_between
 
 Change = Callable[[Path], None]
 
 
 def of_base(folder: Path) -> tuple[str, str]:
     """The digests of settings and weights."""
-    from coralx.training import fingerprint
+    from coralx.training import base_fingerprint as fingerprint
 
     settings, weights = fingerprint.of_base(str(folder), runs_code=False).split("-")
     return settings, weights

@@ -12,21 +12,21 @@ import pytest
 import yaml
 from factories import simulated_config
 
-from coralx import api
+from coralx.api import runs as api
+from coralx.backends.simulated import SimulatedBackend
+from coralx.engine import engine
 from coralx.errors import ConfigError, DamagedRunError, OutOfMemory, WorkerError
-from coralx.events import AttemptFailed, FrontCompared, MeasurementFailed, RunCompleted
 from coralx.execution.executor import Outcome, Signal, Task
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.execution.local import LocalExecutor
 from coralx.execution.messages import Failed
-from coralx.genomes import Genes, Genome
-from coralx.records import JobFailed, MeasureJob
+from coralx.records.events import AttemptFailed, FrontCompared, MeasurementFailed, RunCompleted
+from coralx.records.genomes import Genes, Genome
+from coralx.records.jobs import JobFailed, MeasureJob
+from coralx.records.results import Measurement
 from coralx.report.live import Silent
-from coralx.results import Measurement
-from coralx.run import engine
-from coralx.run.history import FRESH
-from coralx.run.ledger import Ledger
-from coralx.training.simulated import SimulatedBackend
+from coralx.storage.history import FRESH
+from coralx.storage.ledger import Ledger
 
 LENIENT = {
     "training_stages": [

@@ -16,17 +16,17 @@ import pytest
 from factories import simulated_config
 from rich.console import Console
 
-from coralx import api
+from coralx.api import runs as api
+from coralx.backends.unsloth_support import unfused
 from coralx.config import parse_config
-from coralx.events import StageCompleted
 from coralx.execution.local import LocalExecutor
-from coralx.genomes import Genes, Genome
-from coralx.records import Horizon, Job, MeasureJob
+from coralx.records.events import StageCompleted
+from coralx.records.genomes import Genes, Genome
+from coralx.records.jobs import Horizon, Job, MeasureJob
+from coralx.records.results import Measurement, StageResult
 from coralx.report.summary import summarise
 from coralx.report.terminal import print_report
-from coralx.results import Measurement, StageResult
-from coralx.run.ledger import Ledger
-from coralx.training.fused import unfused
+from coralx.storage.ledger import Ledger
 
 needs_unsloth = pytest.mark.skipif(
     find_spec("unsloth") is None, reason="unsloth is not installed: make unsloth"

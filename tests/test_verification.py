@@ -15,23 +15,23 @@ import pytest
 from factories import make_result, simulated_config
 from rich.console import Console
 
-from coralx import api
+from coralx.api import runs as api
+from coralx.backends.simulated import SimulatedBackend
 from coralx.cli import main
 from coralx.config import Config, parse_config
 from coralx.errors import Interrupted
-from coralx.events import Event, FrontMeasured, StageCompleted, TrainedBeside
-from coralx.files import canonical_json, verify_folder
-from coralx.genomes import HEAD
-from coralx.records import Job
+from coralx.records.events import Event, FrontMeasured, StageCompleted, TrainedBeside
+from coralx.records.genomes import HEAD
+from coralx.records.jobs import Job
+from coralx.records.results import Divergence, StageResult
 from coralx.report.live import LiveTable, PlainLines, Silent
 from coralx.report.progress import Standings
 from coralx.report.terminal import print_report
 from coralx.report.verification import verification_parts
-from coralx.results import Divergence, StageResult
-from coralx.run.history import BASELINE, FRESH, History, origin_of, title_of
-from coralx.run.layout import RunLayout, find_run
-from coralx.run.ledger import Ledger
-from coralx.training.simulated import SimulatedBackend
+from coralx.storage.history import BASELINE, FRESH, History, origin_of, title_of
+from coralx.storage.layout import RunLayout, find_run
+from coralx.storage.ledger import Ledger
+from coralx.system.files import canonical_json, verify_folder
 
 STAGES = [
     {"name": "S0", "epoch_budget": 0.5, "data_percentage": 20, "survival_rate": 1.0},

@@ -12,10 +12,10 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student_t
 
-from coralx.genomes import Genes
-from coralx.records import Horizon, Job, Watch
-from coralx.results import Divergence
-from coralx.training.watch import (
+from coralx.records.genomes import Genes
+from coralx.records.jobs import Horizon, Job, Watch
+from coralx.records.results import Divergence
+from coralx.schedule.early_stopping import (
     FEWEST_WINDOWS,
     MARGIN,
     RECENT_ROWS,

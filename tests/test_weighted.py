@@ -18,16 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from coralx import api
+from coralx.api import runs as api
 from coralx.cli import main
 from coralx.errors import ConfigError, UsageError
-from coralx.report.comparison import comparison_lines
-from coralx.report.figures import figure, with_interval
-from coralx.report.front import task_lines
+from coralx.report.formatting import figure, with_interval
+from coralx.report.front_comparison import comparison_lines
+from coralx.report.front_table import task_lines
 from coralx.report.summary import pareto_csv
 from coralx.report.terminal import print_report
-from coralx.report.weighted import parse_weights, scores, weighted, weighted_lines
-from coralx.run.layout import find_run
+from coralx.report.weighted_sum import parse_weights, scores, weighted, weighted_lines
+from coralx.storage.layout import find_run
 
 TWO = [
     {"metric": "auroc", "direction": "maximize"},

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 from factories import simulated_config
 
+from coralx.backends.simulated import SimulatedBackend
 from coralx.errors import ConfigError, WorkerError
 from coralx.execution import inprocess
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.execution.local import LocalExecutor
 from coralx.execution.messages import Calling, Hello, Reply
 from coralx.execution.process import WorkerProcess, replies
-from coralx.genomes import Genes, Genome
-from coralx.records import Horizon, Job, JobFailed
-from coralx.training.simulated import SimulatedBackend
+from coralx.records.genomes import Genes, Genome
+from coralx.records.jobs import Horizon, Job, JobFailed
 
 ROOT = str(Path(__file__).parents[1])
 STRAY = "raise SystemExit('imported from the working folder')\n"
@@ -115,7 +115,7 @@ def test_a_worker_that_ends_is_noticed_though_its_child_lives(start: Start, tmp_
         f"os._exit(3)\n"
     )
     worker = start(
-        "from coralx.training.simulated import SimulatedBackend as Backend; "
+        "from coralx.backends.simulated import SimulatedBackend as Backend; "
         f"Backend.devices = lambda _: exec({forking!r}, {{'os': os}})"
     )
     began = time.monotonic()

@@ -15,9 +15,9 @@ sys.path.insert(0, str(ROOT / "benchmarks" / "memory"))
 
 from memory import ALLOWED, EVERY, config_for, curve, growth, jobs  # noqa: E402
 
+from coralx.backends.protocol import create  # noqa: E402
 from coralx.config import parse_config  # noqa: E402
-from coralx.records import MeasureJob  # noqa: E402
-from coralx.training.backend import create  # noqa: E402
+from coralx.records.jobs import MeasureJob  # noqa: E402
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(300, marks=pytest.mark.slow)])

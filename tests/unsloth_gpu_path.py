@@ -160,12 +160,13 @@ if BACKEND == "unsloth":
     mend_interpreter()
     believe_in_gpu()
 
+from coralx.backends.protocol import create  # noqa: E402
 from coralx.config import parse_config  # noqa: E402
-from coralx.genomes import Genes, Genome  # noqa: E402
-from coralx.records import Horizon, Job, MeasureJob  # noqa: E402
-from coralx.training import adapting, loop  # noqa: E402
-from coralx.training.backend import create  # noqa: E402
-from coralx.training.specimen import write_model, write_texts  # noqa: E402
+from coralx.records.genomes import Genes, Genome  # noqa: E402
+from coralx.records.jobs import Horizon, Job, MeasureJob  # noqa: E402
+from coralx.training import adapter_backend as adapting  # noqa: E402
+from coralx.training import loop  # noqa: E402
+from coralx.training.tiny_model import write_model, write_texts  # noqa: E402
 
 adapting._device = lambda: torch.device("cpu")
 adapting.base_dtype = lambda *_: torch.bfloat16  # as on a GPU; the CPU's would be float32

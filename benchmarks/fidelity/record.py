@@ -23,19 +23,20 @@ from typing import Any
 import numpy as np
 from average import WeightAverage
 
-from coralx.config.loading import parse_config, parse_yaml
+from coralx.config.load import parse_config, parse_yaml
 from coralx.config.schema import Config
-from coralx.genomes import Genes, Genome
-from coralx.objectives.skill import auroc, eval_loss
-from coralx.records import Job
+from coralx.metrics.classification import auroc, eval_loss
+from coralx.records.genomes import Genes, Genome
+from coralx.records.jobs import Job
 from coralx.rng import generator
 from coralx.schedule.stages import horizon_of, schedule_of
 from coralx.search.space import space_of
 from coralx.training import adapters
-from coralx.training.loop import Scores, Trainer, predict
+from coralx.training.inference import predict
+from coralx.training.initial_weights import Start
+from coralx.training.loop import Scores, Trainer
 from coralx.training.peft import PeftBackend
 from coralx.training.precision import autocast
-from coralx.training.starting import Start
 
 HERE = Path(__file__).parent
 QUICKSTART = HERE.parents[1] / "configs" / "quickstart.yaml"

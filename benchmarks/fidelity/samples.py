@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from coralx.data.subsets import stratified_order
-from coralx.objectives.skill import auroc, eval_loss
+from coralx.data.order import stratified_order
+from coralx.metrics.classification import auroc, eval_loss
 from coralx.rng import generator
 
 HERE = Path(__file__).parent

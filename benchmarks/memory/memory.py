@@ -20,14 +20,14 @@ from random import Random
 
 import psutil
 
-from coralx.check import specimen_config
 from coralx.config import Config, load_config
-from coralx.events import WorkerStarted
+from coralx.doctor.gpu_check import specimen_config
 from coralx.execution.executor import Signal
 from coralx.execution.local import LocalExecutor
-from coralx.genomes import ALL_LINEAR, Genes, Genome
-from coralx.records import Horizon, Job
-from coralx.results import StageResult
+from coralx.records.events import WorkerStarted
+from coralx.records.genomes import ALL_LINEAR, Genes, Genome
+from coralx.records.jobs import Horizon, Job
+from coralx.records.results import StageResult
 
 EVERY = 20
 ALLOWED = 1.05

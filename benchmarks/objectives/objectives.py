@@ -20,10 +20,10 @@ from pathlib import Path
 from check import disagreements
 from instructions import harmful_in, write_instructions, write_prompts
 
-from coralx import api
+from coralx.api import runs as api
 from coralx.cli.consoles import output_console
 from coralx.config import Config, load_config
-from coralx.config.modes import resolve_mode
+from coralx.config.mode import resolve_mode
 from coralx.report.live import view_for
 from coralx.report.terminal import print_report
 

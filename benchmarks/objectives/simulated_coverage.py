@@ -20,16 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from coralx.objectives.differences import difference_interval
-from coralx.objectives.false_positives import positives, suspicion, threshold
-from coralx.objectives.groups import judged_groups
-from coralx.objectives.intervals import intervals
-from coralx.objectives.predictions import task_figures
-from coralx.objectives.resampling import drawn_figures
-from coralx.objectives.safety import flagged
-from coralx.objectives.scores import RowScores
-from coralx.objectives.skill import auroc
-from coralx.results import Interval
+from coralx.metrics.bootstrap import drawn_figures
+from coralx.metrics.classification import auroc
+from coralx.metrics.compute import task_figures
+from coralx.metrics.false_positive_cost import positives, suspicion, threshold
+from coralx.metrics.intervals import intervals
+from coralx.metrics.paired_differences import difference_interval
+from coralx.metrics.robustness import judged_groups
+from coralx.metrics.row_scores import RowScores
+from coralx.metrics.safety import flagged
+from coralx.records.results import Interval
 
 ROWS = (100, 500, 2000)
 PREVALENCES = (0.5, 0.1, 0.05)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-from coralx.config.suggest import did_you_mean
 from coralx.errors import UsageError
+from coralx.text import did_you_mean
 
 CORALX_GENES = {
     "lora_rank": "rank",

@@ -14,13 +14,13 @@ from curve_table import CHOICE, CORALX_GENES, WHOLE, Point, Table
 from tape import BudgetSpent, Tape
 
 from coralx.config import Config, parse_config
+from coralx.engine.engine import Engine
 from coralx.execution.executor import Listener, Outcome, Task
-from coralx.facts import Facts, Settings
-from coralx.genomes import Genes
-from coralx.records import Job
-from coralx.results import StageResult
-from coralx.run.engine import Engine
-from coralx.run.ledger import Ledger
+from coralx.records.genomes import Genes
+from coralx.records.jobs import Job
+from coralx.records.results import StageResult
+from coralx.records.run_facts import Facts, Settings
+from coralx.storage.ledger import Ledger
 
 ROWS = 10**9
 """Imagined training rows: so many that steps cut a curve at any share."""

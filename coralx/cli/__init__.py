@@ -9,8 +9,8 @@ from coralx.cli.app import app
 from coralx.cli.boundary import told
 from coralx.cli.streams import GONE, Outlet, unfailing_streams
 from coralx.errors import SetupError
-from coralx.interruption import exiting
-from coralx.oserrors import WAYS_OUT
+from coralx.system.os_errors import WAYS_OUT
+from coralx.system.signals import exiting
 
 
 def main() -> None:

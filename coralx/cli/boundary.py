@@ -16,7 +16,7 @@ from rich.markup import escape
 from coralx import __version__
 from coralx.cli.consoles import error_console
 from coralx.errors import RUN, CoralXError, Interrupted, UsageError
-from coralx.oserrors import WITHOUT_FOLDER, has_working_folder, in_words
+from coralx.system.os_errors import WITHOUT_FOLDER, has_working_folder, in_words
 
 REPORT_IT = "This is a fault of CoralX. Please report it to the project's issue tracker"
 
@@ -101,7 +101,7 @@ def _report(error: BaseException, details: str) -> str:
         f"CoralX {__version__}, Python {platform.python_version()}, {platform.platform()}",
     ]
     with suppress(Exception):
-        from coralx.run.environment import versions
+        from coralx.system.environment import versions
 
         lines.append(", ".join(f"{name} {version}" for name, version in versions().items()))
     trace = "".join(traceback.format_exception(error))

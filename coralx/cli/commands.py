@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from coralx.mode import Mode
+from coralx.records.mode import Mode
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML config.")]
 Overrides = Annotated[
@@ -26,7 +26,7 @@ Overrides = Annotated[
 
 def run_names(incomplete: str) -> list[str]:
     """For the shell to complete: the runs under `runs/` that begin so, and `latest`."""
-    from coralx.run.layout import RUNS, is_run
+    from coralx.storage.layout import RUNS, is_run
 
     found = [path.name for path in RUNS.iterdir() if is_run(path)] if RUNS.is_dir() else []
     return sorted(name for name in ("latest", *found) if name.startswith(incomplete))

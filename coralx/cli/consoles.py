@@ -6,7 +6,7 @@ import json
 import sys
 from typing import Any
 
-from coralx.report.console import HarmlessConsole
+from coralx.report.formatting import HarmlessConsole
 
 MIN_WIDTH = 120
 """Columns of output that does not go to a terminal, so that tables stay readable in files."""

@@ -11,18 +11,18 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from coralx.check import BACKENDS, Checked, check_backends, require_gpu, specimen_config
+from coralx.cli.common import errors_naming, warn
 from coralx.cli.consoles import error_console, output_console, print_json
-from coralx.cli.shared import errors_naming, warn
 from coralx.config import Config, load_config
-from coralx.config.metrics import CAUSAL
-from coralx.diagnosis import diagnose
+from coralx.config.metric_catalogue import CAUSAL
+from coralx.config.warnings import remote_code
+from coralx.doctor.diagnosis import diagnose
+from coralx.doctor.gpu_check import BACKENDS, Checked, check_backends, require_gpu, specimen_config
+from coralx.doctor.output import diagnosis_json, print_check, print_diagnosis
+from coralx.doctor.run_check import examine, findings_json, is_damaged, print_findings
 from coralx.errors import ConfigError, DamagedRunError, UsageError, WorkerError
 from coralx.execution.executor import Listener, Signal
-from coralx.report.doctor import diagnosis_json, print_check, print_diagnosis
-from coralx.report.soundness import examine, findings_json, is_damaged, print_findings
-from coralx.run.layout import RunLayout, find_remains
-from coralx.schedule.caveats import remote_code
+from coralx.storage.layout import RunLayout, find_remains
 
 EXIT_CODES = {"refused": ConfigError.exit_code, "failed": WorkerError.exit_code}
 """Of a trial batch that did not go well."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from coralx import api
-from coralx.cli.consoles import error_console, output_console
-from coralx.cli.resuming import offered, resumed_config
-from coralx.cli.shared import (
+from coralx.api import runs as api
+from coralx.cli.common import (
     errors_naming,
     known_backend,
     name_setting,
@@ -16,13 +14,15 @@ from coralx.cli.shared import (
     warn,
     warn_of_plan,
 )
+from coralx.cli.consoles import error_console, output_console
+from coralx.cli.resume import offered, resumed_config
 from coralx.config import load_config
-from coralx.config.modes import resolve_mode
+from coralx.config.mode import resolve_mode
+from coralx.config.warnings import remote_code
 from coralx.errors import UsageError
-from coralx.mode import Mode
+from coralx.records.mode import Mode
 from coralx.report.live import view_for
-from coralx.run.layout import find_run
-from coralx.schedule.caveats import remote_code
+from coralx.storage.layout import find_run
 
 
 def carry_out(

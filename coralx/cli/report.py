@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from coralx import api
+from coralx.api import runs as api
 from coralx.cli.consoles import output_console, print_json
 from coralx.report.terminal import print_report
-from coralx.report.weighted import parse_weights, weighted
-from coralx.run.layout import find_run
+from coralx.report.weighted_sum import parse_weights, weighted
+from coralx.storage.layout import find_run
 
 
 def carry_out(run: str, weights: str | None, *, as_json: bool) -> None:

@@ -9,15 +9,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from coralx.api.simulation import Strategy, compare, number, plan_for, plan_json
+from coralx.cli.common import errors_naming, warn
 from coralx.cli.consoles import output_console, print_json
-from coralx.cli.shared import errors_naming, warn
 from coralx.config import load_config
-from coralx.plan import Strategy, compare, number, plan_for, plan_json
-from coralx.report.figures import figure, ratio
-from coralx.report.fitting import fitting
-from coralx.schedule.brevity import brevity
+from coralx.report.formatting import figure, ratio
+from coralx.report.table_layout import fitting
 from coralx.schedule.cost import Plan
-from coralx.wording import counted
+from coralx.schedule.short_stages import brevity
+from coralx.text import counted
 
 
 def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> None:

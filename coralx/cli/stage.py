@@ -6,29 +6,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
-from coralx import api
-from coralx.cli.consoles import error_console, output_console
-from coralx.cli.resuming import resumed_config, warn_of_taken
-from coralx.cli.shared import (
+from coralx.api import runs as api
+from coralx.cli.common import (
     errors_naming,
     name_setting,
     print_outcome,
     warn,
     warn_of_plan,
 )
+from coralx.cli.consoles import error_console, output_console
+from coralx.cli.resume import resumed_config, warn_of_taken
 from coralx.config import load_config
-from coralx.config.modes import resolve_mode
+from coralx.config.mode import resolve_mode
+from coralx.config.warnings import remote_code
 from coralx.errors import UsageError
-from coralx.mode import Mode
+from coralx.records.mode import Mode
 from coralx.report.live import view_for
-from coralx.run.layout import (
+from coralx.storage.layout import (
     RUNS,
     RunLayout,
     find_run,
     is_run,
     latest_run,
 )
-from coralx.schedule.caveats import remote_code
 
 
 def carry_out(

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from coralx.backends.choice import refuse_contradiction
+from coralx.cli.common import errors_naming, warn
 from coralx.cli.consoles import output_console
-from coralx.cli.shared import errors_naming, warn
 from coralx.config import load_config
-from coralx.config.inputs import missing_inputs
-from coralx.config.modes import mode_of
-from coralx.devices import visible_gpus
-from coralx.run.allowance import without_effect
+from coralx.config.input_files import missing_inputs
+from coralx.config.mode import mode_of
+from coralx.engine.budget import without_effect
 from coralx.schedule.brackets import brackets_of, cohort_sizes
-from coralx.schedule.brevity import brevity, planned_stages
-from coralx.schedule.caveats import caveats
+from coralx.schedule.plan_warnings import caveats
+from coralx.schedule.short_stages import brevity, planned_stages
 from coralx.schedule.stages import Stage
 from coralx.search.space import own_recipes, space_of
-from coralx.training.backend import refuse_contradiction
+from coralx.system.gpus import visible_gpus
 
 
 def carry_out(config_path: Path, overrides: Sequence[str]) -> None:

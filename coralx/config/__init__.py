@@ -1,6 +1,6 @@
 """A config: its schema, and how YAML becomes one."""
 
-from coralx.config.loading import dump_yaml, load_config, parse_config
+from coralx.config.load import dump_yaml, load_config, parse_config
 from coralx.config.schema import Config
 
 __all__ = ["Config", "dump_yaml", "load_config", "parse_config"]

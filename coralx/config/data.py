@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from coralx.config.section import Count, Name, Text
 from coralx.config.tables import Attacks, CleanHoldout, Column, Table
-from coralx.printable import shown
+from coralx.text import shown
 
 Labels = Annotated[tuple[Name, ...], Field(max_length=1_000)]
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]

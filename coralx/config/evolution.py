@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from coralx.config.exact import Exact
-from coralx.config.metrics import Direction, check_metric, described
+from coralx.config.exact_numbers import Exact
+from coralx.config.metric_catalogue import Direction, check_metric, described
+from coralx.config.search_space import SeedGenome
 from coralx.config.section import Count, MetricName, Section
-from coralx.config.space import SeedGenome
-from coralx.printable import shown
+from coralx.text import shown
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 

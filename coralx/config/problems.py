@@ -7,9 +7,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from coralx.config.suggest import did_you_mean
-from coralx.printable import LONGEST_VALUE, shortened, shown
-from coralx.wording import counted
+from coralx.text import LONGEST_VALUE, counted, did_you_mean, shortened, shown
 
 _MESSAGES = {
     "extra_forbidden": "unknown key",

@@ -6,9 +6,16 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from coralx.config.conditions import (
+    check_constraint,
+    parse_constraint,
+    parse_rule,
+    refuse_contradictions,
+)
 from coralx.config.data import NEEDED, Data, key_of
 from coralx.config.evolution import Evolution, Objective, full_weights
-from coralx.config.metrics import (
+from coralx.config.hyperband import HyperbandConfig, TrainingStage, with_defaults
+from coralx.config.metric_catalogue import (
     CAUSAL,
     CLASSIFICATION,
     Direction,
@@ -19,16 +26,9 @@ from coralx.config.metrics import (
     of_task,
     offered_metrics,
 )
-from coralx.config.rules import (
-    check_constraint,
-    parse_constraint,
-    parse_rule,
-    refuse_contradictions,
-)
 from coralx.config.runtime import Budget, Runtime, Training
+from coralx.config.search_space import IntChoices, SearchSpace
 from coralx.config.section import Name, Section
-from coralx.config.space import IntChoices, SearchSpace
-from coralx.config.stages import HyperbandConfig, TrainingStage, with_defaults
 
 Constraint = Annotated[str, BeforeValidator(check_constraint)]
 """What must hold of a genome, `metric op number`; op is one of < <= > >=."""

@@ -16,7 +16,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from coralx.config.metrics import check_metric
+from coralx.config.metric_catalogue import check_metric
 
 
 class Section(BaseModel):

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from coralx.config.metrics import Task, is_function
+from coralx.config.metric_catalogue import Task, is_function
 from coralx.config.runtime import Place
 from coralx.config.section import Count, Name, Section, Text
-from coralx.printable import shown
+from coralx.text import shown
 
 Column = Name | Place
 Perturbation = Literal["swap", "homoglyph", "spacing", "prefix"]

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from coralx.data.subsets import Rows
+from coralx.data.order import Rows
 from coralx.rng import generator
 
 WINDOW_BATCHES = 16

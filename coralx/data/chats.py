@@ -8,8 +8,7 @@ from typing import Any
 
 from coralx.data.examples import Example, Message
 from coralx.data.tables import problem
-from coralx.printable import shown
-from coralx.wording import counted
+from coralx.text import counted, shown
 
 ROLES = ("system", "user", "assistant", "tool")
 READ = ("role", "content", "weight")

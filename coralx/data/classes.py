@@ -11,9 +11,8 @@ from coralx.config.data import Source, key_of
 from coralx.data.examples import Example
 from coralx.data.tables import SPLITS, problem
 from coralx.errors import ConfigError
-from coralx.facts import Classes
-from coralx.printable import brief, enumerated, listed
-from coralx.wording import counted
+from coralx.records.run_facts import Classes
+from coralx.text import brief, counted, enumerated, listed
 
 Splits = Mapping[str, Sequence[Example]]
 

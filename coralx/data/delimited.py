@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from coralx.data.tables import Gatherer, Rows, TableFile
-from coralx.wording import counted
+from coralx.text import counted
 
 LONGEST_CELL = 2**31 - 1
 """The csv module takes no more than 131,072 characters a cell unless told otherwise."""

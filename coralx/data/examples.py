@@ -22,7 +22,7 @@ class Example:
     `label` is the class's index in the order of the config's `labels`; 0 for sft. `messages` are
     sft's turns; `is_chat` tells turns of a chat from a bare prompt and its completion. `group` is
     what `robustness` goes by; `source`, of a rewriting, tells by number which row it was made of.
-    What a task reads of it stands in `config.metrics.READS`: an image
+    What a task reads of it stands in `config.metric_catalogue.READS`: an image
     or a sound would be a further field here, and a further word there.
     """
 

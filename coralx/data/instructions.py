@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coralx.config.data import Source, key_of
-from coralx.config.suggest import did_you_mean
 from coralx.data.chats import Chats
 from coralx.data.examples import Example, Message
 from coralx.data.reading import read_table
 from coralx.data.tables import Row, problem
-from coralx.wording import counted, left_out
+from coralx.text import counted, did_you_mean, left_out
 
 TOOLS = "tools"
 """The column in which data sets of chats describe the tools that there were."""

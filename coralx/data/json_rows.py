@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import Any
 
 from coralx.data.tables import Gatherer, Rows, TableFile, WrittenNumber
-from coralx.printable import shown
+from coralx.text import shown
 
 KINDS = {str: "a string", WrittenNumber: "a number", list: "a list"}
 ROW = 'A row is an object, each cell after the name of its column: {"text": "...", ...}.'

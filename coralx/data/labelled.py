@@ -10,8 +10,7 @@ from coralx.config.data import Source, key_of
 from coralx.data.examples import Example
 from coralx.data.reading import read_table
 from coralx.data.tables import class_numbers, problem
-from coralx.printable import brief, enumerated, listed
-from coralx.wording import counted, left_out
+from coralx.text import brief, counted, enumerated, left_out, listed
 
 MOST_CLASSES = 100
 """More distinct labels than this mean that a column of texts or numbers was named."""

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from datasets import load_dataset
 
-from coralx.config.inputs import FORMATS, is_local
+from coralx.config.input_files import FORMATS, is_local
 from coralx.config.tables import Column, Table
-from coralx.data import delimited, hub, json_rows, parquet, tweets
+from coralx.data import delimited, json_rows, parquet, tweets
+from coralx.data import hub_errors as hub
 from coralx.data.tables import SPLITS, Gatherer, Rows, TableFile
 
 READERS = {"csv": delimited.read, "json": json_rows.read, "parquet": parquet.read}

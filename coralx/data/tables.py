@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from coralx.config.suggest import did_you_mean
 from coralx.config.tables import Column, Table
 from coralx.errors import ConfigError
+from coralx.text import did_you_mean
 
 Row = dict[str, Any]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datasets import load_dataset
 
-from coralx.data import hub
+from coralx.data import hub_errors as hub
 from coralx.data.builtin import TABLES, Builtin, find, missing
 
 

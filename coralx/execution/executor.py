@@ -7,10 +7,10 @@ from typing import Protocol
 
 from coralx.config.schema import Config
 from coralx.errors import OutOfMemory
-from coralx.events import AttemptFailed, WorkerStarted, WorkerStopped
-from coralx.facts import Facts, Settings
-from coralx.records import Job, JobFailed, MeasureJob
-from coralx.results import Measurement, Progress, StageResult
+from coralx.records.events import AttemptFailed, WorkerStarted, WorkerStopped
+from coralx.records.jobs import Job, JobFailed, MeasureJob
+from coralx.records.results import Measurement, Progress, StageResult
+from coralx.records.run_facts import Facts, Settings
 
 Task = Job | MeasureJob
 Outcome = StageResult | Measurement | JobFailed

@@ -9,14 +9,14 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from coralx.backends.protocol import Backend, Paused, create
 from coralx.config.schema import Config
 from coralx.errors import ConfigError, CoralXError, SetupError, WorkerError
-from coralx.events import AttemptFailed, WorkerStarted, WorkerStopped
 from coralx.execution.executor import Listener, Outcome, Task, reason_of, task_name
-from coralx.facts import REVISION, Facts, Settings
-from coralx.interruption import Interruption
-from coralx.records import JobFailed, MeasureJob
-from coralx.training.backend import Backend, Paused, create
+from coralx.records.events import AttemptFailed, WorkerStarted, WorkerStopped
+from coralx.records.jobs import JobFailed, MeasureJob
+from coralx.records.run_facts import REVISION, Facts, Settings
+from coralx.system.signals import Interruption
 
 
 class InProcessExecutor:

@@ -4,13 +4,13 @@ that loads nothing else; and whether its genomes can be trained."""
 from __future__ import annotations
 
 from coralx.config.schema import Config
-from coralx.containers import cores
 from coralx.execution.executor import Listener
 from coralx.execution.local import LocalExecutor
 from coralx.execution.messages import Inspect, Inspected
 from coralx.execution.process import WorkerProcess, await_reply, environment
-from coralx.facts import Facts, Footprint
-from coralx.interruption import Interruption
+from coralx.records.run_facts import Facts, Footprint
+from coralx.system.containers import cores
+from coralx.system.signals import Interruption
 
 
 def inspect(config: Config) -> Footprint:

@@ -10,10 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from coralx.config.schema import Config
-from coralx.containers import cores
-from coralx.devices import VARIABLE
 from coralx.errors import ConfigError, OutOfMemory, WorkerError
-from coralx.events import AttemptFailed, WorkerStarted, WorkerStopped
 from coralx.execution.executor import Listener, Outcome, Task, reason_of, task_name
 from coralx.execution.messages import (
     Failed,
@@ -41,9 +38,12 @@ from coralx.execution.process import (
     replies,
     reported,
 )
-from coralx.facts import Facts, Settings
-from coralx.interruption import Interruption
-from coralx.records import JobFailed, MeasureJob
+from coralx.records.events import AttemptFailed, WorkerStarted, WorkerStopped
+from coralx.records.jobs import JobFailed, MeasureJob
+from coralx.records.run_facts import Facts, Settings
+from coralx.system.containers import cores
+from coralx.system.gpus import VARIABLE
+from coralx.system.signals import Interruption
 
 ATTEMPTS = 3
 """Fewer where a worker tells of the same error twice: it would do so again."""

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from coralx.facts import Facts, Footprint
-from coralx.records import Job, MeasureJob
-from coralx.results import Measurement, Progress, StageResult
+from coralx.records.jobs import Job, MeasureJob
+from coralx.records.results import Measurement, Progress, StageResult
+from coralx.records.run_facts import Facts, Footprint
 
 # -- to the worker -------------------------------------------------------------------------------
 
@@ -17,7 +17,7 @@ from coralx.results import Measurement, Progress, StageResult
 @dataclass(frozen=True)
 class Prepare:
     """Load base model and data. `config` is the resolved config; `precision` None: measure;
-    `revision`: see `facts.Settings`."""
+    `revision`: see `run_facts.Settings`."""
 
     config: dict[str, Any]
     precision: str | None

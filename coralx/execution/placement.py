@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from coralx.config.metrics import CAUSAL
+from coralx.config.metric_catalogue import CAUSAL
 from coralx.config.schema import Config
-from coralx.containers import cores, memory
-from coralx.devices import VARIABLE, Gpu, visible_gpus
 from coralx.errors import ConfigError
-from coralx.facts import REVISION, Settings
+from coralx.records.run_facts import REVISION, Settings
+from coralx.system.containers import cores, memory
+from coralx.system.gpus import VARIABLE, Gpu, visible_gpus
 
 MAX_CPU_WORKERS = 4
 BYTES_PER_CPU_WORKER = 2 << 30

@@ -31,8 +31,8 @@ from coralx.execution.messages import (
     decode_reply,
     encode,
 )
-from coralx.interpreter import command
-from coralx.interruption import Interruption, kept_from_children
+from coralx.system.python_process import command
+from coralx.system.signals import Interruption, kept_from_children
 
 Wanted = TypeVar("Wanted", bound=Reply)
 

@@ -20,6 +20,7 @@ import time
 import traceback
 from typing import BinaryIO
 
+from coralx.backends.protocol import Backend, Paused, create
 from coralx.config import parse_config
 from coralx.errors import ConfigError, CoralXError
 from coralx.execution.messages import (
@@ -46,9 +47,8 @@ from coralx.execution.messages import (
     decode_order,
     encode,
 )
-from coralx.resident import give_back
-from coralx.training import surroundings
-from coralx.training.backend import Backend, Paused, create
+from coralx.system.process_memory import give_back
+from coralx.training import process_state as surroundings
 
 BEAT_SECONDS = 1.0
 PARENT_DEATH_SIGNAL = 1

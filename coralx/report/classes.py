@@ -7,8 +7,8 @@ from typing import Any
 
 from coralx.config import Config
 from coralx.config.data import key_of
-from coralx.facts import Facts
-from coralx.printable import MOST_LISTED, brief, enumerated
+from coralx.records.run_facts import Facts
+from coralx.text import MOST_LISTED, brief, enumerated
 
 SPLITS = ("train", "validation", "test")
 """As they are listed; the ledger keeps them by their letters."""

@@ -9,13 +9,13 @@ from fractions import Fraction
 from statistics import fmean
 from typing import Any
 
-from coralx.genomes import HEAD
-from coralx.results import StageResult
-from coralx.run.history import History, origin_of
-from coralx.run.timetable import Timetable
-from coralx.run.usage import MachineUse
+from coralx.engine.state import Timetable
+from coralx.records.genomes import HEAD
+from coralx.records.results import StageResult
+from coralx.records.verdicts import Finish, Promote, Replace, Stop
 from coralx.schedule.stages import Stage
-from coralx.verdicts import Finish, Promote, Replace, Stop
+from coralx.storage.history import History, origin_of
+from coralx.storage.machine_time import MachineUse
 
 
 def efficiency_of(

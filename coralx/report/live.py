@@ -13,7 +13,8 @@ from rich.live import Live
 from rich.text import Text
 
 from coralx.config import Config
-from coralx.events import (
+from coralx.execution.executor import Signal
+from coralx.records.events import (
     BudgetSpent,
     Event,
     FrontMeasured,
@@ -27,20 +28,19 @@ from coralx.events import (
     TrainedBeside,
     WorkerStarted,
 )
-from coralx.execution.executor import Signal
-from coralx.genomes import HEAD
-from coralx.interruption import cursor_shown_while_suspended
-from coralx.report.baselines import untuned_head
-from coralx.report.board import board
-from coralx.report.feasibility import unmeasured_warning
-from coralx.report.figures import duration, figure
-from coralx.report.folding import folded
+from coralx.records.genomes import HEAD
+from coralx.records.results import Progress
+from coralx.records.verdicts import Stop
+from coralx.report.baseline_names import untuned_head
+from coralx.report.formatting import duration, figure
+from coralx.report.front_warnings import unmeasured_warning
+from coralx.report.line_wrapping import folded
+from coralx.report.live_table import board
 from coralx.report.opening import opening_lines
 from coralx.report.progress import Standings, describe, outcome_of, tally
-from coralx.results import Progress
-from coralx.run.history import title_of
-from coralx.verdicts import Stop
-from coralx.wording import counted
+from coralx.storage.history import title_of
+from coralx.system.signals import cursor_shown_while_suspended
+from coralx.text import counted
 
 PLAIN_SECONDS = 10.0
 """Between two plain lines about a job that is under way."""

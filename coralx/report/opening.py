@@ -5,15 +5,15 @@ from __future__ import annotations
 from fractions import Fraction
 
 from coralx.config import Config
-from coralx.events import RunStarted
+from coralx.engine.budget import without_effect
+from coralx.engine.state import Timetable
+from coralx.records.events import RunStarted
 from coralx.report.classes import class_lines, classes_of
-from coralx.run.allowance import without_effect
-from coralx.run.history import History
-from coralx.run.timetable import Timetable
 from coralx.schedule.brackets import brackets_of
-from coralx.schedule.brevity import brevity
 from coralx.schedule.cost import plan_of
-from coralx.wording import counted
+from coralx.schedule.short_stages import brevity
+from coralx.storage.history import History
+from coralx.text import counted
 
 
 def opening_lines(config: Config, event: RunStarted) -> list[str]:

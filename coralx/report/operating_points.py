@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coralx.run.history import History
+from coralx.storage.history import History
 
 
 def operating_point_warnings(history: History) -> list[str]:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from coralx.config import Config
-from coralx.events import (
+from coralx.engine.baselines import heirs, unverified
+from coralx.engine.state import Timetable, front_of
+from coralx.records.events import (
     Event,
     GenerationStarted,
     GenomeFailed,
@@ -17,17 +19,14 @@ from coralx.events import (
     StageDecided,
     TrainedBeside,
 )
-from coralx.genomes import Genome
-from coralx.report.figures import figure
-from coralx.results import Progress, StageResult
-from coralx.run.beside import heirs, unverified
-from coralx.run.finale import front_of
-from coralx.run.history import History
-from coralx.run.timetable import Timetable
+from coralx.records.genomes import Genome
+from coralx.records.results import Progress, StageResult
+from coralx.records.verdicts import Cut, Fail, Finish, Promote, Replace, Stop, Verdict
+from coralx.report.formatting import figure
 from coralx.schedule.brackets import brackets_of, entries
 from coralx.schedule.stages import Stage, is_asynchronous
-from coralx.verdicts import Cut, Fail, Finish, Promote, Replace, Stop, Verdict
-from coralx.wording import counted
+from coralx.storage.history import History
+from coralx.text import counted
 
 Kind = Literal["training", "waiting", "evaluated", "finished", "stopped", "failed", "cut"]
 """What a genome does, or what became of it."""

@@ -9,33 +9,41 @@ from dataclasses import asdict
 from typing import Any
 
 from coralx.config import Config
+from coralx.config.warnings import measurements, remote_code
+from coralx.engine.budget import without_effect
+from coralx.engine.convergence import has_stalled, indicators
+from coralx.engine.state import Timetable, default_finisher, front_of, non_dominated
 from coralx.errors import DamagedRunError
-from coralx.events import GenerationStarted, RunStarted, StageDecided, WorkerStarted, WorkerStopped
-from coralx.genomes import HEAD, Genome
-from coralx.report.baselines import untuned_head
+from coralx.records.events import (
+    GenerationStarted,
+    RunStarted,
+    StageDecided,
+    WorkerStarted,
+    WorkerStopped,
+)
+from coralx.records.genomes import HEAD, Genome
+from coralx.records.results import Interval
+from coralx.records.verdicts import Stop
+from coralx.report.baseline_names import untuned_head
 from coralx.report.classes import classes_of
-from coralx.report.comparison import against_baselines, front_pairs
 from coralx.report.efficiency import efficiency_of
-from coralx.report.feasibility import feasibility_warnings, undefined_warnings, unmeasured_warning
-from coralx.report.lineage import lineage_of, schedule_of
+from coralx.report.front_comparison import against_baselines, front_pairs
+from coralx.report.front_warnings import (
+    feasibility_warnings,
+    undefined_warnings,
+    unmeasured_warning,
+)
+from coralx.report.hypervolume_reference import reference_json
+from coralx.report.lineage import blends_of, growth_of, lineage_of, schedule_of
 from coralx.report.operating_points import operating_point_warnings
-from coralx.report.origins import blends_of, growth_of
-from coralx.report.reference import reference_json
-from coralx.report.serving import serving_of
 from coralx.report.verification import verification_of
-from coralx.report.weighted import weighted
-from coralx.results import Interval
-from coralx.run.allowance import without_effect
-from coralx.run.convergence import has_stalled, indicators
-from coralx.run.finale import default_finisher, front_of, non_dominated
-from coralx.run.history import History
-from coralx.run.layout import RunLayout
-from coralx.run.ledger import Entry
-from coralx.run.timetable import Timetable
-from coralx.run.usage import machine_use
-from coralx.schedule.caveats import measurements, remote_code
+from coralx.report.vllm import serving_of
+from coralx.report.weighted_sum import weighted
 from coralx.schedule.stages import Stage
-from coralx.verdicts import Stop
+from coralx.storage.history import History
+from coralx.storage.layout import RunLayout
+from coralx.storage.ledger import Entry
+from coralx.storage.machine_time import machine_use
 
 
 def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None) -> dict[str, Any]:

@@ -12,17 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from coralx.report.classes import class_lines
-from coralx.report.comparison import comparison_lines
-from coralx.report.figures import cheaper, duration, ratio
-from coralx.report.fitting import fitting
-from coralx.report.front import front_parts
-from coralx.report.lineage import ancestry
-from coralx.report.origins import origin_lines
-from coralx.report.reference import reference_line
+from coralx.report.formatting import cheaper, duration, ratio
+from coralx.report.front_comparison import comparison_lines
+from coralx.report.front_table import front_parts
+from coralx.report.hypervolume_reference import reference_line
+from coralx.report.lineage import ancestry, origin_lines
+from coralx.report.table_layout import fitting
 from coralx.report.verification import verification_parts
-from coralx.report.weighted import weighted_lines
-from coralx.run.history import title_of
-from coralx.wording import counted
+from coralx.report.weighted_sum import weighted_lines
+from coralx.storage.history import title_of
+from coralx.text import counted
 
 BESIDE = {
     "start": "starting",

@@ -12,14 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from coralx.config import Config
-from coralx.config.metrics import described
-from coralx.report.comparison import as_json
-from coralx.report.figures import figure, with_interval
-from coralx.report.fitting import FirstThatFits
-from coralx.results import Measurement, Metrics
-from coralx.run.beside import heirs
-from coralx.run.history import FRESH, History, origin_of
-from coralx.run.layout import RunLayout
+from coralx.config.metric_catalogue import described
+from coralx.engine.baselines import heirs
+from coralx.records.results import Measurement, Metrics
+from coralx.report.formatting import figure, with_interval
+from coralx.report.front_comparison import as_json
+from coralx.report.table_layout import FirstThatFits
+from coralx.storage.history import FRESH, History, origin_of
+from coralx.storage.layout import RunLayout
 
 TITLE = "Front verified: inherited against from scratch"
 

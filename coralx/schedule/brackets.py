@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from heapq import heapify, heapreplace
 
-from coralx.config.stages import HyperbandConfig
+from coralx.config.hyperband import HyperbandConfig
 from coralx.schedule.stages import Stage
 
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from coralx.schedule.brackets import cohort_sizes, entries
 from coralx.schedule.stages import Stage
-from coralx.wording import counted
+from coralx.text import counted
 
 
 @dataclass(frozen=True)

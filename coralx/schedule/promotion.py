@@ -6,10 +6,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-from coralx.results import StageResult
-from coralx.schedule.rules import Breach
+from coralx.records.results import StageResult
+from coralx.records.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict
 from coralx.schedule.stages import Stage
-from coralx.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict
+from coralx.schedule.stop_rules import Breach
 
 
 def decide(

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from coralx.config.rules import ParsedRule, parse_rule
-from coralx.config.stages import HyperbandConfig, TrainingStage
-from coralx.records import Horizon
+from coralx.config.conditions import ParsedRule, parse_rule
+from coralx.config.hyperband import HyperbandConfig, TrainingStage
+from coralx.records.jobs import Horizon
 
 FEWEST_STEPS = 8
 """Optimizer steps without which nothing is told of a genome: no stop rule judges fewer, and a stage

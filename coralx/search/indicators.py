@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coralx.genomes import Genes
+from coralx.records.genomes import Genes
 from coralx.search.pareto import Points, hypervolume
 from coralx.search.space import Categorical, Continuous, Gene, Integer, Ordered, Space
 

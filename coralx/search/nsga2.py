@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from coralx.config.conditions import ParsedRule
 from coralx.config.evolution import CheckpointCrossover, Evolution, Objective
-from coralx.config.rules import ParsedRule
-from coralx.facts import REVISION
-from coralx.genomes import Blend, Genes, Genome
-from coralx.results import Metrics
+from coralx.records.genomes import Blend, Genes, Genome
+from coralx.records.results import Metrics
+from coralx.records.run_facts import REVISION
 from coralx.rng import derive_seed, generator
 from coralx.search.nsga3 import Niching
 from coralx.search.operators import cross_values, mutate, mutate_values
-from coralx.search.selection import in_order
+from coralx.search.ranking import in_order
 from coralx.search.space import Gene, Space, default_recipe
 
 REPAIR_ATTEMPTS = 200

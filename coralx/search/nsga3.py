@@ -17,7 +17,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from coralx.facts import REVISION
+from coralx.records.run_facts import REVISION
 from coralx.search.pareto import Points, Violations, best_first, measured, ranks
 
 OFF_AXIS = 1e6

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from coralx.genomes import Genes
+from coralx.records.genomes import Genes
 from coralx.search.space import Categorical, Continuous, Gene, Integer, Ordered, Space
 
 SBX_ETA = 15.0

@@ -17,9 +17,9 @@ from moocore import pareto_rank
 from numpy.typing import NDArray
 
 from coralx.config.evolution import Objective
-from coralx.config.metrics import SPREAD
-from coralx.facts import REVISION
-from coralx.results import Metrics
+from coralx.config.metric_catalogue import SPREAD
+from coralx.records.results import Metrics
+from coralx.records.run_facts import REVISION
 
 Points = NDArray[np.float64]
 Violations = NDArray[np.float64]

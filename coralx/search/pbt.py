@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from coralx.genomes import Genes, Genome
+from coralx.records.genomes import Genes, Genome
 from coralx.rng import generator
 from coralx.search.nsga2 import REPAIR_ATTEMPTS, genome_id
 from coralx.search.operators import mutate

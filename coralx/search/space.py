@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from coralx.config.schema import Config
-from coralx.config.space import FloatChoices, FloatRange, IntChoices, IntRange
+from coralx.config.search_space import FloatChoices, FloatRange, IntChoices, IntRange
 from coralx.errors import ConfigError
-from coralx.genomes import GENE_NAMES, Genes
-from coralx.wording import counted
+from coralx.records.genomes import GENE_NAMES, Genes
+from coralx.text import counted
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from peft.utils import (
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from safetensors.torch import load_file, save_file
 
-from coralx.files import write_folder
-from coralx.genomes import Genes, Genome, Shape
-from coralx.training.base import Base
-from coralx.training.rank import Update, Weights, scaling
+from coralx.records.genomes import Genes, Genome, Shape
+from coralx.system.files import write_folder
+from coralx.training.base_model import Base
+from coralx.training.resize import Update, Weights, scaling
 
 ADAPTER = "adapter_model.safetensors"
 OPTIMIZER = "optimizer.safetensors"

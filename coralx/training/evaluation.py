@@ -13,24 +13,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coralx.config.metrics import OF_TASK, SPREAD, described, is_function, of_task
+from coralx.backends.protocol import Beat, unheard
+from coralx.config.metric_catalogue import OF_TASK, SPREAD, described, is_function, of_task
 from coralx.config.schema import Config
-from coralx.data.tasks import Encoded
-from coralx.files import make_parents, write_atomically
-from coralx.objectives.false_positives import positives, suspicion
-from coralx.objectives.intervals import intervals
-from coralx.objectives.own import Predictions
-from coralx.objectives.predictions import SETTLED, Figures, figures, settled, task_figures
-from coralx.objectives.safety import flagged, withstood
-from coralx.objectives.scores import RowScores, Said, write_scores
-from coralx.objectives.task_skill import macro
-from coralx.records import MeasureJob
-from coralx.results import Interval, Measurement, Metrics
-from coralx.training import functions, measuring
-from coralx.training.backend import Beat, unheard
-from coralx.training.loop import answered, heaviest_batch, predict
-from coralx.training.material import Judged, Material, Part
-from coralx.wording import counted
+from coralx.metrics.compute import SETTLED, Figures, figures, settled, task_figures
+from coralx.metrics.false_positive_cost import positives, suspicion
+from coralx.metrics.intervals import intervals
+from coralx.metrics.row_scores import RowScores, Said, write_scores
+from coralx.metrics.safety import flagged, withstood
+from coralx.metrics.task_skill import macro
+from coralx.metrics.user_metrics import Predictions
+from coralx.records.jobs import MeasureJob
+from coralx.records.results import Interval, Measurement, Metrics
+from coralx.system.files import make_parents, write_atomically
+from coralx.tasks.protocol import Encoded
+from coralx.text import counted
+from coralx.training import cost_metrics as measuring
+from coralx.training import user_functions as functions
+from coralx.training.inference import answered, heaviest_batch, predict
+from coralx.training.task_data import Judged, Material, Part
 
 Split = Literal["validation", "test"]
 Number = TypeVar("Number", np.float64, np.int64)

@@ -15,8 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.pytorch_utils import Conv1D
 
 from coralx.config.schema import Config
-from coralx.facts import Footprint
-from coralx.training import base as bases
+from coralx.records.run_facts import Footprint
+from coralx.training import base_model as bases
 from coralx.training.precision import base_dtype
 
 QUANTIZED_BYTES = {"4bit": 0.5 + 0.127 / 8, "8bit": 1.01}
@@ -38,7 +38,7 @@ def footprint_of(
 ) -> Footprint:
     """The footprint of a base as it is loaded, before an adapter wraps it.
 
-    `head` names the modules that are trained whole; `fused_loss` is that of `training.base.Base`.
+    `head` names the modules that are trained whole; `fused_loss` is `base_model.Base`'s.
     """
     described = model.config.get_text_config()
     hidden = int(getattr(described, "hidden_size", 0))

@@ -11,10 +11,10 @@ import torch
 from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from coralx.backends.protocol import Say
 from coralx.data.builtin import Builtin
 from coralx.errors import SetupError
-from coralx.files import MANIFEST, cache_folder, write_folder
-from coralx.training.backend import Say
+from coralx.system.files import MANIFEST, cache_folder, write_folder
 
 
 def expanded(path: Path, builtin: Builtin, say: Say) -> Path:

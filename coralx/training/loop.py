@@ -1,4 +1,4 @@
-"""The training steps and the evaluation, the same for every backend that trains with torch."""
+"""The training steps, the same for every backend that trains with torch."""
 
 from __future__ import annotations
 
@@ -13,20 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from coralx.backends.protocol import Beat, Report
 from coralx.config.runtime import Training
-from coralx.data.answers import Answers
-from coralx.data.tasks import Encoded, Scores, Task, Trainable
-from coralx.records import Horizon, Job
-from coralx.results import Divergence, Progress
-from coralx.training.backend import Beat, Report, unheard
-from coralx.training.shortage import free, in_parts, is_shortage, reason_of, smaller
-from coralx.training.watch import ending
-
-EVAL_ROWS = 64
-"""Rows scored together at most; the figures do not depend on it."""
-
-ANSWER_TOKENS = 1 << 12
-"""Tokens of prompts and answers that are read and written together."""
+from coralx.records.jobs import Horizon, Job
+from coralx.records.results import Divergence, Progress
+from coralx.schedule.early_stopping import ending
+from coralx.tasks.protocol import Encoded, Trainable
+from coralx.training.out_of_memory import free, is_shortage, reason_of, smaller
 
 REPORT_SECONDS = 0.5
 
@@ -163,102 +156,3 @@ class Trainer:
                 break
             (share * loss).backward()  # type: ignore[no-untyped-call]
         return value
-
-
-def predict(
-    model: Any,
-    task: Task,
-    data: Encoded,
-    autocast: Callable[[], AbstractContextManager[Any]],
-    beat: Beat = unheard,
-) -> Scores:
-    """The task's scores of every row of `data`, shape (rows, columns). Raises OutOfMemory where a
-    single row does not fit."""
-    model.eval()
-    with torch.no_grad(), autocast():
-        return each_row(lambda rows: task.scores(model, data, rows), task, data, beat)
-
-
-def each_row(
-    work: Callable[[list[int]], NDArray[Number]], task: Trainable, data: Encoded, beat: Beat
-) -> NDArray[Number]:
-    """What `work` makes of every row of `data`, in their order, done on batches of rows of like
-    length. Raises OutOfMemory where a single row does not fit."""
-    by_length = np.argsort(data.lengths, kind="stable")
-
-    def done(rows: list[int]) -> NDArray[Number]:
-        beat()
-        return work(rows)
-
-    batches = _batches(by_length.tolist(), data.lengths, task.eval_tokens)
-    found = np.concatenate([part for rows in batches for part in in_parts(done, rows)])
-    ordered = np.empty_like(found)
-    ordered[by_length] = found
-    return ordered
-
-
-def answered(
-    model: Any,
-    answers: Answers,
-    data: Encoded,
-    autocast: Callable[[], AbstractContextManager[Any]],
-    beat: Beat = unheard,
-) -> list[str]:
-    """The model's answers to every prompt in `data`, in order. Raises as `predict` does."""
-    by_length = np.argsort(data.lengths, kind="stable").tolist()
-    whole = [length + answers.max_new_tokens for length in data.lengths]
-
-    def told(rows: list[int]) -> list[str]:
-        return answers.of(model, data, rows, beat)
-
-    model.eval()
-    with torch.no_grad(), autocast():
-        found = [
-            answer
-            for rows in _batches(by_length, whole, ANSWER_TOKENS)
-            for part in in_parts(told, rows)
-            for answer in part
-        ]
-    ordered = dict(zip(by_length, found, strict=True))
-    return [ordered[row] for row in range(len(found))]
-
-
-def heaviest_batch(task: Task, data: Encoded) -> list[int]:
-    """Of the batches in which `data` is scored, the one that holds the most tokens, padding
-    included."""
-    by_length = np.argsort(data.lengths, kind="stable").tolist()
-    batches = _batches(by_length, data.lengths, task.eval_tokens)
-    return max(batches, key=lambda rows: len(rows) * data.lengths[rows[-1]])
-
-
-def mean_loss(
-    model: Any,
-    task: Trainable,
-    data: Encoded,
-    rows: Sequence[int],
-    autocast: Callable[[], AbstractContextManager[Any]],
-) -> float:
-    """The loss that training would find in `rows`, the mean over them, by the model as it is."""
-    by_length = sorted(rows, key=lambda row: len(data.ids[row]))
-
-    def summed(rows: list[int]) -> float:
-        return task.loss(model, data, rows).item() * len(rows)
-
-    batches = _batches(by_length, data.lengths, task.eval_tokens)
-    model.eval()
-    with torch.no_grad(), autocast():
-        losses = [loss for batch in batches for loss in in_parts(summed, batch)]
-    return sum(losses) / len(rows)
-
-
-def _batches(rows: list[int], lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
-    """Rows, shortest first, in batches that hold so many tokens, padding included."""
-    batches: list[list[int]] = []
-    for row in rows:
-        last = batches[-1] if batches else []
-        is_full = len(last) >= EVAL_ROWS or (len(last) + 1) * lengths[row] > most_tokens
-        if not last or is_full:
-            batches.append([row])
-        else:
-            last.append(row)
-    return batches

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from coralx.backends.protocol import Say
 from coralx.config.schema import Config
-from coralx.training import base as bases
-from coralx.training.adapting import AdaptingBackend
-from coralx.training.backend import Say
-from coralx.training.base import Base
+from coralx.training import base_model as bases
+from coralx.training.adapter_backend import AdaptingBackend
+from coralx.training.base_model import Base
 
 
 class PeftBackend(AdaptingBackend):

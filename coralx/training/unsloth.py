@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from coralx.errors import SetupError
-from coralx.files import cache_folder
-from coralx.packages import INSTALL_UNSLOTH
+from coralx.system.environment import INSTALL_UNSLOTH
+from coralx.system.files import cache_folder
 
 _OWN_CACHE = cache_folder() / "unsloth" / os.environ.get("CUDA_VISIBLE_DEVICES", "any")
 os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(_OWN_CACHE))  # else the working folder
@@ -34,13 +34,14 @@ from peft import PeftModel, TaskType
 from transformers import AutoConfig
 from unsloth import FastLanguageModel
 
+from coralx.backends.choice import refuse_contradiction
+from coralx.backends.protocol import Say
+from coralx.backends.unsloth_support import FUSED_GROUPS, unfused
 from coralx.config.schema import Config
-from coralx.genomes import Genes
-from coralx.training import base as bases
-from coralx.training.adapting import AdaptingBackend
-from coralx.training.backend import Say, refuse_contradiction
-from coralx.training.base import Base
-from coralx.training.fused import FUSED_GROUPS, unfused
+from coralx.records.genomes import Genes
+from coralx.training import base_model as bases
+from coralx.training.adapter_backend import AdaptingBackend
+from coralx.training.base_model import Base
 
 SHORTEST_OFFLOADED = 512
 """Below this sequence length Unsloth silently takes plain gradient checkpointing."""

@@ -1,0 +1,78 @@
+"""How a process at work on a run ends early: interrupted, or by what the machine lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from coralx.errors import RUN, ConfigError, CoralXError, Interrupted, SetupError, WorkerError
+from coralx.storage.layout import RunLayout, gone, is_run
+from coralx.system.os_errors import in_words
+from coralx.system.signals import Interruption, heeding
+
+
+@dataclass
+class Ending:
+    """What an early end leaves behind: nothing, or a run that can be resumed; `with_config`: only
+    by naming its config, too."""
+
+    layout: RunLayout | None = None
+    with_config: bool = False
+
+    @property
+    def way_on(self) -> str:
+        """How to go on, in a sentence; nothing where there is no run folder yet."""
+        if self.layout is None:
+            return ""
+        if not is_run(self.layout.root):
+            return "Nothing was trained yet: start again."
+        config = "CONFIG " if self.with_config else ""
+        name = self.layout.shortest_name
+        return f"Nothing is lost: go on with coralx evolve {config}--resume {name}"
+
+    def interrupted(self) -> Interrupted:
+        if self.layout is None:
+            return Interrupted("interrupted before anything was trained; no run was made")
+        return Interrupted(
+            f"interrupted; everything that was completed is in {self.layout.root}", self.way_on
+        )
+
+    def last_words(self) -> str:
+        error = self.interrupted()
+        return f"{error.message}\n{error.hint}".strip()
+
+
+@contextmanager
+def interruptible(layout: RunLayout | None = None) -> Iterator[tuple[Ending, Interruption]]:
+    """Turn Ctrl-C, SIGTERM and SIGHUP into an error, within seconds; have it, and what the
+    environment does not allow, say how to go on."""
+    ending, interruption = Ending(layout), Interruption()
+    try:
+        with heeding(interruption, ending.last_words):
+            yield ending, interruption
+    except KeyboardInterrupt:
+        raise ending.interrupted() from None
+    except (SetupError, WorkerError) as error:
+        if ending.layout is not None and not ending.layout.root.is_dir():
+            raise gone(ending.layout.ledger) from error
+        raise _going_on(error, ending) from error
+    except ConfigError as error:  # of a function of the user's, say, that failed at last
+        hint = f"{error.hint} {ending.way_on}".strip()
+        raise ConfigError(error.source, error.problems, hint) from error
+    except CoralXError:
+        raise
+    except Exception as error:
+        if (refused := in_words(error)) is not None:
+            raise _going_on(refused, ending) from error
+        if ending.layout is not None:
+            error.add_note(ending.way_on)
+        setattr(error, RUN, ending.layout)
+        raise
+
+
+def _going_on(error: SetupError | WorkerError, ending: Ending) -> CoralXError:
+    hint = f"{error.hint} {ending.way_on}".strip()
+    told = type(error)(error.message, hint, error.details)
+    setattr(told, RUN, ending.layout)
+    return told

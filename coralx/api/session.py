@@ -1,0 +1,344 @@
+"""A process at work on a run: executor, lock, ledger and engine, opened and closed in order."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from coralx.api.graceful_exit import interruptible
+from coralx.backends.choice import Choice, choose, require, settled
+from coralx.config import Config, dump_yaml, load_config
+from coralx.config.differences import MAY_DIFFER, contradictions
+from coralx.config.load import overridden
+from coralx.config.mode import mode_of
+from coralx.doctor.requirements import require_room
+from coralx.doctor.run_files import recorded_config
+from coralx.engine.baselines import wants_more
+from coralx.engine.budget import Allowance, without_effect
+from coralx.engine.convergence import has_stalled
+from coralx.engine.engine import Engine
+from coralx.engine.hypervolume_reference import reference_of
+from coralx.engine.state import front_of
+from coralx.errors import CoralXError, DamagedRunError, SetupError, UsageError
+from coralx.execution.executor import Executor, Signal
+from coralx.execution.inprocess import InProcessExecutor
+from coralx.execution.local import LocalExecutor
+from coralx.records.events import (
+    AttemptFailed,
+    Event,
+    RunCompleted,
+    RunResumed,
+    RunStarted,
+    WorkerStarted,
+    WorkerStopped,
+)
+from coralx.records.genomes import Genome
+from coralx.records.run_facts import Facts, Settings
+from coralx.report.live import Silent, View
+from coralx.report.summary import pareto_csv, summarise
+from coralx.search.space import own_recipes, space_of
+from coralx.storage.adapter_card import about_adapters
+from coralx.storage.checkpoints import can_hand_over, hand_over, sweep
+from coralx.storage.consistency import require_consistent
+from coralx.storage.history import History
+from coralx.storage.layout import RunLayout, refuse_taken
+from coralx.storage.ledger import FORMAT, Ledger
+from coralx.storage.lock import Owner, claiming, owning
+from coralx.storage.machine_time import gpus_in_use, machine_use
+from coralx.storage.unchanged_inputs import require_same_material
+from coralx.system.environment import hardware, versions
+from coralx.system.files import write_atomically
+from coralx.system.signals import Interruption
+
+Drive = Callable[[Engine], None]
+"""What is to be done with an engine: search to the end, or train one stage."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run: where it lies, and the content of its `report.json`."""
+
+    layout: RunLayout
+    report: dict[str, Any]
+
+
+class _Session:
+    """Carries what workers say to ledger and view. Workers start before the run folder exists, so
+    their first events wait for the ledger."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.ledger: Ledger | None = None
+        self.owner: Owner | None = None  # leaves signs of life in the run folder
+        self._waiting: list[Event] = []
+
+    def hear(self, signal: Signal) -> None:
+        if isinstance(signal, WorkerStopped):
+            with suppress(SetupError, DamagedRunError):  # a goodbye must not hide why the run ends
+                self._record(signal)
+            return
+        if self.ledger is not None:
+            self.ledger.require_in_place()
+        if self.owner is not None:
+            self.owner.beat()
+        if isinstance(signal, WorkerStarted | AttemptFailed):
+            self._record(signal)
+        else:
+            self.view.on_signal(signal)
+
+    def _record(self, event: WorkerStarted | WorkerStopped | AttemptFailed) -> None:
+        if self.ledger is None:
+            self._waiting.append(event)
+        else:
+            self.ledger.append(event)
+
+    def open(self, ledger: Ledger, first: RunStarted | RunResumed) -> None:
+        for event in ledger:
+            self.view.absorb(event)
+        if (owner := self.owner) is not None:
+            ledger.subscribe(lambda _: owner.reached(ledger.entries[-1].seq))
+        ledger.subscribe(self.view.on_event)
+        self.ledger = ledger
+        for event in (first, *self._waiting):
+            ledger.append(event)
+
+
+def start(
+    config: Config,
+    drive: Drive,
+    *,
+    name: str | None = None,
+    given: Sequence[Genome] = (),
+    view: View | None = None,
+) -> Outcome:
+    """Make a new run and `drive` its engine; `given` genomes form generation 0 as they are."""
+    if name is not None:
+        refuse_taken(name)
+    choice = choose(config)
+    config = settled(config, choice.name)
+    own_recipes(config, space_of(config))  # raises for a recipe outside the space
+    began = time.monotonic()
+    with interruptible() as (ending, interruption), ExitStack() as stack:
+        ending.with_config = bool(config.functions)
+        executor = stack.enter_context(_executor(config, choice, interruption))
+        session = _Session(stack.enter_context(view or Silent()))
+        session.view.begin(config)
+        facts = _started(executor, config, choice, None, session)
+        _warn_of_disk(session, require_room(config, facts.footprint))
+        owner = stack.enter_context(
+            claiming(name or config.experiment.name, chosen=name is not None)
+        )
+        session.owner, layout = owner, owner.layout
+        stack.callback(_sweep, owner)  # after the workers
+        stack.callback(executor.close)  # the workers' last words come while the run is still ours
+        ending.layout = layout
+        write_atomically(layout.config, dump_yaml(config))
+        layout.ledger.unlink(missing_ok=True)  # a torn first line of a run that never began
+        first = RunStarted(
+            format=FORMAT,
+            run=layout.name,
+            mode=mode_of(config),
+            seed=config.experiment.seed,
+            facts=facts,
+            settings=executor.settings,
+            versions=versions(),
+            hardware=hardware(),
+            startup_seconds=round(time.monotonic() - began, 3),
+            config=config.model_dump(mode="json"),
+            baseline_seed=config.experiment.seed,
+            reference=reference_of(config, facts),
+        )
+        session.open(Ledger(layout.ledger), first)
+        return _drive(config, facts, executor, session, layout, drive, given)
+
+
+def go_on(
+    layout: RunLayout,
+    drive: Drive,
+    *,
+    config: Config | None = None,
+    view: View | None = None,
+) -> Outcome:
+    """Open a run again and `drive` its engine from where its ledger ends."""
+    config = config or run_config(layout)
+    began = time.monotonic()
+    with interruptible(layout) as (ending, interruption), ExitStack() as stack:
+        ending.with_config = bool(config.functions)
+        owner = stack.enter_context(owning(layout))
+        sweep(layout)
+        stack.callback(_sweep, owner)  # after the workers
+        ledger = Ledger(layout.ledger)
+        last = len(ledger.entries) - 1
+        owner.reached(last)
+        history = History(ledger)
+        require_consistent(history, config, layout)
+        if _is_finished(config, history, layout):
+            write_atomically(layout.config, dump_yaml(config))
+            return _report(config, ledger, layout)
+        if history.started is None:
+            raise DamagedRunError(f"{layout.ledger}: does not begin with its first event")
+        _require_asked_for(config, layout)
+        choice = _choice_again(config, history.started.facts)
+        executor = stack.enter_context(_executor(config, choice, interruption))
+        session = _Session(stack.enter_context(view or Silent()))
+        session.owner = owner
+        session.view.begin(config)
+        settings = _settings_again(config, history.started.settings)
+        facts = _started(executor, config, choice, settings, session)
+        require_same_material(facts, history, config, layout)
+        if facts.functions != history.started.facts.functions:
+            session.view.on_signal(
+                f"warning: {', '.join(config.functions)} changed since the run began: figures of "
+                "before and after are compared all the same"
+            )
+        for warning in without_effect(config.budget, facts.device):
+            session.view.on_signal(f"warning: {warning}")
+        _warn_of_disk(session, require_room(config, facts.footprint, layout))
+        seconds = round(time.monotonic() - began, 3)
+        lost = round(owner.killed.lost(last), 3)
+        workers, values = executor.settings.workers, config.model_dump(mode="json")
+        write_atomically(layout.config, dump_yaml(config))
+        session.open(ledger, RunResumed(seconds, workers, lost, values))
+        return _drive(config, facts, executor, session, layout, drive, ())
+
+
+def _is_finished(config: Config, history: History, layout: RunLayout) -> bool:
+    """Whether nothing is left but to write reports: the config asks for no more, and the front is
+    there to be handed over."""
+    last = config.hyperband_config.training_stages[-1].name
+    if history.completed is None or history.unmeasured or wants_more(config, history, last):
+        return False
+    wanted = history.wanted_generations or len(history.generations)
+    if config.evolution.generations > wanted and not has_stalled(config, history, last):
+        return False
+    return all(can_hand_over(layout, genome, last) for genome in history.completed.front)
+
+
+def _require_asked_for(config: Config, layout: RunLayout) -> None:
+    """Raise UsageError where a run names functions of somebody's and nobody has given the config:
+    the folder may be another's."""
+    if config.functions and config.runtime.functions_from is None:
+        raise UsageError(
+            f"run {layout.name!r} uses {', '.join(config.functions)}: functions run only from a "
+            "config file that you give",
+            f"coralx evolve CONFIG --resume {layout.shortest_name}",
+        )
+
+
+def _sweep(owner: Owner) -> None:
+    """Remove what is half-written, unless another folder has come in the place of the run."""
+    if owner.is_here():
+        sweep(owner.layout)
+
+
+def _warn_of_disk(session: _Session, warning: str | None) -> None:
+    if warning is not None:
+        session.view.on_signal(f"warning: {warning}")
+
+
+def _settings_again(config: Config, recorded: Settings) -> Settings:
+    """The recorded settings, but as many workers and threads as the config now names."""
+    named = {
+        name: value
+        for name in ("workers", "threads_per_worker")
+        if (value := getattr(config.runtime, name)) != "auto"
+    }
+    return replace(recorded, **named)
+
+
+def _choice_again(config: Config, recorded: Facts) -> Choice:
+    """The recorded backend, whatever `auto` would take today."""
+    require(config, recorded.backend)
+    return Choice(recorded.backend, recorded.backend_reason)
+
+
+@contextmanager
+def _executor(config: Config, choice: Choice, interruption: Interruption) -> Iterator[Executor]:
+    """The executor for the chosen backend; its workers are gone when the block ends."""
+    name, wanted = choice.name, config.runtime.executor
+    in_process = name == "simulated" if wanted == "auto" else wanted == "in-process"
+    kind = InProcessExecutor if in_process else LocalExecutor
+    executor: Executor = kind(name, interruption)
+    try:
+        yield executor
+    finally:
+        executor.close()
+
+
+def _started(
+    executor: Executor,
+    config: Config,
+    choice: Choice,
+    settings: Settings | None,
+    session: _Session,
+) -> Facts:
+    facts = executor.start(config, settings, session.hear)
+    return replace(facts, backend_reason=choice.reason)
+
+
+def _drive(
+    config: Config,
+    facts: Facts,
+    executor: Executor,
+    session: _Session,
+    layout: RunLayout,
+    drive: Drive,
+    given: Sequence[Genome],
+) -> Outcome:
+    """Let the engine work, hand the front over, report."""
+    ledger = session.ledger
+    if ledger is None:
+        raise RuntimeError("the session has no ledger yet")
+    allowance = Allowance(
+        budget=config.budget,
+        spent_seconds=machine_use(ledger.entries).wall_seconds,
+        since=time.monotonic(),
+        gpus=gpus_in_use(facts, executor.settings.workers),
+        spent_gpu_seconds=machine_use(ledger.entries).gpu_seconds,
+    )
+    engine = Engine(config, facts, executor, ledger, layout, allowance=allowance, given=given)
+    try:
+        drive(engine)
+    except Exception:
+        if not engine.has_more:  # the search is over, and what it brought is not lost for this
+            with suppress(CoralXError):
+                _report(config, ledger, layout)
+        raise
+    executor.close()
+    if engine.is_over and engine.history.completed is None:
+        ledger.append(RunCompleted(engine.front()))
+    return _report(config, ledger, layout)
+
+
+def run_config(layout: RunLayout, overrides: Sequence[str] = ()) -> Config:
+    """The resolved config of a run: its config.yaml, or where that is gone, the one that the ledger
+    recorded. Raises DamagedRunError where there is neither, or where the file contradicts the
+    ledger."""
+    recorded = recorded_config(History(Ledger.read_events(layout.ledger)), layout)
+    if not layout.config.is_file():
+        if recorded is None:
+            raise DamagedRunError(f"{layout.config}: missing")
+        return overridden(recorded, overrides)
+    own = load_config(layout.config, resolved=True)
+    if recorded is not None and (changed := contradictions(recorded, own)):
+        raise DamagedRunError(
+            f"{layout.config}: not the config that the run began with, in {', '.join(changed)}",
+            f"{MAY_DIFFER} change. Without the file, the config is taken from the ledger.",
+        )
+    return overridden(own, overrides) if overrides else own
+
+
+def _report(config: Config, ledger: Ledger, layout: RunLayout) -> Outcome:
+    """Write `best/`, `report.json` and `pareto.csv`."""
+    last = config.hyperband_config.training_stages[-1].name
+    history = History(ledger)
+    about = about_adapters(config, history.started) if history.started is not None else None
+    hand_over(layout, front_of(config, history, last), last, about)
+    report = summarise(config, Ledger.read(layout.ledger), layout)
+    write_atomically(layout.report, json.dumps(report, indent=2, allow_nan=False) + "\n")
+    write_atomically(layout.pareto, pareto_csv(report))
+    return Outcome(layout, report)

@@ -1,0 +1,1 @@
+"""What trains, behind one Protocol, and which backend is taken. No training library is loaded."""

@@ -1,0 +1,121 @@
+"""What several commands use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from coralx.api.runs import Outcome
+from coralx.backends.protocol import REGISTRY
+from coralx.config import Config
+from coralx.config.warnings import remote_code
+from coralx.errors import ConfigError, NoResultError, UsageError
+from coralx.report.terminal import print_report
+from coralx.report.vllm import serving_line
+from coralx.schedule.plan_warnings import caveats
+from coralx.text import printable
+
+
+def known_backend(name: str | None) -> str | None:
+    """Pass a backend's name through; raises UsageError for an unknown one."""
+    known = ("auto", *REGISTRY)
+    if name is not None and name not in known:
+        raise UsageError(f"no backend named {name!r}", f"Known: {', '.join(known)}.")
+    return name
+
+
+def name_setting(name: str) -> str:
+    """The override that names a run: text, whatever it looks like as YAML."""
+    return f"experiment.name={json.dumps(printable(name), ensure_ascii=False)}"
+
+
+def warn_of_plan(config: Config, console: Console, *, quiet: bool) -> None:
+    """Say before anything is paid what speaks against the plan, or at least what is dangerous."""
+    warn(remote_code(config) if quiet else caveats(config), console)
+
+
+def warn(warnings: Iterable[str], console: Console) -> None:
+    """Print each on a line, on a terminal without breaking words."""
+    for warning in warnings:
+        line = f"[yellow]warning:[/] {escape(warning)}"
+        console.print(line, soft_wrap=not console.is_terminal, highlight=False)
+
+
+@contextmanager
+def errors_naming(path: Path) -> Iterator[None]:
+    """A worker that finds fault with model or data does not know the config's file name."""
+    try:
+        yield
+    except ConfigError as error:
+        raise (error.located(str(path)) if error.source == "config" else error) from None
+
+
+def print_outcome(
+    outcome: Outcome, console: Console, *, command: str | None = None, told: str = ""
+) -> None:
+    """The report and where the run lies, and after an end by the budget how to go on: by `command`
+    (None: by a resume) under a higher limit. Raises NoResultError, which `told` begins, where the
+    run is over, however it ended, and there is no front."""
+    print_report(outcome.report, console)
+    report = outcome.report
+    where = f"\nRun: {outcome.layout.root}"
+    if any(member["adapter"] for member in report["front"]):
+        where += f"\nAdapters: {outcome.layout.best}/<genome>"
+    if (serving := serving_line(report)) is not None:
+        where += f"\n{serving}"
+    console.print(where, soft_wrap=True, highlight=False, markup=False)
+    if report["not_measured"]:
+        console.print(
+            "Not everything could be measured on the test split (see the warnings above). To try "
+            f"it again: {_resume(outcome)}",
+            style="yellow",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+    if report["ended_by"] is not None:
+        way_on = f"To go on: {_with_more(outcome, command)}"
+        if not report["front"]:
+            raise NoResultError(
+                f"{told}ended by {report['ended_by']} before any genome finished the last stage, "
+                "so there is no front yet",
+                way_on,
+            )
+        line = f"Ended by {report['ended_by']}. {way_on}"
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    elif report["completed"] and not report["front"]:
+        raise _without_front(report)
+
+
+def _with_more(outcome: Outcome, command: str | None) -> str:
+    """The command that goes on under a higher limit."""
+    keys = (limit.partition(" = ")[0] for limit in outcome.report["ended_by"].split(", "))
+    return " ".join([command or _resume(outcome), *(f"--set {key}=MORE" for key in keys)])
+
+
+def _resume(outcome: Outcome) -> str:
+    """The command that goes on with the run."""
+    config = "CONFIG " if outcome.report["functions"] else ""
+    return f"coralx evolve {config}--resume {outcome.layout.shortest_name}"
+
+
+def _without_front(report: dict[str, Any]) -> NoResultError:
+    """Why there is no front, and what would help."""
+    reasons = {failure["reason"] for failure in report["failed"]}
+    if len(reasons) == 1 and not report["stopped"] and not report["provisional"]:
+        return NoResultError(
+            f"every genome failed, for the same reason: {reasons.pop()}",
+            "It lies with the base, the data or this machine, not with the search. Failed genomes "
+            "are not tried again: start a new run once it is mended.",
+        )
+    return NoResultError(
+        "no genome finished the last stage, so there is no front",
+        "The report says why each was taken out. Looser stop rules, higher survival rates or "
+        "another learning-rate range help.",
+    )

@@ -1,0 +1,111 @@
+"""Under which config a run is resumed: its own, or one that differs in how it runs alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from shlex import quote
+
+import typer
+from rich.console import Console
+
+from coralx.api import runs as api
+from coralx.backends.choice import settled
+from coralx.cli.common import errors_naming, known_backend, warn
+from coralx.config import Config, load_config
+from coralx.config.differences import MAY_DIFFER, contradictions
+from coralx.config.mode import mode_of, resolve_mode
+from coralx.errors import CoralXError, UsageError
+from coralx.records.mode import Mode
+from coralx.storage.history import History
+from coralx.storage.layout import RUNS, RunLayout, is_free, is_run, refuse_taken
+from coralx.storage.ledger import Ledger
+
+
+def offered(
+    name: str | None, path: Path, settings: list[str], console: Console, *, quiet: bool
+) -> str | None:
+    """The run of that name, or an unfinished one of the config's, if the user wants to go on with
+    it; None for a new one. Asks on a terminal only; elsewhere an unfinished run is mentioned.
+
+    Raises UsageError where a chosen name is taken and its run not wanted.
+    """
+    wanted = load_config(path, settings).experiment.name
+    layout = RunLayout(RUNS / wanted)
+    if not is_run(layout.root):
+        if name is None and not quiet:
+            warn_of_taken(wanted, console)
+        return None
+    if name is None and not _is_unfinished(layout):
+        return None
+    if all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+        state = "is unfinished" if _is_unfinished(layout) else "exists already"
+        if typer.confirm(f"Run {wanted!r} {state}. Go on with it?", default=True, err=True):
+            return wanted
+    elif name is None and not quiet:
+        console.print(
+            f"run {wanted!r} is unfinished; coralx evolve --resume {quote(wanted)} goes on with it",
+            soft_wrap=True,
+            highlight=False,
+        )
+    if name is not None:
+        refuse_taken(name)
+    return None
+
+
+def warn_of_taken(name: str, console: Console) -> None:
+    """Say where a new run cannot have its name, as what lies there is no run that can be read."""
+    if not is_run(RUNS / name) and not is_free(RUNS / name):
+        told = f"{RUNS / name} is taken, though no run can be read there"
+        warn([f"{told}: the new run gets the next free name"], console)
+
+
+def _is_unfinished(layout: RunLayout) -> bool:
+    """Whether a run has begun there and not ended, as far as its ledger can be read."""
+    try:
+        return History(Ledger.read_events(layout.ledger)).completed is None
+    except CoralXError:
+        return False
+
+
+def resumed_config(
+    layout: RunLayout,
+    path: Path | None,
+    settings: list[str],
+    mode: Mode | None,
+    backend: str | None,
+) -> Config:
+    """The run's own config with `settings`, or that of `path`, if it differs in budget, runtime
+    and a greater number of generations at most. Raises UsageError naming what else differs."""
+    own = api.run_config(layout)
+    if path is None:
+        config = api.run_config(layout, settings)
+        if mode is not None or backend is not None:
+            config = resolve_mode(config, mode, known_backend(backend))
+    else:
+        with errors_naming(path):
+            loaded = load_config(path, settings)
+            if mode is None and backend is None:
+                mode = mode_of(own)
+                backend = own.runtime.backend if mode == "full" else None
+            config = resolve_mode(loaded, mode, known_backend(backend))
+        name = config.experiment.model_copy(update={"name": own.experiment.name})
+        beside = {
+            "baseline": own.runtime.baseline or config.runtime.baseline,
+            "verify_front": own.runtime.verify_front or config.runtime.verify_front,
+        }
+        runtime = config.runtime.model_copy(update=beside)
+        config = config.model_copy(update={"experiment": name, "runtime": runtime})
+        config = settled(config, _recorded_backend(layout))
+    if changed := contradictions(own, config):
+        raise UsageError(
+            f"the config differs from that of run {layout.name!r} in {', '.join(changed)}",
+            f"{MAY_DIFFER}. Go on with the run's own config: coralx evolve --resume "
+            f"{layout.shortest_name}",
+        )
+    return config
+
+
+def _recorded_backend(layout: RunLayout) -> str:
+    started = History(Ledger.read_events(layout.ledger)).started
+    return started.facts.backend if started is not None else ""

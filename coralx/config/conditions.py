@@ -1,0 +1,95 @@
+"""Conditions as text: `metric op number`, parsed and never evaluated.
+
+A stop rule says when a genome is taken out, a constraint what must hold of it.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from coralx.config.metric_catalogue import check_metric
+from coralx.text import shown
+
+OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_METRIC = r"[A-Za-z_][\w.]*(?::[A-Za-z_]\w*)?(?:@[A-Za-z0-9._-]*)?"
+_PATTERN = re.compile(rf"^\s*({_METRIC})\s*(>=|<=|>|<)\s*([-+]?[0-9.][0-9.eE+-]*)\s*$")
+
+
+@dataclass(frozen=True)
+class ParsedRule:
+    """`metric comparison threshold`, such as gradient_norm > 5."""
+
+    metric: str
+    comparison: str
+    threshold: float
+
+    def holds_for(self, value: float) -> bool:
+        """Whether the condition is met: then a stop rule ends the genome, a constraint is kept."""
+        return OPERATORS[self.comparison](value, self.threshold)
+
+
+def parse_rule(text: str) -> ParsedRule:
+    """Read a stop rule, `metric op number`; raises ValueError saying which part is wrong."""
+    return _parse(text, "a stop rule", "gradient_norm > 5.0")
+
+
+def parse_constraint(text: str) -> ParsedRule:
+    """Read a constraint, `metric op number`; raises ValueError saying which part is wrong."""
+    return _parse(text, "a constraint", "trainable_parameters <= 500000")
+
+
+def _parse(text: str, kind: str, example: str) -> ParsedRule:
+    match = _PATTERN.match(text)
+    if match is None:
+        raise ValueError(f"{kind} reads `metric op number`, such as `{example}`")
+    metric, comparison, number = match.groups()
+    check_metric(metric)
+    try:
+        threshold = float(number)
+    except ValueError:
+        raise ValueError(f"{shown(number)} is not a number") from None
+    if not math.isfinite(threshold):
+        raise ValueError(f"{shown(number)} is not a finite number")
+    return ParsedRule(metric, comparison, threshold)
+
+
+def check_rule(text: object) -> object:
+    """Pass a readable rule through; raises ValueError otherwise."""
+    if isinstance(text, str):
+        parse_rule(text)
+    return text
+
+
+def check_constraint(text: object) -> object:
+    """Pass a readable constraint through; raises ValueError otherwise."""
+    if isinstance(text, str):
+        parse_constraint(text)
+    return text
+
+
+def refuse_contradictions(constraints: Sequence[str]) -> None:
+    """Raise ValueError where a constraint is listed twice, or no figure can meet two of them."""
+    for first, second in combinations(constraints, 2):
+        one, other = parse_constraint(first), parse_constraint(second)
+        if one == other:
+            raise ValueError(f"`{second}` is listed twice")
+        if one.metric == other.metric and not (_leaves(one, other) and _leaves(other, one)):
+            raise ValueError(f"no figure meets both `{first}` and `{second}`")
+
+
+def _leaves(lower: ParsedRule, upper: ParsedRule) -> bool:
+    """Whether something lies between two bounds, if they are a lower and an upper one."""
+    if lower.comparison not in (">", ">=") or upper.comparison not in ("<", "<="):
+        return True
+    touch = lower.comparison == ">=" and upper.comparison == "<="
+    return lower.threshold < upper.threshold or (touch and lower.threshold == upper.threshold)

@@ -1,0 +1,232 @@
+"""The metrics that a config may name: direction, range, and when each is undefined.
+
+How each is computed stands in `coralx.metrics` (what is read off predictions) and in
+`coralx.training` (what is measured); here only what a config needs to be checked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from coralx.records.run_facts import Scale
+from coralx.text import did_you_mean
+
+Direction = Literal["maximize", "minimize"]
+Task = Literal["sequence-classification", "label-tokens", "sft"]
+Modality = Literal["text"]
+
+CLASSIFICATION: tuple[Task, ...] = ("sequence-classification", "label-tokens")
+CAUSAL: tuple[Task, ...] = ("label-tokens", "sft")
+"""Tasks of causal language models."""
+
+EVERY_TASK: tuple[Task, ...] = ("sequence-classification", "label-tokens", "sft")
+
+READS: dict[Task, tuple[Modality, ...]] = dict.fromkeys(EVERY_TASK, ("text",))
+"""What a task reads of an example."""
+
+Source = Literal["predictions", "adapter", "training", "measurement", "user"]
+"""Where a figure comes from: read off predictions, off the adapter, off the training steps,
+measured on this machine (another time a little different), or returned by the user's function."""
+
+SPREAD = "_spread"
+"""Behind the name of what is measured: the spread of its repetitions."""
+
+OF_TASK = "@"
+"""Between a metric and the name of the task of `data.tasks` that it is of."""
+
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Between which figures, and on which scale, a hypervolume counts a metric; None: no end."""
+
+    scale: Scale
+    low: float | None
+    high: float | None
+
+
+SHARE = Extent("linear", 0.0, 1.0)
+LOSS = Extent("loss", 0.0, None)
+SIZE = Extent("log", 0.0, 2.0**44)
+"""To 16 TiB, more than any machine has for one model; of adapters a run knows better."""
+
+ANYTHING = Extent("any", None, None)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`direction` is None where only the config can say it. `needs` names a key of `data` without
+    which there is nothing to compute; it takes a task that reads so many `modalities`."""
+
+    direction: Direction | None
+    source: Source
+    range: str
+    undefined: str = "never"
+    tasks: tuple[Task, ...] = EVERY_TASK
+    needs: Literal["", "attacks", "group"] = ""
+    modalities: int = 1
+    extent: Extent = SHARE
+
+    @property
+    def is_computable(self) -> bool:
+        """Whether any task reads enough for it."""
+        return any(len(READS[task]) >= self.modalities for task in self.tasks)
+
+
+def _skill(undefined: str = "never") -> Metric:
+    return Metric("maximize", "predictions", "0 to 1", undefined, CLASSIFICATION)
+
+
+def _error(undefined: str = "never") -> Metric:
+    return Metric("minimize", "predictions", "0 to 1", undefined, CLASSIFICATION)
+
+
+NO_CLASS = "a class has no row"
+NO_POSITIVE = "no validation row is positive"
+
+CATALOGUE: dict[str, Metric] = {
+    # P1 to P6
+    "task_skill": _skill(NO_CLASS),
+    "safety": Metric("maximize", "predictions", "0 to 1", NO_POSITIVE, needs="attacks"),
+    "false_positive_cost": _error(f"{NO_POSITIVE}, or no row of the hold-out is clean"),
+    "memory": Metric("minimize", "measurement", "0 bytes upward", extent=SIZE),
+    "cross_modal_fusion": Metric(
+        "maximize",
+        "predictions",
+        "-1 to 1",
+        NO_CLASS,
+        CLASSIFICATION,
+        modalities=2,
+        extent=Extent("linear", -1.0, 1.0),
+    ),
+    "calibration": _error(),
+    # beside them
+    "calibration_scaled": _error(),
+    "auroc": _skill(NO_CLASS),
+    "robustness": Metric(
+        "maximize",
+        "predictions",
+        "0 to 1",
+        "no group has twenty rows of every class",
+        CLASSIFICATION,
+        needs="group",
+    ),
+    "safety_argmax": Metric(
+        "maximize",
+        "predictions",
+        "0 to 1",
+        "answers to the attacks are judged",
+        CLASSIFICATION,
+        needs="attacks",
+    ),
+    "false_positive_rate_argmax": _error("no row of the hold-out is clean"),
+    "recall_at_threshold": _skill(f"{NO_POSITIVE}, or none of the test split"),
+    "accuracy": _skill(),
+    "balanced_accuracy": _skill(NO_CLASS),
+    "f1": _skill(),
+    "precision": _skill(),
+    "recall": _skill(),
+    "brier": Metric(
+        "minimize",
+        "predictions",
+        "0 to 2 (two classes: to 1)",
+        tasks=CLASSIFICATION,
+        extent=Extent("linear", 0.0, 2.0),
+    ),
+    "eval_loss": Metric("minimize", "predictions", "0 upward", extent=LOSS),
+    "perplexity": Metric(
+        "minimize",
+        "predictions",
+        "1 upward",
+        "it is beyond any number",
+        tasks=("sft",),
+        extent=Extent("perplexity", 1.0, None),
+    ),
+    "latency_ms": Metric(
+        "minimize",
+        "measurement",
+        "0 upward",
+        extent=Extent("log", 0.0, 3.6e6),  # to an hour
+    ),
+    "trainable_parameters": Metric("minimize", "adapter", "1 upward", extent=SIZE),
+    "adapter_bytes": Metric("minimize", "adapter", "1 upward", extent=SIZE),
+    "train_loss": Metric("minimize", "training", "0 upward", extent=LOSS),
+    "gradient_norm": Metric(
+        "minimize",
+        "training",
+        "0 upward",
+        extent=Extent("log", 0.0, 1e6),
+    ),
+    "loss_slope": Metric(
+        "minimize",
+        "training",
+        "any",
+        "fewer than three steps",
+        extent=ANYTHING,
+    ),
+}
+
+OWN = Metric(None, "user", "any", "the function returned None", extent=ANYTHING)
+"""A user's own metric, `module:function`."""
+
+
+def is_function(name: str) -> bool:
+    """Whether it names a function of the user's, `module:function`."""
+    return _FUNCTION.fullmatch(name) is not None
+
+
+def of_task(name: str) -> tuple[str, str]:
+    """A metric's own name, and that of the task whose figure is meant; "" for all tasks together.
+    `auroc@toxicity` is the AUROC of the task `toxicity`."""
+    metric, _, task = name.partition(OF_TASK)
+    return metric, task
+
+
+def described(name: str) -> Metric:
+    """What the catalogue says of a metric that `check_metric` let pass."""
+    metric, _ = of_task(name)
+    return OWN if is_function(metric) else CATALOGUE[metric]
+
+
+def check_metric(name: object) -> object:
+    """Pass a known metric's name through, or `module:function`; raises ValueError with the nearest
+    known one, or with the reason why it cannot be computed."""
+    if not isinstance(name, str):
+        return name
+    metric, task = of_task(name)
+    if not is_function(metric) and metric not in CATALOGUE:
+        known = ", ".join(known for known, m in CATALOGUE.items() if m.is_computable)
+        near = did_you_mean(metric, CATALOGUE)
+        raise ValueError(
+            f"no metric of that name{near}; known: {known}, and your own as `module:function`"
+        )
+    found = described(name)
+    if not found.is_computable:
+        raise ValueError(
+            f"{metric} cannot be computed: it compares {found.modalities} modalities with text "
+            "alone, and every task reads text alone so far, so there is nothing to fuse"
+        )
+    for_all = metric == "task_skill" or found.source not in ("predictions", "user")
+    if OF_TASK in name and (not task or for_all):
+        what = "names no task behind @" if not task else "is one figure for all tasks"
+        raise ValueError(f"{name!r}: {what}; `auroc@NAME` is the AUROC of one of data.tasks")
+    return name
+
+
+def default_objectives(task: Task) -> tuple[str, str]:
+    """Skill against size, each in its natural direction."""
+    return "eval_loss" if task == "sft" else "auroc", "trainable_parameters"
+
+
+def offered_metrics(task: Task, names: Iterable[str]) -> None:
+    """Raise ValueError naming the first of `names` that a task has no figure for."""
+    for name in names:
+        if task not in described(name).tasks:
+            offered = ", ".join(
+                known for known, m in CATALOGUE.items() if task in m.tasks and m.is_computable
+            )
+            raise ValueError(f"the task {task!r} has no metric {name!r}; it has {offered}")

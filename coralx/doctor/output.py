@@ -1,0 +1,169 @@
+"""A diagnosis and a check of the backends as a person reads them, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from coralx.doctor.diagnosis import Diagnosis, Machine
+from coralx.doctor.gpu_check import Checked, largest_difference
+from coralx.doctor.requirements import Need, Requirements
+from coralx.report.formatting import figure, modules
+from coralx.report.table_layout import fitting
+from coralx.text import counted, gib
+
+ALIKE = 0.05
+"""Losses that differ by less agree, as far as bf16 and different kernels can."""
+
+
+def diagnosis_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """What `coralx doctor --json` prints; sizes are bytes."""
+    return asdict(diagnosis)
+
+
+def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
+    """Facts line by line, then what the config needs, then problems."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="bold")
+    facts.add_column(overflow="fold")
+    for name, value in _machine_rows(diagnosis.machine):
+        facts.add_row(name, escape(value))
+    for task, choice in diagnosis.backends.items():
+        facts.add_row(task, escape(f"{choice.name}: {choice.reason}"))
+    console.print(facts, highlight=False)
+    if diagnosis.requirements is not None:
+        console.print()
+        _print_requirements(diagnosis.requirements, console)
+    console.print()
+    if diagnosis.trial == "trained" and diagnosis.requirements is not None:
+        console.print(_tried(diagnosis.requirements), soft_wrap=True, highlight=False, markup=False)
+    for warning in diagnosis.warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
+    if not diagnosis.problems:
+        console.print("No problems found.")
+    for found in diagnosis.problems:
+        console.print(f"[yellow]problem:[/] {escape(found.problem)}", soft_wrap=True)
+        console.print(f"  {found.way_out}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _machine_rows(machine: Machine) -> Iterator[tuple[str, str]]:
+    hardware = machine.hardware
+    yield "system", f"{hardware['system']}, {hardware['processor']}"
+    yield "cores", f"{machine.usable_cores} of {hardware['cores']}{_of_cpus(machine)}"
+    total = gib(int(hardware["memory_bytes"]))
+    free = gib(machine.free_memory_bytes)
+    yield "memory", f"{total}{_of_memory(machine)}, {free} free"
+    for gpu in machine.gpus:
+        yield (
+            f"GPU {gpu.index}",
+            f"{gpu.name}, {gib(gpu.memory_bytes)}, {gib(gpu.free_bytes)} free, driver "
+            f"{machine.driver}",
+        )
+    if not machine.gpus:
+        yield "GPU", "none is visible"
+    build = f"CUDA {machine.torch_cuda}" if machine.torch_cuda else "a CPU build"
+    yield "torch", f"{machine.torch}, {build}" if machine.torch else "not installed"
+    runs = f"{machine.unsloth}, runs {machine.unsloth_runs}"
+    yield "unsloth", runs if machine.unsloth else "not installed"
+    yield "disk", f"{gib(machine.free_disk_bytes)} free in this folder"
+
+
+def _of_cpus(machine: Machine) -> str:
+    cpus = machine.limits.cpus
+    if cpus is None or cpus >= int(machine.hardware["cores"]):
+        return ""
+    return f", limited by the container to the time of {cpus:.4g}"
+
+
+def _of_memory(machine: Machine) -> str:
+    limit = machine.limits.memory_bytes
+    if limit is None or limit >= int(machine.hardware["memory_bytes"]):
+        return ""
+    return f", limited by the container to {gib(limit)}"
+
+
+def _print_requirements(needs: Requirements, console: Console) -> None:
+    table = Table(
+        title=f"{escape(needs.base)}: {needs.base_parameters:,} parameters in "
+        f"{gib(needs.base_bytes)}; {gib(needs.capacity_bytes)} of memory to train in",
+        title_justify="left",
+    )
+    for name in ("genome", "rank", "batch", "modules"):
+        table.add_column(name)
+    for name in ("parameters", "at least", "likely", "verdict"):
+        table.add_column(name, justify="right")
+    table.add_row("smallest", *_cells(needs.smallest))
+    table.add_row("largest", *_cells(needs.largest))
+    console.print(fitting(table))
+    console.print(
+        f"Beside one base fit {counted(needs.together, 'genome')} of the largest size, a batch "
+        f"each. Up to {counted(needs.checkpoints, 'checkpoint')} take {gib(needs.disk_bytes)} of "
+        f"disk at most, those of the first generation alone at least "
+        f"{gib(needs.least_disk_bytes)}.",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _tried(needs: Requirements) -> str:
+    ends = {
+        name: f"{name} genome (rank {need.genes.rank} on {modules(need.genes.target_modules)})"
+        for name, need in (("smallest", needs.smallest), ("largest", needs.largest))
+    }
+    return f"Trained one batch with the {ends['smallest']} and the {ends['largest']}."
+
+
+def _cells(need: Need) -> tuple[str, ...]:
+    return (
+        str(need.genes.rank),
+        str(need.genes.batch_size),
+        escape(modules(need.genes.target_modules)),
+        f"{need.parameters:,}",
+        gib(need.least_bytes),
+        gib(need.likely_bytes),
+        need.verdict,
+    )
+
+
+def print_check(checked: Sequence[Checked], console: Console) -> None:
+    """What each backend brought, side by side, and whether their losses agree."""
+    table = Table(title="The same genomes, by each backend", title_justify="left")
+    for name in ("backend", "device", "precision", "genome"):
+        table.add_column(name)
+    for name in ("seconds", "tokens", "tokens/s", "train loss", "eval loss"):
+        table.add_column(name, justify="right")
+    for backend in checked:
+        for one in backend.trained:
+            speed = one.tokens_per_second
+            table.add_row(
+                backend.backend,
+                escape(backend.device),
+                backend.precision,
+                f"rank {one.rank}",
+                f"{one.seconds:.2f}",
+                f"{one.tokens:,}" if one.tokens else "-",
+                f"{speed:,.0f}" if speed is not None else "-",
+                figure(one.train_loss),
+                figure(one.eval_loss),
+            )
+    console.print(fitting(table))
+    console.print("The first genome's seconds include compiling.")
+    for line in _remarks(checked):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _remarks(checked: Sequence[Checked]) -> Iterator[str]:
+    for backend in checked:
+        said = [*backend.warnings, *(note for one in backend.trained for note in one.notes)]
+        for text in dict.fromkeys(said):
+            yield f"{backend.backend}: {text}"
+    difference = largest_difference(checked)
+    if difference is None:
+        return
+    verdict = "they agree" if difference <= ALIKE else "too much; one may train wrongly"
+    yield f"Losses differ by up to {100 * difference:.1f} %: {verdict}."

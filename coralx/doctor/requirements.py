@@ -1,0 +1,192 @@
+"""What a config needs of a machine: memory for its genomes, disk for their checkpoints.
+
+Whether the disk has room for what a run will write, asked before it writes anything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from coralx.backends.memory_estimate import adapter_parameters, extremes, least_bytes, likely_bytes
+from coralx.config import Config
+from coralx.errors import SetupError
+from coralx.records.genomes import Genes
+from coralx.records.run_facts import Footprint
+from coralx.schedule.brackets import brackets_of, cohort_sizes
+from coralx.schedule.rank_growth import growth_of, shape_at
+from coralx.schedule.short_stages import planned_stages
+from coralx.schedule.stages import is_asynchronous
+from coralx.search.space import space_of
+from coralx.storage.layout import RUNS, RunLayout
+from coralx.text import gib
+
+WEIGHT_BYTES, STATE_BYTES = 4, 8
+"""Of each trained parameter on disk: its weight, and Adam's two moments."""
+
+Verdict = Literal["fits", "may run out of memory", "does not fit", "unknown"]
+
+
+@dataclass(frozen=True)
+class Need:
+    """What training one genome takes: bytes that are certain, and bytes by estimate."""
+
+    genes: Genes
+    parameters: int
+    least_bytes: int
+    likely_bytes: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """`capacity_bytes` is the device's memory (0: it does not tell), `together` how many genomes of
+    the largest size fit beside one base, a batch each. `disk_bytes` is what `checkpoints` of that
+    size and the front's adapters take at most, `least_disk_bytes` what the first generation alone
+    takes if all of it is of the smallest size."""
+
+    base: str
+    base_parameters: int
+    base_bytes: int
+    capacity_bytes: int
+    smallest: Need
+    largest: Need
+    together: int
+    checkpoints: int
+    disk_bytes: int
+    least_disk_bytes: int
+
+
+@dataclass(frozen=True)
+class DiskNeed:
+    """Bytes that a run's checkpoints and `best/` take on disk: `least` if every genome is of the
+    smallest size and the search ends with its first generation, `most` if every one is of the
+    largest. `one` is the smallest checkpoint, `checkpoints` the most that lie there at once."""
+
+    least: int
+    most: int
+    one: int
+    checkpoints: int
+
+
+def requirements_of(config: Config, footprint: Footprint, capacity: int) -> Requirements:
+    """The needs of the smallest and the largest genome of the search space, and of a whole run."""
+    length = config.model.max_length
+    small, large = extremes(space_of(config), footprint, length)
+    smallest, largest = (_need(footprint, genes, length, capacity) for genes in (small, large))
+    left = capacity - footprint.base_bytes
+    disk = disk_need(config, footprint)
+    return Requirements(
+        base=str(config.model.base),
+        base_parameters=footprint.base_parameters,
+        base_bytes=footprint.base_bytes,
+        capacity_bytes=capacity,
+        smallest=smallest,
+        largest=largest,
+        together=max(0, left // (largest.likely_bytes - footprint.base_bytes)),
+        checkpoints=disk.checkpoints,
+        disk_bytes=disk.most,
+        least_disk_bytes=disk.least,
+    )
+
+
+def disk_need(config: Config, footprint: Footprint) -> DiskNeed:
+    """What a run will need on disk, from its config and the sizes of its base."""
+    small, large = extremes(space_of(config), footprint, config.model.max_length)
+    shape = shape_at(small, growth_of(config.hyperband_config), 0)  # before its rank grows
+    small = replace(small, rank=shape.rank)
+    least, most = (adapter_parameters(footprint, genes) for genes in (small, large))
+    checkpoints, population = _kept(config), config.evolution.population_size
+    whole = WEIGHT_BYTES + STATE_BYTES
+    return DiskNeed(
+        least=least * (population * whole + WEIGHT_BYTES),
+        most=most * (checkpoints * whole + population * WEIGHT_BYTES),
+        one=least * whole,
+        checkpoints=checkpoints,
+    )
+
+
+def _need(footprint: Footprint, genes: Genes, length: int, capacity: int) -> Need:
+    least, likely = least_bytes(footprint, genes), likely_bytes(footprint, genes, length)
+    verdict: Verdict = "fits"
+    if capacity == 0:
+        verdict = "unknown"
+    elif likely > capacity:
+        verdict = "does not fit" if least > capacity else "may run out of memory"
+    return Need(genes, adapter_parameters(footprint, genes), least, likely, verdict)
+
+
+def _kept(config: Config) -> int:
+    """The most checkpoints that lie on disk at once, if no stop rule takes a genome out."""
+    evolution, schedule = config.evolution, config.hyperband_config
+    stages, brackets = planned_stages(config, config.known_rows), brackets_of(schedule)
+    births = [evolution.births(generation) for generation in range(evolution.generations)]
+    sizes = [cohort_sizes(stages, born, brackets) for born in births]
+    beside = len(stages) if config.runtime.baseline else 0
+    beside += evolution.population_size * len(stages) if config.runtime.verify_front else 0
+    if config.runtime.keep_checkpoints == "all":
+        return sum(sum(cohort) for cohort in sizes) + beside
+    if is_asynchronous(schedule):  # who waits at each rung, who is at work, and the parents
+        rungs = (len(stages) - 1) * brackets
+        return min(sum(births), (rungs + 2) * evolution.population_size) + beside
+    copies = int(evolution.pbt_quantile * evolution.population_size) * (len(stages) - 1)
+    at_once = [
+        (evolution.population_size if generation else 0)  # the parents
+        + births[generation]
+        + max(sizes[generation][1:], default=0)  # those of the stage before go once it is decided
+        for generation in range(min(2, evolution.generations))
+    ]
+    return max(at_once) + copies + beside
+
+
+WAYS_OUT = (
+    "Make room, or have less written: smaller ranks, fewer target_modules, a smaller "
+    "evolution.population_size, runtime.keep_checkpoints: needed."
+)
+
+
+def free_bytes(folder: Path) -> int:
+    """What is free on the file system on which `folder` lies, or will lie."""
+    found = folder.resolve()
+    while not found.exists():
+        found = found.parent
+    return shutil.disk_usage(found).free
+
+
+def require_room(
+    config: Config, footprint: Footprint | None, layout: RunLayout | None = None
+) -> str | None:
+    """A warning where the disk may fill before the run ends; None where it will not, or where
+    nothing is trained. With the `layout` of a run that goes on, what it holds is counted as there.
+
+    Raises SetupError where what is free is not even the least: of a new run its first generation,
+    of one that goes on a single checkpoint, for nobody knows how much it has left to write.
+    """
+    if footprint is None:
+        return None
+    need = disk_need(config, footprint)
+    folder = layout.root if layout else RUNS
+    free, least, most = free_bytes(folder), need.least, need.most
+    if layout is not None:
+        least, most = need.one, max(need.one, need.most - _size(layout))
+    told = (
+        f"the run writes at least {gib(least)}, up to {gib(most)} if all its genomes are of the "
+        f"largest size, and {gib(free)} are free on the disk of {folder.resolve()}"
+    )
+    if free < least:
+        raise SetupError(told, WAYS_OUT)
+    return f"{told}. {WAYS_OUT}" if free < most else None
+
+
+def _size(layout: RunLayout) -> int:
+    """Bytes that lie in the run's checkpoints and in `best/`."""
+    size = 0
+    for top in (layout.checkpoints, layout.best):
+        for folder, _, names in os.walk(top):  # passes over what goes while it is listed
+            for name in names:
+                with suppress(OSError):
+                    size += os.stat(os.path.join(folder, name)).st_size
+    return size

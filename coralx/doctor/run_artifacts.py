@@ -1,0 +1,163 @@
+"""Whether checkpoints, adapters and scores are as they were written, and what is to be done where
+they are not; and who is at work. Nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from coralx.doctor.run_files import Finding, Readable, damage
+from coralx.engine.checkpoint_retention import needed_checkpoints
+from coralx.engine.state import front_of
+from coralx.errors import DamagedRunError
+from coralx.metrics.row_scores import is_whole
+from coralx.storage.checkpoints import is_intact, is_of_checkpoint
+from coralx.storage.history import title_of
+from coralx.storage.layout import RunLayout
+from coralx.storage.lock import holder
+from coralx.system.files import verify_folder
+
+
+def checkpoints(layout: RunLayout, run: Readable) -> Iterator[Finding]:
+    """Every checkpoint against its manifest; those that are needed and are not there."""
+    folders = [p for p in sorted(layout.checkpoints.glob("*/*")) if p.is_dir()]
+    present = {(p.parent.name, p.name): p for p in folders if not layout.is_half_written(p)}
+    whole = 0
+    for (genome, _), folder in present.items():
+        try:
+            verify_folder(folder)
+            whole += 1
+        except (DamagedRunError, OSError) as error:
+            yield damage(layout, error, folder, _train_again(run, genome))
+    needed = _needed(run)
+    for genome, stage in sorted(needed - present.keys()):
+        name = layout.relative(layout.checkpoint(genome, stage))
+        told = "missing, though the ledger has its result"
+        yield Finding("damaged", name, told, _train_again(run, genome))
+    name = layout.relative(layout.checkpoints)
+    if present or needed:
+        yield Finding("ok", name, f"{whole} of {len(present | dict.fromkeys(needed))} whole")
+
+
+def partials(layout: RunLayout) -> Iterator[Finding]:
+    """What stages that are under way have kept; each can be done without."""
+    for folder in sorted(layout.partials.glob("*/*")):
+        if layout.is_half_written(folder) or not folder.is_dir():
+            continue
+        name = layout.relative(folder)
+        try:
+            verify_folder(folder)
+            yield Finding("ok", name, "whole: a resume goes on from there")
+        except DamagedRunError:
+            yield Finding(
+                "notice", name, "damaged", "A resume trains the stage from its beginning."
+            )
+
+
+def _needed(run: Readable) -> set[tuple[str, str]]:
+    """The checkpoints that must be there, as far as that can be told."""
+    if run.config is None or run.history is None:
+        return set()
+    history = run.history
+    # an asynchronous search that goes on has not chosen the survivors of its newest generation
+    is_exhausted = max(history.generations, default=-1) in history.populations
+    needed = needed_checkpoints(run.config, history, is_exhausted=is_exhausted)
+    written = {**history.results, **history.beside}
+    return {pair for pair in needed if written[pair].checkpoint is not None}
+
+
+def _train_again(run: Readable, genome: str) -> str:
+    if run.history is None or run.history.completed is None:
+        return "A resume trains this stage again from the one before."
+    if genome in run.history.completed.front:
+        return "What best/ holds of it is enough to use it; without, a resume trains it again."
+    return "The run is complete and needs it no more."
+
+
+def handed_over(layout: RunLayout, run: Readable) -> Iterator[Finding]:
+    """The adapters in `best/`: whole, equal to their checkpoints, and those of the front."""
+    folders = sorted(p for p in layout.best.glob("*") if not layout.is_half_written(p))
+    for folder in folders:
+        yield _adapter(layout, run, folder)
+    history = run.history
+    if history is None or run.config is None or history.started is None:
+        return
+    last = run.config.hyperband_config.training_stages[-1].name
+    front = front_of(run.config, history, last)
+    is_over = history.completed is not None
+    for folder in folders:
+        if folder.name not in front:
+            told = "not on the front any more" if is_over else "was handed over at an earlier time"
+            yield Finding("notice", layout.relative(folder), told, "A resume removes it.")
+    if not is_over or history.started.facts.backend == "simulated":
+        return  # it is handed over at the end; a simulation has nothing to hand over
+    for genome in set(front) - {folder.name for folder in folders}:
+        name = layout.relative(layout.best_adapter(genome))
+        yield Finding("damaged", name, "missing", _copy_again(layout, run, genome))
+
+
+def _adapter(layout: RunLayout, run: Readable, folder: Path) -> Finding:
+    way_out = _copy_again(layout, run, folder.name)
+    try:
+        verify_folder(folder)
+    except (DamagedRunError, OSError) as error:
+        return damage(layout, error, folder, way_out)
+    name = layout.relative(folder)
+    source = _source(layout, run, folder.name)
+    if (
+        source is not None
+        and is_intact(layout, folder.name, source.name)
+        and not is_of_checkpoint(folder, source)
+    ):
+        return Finding("damaged", name, "not the adapter of its checkpoint", way_out)
+    return Finding("ok", name, "whole")
+
+
+def _source(layout: RunLayout, run: Readable, genome: str) -> Path | None:
+    if run.config is None:
+        return None
+    return layout.checkpoint(genome, run.config.hyperband_config.training_stages[-1].name)
+
+
+def _copy_again(layout: RunLayout, run: Readable, genome: str) -> str:
+    source = _source(layout, run, genome)
+    if source is not None and is_intact(layout, genome, source.name):
+        return "A resume copies it anew from its checkpoint."
+    return "A resume trains its last stage again, then copies it."
+
+
+def scores(layout: RunLayout, run: Readable) -> Iterator[Finding]:
+    """The files of scores by row, by the checksums that the ledger has."""
+    history = run.history
+    kept = {n: m.scores for n, m in history.measurements.items() if m.scores} if history else {}
+    whole = 0
+    for name, digest in kept.items():
+        path = layout.scores(name)
+        if is_whole(path, digest):
+            whole += 1
+            continue
+        told = "its checksum is not the ledger's" if path.is_file() else "missing"
+        way_out = f"A resume measures {title_of(name)} again."
+        if history and history.compared is not None:
+            way_out = "The ledger holds what was compared by it; nothing else needs it."
+        yield Finding("damaged", layout.relative(path), told, way_out)
+    if kept:
+        yield Finding("ok", layout.relative(layout.test_scores), f"{whole} of {len(kept)} whole")
+
+
+# -- who is at work --------------------------------------------------------------------------------
+
+
+def at_work(layout: RunLayout) -> Iterator[Finding]:
+    """Who owns the run, and what was or is being written."""
+    owner = holder(layout)
+    name = layout.relative(layout.owner)
+    if owner is not None:
+        again = "What it is writing may look unfinished here: look again once it has ended."
+        yield Finding("notice", name, f"the run is in progress, in use by {owner}", again)
+    elif layout.owner.exists():
+        told = "left by a process that holds the run no more"
+        yield Finding("notice", name, told, "Harmless; a resume replaces it.")
+    for path in layout.half_written():
+        way_out = "It is being written." if owner else "A resume removes it."
+        yield Finding("notice", layout.relative(path), "half-written", way_out)

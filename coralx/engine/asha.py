@@ -1,0 +1,285 @@
+"""Asynchronous promotion: no worker waits for the others (ASHA, Li et al. 2020).
+
+A genome goes on as soon as it is among the best that its stage has seen so far, over all
+generations; of those that wait for it, the best, as many as a population, stay; and when a worker
+would be idle, the next generation is bred from what is known by then. What was decided depends on
+the order in which jobs were completed; the ledger records it, and a resumed run goes on from there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+from coralx.config import Config
+from coralx.engine.jobs import JobMaker
+from coralx.engine.population import Population
+from coralx.engine.stage_decisions import promotion_order
+from coralx.engine.state import Timetable
+from coralx.records.events import StageDecided
+from coralx.records.genomes import Genome
+from coralx.records.jobs import Job
+from coralx.records.results import StageResult
+from coralx.records.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict
+from coralx.schedule.promotion import promotable
+from coralx.schedule.stages import Stage
+from coralx.schedule.stop_rules import judge, judgeable
+from coralx.storage.history import History
+from coralx.storage.ledger import Ledger
+
+
+class AsynchronousSearch:
+    """Answers what a free worker is to train next; records every decision on the way there.
+
+    `refuses` tells whether a genome cannot be trained at all; then it has recorded why.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        history: History,
+        timetable: Timetable,
+        jobs: JobMaker,
+        population: Population,
+        refuses: Callable[[Genome, Stage], bool],
+    ) -> None:
+        self.config = config
+        self._refuses = refuses
+        self.is_closed = False
+        self._is_exhausted = False
+        self._ledger = ledger
+        self._history = history
+        self._timetable = timetable
+        self._stages = timetable.stages
+        self._jobs = jobs
+        self._population = population
+        self._under_way: dict[str, Job] = {}
+        self._verdicts: dict[tuple[str, str], Verdict] = {
+            (verdict.genome, decision.stage): verdict
+            for decision in history.decisions.values()
+            for verdict in decision.verdicts
+        }
+        self._newborn: deque[Genome] = deque()
+        self._promoted: tuple[deque[Genome], ...] = tuple(deque() for _ in self._stages)
+        self._rungs: dict[tuple[int, int], list[StageResult]] = {}
+        self._news: set[tuple[int, int]] = set()
+        self._warnings: dict[str, tuple[str, ...]] = {}
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """Stand where the history ends: who is ready for which stage, and what the rungs hold."""
+        places = {stage.name: stage.place for stage in self._stages}
+        for genome in self._history.genomes.values():
+            if self._may_train(genome, genome.enters):
+                self._newborn.append(genome)
+        for (genome_id, stage), verdict in self._verdicts.items():
+            genome = self._history.genomes[genome_id]
+            if isinstance(verdict, Promote) and self._may_train(genome, places[stage] + 1):
+                self._promoted[places[stage] + 1].append(genome)
+        for genome_id, stage in self._history.results:
+            self._file(genome_id, self._stages[places[stage]])
+
+    def _may_train(self, genome: Genome, place: int) -> bool:
+        """Whether the genome has neither trained the stage nor failed."""
+        done = (genome.id, self._stages[place].name) in self._history.results
+        return not done and genome.id not in self._history.failures
+
+    def _file(self, genome: str, stage: Stage) -> None:
+        """A result joins its rung: a stage of one bracket, over all generations."""
+        rung = stage.place, self._history.genomes[genome].bracket
+        self._rungs.setdefault(rung, []).append(self._history.results[genome, stage.name])
+        self._news.add(rung)
+
+    def jobs(self, is_affordable: Callable[[Job, int], bool]) -> Iterator[Job | None]:
+        """Jobs for as long as there are any; None while all that is left waits for an outcome.
+
+        Ends early where the budget does not afford the next one: `is_affordable` is given the job
+        and the steps of all that are under way.
+        """
+        while (job := self._next()) is not None or self._under_way:
+            if job is None:
+                yield None
+                continue
+            steps = sum(other.last_step - other.first_step for other in self._under_way.values())
+            if not is_affordable(job, steps):
+                return
+            self._under_way[job.genome.id] = job
+            yield job
+
+    @property
+    def under_way(self) -> tuple[Job, ...]:
+        """Jobs that a worker has and that have brought no outcome yet."""
+        return tuple(self._under_way.values())
+
+    def done(self, genome: str) -> None:
+        """The genome's job has brought its outcome, and the ledger holds it."""
+        job = self._under_way.pop(genome)
+        stage = next(stage for stage in self._stages if stage.name == job.stage)
+        if (genome, stage.name) in self._history.results:
+            self._file(genome, stage)
+
+    # -- who trains what next ----------------------------------------------------------------------
+
+    def _next(self) -> Job | None:
+        """The job that a free worker gets: a promotion into the furthest stage that has one, else
+        a genome that has not begun, else one of a new generation."""
+        while True:
+            self._stop_and_finish()
+            self._promote()
+            while (found := self._take()) is not None:
+                if not self._refuses(*found):
+                    return self._jobs.train(*found)
+            if self._breed():
+                continue
+            if self._under_way:
+                return None
+            if not self._promote_one():
+                self._close()
+                return None
+
+    def _take(self) -> tuple[Genome, Stage] | None:
+        """The next genome that is ready, and the stage that it is to train."""
+        for stage in reversed(self._stages):
+            if self._promoted[stage.place]:
+                return self._promoted[stage.place].popleft(), stage
+        if not self._newborn:
+            return None
+        genome = self._newborn.popleft()
+        return genome, self._stages[genome.enters]
+
+    def _breed(self) -> bool:
+        """Begin the next generation, if there is to be one and enough is known to breed it: half a
+        population of genomes that completed a stage which is scored, or all that there will be."""
+        history = self._history
+        evolution = self.config.evolution
+        newest = max(history.generations, default=-1)
+        if newest + 1 >= evolution.generations or self._is_exhausted:
+            return False
+        told = [name for name in history.known() if self._is_scored(name)]
+        if 2 * len(told) < evolution.population_size and self._under_way:
+            return False
+        if newest >= 0 and newest not in history.populations:
+            self._population.survive(newest, list(history.genomes))
+        newborn = self._population.of(newest + 1)
+        self._newborn.extend(newborn)
+        self._is_exhausted = not newborn
+        return not self._is_exhausted
+
+    def _is_scored(self, genome: str) -> bool:
+        """Whether figures of validation are known of a genome."""
+        result = self._history.last_result(genome)
+        return any(s.is_scored for s in self._stages if result and s.name == result.stage)
+
+    # -- who goes on -------------------------------------------------------------------------------
+
+    def _by_stage(self, *, news: bool = False) -> Iterator[tuple[Stage, list[StageResult]]]:
+        """Every rung's results, the furthest stage first; with `news` of those only in which
+        something may be due."""
+        for rung in sorted(self._rungs, key=lambda rung: (-rung[0], rung[1])):
+            if not news or rung in self._news:
+                yield self._stages[rung[0]], self._rungs[rung]
+
+    def _stop_and_finish(self) -> None:
+        """Take out whom a stop rule ends, and let those finish that completed the last stage."""
+        for place in sorted({place for place, _ in self._news}, reverse=True):
+            stage = self._stages[place]
+            results = [r for found, rung in self._by_stage() if found == stage for r in rung]
+            judgement = judge(stage, results)
+            self._warnings[stage.name] = judgement.warnings
+            for result in sorted(results, key=lambda result: result.genome):
+                name = result.genome
+                if (name, stage.name) in self._verdicts:
+                    continue
+                if name in judgement.breaches:
+                    breach = judgement.breaches[name]
+                    step = result.divergence.step if result.divergence else result.last_step
+                    self._record(stage, Stop(name, breach.rule, breach.value, step))
+                elif stage.is_last:
+                    self._record(stage, Finish(name))
+
+    def _promote(self) -> None:
+        """Record the promotions that are due, the furthest stage's first."""
+        for stage, results in self._by_stage(news=True):
+            if stage.is_last:
+                continue
+            order = self._order(stage, results)
+            settled = {genome for genome in order if (genome, stage.name) in self._verdicts}
+            for genome in promotable(stage, order, len(results), settled):
+                self._let_pass(genome, stage)
+            self._cut_off(stage, order, len(results))
+        self._news.clear()
+
+    def _cut_off(self, stage: Stage, order: Sequence[str], completed: int) -> None:
+        """Of those that wait for a promotion, as many as a population stay: the others' turn would
+        hardly come, and their checkpoints would fill the disk with every generation."""
+        waiting = [
+            (place, genome)
+            for place, genome in enumerate(order, start=1)
+            if (genome, stage.name) not in self._verdicts
+        ]
+        quota = math.floor(stage.survival_rate * completed)
+        for place, genome in waiting[self.config.evolution.population_size :]:
+            self._record(stage, Cut(genome, place, quota))
+
+    def _let_pass(self, genome: str, stage: Stage) -> None:
+        self._record(stage, Promote(genome))
+        found = self._history.genomes[genome]
+        if self._may_train(found, stage.place + 1):
+            self._promoted[stage.place + 1].append(found)
+
+    def _promote_one(self) -> bool:
+        """At the very end, where a stage was too small to let anyone pass: its best one goes on."""
+        for stage, results in self._by_stage():
+            if stage.is_last:
+                continue
+            waiting = [
+                genome
+                for genome in self._order(stage, results)
+                if (genome, stage.name) not in self._verdicts
+            ]
+            if waiting and not any(self._is_promoted(r.genome, stage) for r in results):
+                self._let_pass(waiting[0], stage)
+                return True
+        return False
+
+    def _order(self, stage: Stage, results: Sequence[StageResult]) -> list[str]:
+        """The genomes of a rung that no rule of its stage took out, best first. Who went on and was
+        stopped later keeps its place among them, so that nobody else gets it."""
+        verdicts = {r.genome: self._verdicts.get((r.genome, stage.name)) for r in results}
+        sound = [result for result in results if not isinstance(verdicts[result.genome], Stop)]
+        revision = self._history.revision
+        return promotion_order(self.config, stage, sound, len(results), revision=revision)
+
+    def _is_promoted(self, genome: str, stage: Stage) -> bool:
+        return isinstance(self._verdicts.get((genome, stage.name)), Promote)
+
+    def _record(self, stage: Stage, verdict: Verdict) -> None:
+        self._verdicts[verdict.genome, stage.name] = verdict
+        generation = self._history.genomes[verdict.genome].generation
+        result = self._history.results.get((verdict.genome, stage.name))
+        is_judged = result is None or isinstance(verdict, Stop) or judgeable(stage, result)
+        not_judged = () if is_judged else (verdict.genome,)
+        self._ledger.append(StageDecided(generation, stage.name, (verdict,), not_judged))
+
+    def _close(self) -> None:
+        """Nothing goes on any more: a verdict for whoever has none, and the last survivors."""
+        newest = max(self._history.generations)
+        for name, warnings in self._warnings.items():
+            if warnings and newest not in self._history.populations:
+                self._ledger.append(StageDecided(newest, name, (), warnings=warnings))
+        for stage, results in reversed(list(self._by_stage())):
+            order = self._order(stage, results)
+            quota = sum(self._is_promoted(r.genome, stage) for r in results)
+            for place, genome in enumerate(order):
+                if (genome, stage.name) not in self._verdicts:
+                    self._record(stage, Cut(genome, place=place + 1, quota=quota))
+        for failure in self._history.failures.values():
+            if failure.genome in self._history.genomes:
+                stage = next(s for s in self._stages if s.name == failure.stage)
+                if (failure.genome, stage.name) not in self._verdicts:
+                    self._record(stage, Fail(failure.genome, failure.reason))
+        if newest not in self._history.populations:
+            self._population.survive(newest, list(self._history.genomes))
+        self.is_closed = True

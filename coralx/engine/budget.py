@@ -1,0 +1,76 @@
+"""What a run may still spend: the `budget` section against what the ledger says was spent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coralx.config.runtime import Budget
+from coralx.records.jobs import Job
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """Totals over all resumes. `spent_seconds` is wall time up to `since` (a monotonic clock);
+    `gpus` are those in use, 0 on a machine without."""
+
+    budget: Budget
+    spent_seconds: float = 0.0
+    spent_gpu_seconds: float = 0.0
+    since: float = 0.0
+    gpus: int = 0
+
+    def affords(self, job: Job, spent_steps: int) -> bool:
+        """Whether time and `max_steps` still allow the job."""
+        is_late = self.deadline is not None and time.monotonic() >= self.deadline
+        return not is_late and self.affordable([job], spent_steps) == [job]
+
+    def affordable(self, jobs: Sequence[Job], spent_steps: int) -> list[Job]:
+        """The first of `jobs`, as many as `max_steps` still allows."""
+        if self.budget.max_steps is None:
+            return list(jobs)
+        fitting, total = [], spent_steps
+        for job in jobs:
+            total += job.last_step - job.first_step
+            if total > self.budget.max_steps:
+                break
+            fitting.append(job)
+        return fitting
+
+    @property
+    def deadline(self) -> float | None:
+        """The moment of the monotonic clock at which the time is up; None without a limit."""
+        return self.since + min(self._left.values()) if self._left else None
+
+    @property
+    def _left(self) -> dict[str, float]:
+        """Seconds from `since` on that each limit of time leaves."""
+        left = {}
+        if self.budget.max_minutes is not None:
+            left["max_minutes"] = 60.0 * self.budget.max_minutes - self.spent_seconds
+        if self.budget.max_gpu_hours is not None and self.gpus:
+            hours = self.budget.max_gpu_hours
+            left["max_gpu_hours"] = (3600.0 * hours - self.spent_gpu_seconds) / self.gpus
+        return left
+
+    @property
+    def binding(self) -> str:
+        """The limit that ends the search now, as a key of the config with its value."""
+        is_late = self.deadline is not None and time.monotonic() >= self.deadline
+        if is_late or self.budget.max_steps is None:
+            name = min(self._left, key=self._left.__getitem__)
+        else:
+            name = "max_steps"
+        return f"budget.{name} = {getattr(self.budget, name):.10g}"
+
+
+def without_effect(budget: Budget, device: str) -> list[str]:
+    """Warnings about limits that cannot end a run on such a device (`none`: a simulation)."""
+    if budget.max_gpu_hours is None or device.startswith("cuda"):
+        return []
+    where = "in a simulation" if device == "none" else f"on this machine's {device}"
+    return [
+        f"budget.max_gpu_hours = {budget.max_gpu_hours:.10g} has no effect {where}: it counts "
+        "hours of CUDA GPUs. budget.max_minutes limits the time of any run"
+    ]

@@ -1,0 +1,231 @@
+"""From a genome and a stage to the job that a worker is given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from coralx.config import Config
+from coralx.engine.state import Timetable
+from coralx.records.genomes import HEAD, Genes, Genome
+from coralx.records.jobs import Horizon, Job, MeasureJob, Watch
+from coralx.records.results import Metrics
+from coralx.records.run_facts import Facts
+from coralx.records.verdicts import Promote
+from coralx.schedule.early_stopping import WINDOWS, slowest
+from coralx.schedule.rank_growth import growth_of, shape_at
+from coralx.schedule.stages import Stage, horizon_of
+from coralx.schedule.stop_rules import judged_from
+from coralx.storage.history import History
+from coralx.storage.layout import RunLayout
+
+HEAD_ALONE = Genome(HEAD, 0, Genes(target_modules=()))
+"""A genome that adapts nothing in the base."""
+
+HEAD_PASSES = 600
+"""Over the training rows, at most: over the vectors that the head reads of them."""
+
+
+class JobMaker:
+    """Knows budgets, horizons and checkpoints. Without a layout no checkpoint is written."""
+
+    def __init__(
+        self,
+        config: Config,
+        facts: Facts,
+        timetable: Timetable,
+        history: History,
+        layout: RunLayout | None,
+    ) -> None:
+        self._with_optimizer = config.evolution.inherit == "adapter+optimizer"
+        self._saves_predictions = config.runtime.save_predictions
+        self._growth = growth_of(config.hyperband_config)
+        self._facts = facts
+        self.timetable = timetable
+        self._history = history
+        self._layout = layout
+        self._budget_of: dict[tuple[int, int, float], tuple[tuple[int, ...], Horizon]] = {}
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The schedule, in order."""
+        return self.timetable.stages
+
+    def train(self, genome: Genome, stage: Stage) -> Job:
+        """Take `genome` from its previous stage's end through `stage`.
+
+        A genome that begins with a stage is trained up to its budget from its birth, or, as the
+        copy of another, from where that one stood at the end of the stage before.
+        """
+        budgets, horizon = self._budgets(genome)
+        resume_from = inherit_from = blend_from = None
+        first_step = inherited = blended = 0
+        if stage.place > genome.enters:
+            resume_from = self._checkpoint(genome.id, self.stages[stage.place - 1].name)
+        elif genome.continues is not None:
+            resume_from = self._checkpoint(genome.continues, self.stages[stage.place - 1].name)
+        elif genome.inherits is not None:
+            inherit_from = self._last_checkpoint(genome.inherits)
+            if genome.blend is not None:
+                blend_from = self._last_checkpoint(genome.blend.other)
+                blended = self._history.joint_steps(genome.inherits, genome.blend.other)
+        if stage.place > genome.enters or genome.continues is not None:
+            first_step = budgets[stage.place - 1]
+        before = self._history.last_result(genome.id)
+        if before is not None:
+            inherited = before.inherited_steps
+        elif genome.inherits is not None:
+            inherited = self._history.lineage_steps(genome.inherits)
+        elif genome.continues is not None:
+            copied = self.stages[genome.enters - 1].name
+            inherited = self._history.lineage_steps(genome.continues, copied)
+        return Job(
+            genome=genome,
+            stage=stage.name,
+            first_step=first_step,
+            last_step=budgets[stage.place],
+            horizon=horizon,
+            data_fraction=float(stage.data_fraction),
+            eval_limit=stage.eval_limit,
+            resume_from=resume_from,
+            inherit_from=inherit_from,
+            inherit_optimizer=self._with_optimizer,
+            inherited_steps=inherited,
+            blend_from=blend_from,
+            blended_steps=blended,
+            shape=shape_at(genome.genes, self._growth, stage.place),
+            checkpoint=self._checkpoint(genome.id, stage.name),
+            watch=self._watch(genome, stage),
+            partial=self._partial(genome.id, stage.name),
+            micro_batch=self._micro_batch(genome, stage.place),
+            predictions=self._predictions(genome.id, stage.name) if stage.is_scored else None,
+            is_scored=stage.is_scored,
+            judged_from=_judged_from(stage, first_step, budgets[stage.place], horizon),
+        )
+
+    def from_scratch(self, genome: Genome) -> Job:
+        """Train `genome` in one go to the last stage's total, on the last stage's share of the
+        data, whatever weights others of its genes have started from."""
+        stage = self.timetable.of(genome.generation)[-1]
+        budgets, horizon = self._budgets(genome)
+        return Job(
+            genome=genome,
+            stage=stage.name,
+            first_step=0,
+            last_step=budgets[-1],
+            horizon=horizon,
+            data_fraction=float(stage.data_fraction),
+            eval_limit=stage.eval_limit,
+            checkpoint=self._checkpoint(genome.id, stage.name),
+            partial=self._partial(genome.id, stage.name),
+            micro_batch=self._micro_batch(genome, stage.place),
+            predictions=self._predictions(genome.id, stage.name),
+            judged_from=_judged_from(stage, 0, budgets[-1], horizon),
+        )
+
+    def head(self) -> Job:
+        """Train a classifier's head alone on the frozen base, on all training rows. Its steps are
+        passes over them."""
+        stage = self.stages[-1]
+        return Job(
+            genome=HEAD_ALONE,
+            stage=stage.name,
+            first_step=0,
+            last_step=HEAD_PASSES,
+            horizon=Horizon(HEAD_PASSES, 0),
+            data_fraction=1.0,
+            eval_limit=stage.eval_limit,
+            checkpoint=self._checkpoint(HEAD, stage.name),
+            predictions=self._predictions(HEAD, stage.name),
+        )
+
+    def _watch(self, genome: Genome, stage: Stage) -> Watch:
+        """What may end the job early; nothing what is trained beside the search, whose figures are
+        wanted anyway."""
+        if genome.id not in self._history.genomes:
+            return Watch()
+        curves = self._survivors(genome, stage) if "unreachable" in stage.stop_within else []
+        return Watch(
+            explosion="explosion" in stage.stop_within,
+            survivors=slowest(curves) if len(curves) > 1 else (),
+        )
+
+    def _survivors(self, genome: Genome, stage: Stage) -> list[tuple[float, ...]]:
+        """The curves of those that went on from the stage in earlier generations and the same
+        bracket: never of the genome's own, which complete in any order."""
+        history = self._history
+        decisions = [history.decisions.get((g, stage.name)) for g in range(genome.generation)]
+        promoted = [
+            history.genomes[verdict.genome]
+            for decision in decisions
+            if decision is not None
+            for verdict in decision.verdicts
+            if isinstance(verdict, Promote)
+        ]
+        curves = [
+            history.results[g.id, stage.name].curve for g in promoted if g.bracket == genome.bracket
+        ]
+        return [curve for curve in curves if len(curve) == WINDOWS]
+
+    def again(self, genome: Genome, stage: Stage) -> Job:
+        """Train once more what the genome's checkpoint of the stage held, which was lost: nothing
+        that went well then is to end it early now."""
+        return replace(self.train(genome, stage), watch=Watch())
+
+    def measure(self, genome: Genome | None, validation: Metrics | None = None) -> MeasureJob:
+        """Measure a genome that finished the last stage, or the untuned base."""
+        name = genome.id if genome else None
+        checkpoint = self._checkpoint(name, self.stages[-1].name) if name else None
+        scores = str(self._layout.scores(name)) if self._layout else None
+        return MeasureJob(genome, checkpoint, validation, scores)
+
+    def _budgets(self, genome: Genome) -> tuple[tuple[int, ...], Horizon]:
+        """The genome's total steps at each stage's end, and its learning-rate horizon."""
+        key = (genome.generation, genome.genes.batch_size, genome.genes.warmup_ratio)
+        if key not in self._budget_of:
+            stages = self.timetable.of(genome.generation)
+            steps = self._facts.steps_per_epoch(genome.genes.batch_size)
+            budgets = tuple(stage.trained_steps(steps) for stage in stages)
+            horizon = horizon_of(stages, steps, genome.genes.warmup_ratio)
+            self._budget_of[key] = budgets, horizon
+        return self._budget_of[key]
+
+    def _last_checkpoint(self, genome: str) -> str | None:
+        result = self._history.last_result(genome)
+        if result is None:
+            raise LookupError(f"{genome} has completed no stage")
+        return self._checkpoint(genome, result.stage)
+
+    def _micro_batch(self, genome: Genome, place: int) -> int | None:
+        """How many rows at once the last genome of this size could train with, if memory did not
+        suffice for all; the ledger remembers, so a resumed run does not find out again. What its
+        own stage finds out counts later: it would depend on who was first."""
+        wanted = self._size(genome, place)
+        places = {stage.name: stage.place for stage in self.stages}
+        for result in reversed(self._history.narrowed):
+            known = self._history.genomes.get(result.genome)
+            if known is None or self._size(known, places[result.stage]) != wanted:
+                continue
+            if (known.generation, places[result.stage]) != (genome.generation, place):
+                return result.micro_batch
+        return None
+
+    def _size(self, genome: Genome, place: int) -> tuple[object, ...]:
+        """What decides how much memory a genome takes at a stage."""
+        genes = genome.genes
+        rank = shape_at(genes, self._growth, place).rank
+        return rank, genes.batch_size, genes.target_modules, genes.use_dora
+
+    def _partial(self, genome: str, stage: str) -> str | None:
+        return str(self._layout.partial(genome, stage)) if self._layout else None
+
+    def _predictions(self, genome: str, stage: str) -> str | None:
+        if self._layout is None or not self._saves_predictions:
+            return None
+        return str(self._layout.predictions(genome, stage))
+
+    def _checkpoint(self, genome: str, stage: str) -> str | None:
+        return str(self._layout.checkpoint(genome, stage)) if self._layout else None
+
+
+def _judged_from(stage: Stage, first: int, last: int, horizon: Horizon) -> int | None:
+    return judged_from(first, last, horizon.warmup_steps) if stage.judges_warmup else None

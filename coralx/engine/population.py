@@ -1,0 +1,164 @@
+"""Who is born, who survives, and whose weights are worth inheriting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from coralx.backends.memory_estimate import tight
+from coralx.config import Config
+from coralx.engine.state import Timetable
+from coralx.records.events import GenerationCompleted, GenerationStarted
+from coralx.records.genomes import Genome
+from coralx.records.jobs import StageBudget
+from coralx.records.run_facts import Facts
+from coralx.rng import generator
+from coralx.schedule.adaptive_budgets import adapted
+from coralx.schedule.brackets import bracket_sizes, brackets_of
+from coralx.schedule.stages import is_asynchronous
+from coralx.search.indicators import diversity
+from coralx.search.nsga2 import Standing, founders, offspring, survival_order
+from coralx.search.ranking import constraints_of, niching_of
+from coralx.search.space import own_recipes, space_of
+from coralx.search.tournament import tournament
+from coralx.storage.history import History
+from coralx.storage.ledger import Ledger
+from coralx.text import counted
+
+
+class Population:
+    """Generations as the ledger records them; what it does not hold yet is founded or bred.
+
+    `given` genomes form generation 0, drawing by the run's seed, which their ids say nothing of;
+    otherwise it is founded from the search space.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        facts: Facts,
+        ledger: Ledger,
+        history: History,
+        timetable: Timetable,
+        given: Sequence[Genome] = (),
+    ) -> None:
+        self.config = config
+        self.space = space_of(config)
+        self._evolution = config.evolution
+        if not config.hyperband_config.enable_hyperband:  # the naive baseline never inherits
+            self._evolution = config.evolution.model_copy(update={"inherit": "off"})
+        self._footprint = facts.footprint
+        self._ledger = ledger
+        self._history = history
+        self._timetable = timetable
+        self._given = tuple(given)
+
+    def of(self, generation: int) -> tuple[Genome, ...]:
+        """The genomes of a generation; none where the space holds no further one."""
+        if generation in self._history.generations:
+            return self._history.generations[generation]
+        genomes = self._in_brackets(self._born(generation), generation)
+        if genomes:
+            wanted = len(self._given) or self._evolution.births(generation)
+            short = (
+                f"the search space holds no more configurations: {len(genomes)} of "
+                f"{counted(wanted, 'genome')}"
+            )
+            warnings = tight(self._footprint, genomes, self.config.model.max_length)
+            if len(genomes) < wanted:
+                warnings = (short, *warnings)
+            budgets, spread = self._budgets(generation, len(genomes))
+            event = GenerationStarted(generation, tuple(genomes), warnings, budgets, spread)
+            self._ledger.append(event)
+        return tuple(genomes)
+
+    def _born(self, generation: int) -> list[Genome]:
+        seed = self.config.experiment.seed
+        if generation == 0 and self._given:
+            return [replace(genome, seed=seed) for genome in self._given]
+        if generation == 0:
+            own = own_recipes(self.config, self.space)
+            return founders(self.space, self._evolution.population_size, seed, own)
+        parents = self._history.populations[generation - 1]
+        contest = tournament(
+            [self._standing(genome) for genome in parents],
+            self.config.objectives,
+            constraints_of(self.config),
+            by_crowding=self._evolution.selection == "nsga2",
+            revision=self._history.revision,
+        )
+        return offspring(
+            population=[self._history.genomes[genome] for genome in parents],
+            seen=[genome.genes for genome in self._history.genomes.values()],
+            donors=self._donors(parents),
+            space=self.space,
+            evolution=self._evolution,
+            generation=generation,
+            seed=seed,
+            contest=contest,
+        )
+
+    def _in_brackets(self, genomes: Sequence[Genome], generation: int) -> list[Genome]:
+        """Deal the genomes out to the brackets by lot."""
+        brackets = brackets_of(self.config.hyperband_config)
+        if brackets == 1 or not genomes:
+            return list(genomes)
+        sizes = bracket_sizes(self._timetable.stages, brackets, len(genomes))
+        rng = generator(self.config.experiment.seed, "brackets", generation)
+        lots = rng.permutation([k for k, size in enumerate(sizes) for _ in range(size)])
+        return [
+            replace(genome, bracket=int(lot), enters=int(lot))
+            for genome, lot in zip(genomes, lots, strict=True)
+        ]
+
+    def _budgets(
+        self, generation: int, genomes: int
+    ) -> tuple[tuple[StageBudget, ...], float | None]:
+        """What each stage gets, and the parents' diversity relative to the founders'."""
+        schedule = self.config.hyperband_config
+        if generation == 0 or not (schedule.adaptive_budgets and schedule.enable_hyperband):
+            return (), None
+        founded = [g for g in self._history.generations[0] if g.continues is None]
+        first = [genome.genes for genome in founded]
+        parents = self._history.populations[generation - 1]
+        now = diversity(self.space, [self._history.genomes[genome].genes for genome in parents])
+        relative = now / max(diversity(self.space, first), 1e-12)
+        longest = self._timetable.longest_epoch
+        return adapted(self._timetable.stages, genomes, relative, longest), relative
+
+    def _donors(self, genomes: Sequence[str]) -> list[str]:
+        """Those that have weights which never exploded or ran into numbers that are not finite.
+
+        Under asynchronous promotion none whose checkpoint may be gone by then.
+        """
+        if self._evolution.inherit == "off":
+            return []
+        if is_asynchronous(self.config.hyperband_config):
+            genomes = [genome for genome in genomes if self._history.may_give_weights(genome)]
+        results = self._history.results.values()
+        spoilt = {r.genome for r in results if r.divergence is not None and r.divergence.spoils}
+        return [
+            genome
+            for genome in genomes
+            if genome not in spoilt and self._history.last_result(genome) is not None
+        ]
+
+    def survive(self, generation: int, pool: Sequence[str]) -> None:
+        """Record the parents of the next generation: the best of `pool`."""
+        standings = [self._standing(genome) for genome in pool]
+        size = self._evolution.population_size
+        niching = niching_of(self.config, size, "survive", generation)
+        constraints = constraints_of(self.config)
+        revision = self._history.revision
+        order = survival_order(standings, self.config.objectives, constraints, niching, revision)
+        self._ledger.append(GenerationCompleted(generation, tuple(order[:size])))
+
+    def _standing(self, genome: str) -> Standing:
+        result = self._history.last_result(genome)
+        places = {stage.name: stage.place for stage in self._timetable.stages}
+        return Standing(
+            genome=genome,
+            place=places[result.stage] if result else -1,
+            metrics=result.metrics if result else {},
+            taken_out=self._history.is_taken_out(genome),
+        )

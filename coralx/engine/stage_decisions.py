@@ -1,0 +1,107 @@
+"""What a stage decides: stop rules, then promotion, and who gives way to a copy of a better one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from coralx.config import Config
+from coralx.config.evolution import Objective
+from coralx.records.events import StageDecided
+from coralx.records.genomes import Genome
+from coralx.records.results import StageResult
+from coralx.records.run_facts import REVISION
+from coralx.records.verdicts import Promote, Replace, Verdict
+from coralx.schedule.promotion import decide
+from coralx.schedule.stages import Stage
+from coralx.schedule.stop_rules import judge
+from coralx.search.pbt import exploit
+from coralx.search.ranking import constraints_of, in_order, niching_of
+from coralx.search.space import space_of
+from coralx.storage.history import History
+
+
+def promotion_order(
+    config: Config,
+    stage: Stage,
+    results: Sequence[StageResult],
+    entered: int,
+    generation: int = 0,
+    revision: int = REVISION,
+) -> list[str]:
+    """Best first: by `promote_by` where the stage names a metric, else by the objectives; those
+    that meet the constraints first in either case. `entered` genomes compete for the places.
+    `revision` is that of the run."""
+    objectives = config.objectives
+    if stage.promote_by is not None:
+        direction = config.direction_of(stage.promote_by)
+        objectives = (Objective(metric=stage.promote_by, direction=direction),)
+    return in_order(
+        [result.genome for result in results],
+        [result.metrics for result in results],
+        objectives,
+        constraints_of(config),
+        niching_of(config, stage.quota(entered), "promote", generation, stage.name),
+        keep_first_objective=True,
+        revision=revision,
+    )
+
+
+def decide_stage(
+    config: Config, history: History, stage: Stage, generation: int, entered: Sequence[Genome]
+) -> StageDecided:
+    """A verdict for every genome that entered. Stop rules are applied to the stage as a whole, the
+    survival rate to each bracket by itself."""
+    failures = {g.id: history.failures[g.id].reason for g in entered if g.id in history.failures}
+    results = {g.id: history.results[g.id, stage.name] for g in entered if g.id not in failures}
+    judgement = judge(stage, list(results.values()))
+    verdicts: list[Verdict] = []
+    for bracket in sorted({genome.bracket for genome in entered}):
+        members = [genome.id for genome in entered if genome.bracket == bracket]
+        found = [results[name] for name in members if name in results]
+        failed = {name: failures[name] for name in members if name in failures}
+        sound = [result for result in found if result.genome not in judgement.breaches]
+        order = promotion_order(config, stage, sound, len(members), generation, history.revision)
+        verdicts += decide(stage, found, order, judgement.breaches, failed)
+    copies = _copies(config, history, stage, generation, verdicts)
+    return StageDecided(
+        generation,
+        stage.name,
+        tuple(
+            Replace(v.genome, by=copies[v.genome].id) if v.genome in copies else v for v in verdicts
+        ),
+        judgement.not_judged,
+        judgement.warnings,
+        newborn=tuple(copies.values()),
+    )
+
+
+def _copies(
+    config: Config,
+    history: History,
+    stage: Stage,
+    generation: int,
+    verdicts: Sequence[Verdict],
+) -> dict[str, Genome]:
+    """Mutated copies of the best that go on in place of the poorest, by whom they replace."""
+    quantile: Fraction | float = config.evolution.pbt_quantile
+    if history.started is not None and history.started.settings.revision < 2:
+        quantile = float(quantile)  # as it was multiplied then: 0.29 of 100 genomes was 28
+    if not (quantile and config.hyperband_config.enable_hyperband) or stage.is_last:
+        return {}
+    if not stage.is_scored:  # nothing tells who is the poorest
+        return {}
+    promoted = [history.genomes[v.genome] for v in verdicts if isinstance(v, Promote)]
+    born = sum(g.continues is not None for g in history.generations[generation])
+    copies: dict[str, Genome] = {}
+    for bracket in sorted({genome.bracket for genome in promoted}):
+        copies |= exploit(
+            [genome for genome in promoted if genome.bracket == bracket],
+            [genome.genes for genome in (*history.genomes.values(), *copies.values())],
+            space_of(config),
+            quantile=quantile,
+            place=stage.place + 1,
+            index=config.evolution.population_size + born + len(copies),
+            seed=config.experiment.seed,
+        )
+    return copies

@@ -1,0 +1,32 @@
+"""How well a language model predicts completions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from coralx.metrics.row_scores import LanguageScores, Said
+
+
+def figures(scores: LanguageScores) -> dict[str, float | None]:
+    """`eval_loss`, the mean over all completion tokens in nats, 0 upward; `perplexity`, its
+    exponential, 1 upward. Both are to be minimised; None where a likelihood is not finite."""
+    if not np.isfinite(scores).all():
+        return {"eval_loss": None, "perplexity": None}
+    loss = float(scores[:, 0].sum() / scores[:, 1].sum())
+    return {"eval_loss": loss, "perplexity": _exponential(loss)}
+
+
+def of_all_tasks(said: Said) -> dict[str, float | None]:
+    """`perplexity` of a run of several tasks: the exponential of the loss over the completion
+    tokens of all of them together, so that each token counts alike. Nothing for classifiers."""
+    if len(said) < 2 or any(rows.labels is not None for rows in said.values()):
+        return {}
+    together = np.concatenate([rows.scores for rows in said.values()])
+    return {"perplexity": figures(together)["perplexity"]}
+
+
+def _exponential(loss: float) -> float | None:
+    """None where it is beyond any float."""
+    return math.exp(loss) if loss < math.log(np.finfo(np.float64).max) else None

@@ -1,0 +1,38 @@
+"""The interval of the difference of two models' figures on the same rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coralx.config.metric_catalogue import of_task
+from coralx.metrics.proportion_intervals import Ends, of_difference
+from coralx.metrics.resampled_figures import Drawn
+from coralx.records.results import Interval
+
+NOISE_ADDS = ("calibration", "calibration_scaled", "robustness")
+"""Figures of which a resample's lies off to one side, so that how two of them move together says
+nothing about how the two err."""
+
+
+def difference_interval(
+    metric: str, first: Interval, second: Interval, drawn: tuple[Drawn, Drawn]
+) -> Ends | None:
+    """Of `first` less `second`, from the intervals of the two and from how their figures move
+    together over the same resamples; None where one has no interval."""
+    own: list[tuple[float, Ends]] = []
+    for side in (first, second):
+        if side.value is None or side.low is None or side.high is None:
+            return None
+        own.append((side.value, (side.low, side.high)))
+    name, _ = of_task(metric)
+    together = 0.0 if name in NOISE_ADDS else correlation(*drawn)
+    return of_difference(*own[0], *own[1], together)
+
+
+def correlation(first: Drawn, second: Drawn) -> float:
+    """Of two figures over the same resamples; 0 where one of them does not move."""
+    defined = np.isfinite(first) & np.isfinite(second)
+    one, other = first[defined], second[defined]
+    if len(one) < 2 or not one.std() or not other.std():
+        return 0.0
+    return float(np.clip(np.corrcoef(one, other)[0, 1], -1.0, 1.0))

@@ -1,0 +1,151 @@
+"""What the report says of the differences between the front's members, each at 95 %.
+
+That is of one comparison by itself: of twenty between equals, one is expected to look real. The
+words say so, as the differences' intervals are of several methods and have no p-values to correct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from coralx.config import Config
+from coralx.engine.state import default_finisher
+from coralx.records.genomes import HEAD
+from coralx.records.results import Comparison
+from coralx.report.baseline_names import untuned_base
+from coralx.storage.history import History
+
+LISTED = 6
+"""Pairs that are named; of more only the number is told."""
+
+
+def front_pairs(history: History, front: Sequence[str]) -> list[dict[str, Any]] | None:
+    """Each two members on each objective that is read off predictions; None where they were not
+    compared, as no scores of single rows were kept."""
+    if not _is_compared(history, front):
+        return None
+    members = set(front)
+    return [as_json(c) for c in _comparisons(history) if {c.first, c.second} <= members]
+
+
+def against_baselines(
+    config: Config, history: History, front: Sequence[str], last_stage: str
+) -> list[dict[str, Any]] | None:
+    """Each member against the untuned base, a head trained on it, and the default recipe: `better`
+    where the whole 95 % interval of the difference says so, in the objective's own direction."""
+    if not _is_compared(history, front):
+        return None
+    sides = {
+        (c.first, c.second, c.metric): c
+        for known in _comparisons(history)
+        for c in ((known, known.reversed) if known.second is not None else (known,))
+    }
+    baselines: list[tuple[str, str | None]] = [("untuned", None), ("trained_head", HEAD)]
+    default = default_finisher(config, history, last_stage)
+    if default is not None:
+        baselines.append(("default_recipe", default))
+    found = []
+    for name, second in baselines:
+        for objective in config.objectives:
+            for member in front:
+                compared = sides.get((member, second, objective.metric))
+                if compared is not None:
+                    better = _is_better(compared, maximised=objective.direction == "maximize")
+                    shown = as_json(compared)
+                    del shown["first"], shown["second"]
+                    found.append({"genome": member, "baseline": name, **shown, "better": better})
+    return found
+
+
+def as_json(compared: Comparison) -> dict[str, Any]:
+    """A comparison as written into reports."""
+    return {**vars(compared), "indistinguishable": compared.is_indistinguishable}
+
+
+def _is_compared(history: History, front: Sequence[str]) -> bool:
+    measured = [history.measurements.get(member) for member in front]
+    has_scores = any(m is not None and m.scores is not None for m in measured)
+    return history.compared is not None and has_scores
+
+
+def _comparisons(history: History) -> tuple[Comparison, ...]:
+    return history.compared.pairs if history.compared else ()
+
+
+def _is_better(compared: Comparison, *, maximised: bool) -> bool | None:
+    if compared.low is None or compared.high is None:
+        return None
+    return compared.low > 0.0 if maximised else compared.high < 0.0
+
+
+def comparison_lines(report: Mapping[str, Any]) -> list[str]:
+    """For a terminal: whom the test split cannot tell apart, and who beats the baselines; one line
+    for all objectives of which the same can be said."""
+    if report["front_pairs"] is None:
+        is_due = report["completed"] and report["front"]
+        why = "The front's members were not compared: no scores of single test rows were kept."
+        return [why] if is_due else []
+    said: dict[str, list[str]] = {}
+    untuned = untuned_base(report)
+    compared = 0
+    for objective in report["objectives"]:
+        metric = objective["metric"]
+        pairs = [p for p in report["front_pairs"] if p["metric"] == metric]
+        if pairs:
+            said.setdefault(_apart(pairs), []).append(metric)
+        against = [a for a in report["front_against_baselines"] if a["metric"] == metric]
+        if against:
+            said.setdefault(_beaten(against, untuned), []).append(metric)
+        compared += sum(row["indistinguishable"] is not None for row in (*pairs, *against))
+    lines = [f"On {_listed(metrics)}{sentence}" for sentence, metrics in said.items()]
+    if compared > 1:
+        lines.append(f"Each at 95 %, uncorrected for the number of comparisons ({compared}).")
+    return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _apart(pairs: Sequence[Mapping[str, Any]]) -> str:
+    unknown = [pair for pair in pairs if pair["indistinguishable"] is None]
+    if unknown:
+        return f" {_without_interval(unknown, len(pairs), 'members of the front')}"
+    alike = [pair for pair in pairs if pair["indistinguishable"]]
+    if not alike:
+        return " the test split tells all members of the front apart."
+    if len(alike) == len(pairs) > 1:
+        return " the test split cannot tell any two members of the front apart."
+    named = "; ".join(f"{pair['first']} and {pair['second']}" for pair in alike[:LISTED])
+    rest = len(alike) - LISTED
+    more = f"; and {rest} more of {len(pairs)} pairs" if rest > 0 else ""
+    return f" the test split cannot tell apart: {named}{more}."
+
+
+def _without_interval(unknown: Sequence[Mapping[str, Any]], count: int, what: str) -> str:
+    """Who cannot be compared, with the first reason that was recorded."""
+    which = "no" if len(unknown) == count else f"{count - len(unknown)} of {count}"
+    reasons = [row["remark"] for row in unknown if row.get("remark")]
+    why = f": {reasons[0]}" if reasons else ": a figure is undefined"
+    return f"{which} differences between {what} have an interval{why}."
+
+
+def _beaten(against: Sequence[Mapping[str, Any]], untuned: str) -> str:
+    said = []
+    for baseline, title in (
+        ("untuned", untuned),
+        ("trained_head", "a trained head on the frozen base"),
+        ("default_recipe", "the default"),
+    ):
+        rows = [row for row in against if row["baseline"] == baseline]
+        known = [row for row in rows if row["better"] is not None]
+        if rows and not known:
+            said.append(f"than {title}: not known")
+            continue
+        better = [row["genome"] for row in known if row["better"]]
+        if rows:
+            all_of_them = "all" if len(rows) > 1 else better[0] if better else ""
+            names = all_of_them if len(better) == len(rows) else ", ".join(better) or "none"
+            said.append(f"than {title}: {names}")
+    return f", better at 95 % {'; '.join(said)}."

@@ -1,1 +1,0 @@
-"""A run: its folder, its ledger, its checkpoints, and the loop that drives it."""

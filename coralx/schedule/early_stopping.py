@@ -1,0 +1,140 @@
+"""What a stage's training losses tell before the stage is over: an explosion, and a learning curve
+that cannot come near the survivors' any more.
+
+Pure arithmetic on losses that training has anyway. Every loss is a cross-entropy in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+from coralx.records.jobs import Job
+from coralx.records.results import Divergence
+
+RECENT_STEPS = 8
+"""An explosion is read off the median of so many losses at least: three wild ones are a spike."""
+RECENT_ROWS = 64
+"""And of so many rows, since the loss of a few rows says more of them than of the model."""
+
+WINDOWS = 8
+"""The equal parts that a stage's curve consists of."""
+FEWEST_WINDOWS = 4
+"""A trend is fitted to no fewer windows: three points on a line are no evidence."""
+MARGIN = 0.05
+"""A loss is worse than another's if it is more than this share above it. Without a margin, curves
+that are equals but for noise (MiniLM on LIAR) would be told apart."""
+STUDENT = {2: 2.9200, 3: 2.3534, 4: 2.1318, 5: 2.0150}
+"""95th percentiles of Student's t by degrees of freedom: those of 4 to 7 windows and two
+parameters. A table, since the driver reads this module and scipy takes a second to load."""
+
+
+def explosion_limit(untuned: float) -> float:
+    """The training loss beyond which a genome has blown up: three times the untuned base's, but
+    at least 1 and at most 3 nats above it.
+
+    The base's own loss is what a genome has that learnt nothing: no learning rate that helps comes
+    near the limit. On MiniLM and tweets (untuned 0.70) no genome that learnt passed 1.0, and none
+    that passed 2.1 learnt anything. A base that knows the task already has next to no loss, hence
+    the least distance; one that is lost has as much as guessing costs, hence the greatest: 3 nats
+    are 20 times the perplexity. Norms of gradients are no sign: clipping makes large ones harmless
+    as long as the loss does not follow.
+    """
+    return untuned + min(max(2.0 * untuned, 1.0), 3.0)
+
+
+def recent_loss(losses: Sequence[float], batch_size: int) -> float | None:
+    """The median of the last losses; None where there are too few."""
+    steps = max(RECENT_STEPS, math.ceil(RECENT_ROWS / batch_size))
+    return median(losses[-steps:]) if len(losses) >= steps else None
+
+
+def window_ends(steps: int) -> list[int]:
+    """The steps after which each window of a stage of `steps` is complete."""
+    return [steps * (place + 1) // WINDOWS for place in range(WINDOWS)]
+
+
+def curve_of(losses: Sequence[float], steps: int) -> tuple[float, ...]:
+    """The mean loss in each window, of those that are complete, of a stage of `steps`; empty where
+    the stage has fewer steps than windows.
+
+    A window is a share of the stage, and batches take the rows in one order, so that genomes of
+    any batch size have read about the same rows in it.
+    """
+    if steps < WINDOWS:
+        return ()
+    ends = [end for end in window_ends(steps) if end <= len(losses)]
+    return tuple(
+        math.fsum(losses[start:end]) / (end - start)
+        for start, end in zip([0, *ends], ends, strict=False)
+    )
+
+
+def slowest(curves: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """The highest loss that any of the survivors had in each window."""
+    return tuple(max(losses) for losses in zip(*curves, strict=True))
+
+
+def loss_within_reach(
+    curve: Sequence[float], survivors: Sequence[float], skipped: int = 0
+) -> float | None:
+    """What the loss may still be at the end of a stage that is under way, by an optimistic view:
+    the lower 95 % bound of a prediction from the windows of `curve` but the first `skipped`; None
+    with too few.
+
+    It is the gap to the survivors that is extrapolated, by a straight line. What the rows of a
+    window do to the loss they do to both, and the gap between two curves that level off bends
+    less than either. Domhan, Springenberg and Hutter (2015) end a training likewise where a model
+    of its curve reaches the best with a probability under 5 %.
+    """
+    gaps = [own - other for own, other in zip(curve, survivors, strict=False)][skipped:]
+    count = len(gaps)
+    if count < FEWEST_WINDOWS:
+        return None
+    centre, mean = (count - 1) / 2, math.fsum(gaps) / count
+    spread = math.fsum((place - centre) ** 2 for place in range(count))
+    slope = math.fsum((place - centre) * gap for place, gap in enumerate(gaps)) / spread
+    rest = math.fsum((gap - mean - slope * (p - centre)) ** 2 for p, gap in enumerate(gaps))
+    ahead = WINDOWS - 1 - skipped - centre
+    error = math.sqrt(rest / (count - 2) * (1 + 1 / count + ahead**2 / spread))
+    return survivors[-1] + mean + slope * ahead - STUDENT[count - 2] * error
+
+
+def unreachable(
+    curve: Sequence[float], survivors: Sequence[float], skipped: int = 0
+) -> float | None:
+    """The loss that is still within reach, if it is no survivor's; else None.
+
+    That is the case where the last window's loss and the optimistic one at the stage's end are
+    both worse than the highest that any survivor had then.
+    """
+    reach = loss_within_reach(curve, survivors, skipped)
+    if reach is None or reach <= survivors[-1] * (1 + MARGIN):
+        return None
+    return reach if curve[-1] > survivors[len(curve) - 1] * (1 + MARGIN) else None
+
+
+def ending(job: Job, losses: Sequence[float], untuned: float | None) -> Divergence | None:
+    """Why a job is to end after these steps, by what it watches; asked after each step.
+
+    `untuned` is the base's own training loss; no explosion is told without it.
+    """
+    step = job.first_step + len(losses)
+    if job.watch.explosion and untuned is not None:
+        recent = recent_loss(losses, job.genome.genes.batch_size)
+        if recent is not None and recent > explosion_limit(untuned):
+            return Divergence(step, "loss", "exploded", recent, untuned)
+    ends = window_ends(job.last_step - job.first_step)
+    if job.watch.survivors and len(losses) in ends[:-1]:
+        curve = curve_of(losses, ends[-1])
+        reach = unreachable(curve, job.watch.survivors, windows_in_warmup(job))
+        if reach is not None:
+            return Divergence(step, "loss", "unreachable", reach, job.watch.survivors[-1])
+    return None
+
+
+def windows_in_warmup(job: Job) -> int:
+    """Windows that begin before the genome's warm-up is over; they say nothing of its pace."""
+    starts = [0, *window_ends(job.last_step - job.first_step)[:-1]]
+    return sum(job.first_step + start < job.horizon.warmup_steps for start in starts)

@@ -1,0 +1,102 @@
+"""The order of genomes: by constraints first, then by a config's own measure of better."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from coralx.config.conditions import ParsedRule, parse_constraint
+from coralx.config.evolution import Objective
+from coralx.config.metric_catalogue import SPREAD
+from coralx.config.schema import Config
+from coralx.records.results import Metrics
+from coralx.records.run_facts import REVISION
+from coralx.rng import generator
+from coralx.search.nsga3 import Niching, niched_first
+from coralx.search.pareto import Violations, as_minimised, best_first, untold
+
+
+def niching_of(
+    config: Config, places: int, purpose: str, generation: int, index: int | str = 0
+) -> Niching | None:
+    """What NSGA-III needs to choose for so many `places`; None under NSGA-II."""
+    if config.evolution.selection == "nsga2":
+        return None
+    return Niching(places, generator(config.experiment.seed, purpose, generation, index))
+
+
+def in_order(
+    ids: Sequence[str],
+    metrics: Sequence[Metrics],
+    objectives: Sequence[Objective],
+    constraints: Sequence[ParsedRule] = (),
+    niching: Niching | None = None,
+    *,
+    keep_first_objective: bool = False,
+    revision: int = REVISION,
+) -> list[str]:
+    """Ids, best first: the feasible by non-dominated rank, then the infeasible by violation; within
+    a front by crowding, or with `niching` by reference points; ties by id or, there, by its rng.
+
+    With `keep_first_objective`, each front begins with its best on the first-listed objective.
+    `revision` is that of the run.
+    """
+    points = as_minimised(metrics, objectives)
+    missed = violations(metrics, constraints)
+    keep = keep_first_objective
+    if niching is None:
+        return best_first(ids, points, missed, keep_first_objective=keep, revision=revision)
+    return niched_first(ids, points, niching, missed, keep_first_objective=keep, revision=revision)
+
+
+TOUCHING = sys.float_info.epsilon
+"""The violation of a figure that lies on a strict bound: infeasible, by as little as can be."""
+
+
+def constraints_of(config: Config) -> tuple[ParsedRule, ...]:
+    """The constraints of a config."""
+    return tuple(parse_constraint(text) for text in config.constraints)
+
+
+def violations(metrics: Sequence[Metrics], constraints: Sequence[ParsedRule]) -> Violations:
+    """By how much each genome misses the constraints, shape (genomes,); 0 where all hold.
+
+    A violation is a sum over constraints (Deb et al. 2002, section VI), each normalised: the
+    distance to the threshold as a share of the threshold's size, or as it is where that is 0. A
+    missing figure is the worst, inf. A constraint on a metric that none of these genomes has a
+    figure for is left out.
+    """
+    total = np.zeros(len(metrics))
+    for constraint in constraints:
+        values = [figures.get(constraint.metric) for figures in metrics]
+        if any(value is not None for value in values):
+            spreads = [figures.get(constraint.metric + SPREAD) for figures in metrics]
+            total += [_missed_by(constraint, v) for v in _untold(constraint, values, spreads)]
+    return total
+
+
+def _untold(
+    constraint: ParsedRule, values: Sequence[float | None], spreads: Sequence[float | None]
+) -> Sequence[float | None]:
+    """The figures; of those that miss the constraint, measurements within their spread made equal.
+    Whether one misses it at all is no matter of the others."""
+    if not any(spreads):
+        return values
+    missing = np.array(
+        [np.nan if v is None or constraint.holds_for(v) else v for v in values], dtype=np.float64
+    )
+    shared = untold(missing, spreads)
+    return [
+        value if np.isnan(one) else float(one) for value, one in zip(values, shared, strict=True)
+    ]
+
+
+def _missed_by(constraint: ParsedRule, value: float | None) -> float:
+    if value is None:
+        return float("inf")
+    if constraint.holds_for(value):
+        return 0.0
+    size = abs(constraint.threshold) or 1.0
+    return max(abs(value - constraint.threshold) / size, TOUCHING)

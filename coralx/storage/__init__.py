@@ -1,0 +1,1 @@
+"""The run folder: ledger, history, lock and checkpoints."""

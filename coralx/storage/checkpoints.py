@@ -1,0 +1,163 @@
+"""Checkpoints dropped, and the front's adapters as they are handed over."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from coralx.errors import DamagedRunError
+from coralx.storage.layout import RunLayout
+from coralx.system.files import (
+    MANIFEST,
+    manifest_of,
+    remove_folder,
+    storing,
+    verify_folder,
+    write_folder,
+)
+
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+ABOUT = "coralx.json"
+"""Beside PEFT's files, what an adapter's user needs to know of it; see `storage.adapter_card`."""
+
+
+def is_intact(layout: RunLayout, genome: str, stage: str) -> bool:
+    """Whether the checkpoint is complete and every file is as its manifest says."""
+    return _is_whole(layout.checkpoint(genome, stage))
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        verify_folder(folder)
+    except DamagedRunError:
+        return False
+    return True
+
+
+def prune(
+    layout: RunLayout, needed: Collection[tuple[str, str]], at_work: Collection[str] = ()
+) -> None:
+    """Delete every checkpoint but those of the `needed` (genome, stage) pairs, and those of genomes
+    for which a worker is `at_work`: it may be writing one. Raises SetupError where that cannot be.
+    """
+    if not layout.checkpoints.is_dir():
+        return
+    for genome in _folders(layout.checkpoints):
+        if genome.name in at_work:
+            continue
+        with storing(genome):
+            for stage in _folders(genome):
+                if (genome.name, stage.name) not in needed and _is_made(stage):
+                    remove_folder(stage)
+            if not any(genome.iterdir()):
+                genome.rmdir()
+
+
+def sweep(layout: RunLayout) -> None:
+    """Remove what killed processes left half-written, as far as that can be."""
+    for path in layout.half_written():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
+
+
+def drop_partials(layout: RunLayout, is_done: Callable[[str, str], bool]) -> None:
+    """Delete what was kept on the way to a stage that `is_done`, asked by genome and stage. Empty
+    folders stay, for a worker may be about to write there."""
+    if not layout.partials.is_dir():
+        return
+    with storing(layout.partials):
+        for genome in _folders(layout.partials):
+            for stage in _folders(genome):
+                if is_done(genome.name, stage.name) and _is_made(stage):
+                    remove_folder(stage)
+
+
+def drop_all_partials(layout: RunLayout) -> None:
+    """Delete all that was kept on the way. Only while no worker trains."""
+    if layout.partials.is_dir() and not layout.partials.is_symlink():
+        with storing(layout.partials):
+            shutil.rmtree(layout.partials)
+
+
+def can_hand_over(layout: RunLayout, genome: str, last_stage: str) -> bool:
+    """Whether the genome's adapter lies in `best/`, or its checkpoint is whole."""
+    return _is_whole(layout.best_adapter(genome)) or is_intact(layout, genome, last_stage)
+
+
+def _folders(path: Path) -> list[Path]:
+    """The folders in a folder; what a link leads to is none of the run's."""
+    return [found for found in path.iterdir() if found.is_dir() and not found.is_symlink()]
+
+
+def _is_made(folder: Path) -> bool:
+    """Whether it was made by `write_folder`, or half-made. In a run folder that came from elsewhere
+    `checkpoints` and `best` may be links, too: to folders of which nothing may be deleted."""
+    return (folder / MANIFEST).is_file() or folder.name.endswith(".tmp")
+
+
+def hand_over(
+    layout: RunLayout,
+    front: Sequence[str],
+    last_stage: str,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Copy the front's adapters into `best/`, each with what there is to say `about` them all, then
+    remove what is no longer on the front.
+
+    Raises DamagedRunError for a checkpoint that is not whole, SetupError where the storage refuses.
+    """
+    for genome in front:
+        source, best = layout.checkpoint(genome, last_stage), layout.best_adapter(genome)
+        if _is_whole(best) and not _is_whole(source):
+            source = best  # what was handed over is all that there is
+        if not (source / ADAPTER_FILES[0]).is_file():
+            continue  # the simulated backend trains no adapter
+        text = None if about is None else _text({"genome": genome, **about})
+        if _is_handed_over(best, source, text):
+            continue
+        verify_folder(source)
+
+        def copy(target: Path, source: Path = source, text: str | None = text) -> None:
+            for name in ADAPTER_FILES:
+                shutil.copyfile(source / name, target / name)
+            if text is not None:
+                (target / ABOUT).write_text(text, encoding="utf-8")
+
+        with storing(layout.best):
+            layout.best.mkdir(exist_ok=True)
+        write_folder(best, copy)
+    if layout.best.is_dir():
+        with storing(layout.best):
+            for folder in _folders(layout.best):
+                if folder.name not in front and _is_made(folder):
+                    remove_folder(folder)
+
+
+def is_of_checkpoint(best: Path, checkpoint: Path) -> bool:
+    """Whether an adapter that was handed over is the checkpoint's, by the manifests of both. Raises
+    DamagedRunError where one has none."""
+    handed, trained = manifest_of(best), manifest_of(checkpoint)
+    return all(name in handed and handed[name] == trained.get(name) for name in ADAPTER_FILES)
+
+
+def _is_handed_over(best: Path, source: Path, text: str | None) -> bool:
+    """Whether `best` holds the adapter whole, as the checkpoint's manifest has it."""
+    try:
+        verify_folder(best)
+        found = manifest_of(best).get(ABOUT)
+        wanted = None if text is None else hashlib.sha256(text.encode()).hexdigest()
+        return is_of_checkpoint(best, source) and found == wanted
+    except DamagedRunError:
+        return False
+
+
+def _text(about: Mapping[str, Any]) -> str:
+    return json.dumps(about, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,1 @@
+"""The machine under CoralX: files, signals, processes, memory, GPUs, packages."""

@@ -1,0 +1,109 @@
+"""Which packages are installed, found without importing them, and what a run ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+from packaging.requirements import Requirement
+
+INSTALL_UNSLOTH = "Install it: pip install 'coralx[unsloth]' (in a clone: make unsloth)"
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A package outside its bounds; `found` is None where it is missing."""
+
+    package: str
+    found: str | None
+    bounds: str
+
+
+def installed_version(package: str) -> str | None:
+    """The version of a distribution; None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def is_installed(module: str) -> bool:
+    """Whether a top-level module could be imported."""
+    return find_spec(module) is not None
+
+
+def torch_cuda() -> str | None:
+    """The CUDA version that torch was built for; None for a CPU build, or without torch.
+
+    It stands in `torch/version.py`, which is read as text: importing torch takes seconds.
+    """
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^cuda(?:\s*:[^=]*)?\s*=\s*['\"]([^'\"]+)['\"]", text, re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def out_of_bounds() -> tuple[Mismatch, ...]:
+    """Packages whose versions lie outside what CoralX asks for; of the extra `unsloth` only those
+    that are installed. Nothing where CoralX itself is not installed as a package."""
+    try:
+        asked = [Requirement(line) for line in requires("coralx") or ()]
+    except PackageNotFoundError:
+        return ()
+    found = []
+    for requirement in asked:
+        installed, marker = installed_version(requirement.name), requirement.marker
+        is_needed = marker is None or marker.evaluate({"extra": ""})
+        is_used = installed and marker is not None and marker.evaluate({"extra": "unsloth"})
+        if not is_needed and not is_used:
+            continue
+        if installed is None or not requirement.specifier.contains(installed, prereleases=True):
+            found.append(Mismatch(requirement.name, installed, str(requirement.specifier)))
+    return tuple(found)
+
+
+PACKAGES = (
+    "coralx",
+    "torch",
+    "transformers",
+    "peft",
+    "datasets",
+    "accelerate",
+    "safetensors",
+    "scikit-learn",
+    "numpy",
+    "moocore",
+    "unsloth",
+    "unsloth_zoo",
+    "trl",
+    "bitsandbytes",
+    "triton",
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on, read without importing."""
+    found = {"python": platform.python_version()}
+    listed = {package: installed_version(package) for package in PACKAGES}
+    return found | {package: version for package, version in listed.items() if version}
+
+
+def hardware() -> dict[str, str | int]:
+    """Operating system, processor, cores and bytes of memory."""
+    return {
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "memory_bytes": psutil.virtual_memory().total,
+    }

@@ -1,0 +1,78 @@
+"""Figures that are measured, not computed: P4 `memory`, and `latency_ms`.
+
+Both are of one and the same work for every genome, done several times; the median counts, and its
+spread is kept beside it: what lies no further apart than that is not told apart
+(`search.pareto.as_minimised`).
+
+`memory`, to be minimised: the peak, in bytes, while the validation batch with the most tokens is
+scored. On CUDA the allocator's peak of what is allocated, base, adapter and (at a stage's end) the
+optimizer's moments included; elsewhere the growth of the process's resident set over what it is
+just before. Its spread is the range, as a process's heap varies more from time to time than at one.
+
+`latency_ms`, to be minimised: the time to score one batch, the first validation rows in their
+order, after a warm-up. Its spread is the distance of the quartiles.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from coralx.config.metric_catalogue import SPREAD
+from coralx.system.process_memory import growth
+
+MEMORY_WARM_UP = 2
+MEMORY_REPEATS = 7
+LATENCY_WARM_UP = 3
+LATENCY_REPEATS = 20
+LATENCY_ROWS = 8
+
+Work = Callable[[], object]
+
+
+def memory(work: Work, device: torch.device) -> dict[str, float]:
+    """`memory` of `work`, with its spread."""
+    for _ in range(MEMORY_WARM_UP):  # for what is made at first use
+        work()
+    peak = _cuda_peak if device.type == "cuda" else growth
+    peaks = [peak(work) for _ in range(MEMORY_REPEATS)]
+    return _with_spread("memory", peaks, max(peaks) - min(peaks))
+
+
+def latency(work: Work, device: torch.device) -> dict[str, float]:
+    """`latency_ms` of `work`, with its spread."""
+    for _ in range(LATENCY_WARM_UP):
+        work()
+    times = []
+    for _ in range(LATENCY_REPEATS):
+        _finish(device)
+        began = time.perf_counter()
+        work()
+        _finish(device)
+        times.append(1000.0 * (time.perf_counter() - began))
+    low, high = np.percentile(times, [25, 75])
+    return _with_spread("latency_ms", times, high - low)
+
+
+def _finish(device: torch.device) -> None:
+    """Wait for what the device is still doing."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _with_spread(name: str, values: list[float], spread: float) -> dict[str, float]:
+    return {name: float(np.median(values)), name + SPREAD: float(spread)}
+
+
+def _cuda_peak(work: Work) -> float:
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    torch.cuda.synchronize()
+    return float(torch.cuda.max_memory_allocated())

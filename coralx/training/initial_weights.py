@@ -1,0 +1,129 @@
+"""What a job's adapter starts from: fresh weights, its own last stage, a parent, or two of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from peft import PeftModel
+
+from coralx.records.genomes import Blend
+from coralx.records.jobs import Job
+from coralx.records.results import BlendTrial, Inheritance
+from coralx.rng import generator
+from coralx.training import adapters
+from coralx.training.checkpoint_crossover import blend
+from coralx.training.resize import Transfer, Update, transfer
+
+Loss = Callable[[], float | None]
+"""Scores the adapter as it stands on the stage's validation sample; None where undefined."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a stage began. `moments` is the checkpoint whose optimizer state goes with the weights,
+    `factor` what B was multiplied by since. `inherited_steps` are those of the lineage before the
+    genome's birth; `eval_seconds` went into choosing between two starts."""
+
+    inherited_steps: int
+    moments: Path | None = None
+    factor: float = 1.0
+    inheritance: Inheritance | None = None
+    eval_seconds: float = 0.0
+
+
+def begin(model: PeftModel, job: Job, seed: int, loss: Loss) -> Start:
+    """Load what the job starts from into its adapter, which is fresh and the active one."""
+    if job.resume_from is not None:
+        source = Path(job.resume_from)
+        factor = _go_on(model, job, adapters.read(source))
+        return Start(job.inherited_steps, moments=source, factor=factor)
+    if job.inherit_from is None:
+        return Start(job.inherited_steps)
+    newborn = _Newborn(model, job)
+    start = newborn.from_parent()
+    if job.genome.blend is None or job.blend_from is None:
+        return start
+    rng = generator(seed, "blend", job.genome.generation, job.genome.id)
+    return newborn.from_both(job.genome.blend, Path(job.blend_from), start, rng, loss)
+
+
+def _go_on(model: PeftModel, job: Job, saved: Update) -> float:
+    """Load the genome's own weights, at unchanged function where its rank grows now; what B was
+    multiplied by."""
+    name = adapters.name_of(job.genome)
+    scaling = adapters.scaling_of(model, name)
+    if (saved.rank, saved.scaling) == (job.trained_shape.rank, scaling):
+        adapters.put(model, name, saved.weights)
+        return 1.0
+    found = transfer(saved.weights, saved.scaling, adapters.weights(model, name), scaling)
+    adapters.put(model, name, found.weights)
+    return found.factor
+
+
+class _Newborn:
+    """A fresh adapter, and the better parent's weights fitted to its shape."""
+
+    def __init__(self, model: PeftModel, job: Job) -> None:
+        self._model, self._job = model, job
+        self._name = adapters.name_of(job.genome)
+        self._fresh = adapters.weights(model, self._name)
+        self._parent = adapters.read(Path(str(job.inherit_from)))
+        self._alone = self._fitted(self._parent)
+
+    def _fitted(self, update: Update) -> Transfer:
+        scaling = adapters.scaling_of(self._model, self._name)
+        return transfer(update.weights, update.scaling, self._fresh, scaling)
+
+    def _take(self, found: Transfer) -> Inheritance:
+        """Load the weights; what became of the function that they carry."""
+        adapters.put(self._model, self._name, found.weights)
+        return Inheritance(
+            parent_rank=self._parent.rank,
+            error=found.error,
+            dropped=_kinds(found.dropped),
+            added=_kinds(found.added),
+        )
+
+    def from_parent(self) -> Start:
+        """Start from the better parent alone."""
+        job = self._job
+        return Start(
+            inherited_steps=job.inherited_steps,
+            moments=Path(str(job.inherit_from)) if job.inherit_optimizer else None,
+            factor=self._alone.factor,
+            inheritance=self._take(self._alone),
+        )
+
+    def from_both(
+        self, wanted: Blend, other: Path, start: Start, rng: np.random.Generator, loss: Loss
+    ) -> Start:
+        """Start from both parents where that has the lower loss; else, also on a tie, as `start`,
+        which is loaded now. No parent's moments go with a blend's weights: its optimizer is new."""
+        both, share = blend(wanted.kind, self._parent, adapters.read(other), rng)
+        parent_loss, before = _timed(loss)
+        inheritance = self._take(self._fitted(both))
+        blend_loss, after = _timed(loss)
+        kept = blend_loss is not None and (parent_loss is None or blend_loss < parent_loss)
+        if kept:
+            start = Start(self._job.blended_steps)
+        else:
+            inheritance = self._take(self._alone)
+        trial = BlendTrial(wanted.kind, wanted.other, share, parent_loss, blend_loss, kept)
+        return replace(
+            start, inheritance=replace(inheritance, blend=trial), eval_seconds=before + after
+        )
+
+
+def _timed(loss: Loss) -> tuple[float | None, float]:
+    """A loss, and the seconds that scoring took."""
+    began = time.monotonic()
+    return loss(), time.monotonic() - began
+
+
+def _kinds(stems: Sequence[str]) -> tuple[str, ...]:
+    """The last parts of module names, each once."""
+    return tuple(sorted({stem.rsplit(".", 1)[-1] for stem in stems}))

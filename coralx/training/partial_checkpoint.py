@@ -1,0 +1,83 @@
+"""What a stage has trained so far, kept on the way: a long one goes on from there after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from pydantic import ValidationError
+
+from coralx.errors import DamagedRunError
+from coralx.records.jobs import Job
+from coralx.records.results import Inheritance
+from coralx.records.serialization import from_json, to_json
+from coralx.system.files import canonical_json, verify_folder
+from coralx.training import adapters
+from coralx.training.initial_weights import Start
+from coralx.training.loop import Trace
+
+PATHS = ("checkpoint", "partial", "resume_from", "inherit_from", "blend_from")
+"""What of a job changes when a run folder is moved."""
+
+MEASURED = ("losses", "norms", "tokens", "seconds", "micro_batch")
+"""What of a trace is kept: one that has diverged is not gone on with."""
+
+
+def keep(
+    model: PeftModel, job: Job, optimizer: torch.optim.Optimizer, start: Start, trace: Trace
+) -> None:
+    """Write adapter, optimizer and trace to the job's partial checkpoint, whole or not at all."""
+    if job.partial is None:
+        return
+    state = {
+        "job": _digest(job),
+        "trace": {name: getattr(trace, name) for name in MEASURED},
+        "inherited_steps": start.inherited_steps,
+        "eval_seconds": start.eval_seconds,
+        "inheritance": asdict(start.inheritance) if start.inheritance else None,
+    }
+    adapters.save(Path(job.partial), model, adapters.name_of(job.genome), optimizer, state)
+
+
+def take_up(model: PeftModel, job: Job) -> tuple[Start, Trace] | None:
+    """Load the job's partial checkpoint into its adapter, which is fresh and the active one; how
+    the stage began and what it has trained. None where there is none that is whole and of this very
+    job."""
+    folder = Path(job.partial) if job.partial is not None else None
+    state = _read(folder) if folder is not None else None
+    if folder is None or state is None or state.get("job") != _digest(job):
+        return None
+    try:
+        found = state["inheritance"]
+        start = Start(
+            inherited_steps=state["inherited_steps"],
+            moments=folder,
+            inheritance=from_json(Inheritance, found) if found else None,
+            eval_seconds=state["eval_seconds"],
+        )
+        trace = Trace(**{name: state["trace"][name] for name in MEASURED})
+    except (KeyError, TypeError, ValidationError):  # of another version
+        return None
+    adapters.put(model, adapters.name_of(job.genome), adapters.read(folder).weights)
+    return start, trace
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    try:
+        verify_folder(folder)
+        state: dict[str, Any] = json.loads((folder / adapters.STATE).read_text(encoding="utf-8"))
+    except (DamagedRunError, OSError, ValueError):
+        return None
+    return state
+
+
+def _digest(job: Job) -> str:
+    """Changes with whatever decides what the job trains."""
+    decisive = {f.name for f in fields(job)} - {*PATHS, "micro_batch"}
+    found = {name: value for name, value in to_json(job).items() if name in decisive}
+    return hashlib.sha256(canonical_json(found).encode()).hexdigest()
