@@ -8,7 +8,7 @@ from pathlib import Path
 
 from coralx.doctor.run_files import Finding, Readable, damage
 from coralx.engine.checkpoint_retention import needed_checkpoints
-from coralx.engine.state import front_of
+from coralx.engine.state import RunState
 from coralx.errors import DamagedRunError
 from coralx.metrics.row_scores import is_whole
 from coralx.storage.checkpoints import is_intact, is_of_checkpoint
@@ -61,7 +61,7 @@ def _needed(run: Readable) -> set[tuple[str, str]]:
     history = run.history
     # an asynchronous search that goes on has not chosen the survivors of its newest generation
     is_exhausted = max(history.generations, default=-1) in history.populations
-    needed = needed_checkpoints(run.config, history, is_exhausted=is_exhausted)
+    needed = needed_checkpoints(RunState(run.config, history), is_exhausted=is_exhausted)
     written = {**history.results, **history.beside}
     return {pair for pair in needed if written[pair].checkpoint is not None}
 
@@ -82,8 +82,7 @@ def handed_over(layout: RunLayout, run: Readable) -> Iterator[Finding]:
     history = run.history
     if history is None or run.config is None or history.started is None:
         return
-    last = run.config.hyperband_config.training_stages[-1].name
-    front = front_of(run.config, history, last)
+    front = RunState(run.config, history).front()
     is_over = history.completed is not None
     for folder in folders:
         if folder.name not in front:

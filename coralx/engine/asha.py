@@ -12,11 +12,10 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-from coralx.config import Config
 from coralx.engine.jobs import JobMaker
 from coralx.engine.population import Population
 from coralx.engine.stage_decisions import promotion_order
-from coralx.engine.state import Timetable
+from coralx.engine.state import RunState
 from coralx.records.events import StageDecided
 from coralx.records.genomes import Genome
 from coralx.records.jobs import Job
@@ -25,7 +24,6 @@ from coralx.records.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict
 from coralx.schedule.promotion import promotable
 from coralx.schedule.stages import Stage
 from coralx.schedule.stop_rules import judge, judgeable
-from coralx.storage.history import History
 from coralx.storage.ledger import Ledger
 
 
@@ -37,22 +35,20 @@ class AsynchronousSearch:
 
     def __init__(
         self,
-        config: Config,
+        state: RunState,
         ledger: Ledger,
-        history: History,
-        timetable: Timetable,
         jobs: JobMaker,
         population: Population,
         refuses: Callable[[Genome, Stage], bool],
     ) -> None:
-        self.config = config
+        history = state.history
+        self.config = state.config
         self._refuses = refuses
         self.is_closed = False
         self._is_exhausted = False
         self._ledger = ledger
         self._history = history
-        self._timetable = timetable
-        self._stages = timetable.stages
+        self._stages = state.stages
         self._jobs = jobs
         self._population = population
         self._under_way: dict[str, Job] = {}

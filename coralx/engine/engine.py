@@ -15,13 +15,14 @@ from coralx.engine.asha import AsynchronousSearch
 from coralx.engine.baselines import restore_baselines, train_beside
 from coralx.engine.budget import Allowance
 from coralx.engine.checkpoint_retention import Restorer, needed_checkpoints
+from coralx.engine.context import RunContext
 from coralx.engine.convergence import has_stalled
 from coralx.engine.final_evaluation import measure
 from coralx.engine.jobs import JobMaker
 from coralx.engine.population import Population
 from coralx.engine.significance import compare
 from coralx.engine.stage_decisions import decide_stage
-from coralx.engine.state import Timetable, default_finisher, front_of
+from coralx.engine.state import RunState
 from coralx.execution.executor import Executor, Outcome
 from coralx.records.events import BudgetSpent, GenomeFailed, StageCompleted
 from coralx.records.genomes import Genome
@@ -29,7 +30,7 @@ from coralx.records.jobs import Job, JobFailed
 from coralx.records.results import StageResult
 from coralx.records.run_facts import Facts
 from coralx.records.verdicts import Promote
-from coralx.schedule.stages import Stage, is_asynchronous
+from coralx.schedule.stages import Stage
 from coralx.storage.checkpoints import drop_all_partials, drop_partials, prune
 from coralx.storage.history import History
 from coralx.storage.layout import RunLayout
@@ -37,16 +38,15 @@ from coralx.storage.ledger import Ledger
 from coralx.system.files import verify_folder
 
 
-def next_stage(config: Config, history: History) -> tuple[int, Stage] | None:
+def next_stage(state: RunState) -> tuple[int, Stage] | None:
     """The generation and stage that are to be trained next; None when all are decided, or when the
     search has stalled."""
-    timetable = Timetable(config, history)
-    for generation in range(config.evolution.generations):
-        is_new = generation not in history.generations
-        if is_new and has_stalled(config, history, timetable.last):
+    for generation in range(state.config.evolution.generations):
+        is_new = generation not in state.history.generations
+        if is_new and has_stalled(state):
             return None
-        for stage in timetable.of(generation):
-            if (generation, stage.name) not in history.decisions:
+        for stage in state.stages_in(generation):
+            if (generation, stage.name) not in state.history.decisions:
                 return generation, stage
     return None
 
@@ -73,22 +73,21 @@ class Engine:
         self.ledger = ledger
         self.layout = layout
         self.allowance = allowance or Allowance(config.budget)
-        self.is_asynchronous = is_asynchronous(config.hyperband_config)
         self.is_exhausted = False
         self.history = History(ledger)
         ledger.subscribe(self.history.apply)
-        self.timetable = Timetable(config, self.history)
-        self.jobs = JobMaker(config, facts, self.timetable, self.history, layout)
-        self.population = Population(config, facts, ledger, self.history, self.timetable, given)
+        self.state = RunState(config, self.history)
+        self.is_asynchronous = self.state.succession.overlaps
+        self.jobs = JobMaker(self.state, facts, layout)
+        self.population = Population(self.state, facts, ledger, given)
         self.footprint = facts.footprint
-        self._restorer = (
-            Restorer(executor, ledger, self.history, self.jobs, layout) if layout else None
-        )
+        self.context = RunContext(self.state, self.jobs, executor, ledger, layout, self.allowance)
+        self._restorer = Restorer(self.context, layout) if layout else None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The schedule, in order."""
-        return self.timetable.stages
+        return self.state.stages
 
     def run(self) -> None:
         """Search to the end (or the budget's), then measure baselines and front."""
@@ -101,13 +100,12 @@ class Engine:
         if not self._require_front():
             self.ledger.append(BudgetSpent(self.allowance.binding))
             return
-        shared = (self.config, self.executor, self.ledger, self.history, self.jobs)
-        restore_baselines(*shared)
-        measure(*shared)
+        restore_baselines(self.context)
+        measure(self.context)
         if self.history.budget_spent is None:
-            train_beside(*shared, self.allowance)
-            measure(*shared, beside=True)
-        compare(*shared, self.layout)
+            train_beside(self.context)
+            measure(self.context, beside=True)
+        compare(self.context)
         self._prune()  # a process may have ended before it did
         if self.is_over and self.layout is not None:
             drop_all_partials(self.layout)
@@ -117,11 +115,10 @@ class Engine:
         where the budget does not afford that."""
         if self._restorer is None or self.layout is None:
             return True
-        default = default_finisher(self.config, self.history, self.timetable.last)
-        wanted = {*self.front(), default} & self.history.genomes.keys()
-        last = self.timetable.last
+        wanted = {*self.front(), self.state.default_finisher()} & self.history.genomes.keys()
+        last = self.state.last_stage
         paths = [self.layout.checkpoint(str(name), last) for name in wanted]
-        return self._restorer.require(paths, self.allowance)
+        return self._restorer.require(paths)
 
     @property
     def is_over(self) -> bool:
@@ -136,11 +133,11 @@ class Engine:
             return True
         if self.is_exhausted:
             return False
-        return self.is_asynchronous or next_stage(self.config, self.history) is not None
+        return self.is_asynchronous or next_stage(self.state) is not None
 
     def front(self) -> tuple[str, ...]:
         """Non-dominated genomes among those that finished the last stage, best skill first."""
-        return front_of(self.config, self.history, self.stages[-1].name)
+        return self.state.front()
 
     def search(self) -> tuple[str, ...]:
         """Train until nothing is left to train or the budget is spent; returns the front."""
@@ -155,13 +152,13 @@ class Engine:
     def following(self) -> tuple[int, Stage] | None:
         """The generation and stage that are to be trained next; None where none is."""
         self._catch_up()
-        return next_stage(self.config, self.history)
+        return next_stage(self.state)
 
     def _catch_up(self) -> None:
         """Record the survivors of every generation whose last stage is decided: a process may have
         ended between the two."""
         for generation in [] if self.is_asynchronous else list(self.history.generations):
-            if (generation, self.timetable.last) in self.history.decisions:
+            if (generation, self.state.last_stage) in self.history.decisions:
                 self._survive(generation)
 
     def train_stage(self, generation: int, stage: Stage) -> bool:
@@ -173,11 +170,11 @@ class Engine:
         if not population:
             self.is_exhausted = True
             return False
-        stage = self.timetable.of(generation)[stage.place]  # its budgets are known only now
+        stage = self.state.stages_in(generation)[stage.place]  # its budgets are known only now
         entered = self._entered(population, generation, stage)
         if not self._train(entered, stage):
             return False
-        event = decide_stage(self.config, self.history, stage, generation, entered)
+        event = decide_stage(self.state, stage, generation, entered)
         self.ledger.append(event)
         self._catch_up()
         self._prune()
@@ -210,7 +207,7 @@ class Engine:
         jobs = self.allowance.affordable(wanted, self.history.trained_steps)
         if self._restorer is not None:  # what it trains again counts, too
             sources = (Path(source) for job in jobs for source in job.sources)
-            is_whole = self._restorer.require(sources, self.allowance)
+            is_whole = self._restorer.require(sources)
             jobs = self.allowance.affordable(jobs, self.history.trained_steps) if is_whole else []
         done = 0
         for outcome in self.executor.run(jobs, self.allowance.deadline):
@@ -222,10 +219,8 @@ class Engine:
 
     def _search_asynchronously(self) -> None:
         search = AsynchronousSearch(
-            self.config,
+            self.state,
             self.ledger,
-            self.history,
-            self.timetable,
             self.jobs,
             self.population,
             self._is_too_large,
@@ -267,10 +262,10 @@ class Engine:
         where the budget does not afford that."""
         if self._restorer is None or self.layout is None:
             return True
-        needed = needed_checkpoints(self.config, self.history)
+        needed = needed_checkpoints(self.state)
         known = [(name, stage) for name, stage in needed if name in self.history.genomes]
         paths = [self.layout.checkpoint(*found) for found in known]
-        return self._restorer.require(paths, self.allowance)
+        return self._restorer.require(paths)
 
     def _is_too_large(self, genome: Genome, stage: Stage) -> bool:
         """Fail a genome that no worker could hold, rather than have it fail on every attempt."""
@@ -286,7 +281,5 @@ class Engine:
         drop_partials(self.layout, self.history.is_done)
         if self.config.runtime.keep_checkpoints == "all":
             return
-        needed = needed_checkpoints(
-            self.config, self.history, under_way, is_exhausted=self.is_exhausted
-        )
+        needed = needed_checkpoints(self.state, under_way, is_exhausted=self.is_exhausted)
         prune(self.layout, needed, {job.genome.id for job in under_way})

@@ -7,18 +7,16 @@ from itertools import combinations
 
 from coralx.config import Config
 from coralx.config.metric_catalogue import described, of_task
+from coralx.engine.context import RunContext
 from coralx.engine.final_evaluation import measure, retrained
-from coralx.engine.jobs import JobMaker
-from coralx.engine.state import default_finisher, front_of
+from coralx.engine.state import RunState
 from coralx.errors import DamagedRunError
-from coralx.execution.executor import Executor
 from coralx.metrics.row_scores import Said, is_whole, read_scores
 from coralx.records.events import FrontCompared
 from coralx.records.genomes import HEAD
 from coralx.records.results import Comparison
 from coralx.storage.history import History, origin_of
 from coralx.storage.layout import RunLayout
-from coralx.storage.ledger import Ledger
 
 Pair = tuple[str, str | None]
 
@@ -30,49 +28,43 @@ def compared_metrics(config: Config) -> list[str]:
     return [o.metric for o in config.objectives if described(o.metric).source == "predictions"]
 
 
-def wanted_pairs(config: Config, history: History, last_stage: str) -> list[Pair]:
+def wanted_pairs(state: RunState) -> list[Pair]:
     """Each two of the front, the better on the first objective first; each of it with the default
     recipe, with the untuned base (None) and with a head trained on it; and with itself as trained
     from scratch."""
-    front = front_of(config, history, last_stage)
+    front = state.front()
     pairs: list[Pair] = [*combinations(front, 2)]
-    default = default_finisher(config, history, last_stage)
+    default = state.default_finisher()
     if default is not None and default not in front:
         pairs += [(genome, default) for genome in front]
     pairs += [(genome, None) for genome in front]
-    if HEAD in history.measurements:
+    if HEAD in state.history.measurements:
         pairs += [(genome, HEAD) for genome in front]
-    fresh = {str(origin_of(g.id)): g.id for g in retrained(history, last_stage)}
+    fresh = {str(origin_of(g.id)): g.id for g in retrained(state)}
     return pairs + [(genome, fresh[genome]) for genome in front if genome in fresh]
 
 
-def compare(
-    config: Config,
-    executor: Executor,
-    ledger: Ledger,
-    history: History,
-    jobs: JobMaker,
-    layout: RunLayout | None,
-) -> None:
+def compare(context: RunContext) -> None:
     """Compare the front, unless the ledger holds it already. Who was measured without keeping
     scores of rows is left out; whose file is lost or damaged is measured again, and left out where
     that fails.
 
     Raises DamagedRunError where measuring does not bring the file back.
     """
-    pairs = wanted_pairs(config, history, jobs.timetable.last) if compared_metrics(config) else []
+    state, history, layout = context.state, context.history, context.layout
+    pairs = wanted_pairs(state) if compared_metrics(state.config) else []
     pairs = [pair for pair in pairs if all(_kept(history, name) for name in pair)]
     recorded = history.compared
     if recorded is not None and {(c.first, c.second) for c in recorded.pairs} == set(pairs):
         return
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     if layout is not None and (lost := _lost(layout, history, names)):
-        measure(config, executor, ledger, history, jobs, beside=True, again=lost)
+        measure(context, beside=True, again=lost)
         lost = _lost(layout, history, names)
         if damaged := [name for name in lost if name not in history.unmeasured]:
             raise DamagedRunError(f"{layout.scores(damaged[0])}: missing or damaged")
         pairs = [pair for pair in pairs if not set(pair) & set(lost)]
-    ledger.append(FrontCompared(tuple(_comparisons(config, history, layout, pairs))))
+    context.ledger.append(FrontCompared(tuple(_comparisons(state, layout, pairs))))
 
 
 def _kept(history: History, name: str | None) -> str | None:
@@ -87,7 +79,7 @@ def _lost(layout: RunLayout, history: History, names: Iterable[str | None]) -> l
 
 
 def _comparisons(
-    config: Config, history: History, layout: RunLayout | None, pairs: Sequence[Pair]
+    state: RunState, layout: RunLayout | None, pairs: Sequence[Pair]
 ) -> Iterable[Comparison]:
     if layout is None or not pairs:
         return
@@ -96,6 +88,7 @@ def _comparisons(
     from coralx.metrics.intervals import intervals
     from coralx.metrics.paired_differences import difference_interval
 
+    config, history = state.config, state.history
     metrics = compared_metrics(config)
     names = dict.fromkeys(name for pair in pairs for name in pair)
     values = {
