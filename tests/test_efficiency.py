@@ -138,16 +138,16 @@ def test_there_is_no_ratio_until_something_has_finished() -> None:
     engine.history.apply(
         RunStarted(FORMAT, "x", "simulation", 0, facts, executor.settings, {}, {}, 0.0)
     )
-    for stage in engine.stages[:-1]:
-        engine.train_stage(0, stage)
+    for _ in engine.stages[:-1]:
+        engine.train_round()
         found = efficiency(engine)
         assert found["efficiency_ratio"] is found["step_ratio"] is found["time_savings"] is None
         assert "no genome has finished" in found["note"]
-    engine.train_stage(0, engine.stages[-1])
+    engine.train_round()
     decided = efficiency(engine)
     assert decided["note"] is None
     assert decided["step_ratio"] > 1
-    engine.train_stage(1, engine.stages[0])
+    engine.train_round()
     under_way = efficiency(engine)
     assert under_way["step_ratio"] == decided["step_ratio"]  # of the first generation alone
     assert "generation 2" in under_way["note"]

@@ -323,7 +323,7 @@ def test_a_front_that_meets_its_constraints_on_validation_only_is_warned_about(
     }
     genome, (test, validation) = next(iter(drops.items()))
     config = simulated_config(constraints=[f"auroc >= {(test + validation) / 2}"])
-    (warning,) = feasibility_warnings(config, history, [genome], "S3_finisher")
+    (warning,) = feasibility_warnings(RunState(config, history), [genome])
     assert warning.startswith(f"{genome} meets the constraint `auroc >= ")
     assert "but not on the test split" in warning
     assert genome in RunState(config, history).front()

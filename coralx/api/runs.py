@@ -8,7 +8,8 @@ from typing import Any
 
 from coralx.api.session import Outcome, go_on, run_config, start
 from coralx.config import Config
-from coralx.engine.engine import Engine, next_stage
+from coralx.engine.engine import Engine
+from coralx.engine.halving import next_stage
 from coralx.engine.state import RunState
 from coralx.engine.succession import succession_of
 from coralx.errors import UsageError
@@ -119,9 +120,7 @@ def _require_next(run: str, state: RunState, stage: str) -> None:
 
 def _one_stage(engine: Engine) -> None:
     """Train the engine's next stage; after the last one, measure."""
-    following = engine.following()
-    if following is not None:
-        engine.train_stage(*following)
+    engine.train_round()
     if not engine.has_more:
         engine.finish()
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from coralx.backends.memory_estimate import tight
+from coralx.backends.memory_estimate import tight, too_large
 from coralx.engine.state import RunState
-from coralx.records.events import GenerationCompleted, GenerationStarted
+from coralx.records.events import GenerationCompleted, GenerationStarted, GenomeFailed
 from coralx.records.genomes import Genome
 from coralx.records.jobs import StageBudget
 from coralx.records.run_facts import Facts
 from coralx.rng import generator
 from coralx.schedule.adaptive_budgets import adapted
 from coralx.schedule.brackets import bracket_sizes, brackets_of
+from coralx.schedule.stages import Stage
 from coralx.search.indicators import diversity
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.ranking import constraints_of, niching_of
@@ -143,6 +144,14 @@ class Population:
         revision = self._history.revision
         order = survival_order(standings, self.config.objectives, constraints, niching, revision)
         self._ledger.append(GenerationCompleted(generation, tuple(order[:size])))
+
+    def is_too_large(self, genome: Genome, stage: Stage) -> bool:
+        """Whether no worker could hold the genome: then it is failed at once, rather than on every
+        attempt at the stage."""
+        reason = too_large(self._footprint, genome.genes)
+        if reason is not None:
+            self._ledger.append(GenomeFailed(genome.generation, genome.id, stage.name, reason))
+        return reason is not None
 
     def _standing(self, genome: str) -> Standing:
         result = self._history.last_result(genome)
