@@ -20,8 +20,9 @@ from coralx.records.genomes import Genes, Genome
 from coralx.records.jobs import Horizon, Job
 from coralx.records.run_facts import Settings
 from coralx.records.serialization import from_json, to_json
+from coralx.records.subjects import BASELINE
 from coralx.rng import derive_seed
-from coralx.storage.history import BASELINE, History
+from coralx.storage.history import History
 from coralx.storage.ledger import Ledger
 
 

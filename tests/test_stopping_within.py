@@ -33,11 +33,12 @@ from coralx.records.events import (
 from coralx.records.genomes import Genome
 from coralx.records.jobs import Watch
 from coralx.records.results import Divergence, StageResult
+from coralx.records.subjects import BASELINE
 from coralx.records.verdicts import Cut, Promote, Stop
 from coralx.report.live import PlainLines, Silent
 from coralx.report.progress import Standings
 from coralx.schedule.early_stopping import WINDOWS, window_ends
-from coralx.storage.history import BASELINE, History
+from coralx.storage.history import History
 from coralx.storage.layout import find_run
 from coralx.storage.ledger import Ledger
 

@@ -68,7 +68,7 @@ class Asha:
     def _may_train(self, genome: Genome, place: int) -> bool:
         """Whether the genome has neither trained the stage nor failed."""
         done = (genome.id, self._stages[place].name) in self._history.results
-        return not done and genome.id not in self._history.failures
+        return not done and not self._history.has_failed(genome.id)
 
     def _file(self, genome: str, stage: Stage) -> None:
         """A result joins its rung: a stage of one bracket, over all generations."""

@@ -13,10 +13,11 @@ from coralx.engine.final_evaluation import baseline_of, from_scratch, has_head
 from coralx.engine.state import RunState
 from coralx.errors import DamagedRunError
 from coralx.records.events import GenomeFailed, TrainedBeside
-from coralx.records.genomes import HEAD, Genome
+from coralx.records.genomes import Genome
 from coralx.records.jobs import Job, JobFailed
 from coralx.records.results import StageResult
-from coralx.storage.history import BASELINE, History, origin_of
+from coralx.records.subjects import Baseline, FromScratch, subject_of
+from coralx.storage.history import History
 from coralx.system.files import verify_folder
 
 
@@ -33,7 +34,8 @@ def wants_more(state: RunState) -> bool:
 def wants_head(state: RunState) -> bool:
     """Whether a head is still to be trained on the frozen base, to hold the front against."""
     history = state.history
-    is_over = HEAD in history.failures or (HEAD, state.last_stage) in history.beside
+    head = Baseline.TRAINED_HEAD
+    is_over = head in history.failures or (head, state.last_stage) in history.beside
     trains = history.started is not None and history.started.facts.trains_head
     return trains and not is_over and bool(state.front())
 
@@ -41,7 +43,8 @@ def wants_head(state: RunState) -> bool:
 def wants_baseline(state: RunState) -> bool:
     """Whether the default recipe is still to be trained beside the search."""
     history = state.history
-    is_over = BASELINE in history.failures or any(r.divergence for r in history.baseline.values())
+    has_failed = Baseline.DEFAULT_RECIPE in history.failures
+    is_over = has_failed or any(result.divergence for result in history.baseline.values())
     is_missing = state.default_finisher() is None
     return state.config.runtime.baseline and is_missing and not is_over
 
@@ -49,10 +52,10 @@ def wants_baseline(state: RunState) -> bool:
 def restore_baselines(context: RunContext) -> None:
     """Train the checkpoint again of a baseline that is to be measured, where it was lost."""
     state, history, jobs = context.state, context.history, context.jobs
-    if has_head(state) and HEAD not in history.measurements:
+    if has_head(state) and Baseline.TRAINED_HEAD not in history.measurements:
         _train([jobs.head()], context, None)
-    is_finished = state.default_finisher() == BASELINE
-    if not is_finished or BASELINE in history.measurements:
+    default = state.default_finisher()
+    if default is not Baseline.DEFAULT_RECIPE or default in history.measurements:
         return
     recipe = baseline_of(state)
     stage_jobs = [jobs.train(recipe, stage) for stage in state.stages]
@@ -67,14 +70,19 @@ def unverified(state: RunState) -> list[Genome]:
     if not state.config.runtime.verify_front:
         return []
     history = state.history
-    fresh = [from_scratch(history.genomes[name]) for name in heirs(history, state.front())]
-    return [genome for genome in fresh if not _is_settled(history, genome.id)]
+    return [
+        from_scratch(history.genomes[name])
+        for name in heirs(history, state.front())
+        if not _has_ended(history, FromScratch(name))
+    ]
 
 
-def _is_settled(history: History, name: str) -> bool:
-    results = [result for (genome, _), result in history.beside.items() if genome == name]
-    has_diverged = any(result.divergence is not None for result in results)
-    return name in history.failures or has_diverged or name in history.measurements
+def _has_ended(history: History, fresh: FromScratch) -> bool:
+    """Whether it is known how the training from scratch ends: measured, failed or diverged."""
+    if fresh in history.failures or fresh in history.measurements:
+        return True
+    results = [result for (subject, _), result in history.beside.items() if subject == fresh]
+    return any(result.divergence is not None for result in results)
 
 
 def train_beside(context: RunContext) -> None:
@@ -89,7 +97,7 @@ def train_beside(context: RunContext) -> None:
         recipe = baseline_of(state)
         for stage in state.stages:
             _train([jobs.train(recipe, stage)], context, deadline)
-            result = state.history.beside.get((BASELINE, stage.name))
+            result = state.history.beside.get((Baseline.DEFAULT_RECIPE, stage.name))
             if result is None or result.divergence is not None:
                 break
     _verify(context)
@@ -121,15 +129,15 @@ def _replay(genome: Genome, context: RunContext) -> None:
         if not _is_trained(history, job) and not allowance.affords(job, _spent_steps(history)):
             return
         _train([job], context, allowance.deadline)
-        result = history.beside.get((genome.id, stage.name))
+        result = history.beside.get((subject_of(genome.id), stage.name))
         if result is None or result.divergence is not None:
             return
 
 
 def _spent_steps(history: History) -> int:
     """Steps that went into the search and into verification so far."""
-    verified = sum(r.steps for (name, _), r in history.beside.items() if origin_of(name))
-    return history.trained_steps + verified
+    verified = [r for (subject, _), r in history.beside.items() if isinstance(subject, FromScratch)]
+    return history.trained_steps + sum(result.steps for result in verified)
 
 
 def _train(jobs: Sequence[Job], context: RunContext, deadline: float | None) -> None:
@@ -149,7 +157,7 @@ def _train(jobs: Sequence[Job], context: RunContext, deadline: float | None) -> 
 
 def _is_trained(history: History, job: Job) -> bool:
     """Whether the job has its result, and the checkpoint that came of it is whole."""
-    result = history.beside.get((job.genome.id, job.stage))
+    result = history.beside.get((subject_of(job.genome.id), job.stage))
     if result is None or result.checkpoint is None or job.checkpoint is None:
         return result is not None
     try:

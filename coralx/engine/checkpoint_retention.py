@@ -16,6 +16,7 @@ from coralx.errors import DamagedRunError
 from coralx.records.events import CheckpointRestored
 from coralx.records.jobs import Job
 from coralx.records.results import StageResult
+from coralx.records.subjects import Searched, id_of
 from coralx.storage.checkpoints import is_intact
 from coralx.storage.layout import RunLayout
 
@@ -28,12 +29,13 @@ def needed_checkpoints(
     history = state.history
     living = state.succession.living(history, is_exhausted=is_exhausted) | set(state.front())
     default = state.default_finisher()
-    living.update([default] if default else [])
+    if isinstance(default, Searched):
+        living.add(default.genome)
     results = [history.last_result(genome) for genome in living]
     needed = {(result.genome, result.stage) for result in results if result}
     sources = [Path(source) for job in under_way for source in job.sources]
     needed |= {(source.parent.name, source.name) for source in sources}
-    return needed | history.beside.keys()
+    return needed | {(str(id_of(subject)), stage) for subject, stage in history.beside}
 
 
 class Restorer:

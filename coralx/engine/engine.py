@@ -26,6 +26,7 @@ from coralx.records.genomes import Genome
 from coralx.records.jobs import JobFailed
 from coralx.records.results import StageResult
 from coralx.records.run_facts import Facts
+from coralx.records.subjects import Searched
 from coralx.schedule.stages import Stage
 from coralx.storage.checkpoints import drop_all_partials, drop_partials, prune
 from coralx.storage.history import History
@@ -92,13 +93,16 @@ class Engine:
         layout = self._context.layout
         if layout is None:
             return True
-        names = {*self.front(), self.state.default_finisher()} & self.history.genomes.keys()
-        return self._require([layout.checkpoint(n, self.state.last_stage) for n in map(str, names)])
+        names = set(self.front())
+        default = self.state.default_finisher()
+        if isinstance(default, Searched):
+            names.add(default.genome)
+        return self._require([layout.checkpoint(name, self.state.last_stage) for name in names])
 
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to train and all that is to be measured is."""
-        is_measured = set(self.front()) <= set(self.history.measurements)
+        is_measured = all(self.history.measured(genome) for genome in self.front())
         return not self.has_more and is_measured and not self.history.unmeasured
 
     @property

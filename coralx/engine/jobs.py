@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from coralx.engine.state import RunState
-from coralx.records.genomes import HEAD, Genes, Genome
+from coralx.records.genomes import Genes, Genome
 from coralx.records.jobs import Horizon, Job, MeasureJob, Watch
 from coralx.records.results import Metrics
 from coralx.records.run_facts import Facts
+from coralx.records.subjects import HEAD
 from coralx.records.verdicts import Promote
 from coralx.schedule.early_stopping import WINDOWS, slowest
 from coralx.schedule.rank_growth import growth_of, shape_at

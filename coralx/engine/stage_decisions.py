@@ -12,6 +12,7 @@ from coralx.records.events import StageDecided
 from coralx.records.genomes import Genome
 from coralx.records.results import StageResult
 from coralx.records.run_facts import REVISION
+from coralx.records.subjects import Searched
 from coralx.records.verdicts import Promote, Replace, Verdict
 from coralx.schedule.promotion import decide
 from coralx.schedule.stages import Stage
@@ -53,7 +54,11 @@ def decide_stage(
     """A verdict for every genome that entered. Stop rules are applied to the stage as a whole, the
     survival rate to each bracket by itself."""
     config, history = state.config, state.history
-    failures = {g.id: history.failures[g.id].reason for g in entered if g.id in history.failures}
+    failures = {
+        genome.id: history.failures[Searched(genome.id)].reason
+        for genome in entered
+        if history.has_failed(genome.id)
+    }
     results = {g.id: history.results[g.id, stage.name] for g in entered if g.id not in failures}
     judgement = judge(stage, list(results.values()))
     verdicts: list[Verdict] = []

@@ -9,12 +9,13 @@ import numpy as np
 
 from coralx.config import Config
 from coralx.engine.succession import succession_of
+from coralx.records.subjects import Baseline, Searched, Subject
 from coralx.schedule.adaptive_budgets import with_budgets
 from coralx.schedule.stages import Stage, by_length, schedule_of
 from coralx.search.pareto import as_minimised, front
 from coralx.search.ranking import constraints_of, violations
 from coralx.search.space import default_recipe, space_of
-from coralx.storage.history import BASELINE, History
+from coralx.storage.history import History
 
 
 class RunState:
@@ -86,13 +87,14 @@ class RunState:
             sorted(front(genomes, points, missed), key=lambda genome: (firsts[genome], genome))
         )
 
-    def default_finisher(self) -> str | None:
+    def default_finisher(self) -> Subject | None:
         """The genome that is the default recipe, if it finished the last stage from scratch; else
         the baseline, if that did."""
         recipe = default_recipe(space_of(self.config))
         for name in self.finished():
             genome = self.history.genomes[name]
             if genome.genes == recipe and not genome.donors:
-                return name
+                return Searched(name)
         trained = self.history.baseline.get(self.last_stage)
-        return BASELINE if trained is not None and trained.divergence is None else None
+        has_finished = trained is not None and trained.divergence is None
+        return Baseline.DEFAULT_RECIPE if has_finished else None

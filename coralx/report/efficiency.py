@@ -10,11 +10,11 @@ from statistics import fmean
 from typing import Any
 
 from coralx.engine.state import RunState
-from coralx.records.genomes import HEAD
 from coralx.records.results import StageResult
+from coralx.records.subjects import Baseline, FromScratch
 from coralx.records.verdicts import Finish, Promote, Replace, Stop
 from coralx.schedule.stages import Stage
-from coralx.storage.history import History, origin_of
+from coralx.storage.history import History
 from coralx.storage.machine_time import MachineUse
 
 
@@ -173,7 +173,7 @@ def _course(history: History, genome: str, own: Sequence[StageResult], budget: i
     pace = sum(result.train_seconds for result in own) / trained if trained else 0.0
     diverged = [r.divergence.step for r in own if r.divergence and r.divergence.spoils]
     end = min(diverged, default=max(result.last_step for result in own))
-    broke = bool(diverged) or genome in history.failures
+    broke = bool(diverged) or history.has_failed(genome)
     rate = history.genomes[genome].genes.learning_rate
     return _Course(budget, end / budget, broke, pace, rate)
 
@@ -217,8 +217,9 @@ def _machine_use(history: History, busy_seconds: float, use: MachineUse | None) 
     if history.started is None or use is None or history.started.facts.device == "none":
         return {}  # simulated seconds say nothing about a machine
     baseline = list(history.baseline.values())
-    verification = [r for (name, _), r in history.beside.items() if origin_of(name)]
-    head = [r for (name, _), r in history.beside.items() if name == HEAD]
+    beside = list(history.beside.items())
+    verification = [r for (subject, _), r in beside if isinstance(subject, FromScratch)]
+    head = [r for (subject, _), r in beside if subject is Baseline.TRAINED_HEAD]
     busy = busy_seconds + sum(result.seconds for result in (*baseline, *verification, *head))
     head_seconds = sum(result.seconds for result in head) + history.overheads.head
     return {

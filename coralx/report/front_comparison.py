@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coralx.engine.state import RunState
-from coralx.records.genomes import HEAD
 from coralx.records.results import Comparison
+from coralx.records.subjects import HEAD, id_of
 from coralx.report.baseline_names import untuned_base
 from coralx.storage.history import History
 
@@ -41,7 +41,7 @@ def against_baselines(state: RunState, front: Sequence[str]) -> list[dict[str, A
     baselines: list[tuple[str, str | None]] = [("untuned", None), ("trained_head", HEAD)]
     default = state.default_finisher()
     if default is not None:
-        baselines.append(("default_recipe", default))
+        baselines.append(("default_recipe", id_of(default)))
     found = []
     for name, second in baselines:
         for objective in state.config.objectives:
@@ -61,7 +61,7 @@ def as_json(compared: Comparison) -> dict[str, Any]:
 
 
 def _is_compared(history: History, front: Sequence[str]) -> bool:
-    measured = [history.measurements.get(member) for member in front]
+    measured = [history.measured(member) for member in front]
     has_scores = any(m is not None and m.scores is not None for m in measured)
     return history.compared is not None and has_scores
 

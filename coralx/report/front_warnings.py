@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from coralx.config.metric_catalogue import described
 from coralx.engine.state import RunState
 from coralx.records.results import StageResult
+from coralx.records.subjects import title_of
 from coralx.search.ranking import constraints_of, violations
-from coralx.storage.history import title_of
 
 
 def undefined_warnings(state: RunState) -> list[str]:
@@ -47,7 +47,7 @@ def feasibility_warnings(state: RunState, front: Sequence[str]) -> list[str]:
     found = []
     for text, constraint in zip(config.constraints, constraints_of(config), strict=True):
         for genome in front:
-            measured = history.measurements.get(genome)
+            measured = history.measured(genome)
             test = measured.test.get(constraint.metric) if measured else None
             if test and test.value is not None and not constraint.holds_for(test.value):
                 found.append(

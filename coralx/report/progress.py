@@ -21,6 +21,7 @@ from coralx.records.events import (
 )
 from coralx.records.genomes import Genome
 from coralx.records.results import Progress, StageResult
+from coralx.records.subjects import Baseline
 from coralx.records.verdicts import Cut, Fail, Finish, Promote, Replace, Stop, Verdict
 from coralx.report.formatting import figure
 from coralx.schedule.brackets import brackets_of, entries
@@ -142,7 +143,7 @@ class Standings:
     def closing(self) -> str:
         """What goes on once the search is over."""
         left = len(unverified(self._run))
-        if not left or None not in self.history.measurements:
+        if not left or Baseline.UNTUNED not in self.history.measurements:
             return "measuring baselines and front on the test split"
         wanted = len(heirs(self.history, self._run.front()))
         return f"verifying the front: {wanted - left} of {wanted} trained from scratch"

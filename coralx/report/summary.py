@@ -21,8 +21,9 @@ from coralx.records.events import (
     WorkerStarted,
     WorkerStopped,
 )
-from coralx.records.genomes import HEAD, Genome
+from coralx.records.genomes import Genome
 from coralx.records.results import Interval
+from coralx.records.subjects import Baseline, Subject, id_of
 from coralx.records.verdicts import Stop
 from coralx.report.baseline_names import untuned_head
 from coralx.report.classes import classes_of
@@ -109,7 +110,8 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             for failure in history.failures.values()
         ],
         "not_measured": [
-            {"genome": genome, "reason": reason} for genome, reason in history.unmeasured.items()
+            {"genome": id_of(subject), "reason": reason}
+            for subject, reason in history.unmeasured.items()
         ],
         "lineage": lineage_of(history),
         "notes": _notes(history),
@@ -121,7 +123,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             *undefined_warnings(state),
             *operating_point_warnings(history),
             *feasibility_warnings(state, members),
-            *(unmeasured_warning(*failed) for failed in history.unmeasured.items()),
+            *(unmeasured_warning(id_of(s), reason) for s, reason in history.unmeasured.items()),
         ],
         "workers": _workers(entries),
     }
@@ -165,7 +167,7 @@ def _member(state: RunState, genome_id: str, layout: RunLayout | None) -> dict[s
     history = state.history
     genome = history.genomes[genome_id]
     result = history.last_result(genome_id)
-    measured = history.measurements.get(genome_id)
+    measured = history.measured(genome_id)
     stage = result.stage if result else ""
     return {
         "genome": genome_id,
@@ -218,15 +220,15 @@ def _baselines(state: RunState) -> dict[str, Any]:
 
     history = state.history
 
-    def figures(genome: str | None) -> dict[str, float | None] | None:
-        measured = history.measurements.get(genome)
+    def figures(subject: Subject) -> dict[str, float | None] | None:
+        measured = history.measurements.get(subject)
         return {name: f.value for name, f in measured.test.items()} if measured else None
 
     default = state.default_finisher()
     trains_head = history.started is not None and history.started.facts.trains_head
     return {
-        "untuned": figures(None),
-        **({"trained_head": figures(HEAD)} if trains_head else {}),
+        "untuned": figures(Baseline.UNTUNED),
+        **({"trained_head": figures(Baseline.TRAINED_HEAD)} if trains_head else {}),
         "default_recipe": figures(default) if default is not None else None,
     }
 

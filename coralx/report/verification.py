@@ -15,10 +15,10 @@ from coralx.config.metric_catalogue import described
 from coralx.engine.baselines import heirs
 from coralx.engine.state import RunState
 from coralx.records.results import Measurement, Metrics
+from coralx.records.subjects import FromScratch, id_of
 from coralx.report.formatting import figure, with_interval
 from coralx.report.front_comparison import as_json
 from coralx.report.table_layout import FirstThatFits
-from coralx.storage.history import FRESH, origin_of
 from coralx.storage.layout import RunLayout
 
 TITLE = "Front verified: inherited against from scratch"
@@ -32,7 +32,7 @@ def verification_of(
     `members` are those of the front that began with weights of others; `trained_from_scratch` the
     rest, which need no verification.
     """
-    was_begun = any(origin_of(name) for name, _ in state.history.beside)
+    was_begun = any(isinstance(subject, FromScratch) for subject, _ in state.history.beside)
     if not (state.config.runtime.verify_front or was_begun):
         return None
     inherited = heirs(state.history, front)
@@ -44,9 +44,10 @@ def verification_of(
 
 def _member(state: RunState, name: str, layout: RunLayout | None) -> dict[str, Any]:
     history, last_stage = state.history, state.last_stage
-    fresh = FRESH + name
+    fresh = FromScratch(name)
+    fresh_id = str(id_of(fresh))
     result = history.beside.get((fresh, last_stage))
-    stages = [found for (genome, _), found in history.beside.items() if genome == fresh]
+    stages = [found for (subject, _), found in history.beside.items() if subject == fresh]
     diverged = [found.divergence for found in stages if found.divergence is not None]
     failure = history.failures.get(fresh)
     ending, reason = "pending", None
@@ -67,12 +68,12 @@ def _member(state: RunState, name: str, layout: RunLayout | None) -> dict[str, A
         "own_steps": history.own_steps(name),
         "lineage_steps": history.lineage_steps(name),
         "fresh_steps": sum(found.steps for found in stages) if result else None,
-        "inherited": _figures(history.results[name, last_stage].metrics, measured.get(name)),
+        "inherited": _figures(history.results[name, last_stage].metrics, history.measured(name)),
         "fresh": _figures(result.metrics, measured[fresh])
         if result and ending == "verified"
         else None,
-        "differences": [as_json(c) for c in compared if (c.first, c.second) == (name, fresh)],
-        "adapter": _adapter(layout, fresh, last_stage),
+        "differences": [as_json(c) for c in compared if (c.first, c.second) == (name, fresh_id)],
+        "adapter": _adapter(layout, fresh_id, last_stage),
     }
 
 
