@@ -259,7 +259,7 @@ def test_everyone_goes_on_where_adapted_budgets_leave_the_first_stage_short() ->
     evolution = {"population_size": 8, "generations": 3}
     engine = played(published(300, evolution=evolution, adaptive_budgets=True))
     for (generation, name), decision in engine.history.decisions.items():
-        stage = next(s for s in engine.timetable.of(generation) if s.name == name)
+        stage = next(s for s in engine.state.stages_in(generation) if s.name == name)
         if not stage.is_scored:
             assert all(isinstance(v, Promote | Stop) for v in decision.verdicts)
         for verdict in decision.verdicts:

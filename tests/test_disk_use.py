@@ -13,7 +13,7 @@ from factories import simulated_config
 
 from coralx.api import runs as api
 from coralx.config import Config
-from coralx.engine.state import front_of
+from coralx.engine.state import RunState
 from coralx.errors import Interrupted
 from coralx.records.events import Event, GenerationCompleted, StageCompleted
 from coralx.report.live import Silent
@@ -23,7 +23,6 @@ from coralx.storage.ledger import Ledger
 from coralx.system.files import TEMPORARY
 
 GENERATIONS = 50
-LAST = "S3_finisher"
 SPACE = {"rank": {"low": 1, "high": 64}}
 """So many ranks that no generation runs out of new genomes."""
 
@@ -66,7 +65,7 @@ def largest_front(config: Config, layout: RunLayout) -> int:
     for event in Ledger.read_events(layout.ledger):
         history.apply(event)
         if isinstance(event, GenerationCompleted):
-            sizes.append(len(front_of(config, history, LAST)))
+            sizes.append(len(RunState(config, history).front()))
     return max(sizes)
 
 

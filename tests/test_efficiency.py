@@ -12,7 +12,7 @@ from factories import make_config, make_facts
 from coralx.config import Config
 from coralx.config.mode import resolve_mode
 from coralx.engine.engine import Engine
-from coralx.engine.state import Timetable
+from coralx.engine.state import RunState
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.records.events import (
     AttemptFailed,
@@ -45,7 +45,7 @@ def played(config: Config, mode: Mode, given: list[Genome] | None = None) -> Eng
 
 
 def efficiency(engine: Engine) -> dict[str, Any]:
-    return efficiency_of(engine.history, engine.timetable)
+    return efficiency_of(engine.state)
 
 
 def fully_trained(engine: Engine) -> dict[str, Any]:
@@ -138,16 +138,16 @@ def test_there_is_no_ratio_until_something_has_finished() -> None:
     engine.history.apply(
         RunStarted(FORMAT, "x", "simulation", 0, facts, executor.settings, {}, {}, 0.0)
     )
-    for stage in engine.stages[:-1]:
-        engine.train_stage(0, stage)
+    for _ in engine.stages[:-1]:
+        engine.train_round()
         found = efficiency(engine)
         assert found["efficiency_ratio"] is found["step_ratio"] is found["time_savings"] is None
         assert "no genome has finished" in found["note"]
-    engine.train_stage(0, engine.stages[-1])
+    engine.train_round()
     decided = efficiency(engine)
     assert decided["note"] is None
     assert decided["step_ratio"] > 1
-    engine.train_stage(1, engine.stages[0])
+    engine.train_round()
     under_way = efficiency(engine)
     assert under_way["step_ratio"] == decided["step_ratio"]  # of the first generation alone
     assert "generation 2" in under_way["note"]
@@ -191,7 +191,7 @@ def test_what_a_run_spends_beside_training_counts_where_it_was_spent() -> None:
     history = History()
     history.apply(started)
     history.overheads = overheads
-    found = efficiency_of(history, Timetable(make_config(), history))
+    found = efficiency_of(RunState(make_config(), history))
     assert found["total_training_time"] == 9.0 + 3.0 + 10.0 + 3.0 + 11.0
     assert found["efficiency_ratio"] is None
     assert sum(found["beside_training"].values()) == found["total_training_time"]

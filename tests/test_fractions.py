@@ -22,6 +22,7 @@ from coralx.config import Config, dump_yaml, load_config, parse_config
 from coralx.config.exact_numbers import MOST_DIGITS, exact, written
 from coralx.config.load import parse_yaml
 from coralx.engine.stage_decisions import decide_stage
+from coralx.engine.state import RunState
 from coralx.errors import ConfigError
 from coralx.records.events import RunStarted
 from coralx.records.run_facts import Settings
@@ -324,5 +325,5 @@ def test_a_run_of_an_earlier_version_replaces_as_many_as_it_began_to(
         (genome.id, "S0"): make_result(genome.id, {"auroc": 0.5}) for genome in genomes
     }
     (stage, _) = make_stages((1, 100, 1), (1, 100, 1))
-    verdicts = decide_stage(config, history, stage, 0, genomes).verdicts
+    verdicts = decide_stage(RunState(config, history), stage, 0, genomes).verdicts
     assert sum(isinstance(verdict, Replace) for verdict in verdicts) == copies

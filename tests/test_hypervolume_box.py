@@ -24,6 +24,7 @@ from coralx.config import Config
 from coralx.config.metric_catalogue import CATALOGUE
 from coralx.engine.convergence import Indicators, has_stalled, indicators
 from coralx.engine.hypervolume_reference import reference_of
+from coralx.engine.state import RunState
 from coralx.records.events import GenerationCompleted, GenerationStarted, RunStarted, StageCompleted
 from coralx.records.results import Metrics
 from coralx.records.run_facts import Axis, Footprint, Settings
@@ -198,7 +199,7 @@ def history_of(config: Config, *finishers: Metrics | None, recorded: bool = True
 
 
 def found(config: Config, history: History) -> list[Indicators]:
-    return indicators(config, history, LAST)
+    return indicators(RunState(config, history))
 
 
 def sized(auroc: float, parameters: float = 129024.0) -> Metrics:
@@ -215,7 +216,7 @@ def test_a_better_adapter_at_twice_the_size_is_seen_and_is_no_stall() -> None:
     assert first.hypervolume is not None
     assert second.hypervolume > 1.02 * first.hypervolume
     assert second.front == 2
-    assert not has_stalled(PATIENT, history, LAST)
+    assert not has_stalled(RunState(PATIENT, history))
 
 
 @pytest.mark.parametrize(
@@ -239,13 +240,13 @@ def test_a_stall_is_when_no_trade_off_worth_having_came(
     start: list[Metrics], later: Metrics | None, stalls: bool
 ) -> None:
     history = history_of(PATIENT, *start, later)
-    assert has_stalled(PATIENT, history, LAST) == stalls
+    assert has_stalled(RunState(PATIENT, history)) == stalls
 
 
 def test_the_box_of_a_run_that_recorded_none_is_that_of_its_first_finishers() -> None:
     history = history_of(PATIENT, sized(0.8), sized(0.853, 258048.0), recorded=False)
     assert [one.hypervolume for one in found(PATIENT, history)] == [1.0, 1.0]
-    assert has_stalled(PATIENT, history, LAST)
+    assert has_stalled(RunState(PATIENT, history))
 
 
 def test_generations_before_anyone_finishes_or_meets_the_constraints_have_no_volume() -> None:

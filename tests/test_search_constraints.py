@@ -19,7 +19,7 @@ from coralx.cli import main
 from coralx.config.conditions import parse_constraint
 from coralx.config.evolution import Objective
 from coralx.engine.stage_decisions import promotion_order
-from coralx.engine.state import front_of
+from coralx.engine.state import RunState
 from coralx.records.events import StageDecided
 from coralx.records.results import Metrics
 from coralx.records.verdicts import Promote
@@ -323,10 +323,10 @@ def test_a_front_that_meets_its_constraints_on_validation_only_is_warned_about(
     }
     genome, (test, validation) = next(iter(drops.items()))
     config = simulated_config(constraints=[f"auroc >= {(test + validation) / 2}"])
-    (warning,) = feasibility_warnings(config, history, [genome], "S3_finisher")
+    (warning,) = feasibility_warnings(RunState(config, history), [genome])
     assert warning.startswith(f"{genome} meets the constraint `auroc >= ")
     assert "but not on the test split" in warning
-    assert genome in front_of(config, history, "S3_finisher")
+    assert genome in RunState(config, history).front()
     assert feasibility_warnings(simulated_config(), history, [genome], "S3_finisher") == []
 
 

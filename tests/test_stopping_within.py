@@ -19,7 +19,7 @@ from coralx.config import Config
 from coralx.engine.engine import Engine
 from coralx.engine.jobs import JobMaker
 from coralx.engine.population import Population
-from coralx.engine.state import Timetable
+from coralx.engine.state import RunState
 from coralx.errors import ConfigError, Interrupted
 from coralx.execution.executor import Outcome, Task
 from coralx.execution.inprocess import InProcessExecutor
@@ -33,11 +33,12 @@ from coralx.records.events import (
 from coralx.records.genomes import Genome
 from coralx.records.jobs import Watch
 from coralx.records.results import Divergence, StageResult
+from coralx.records.subjects import BASELINE
 from coralx.records.verdicts import Cut, Promote, Stop
 from coralx.report.live import PlainLines, Silent
 from coralx.report.progress import Standings
 from coralx.schedule.early_stopping import WINDOWS, window_ends
-from coralx.storage.history import BASELINE, History
+from coralx.storage.history import History
 from coralx.storage.layout import find_run
 from coralx.storage.ledger import Ledger
 
@@ -82,8 +83,8 @@ def test_full_training_ends_within_a_stage_only_what_has_diverged() -> None:
     listed[1] |= {"stop_within": ["explosion", "unreachable"]}
     listed[2] |= {"stop_within": []}
     whole = {"enable_hyperband": False, "training_stages": listed}
-    timetable = Timetable(config_with(hyperband_config=whole), History())
-    kept = [stage.stop_within for stage in timetable.stages]
+    state = RunState(config_with(hyperband_config=whole), History())
+    kept = [stage.stop_within for stage in state.stages]
     assert kept == [("explosion",), ("explosion",), (), ("explosion",)]
 
 
@@ -125,9 +126,9 @@ def watch_of(history: History, genome: Genome, place: int = 1, config: Config | 
     if genome.id != BASELINE:
         history.apply(GenerationStarted(genome.generation, (genome,)))
     config = config or config_with()
-    timetable = Timetable(config, history)
-    maker = JobMaker(config, make_facts(16000), timetable, history, None)
-    return maker.train(genome, timetable.stages[place]).watch
+    state = RunState(config, history)
+    maker = JobMaker(state, make_facts(16000), None)
+    return maker.train(genome, state.stages[place]).watch
 
 
 def test_the_bar_is_the_slowest_of_those_who_went_on_in_earlier_generations() -> None:
@@ -169,9 +170,7 @@ def test_nothing_ends_the_baseline_or_a_stage_that_watches_nothing() -> None:
 
 
 def test_what_verifies_an_heir_from_scratch_is_trained_to_the_end() -> None:
-    config, history = config_with(), History()
-    timetable = Timetable(config, history)
-    maker = JobMaker(config, make_facts(16000), timetable, history, None)
+    maker = JobMaker(RunState(config_with(), History()), make_facts(16000), None)
     assert maker.from_scratch(make_genome("a")).watch == Watch()
 
 
@@ -193,9 +192,7 @@ def test_only_spoilt_weights_are_not_inherited() -> None:
         result = make_result(genome.id, stage="S1", last_step=70, divergence=ended)
         history.apply(StageCompleted(0, result))
     history.apply(GenerationCompleted(0, tuple("abcd")))
-    config = config_with()
-    timetable = Timetable(config, history)
-    population = Population(config, make_facts(), Ledger(), history, timetable)
+    population = Population(RunState(config_with(), history), make_facts(), Ledger())
     assert population._donors("abcd") == ["a", "d"]
     assert history.last_result("d") == history.results["d", "S0"]
 

@@ -25,15 +25,15 @@ from coralx.records.events import (
     MeasurementFailed,
     TrainedBeside,
 )
-from coralx.records.genomes import HEAD, Genes, Genome
+from coralx.records.genomes import Genes, Genome
 from coralx.records.jobs import Horizon, Job, MeasureJob
 from coralx.records.mode import Mode
 from coralx.records.results import Measurement, StageResult
 from coralx.records.run_facts import Facts, Footprint
+from coralx.records.subjects import HEAD, title_of
 from coralx.report.baseline_names import baseline_title, untuned_head
 from coralx.report.front_comparison import comparison_lines
 from coralx.report.live import Silent
-from coralx.storage.history import title_of
 from coralx.storage.layout import RunLayout, find_run
 from coralx.storage.ledger import Ledger
 from coralx.storage.overheads import Overheads

@@ -24,8 +24,8 @@ from coralx.records.events import AttemptFailed, FrontCompared, MeasurementFaile
 from coralx.records.genomes import Genes, Genome
 from coralx.records.jobs import JobFailed, MeasureJob
 from coralx.records.results import Measurement
+from coralx.records.subjects import FRESH
 from coralx.report.live import Silent
-from coralx.storage.history import FRESH
 from coralx.storage.ledger import Ledger
 
 LENIENT = {

@@ -21,14 +21,24 @@ from coralx.cli import main
 from coralx.config import Config, parse_config
 from coralx.errors import Interrupted
 from coralx.records.events import Event, FrontMeasured, StageCompleted, TrainedBeside
-from coralx.records.genomes import HEAD
 from coralx.records.jobs import Job
 from coralx.records.results import Divergence, StageResult
+from coralx.records.subjects import (
+    BASELINE,
+    FRESH,
+    HEAD,
+    Baseline,
+    FromScratch,
+    Searched,
+    id_of,
+    subject_of,
+    title_of,
+)
 from coralx.report.live import LiveTable, PlainLines, Silent
 from coralx.report.progress import Standings
 from coralx.report.terminal import print_report
 from coralx.report.verification import verification_parts
-from coralx.storage.history import BASELINE, FRESH, History, origin_of, title_of
+from coralx.storage.history import History
 from coralx.storage.layout import RunLayout, find_run
 from coralx.storage.ledger import Ledger
 from coralx.system.files import canonical_json, verify_folder
@@ -103,7 +113,7 @@ def test_heirs_are_trained_from_scratch_in_one_go_and_no_one_else_is(jobs: list[
     outcome = api.evolve(config(), "run")
     heirs, others = front_of(outcome)
     assert len(heirs) > 1
-    fresh = {origin_of(job.genome.id): job for job in jobs if origin_of(job.genome.id)}
+    fresh = {job.genome.parents[0]: job for job in jobs if job.genome.id.startswith(FRESH)}
     assert list(fresh) == heirs
     history = History(Ledger.read_events(outcome.layout.ledger))
     for name, job in fresh.items():
@@ -121,7 +131,7 @@ def test_heirs_are_trained_from_scratch_in_one_go_and_no_one_else_is(jobs: list[
     for member in found["members"]:
         assert (member["state"], member["fresh_steps"]) == ("verified", 1000)
         assert (member["own_steps"], member["lineage_steps"] > 1000) == (1000, True)
-        result = history.beside[FRESH + member["genome"], "S1"]
+        result = history.beside[FromScratch(member["genome"]), "S1"]
         assert member["fresh"]["validation"] == result.metrics
         inherited = next(m for m in outcome.report["front"] if m["genome"] == member["genome"])
         assert member["inherited"]["validation"] == inherited["validation"]
@@ -260,7 +270,7 @@ def test_one_that_diverges_from_scratch_is_told_and_not_tried_again(
 
     def diverging(self: SimulatedBackend, job: Job, report: Any, beat: Any) -> StageResult:
         result = train(self, job, report, beat)
-        if origin_of(job.genome.id) is None:
+        if not job.genome.id.startswith(FRESH):
             return result
         tried.append(job.genome.id)
         return replace(result, metrics={}, checkpoint=None, divergence=Divergence(7, "loss"))
@@ -448,7 +458,13 @@ def test_what_is_beside_the_search_has_a_title() -> None:
         "g00-01",
         "g00-01 from scratch",
     ]
-    assert [origin_of(name) for name in names] == [None, None, None, "g00-01"]
+    assert [subject_of(name) for name in names] == [
+        Baseline.UNTUNED,
+        Baseline.DEFAULT_RECIPE,
+        Searched("g00-01"),
+        FromScratch("g00-01"),
+    ]
+    assert [id_of(subject_of(name)) for name in names] == list(names)
 
 
 # -- with real gradients -------------------------------------------------------------------------

@@ -8,12 +8,14 @@ from typing import Any
 
 from coralx.api.session import Outcome, go_on, run_config, start
 from coralx.config import Config
-from coralx.engine.engine import Engine, next_stage
+from coralx.engine.engine import Engine
+from coralx.engine.halving import next_stage
+from coralx.engine.state import RunState
+from coralx.engine.succession import succession_of
 from coralx.errors import UsageError
 from coralx.records.genomes import Genome
 from coralx.report.live import View
 from coralx.report.summary import summarise
-from coralx.schedule.stages import is_asynchronous
 from coralx.storage.consistency import require_consistent
 from coralx.storage.history import History
 from coralx.storage.layout import RunLayout
@@ -61,10 +63,11 @@ def train_stage(
     """
     own = config or run_config(layout)
     _require_synchronous(own)
-    _require_next(layout.name, own, History(Ledger.read_events(layout.ledger)), stage)
+    history = History(Ledger.read_events(layout.ledger))
+    _require_next(layout.name, RunState(own, history), stage)
 
     def drive(engine: Engine) -> None:
-        _require_next(layout.name, own, engine.history, stage)  # the run is ours only now
+        _require_next(layout.name, engine.state, stage)  # the run is ours only now
         _one_stage(engine)
 
     return go_on(layout, drive, config=own, view=view)
@@ -86,7 +89,7 @@ def train_population(
 
 def _require_synchronous(config: Config) -> None:
     """Raise UsageError where stages do not follow one another."""
-    if is_asynchronous(config.hyperband_config):
+    if succession_of(config.hyperband_config).overlaps:
         raise UsageError(
             "under `hyperband_config.promotion: asynchronous` stages overlap, so none can be "
             "trained by itself",
@@ -94,15 +97,15 @@ def _require_synchronous(config: Config) -> None:
         )
 
 
-def _require_next(run: str, config: Config, history: History, stage: str) -> None:
+def _require_next(run: str, state: RunState, stage: str) -> None:
     """Raise UsageError unless `stage` is the one that the run is to train next, or its last one,
     whose measuring was cut off."""
-    names = [configured.name for configured in config.hyperband_config.training_stages]
+    names = [configured.name for configured in state.stages]
     if stage not in names:
         raise UsageError(f"the config has no stage {stage!r}", f"Its stages: {', '.join(names)}.")
-    following = next_stage(config, history)
+    following = next_stage(state)
     if following is None:
-        if history.completed is None and stage == names[-1]:
+        if state.history.completed is None and stage == names[-1]:
             return
         raise UsageError(
             f"run {run!r} has completed all its stages",
@@ -117,9 +120,7 @@ def _require_next(run: str, config: Config, history: History, stage: str) -> Non
 
 def _one_stage(engine: Engine) -> None:
     """Train the engine's next stage; after the last one, measure."""
-    following = engine.following()
-    if following is not None:
-        engine.train_stage(*following)
+    engine.train_round()
     if not engine.has_more:
         engine.finish()
 

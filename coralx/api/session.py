@@ -22,7 +22,7 @@ from coralx.engine.budget import Allowance, without_effect
 from coralx.engine.convergence import has_stalled
 from coralx.engine.engine import Engine
 from coralx.engine.hypervolume_reference import reference_of
-from coralx.engine.state import front_of
+from coralx.engine.state import RunState
 from coralx.errors import CoralXError, DamagedRunError, SetupError, UsageError
 from coralx.execution.executor import Executor, Signal
 from coralx.execution.inprocess import InProcessExecutor
@@ -176,7 +176,7 @@ def go_on(
         owner.reached(last)
         history = History(ledger)
         require_consistent(history, config, layout)
-        if _is_finished(config, history, layout):
+        if _is_finished(RunState(config, history), layout):
             write_atomically(layout.config, dump_yaml(config))
             return _report(config, ledger, layout)
         if history.started is None:
@@ -206,16 +206,17 @@ def go_on(
         return _drive(config, facts, executor, session, layout, drive, ())
 
 
-def _is_finished(config: Config, history: History, layout: RunLayout) -> bool:
+def _is_finished(state: RunState, layout: RunLayout) -> bool:
     """Whether nothing is left but to write reports: the config asks for no more, and the front is
     there to be handed over."""
-    last = config.hyperband_config.training_stages[-1].name
-    if history.completed is None or history.unmeasured or wants_more(config, history, last):
+    history = state.history
+    if history.completed is None or history.unmeasured or wants_more(state):
         return False
     wanted = history.wanted_generations or len(history.generations)
-    if config.evolution.generations > wanted and not has_stalled(config, history, last):
+    if state.config.evolution.generations > wanted and not has_stalled(state):
         return False
-    return all(can_hand_over(layout, genome, last) for genome in history.completed.front)
+    front = history.completed.front
+    return all(can_hand_over(layout, genome, state.last_stage) for genome in front)
 
 
 def _require_asked_for(config: Config, layout: RunLayout) -> None:
@@ -334,10 +335,10 @@ def run_config(layout: RunLayout, overrides: Sequence[str] = ()) -> Config:
 
 def _report(config: Config, ledger: Ledger, layout: RunLayout) -> Outcome:
     """Write `best/`, `report.json` and `pareto.csv`."""
-    last = config.hyperband_config.training_stages[-1].name
     history = History(ledger)
+    state = RunState(config, history)
     about = about_adapters(config, history.started) if history.started is not None else None
-    hand_over(layout, front_of(config, history, last), last, about)
+    hand_over(layout, state.front(), state.last_stage, about)
     report = summarise(config, Ledger.read(layout.ledger), layout)
     write_atomically(layout.report, json.dumps(report, indent=2, allow_nan=False) + "\n")
     write_atomically(layout.pareto, pareto_csv(report))

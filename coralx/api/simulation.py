@@ -109,7 +109,7 @@ def _play(config: Config, mode: Mode) -> Strategy:
     ledger.append(_started(resolved, facts, executor))
     engine = Engine(resolved, facts, executor, ledger, None)
     front = engine.search()
-    efficiency = efficiency_of(engine.history, engine.timetable)
+    efficiency = efficiency_of(engine.state)
     first = config.objectives[0].metric
     last = engine.stages[-1].name
     return Strategy(

@@ -13,13 +13,13 @@ from typing import Literal
 
 from coralx.backends.memory_estimate import adapter_parameters, extremes, least_bytes, likely_bytes
 from coralx.config import Config
+from coralx.engine.succession import succession_of
 from coralx.errors import SetupError
 from coralx.records.genomes import Genes
 from coralx.records.run_facts import Footprint
 from coralx.schedule.brackets import brackets_of, cohort_sizes
 from coralx.schedule.rank_growth import growth_of, shape_at
 from coralx.schedule.short_stages import planned_stages
-from coralx.schedule.stages import is_asynchronous
 from coralx.search.space import space_of
 from coralx.storage.layout import RUNS, RunLayout
 from coralx.text import gib
@@ -123,23 +123,15 @@ def _kept(config: Config) -> int:
     """The most checkpoints that lie on disk at once, if no stop rule takes a genome out."""
     evolution, schedule = config.evolution, config.hyperband_config
     stages, brackets = planned_stages(config, config.known_rows), brackets_of(schedule)
-    births = [evolution.births(generation) for generation in range(evolution.generations)]
-    sizes = [cohort_sizes(stages, born, brackets) for born in births]
+    sizes = [
+        cohort_sizes(stages, evolution.births(generation), brackets)
+        for generation in range(evolution.generations)
+    ]
     beside = len(stages) if config.runtime.baseline else 0
     beside += evolution.population_size * len(stages) if config.runtime.verify_front else 0
     if config.runtime.keep_checkpoints == "all":
         return sum(sum(cohort) for cohort in sizes) + beside
-    if is_asynchronous(schedule):  # who waits at each rung, who is at work, and the parents
-        rungs = (len(stages) - 1) * brackets
-        return min(sum(births), (rungs + 2) * evolution.population_size) + beside
-    copies = int(evolution.pbt_quantile * evolution.population_size) * (len(stages) - 1)
-    at_once = [
-        (evolution.population_size if generation else 0)  # the parents
-        + births[generation]
-        + max(sizes[generation][1:], default=0)  # those of the stage before go once it is decided
-        for generation in range(min(2, evolution.generations))
-    ]
-    return max(at_once) + copies + beside
+    return succession_of(schedule).most_checkpoints(evolution, sizes, brackets) + beside
 
 
 WAYS_OUT = (

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from coralx.doctor.run_files import Finding, Readable, damage
 from coralx.engine.checkpoint_retention import needed_checkpoints
-from coralx.engine.state import front_of
+from coralx.engine.state import RunState
 from coralx.errors import DamagedRunError
 from coralx.metrics.row_scores import is_whole
+from coralx.records.subjects import id_of, title_of
 from coralx.storage.checkpoints import is_intact, is_of_checkpoint
-from coralx.storage.history import title_of
 from coralx.storage.layout import RunLayout
 from coralx.storage.lock import holder
 from coralx.system.files import verify_folder
@@ -61,8 +61,10 @@ def _needed(run: Readable) -> set[tuple[str, str]]:
     history = run.history
     # an asynchronous search that goes on has not chosen the survivors of its newest generation
     is_exhausted = max(history.generations, default=-1) in history.populations
-    needed = needed_checkpoints(run.config, history, is_exhausted=is_exhausted)
-    written = {**history.results, **history.beside}
+    needed = needed_checkpoints(RunState(run.config, history), is_exhausted=is_exhausted)
+    written = dict(history.results)
+    for (subject, stage), result in history.beside.items():
+        written[str(id_of(subject)), stage] = result
     return {pair for pair in needed if written[pair].checkpoint is not None}
 
 
@@ -82,8 +84,7 @@ def handed_over(layout: RunLayout, run: Readable) -> Iterator[Finding]:
     history = run.history
     if history is None or run.config is None or history.started is None:
         return
-    last = run.config.hyperband_config.training_stages[-1].name
-    front = front_of(run.config, history, last)
+    front = RunState(run.config, history).front()
     is_over = history.completed is not None
     for folder in folders:
         if folder.name not in front:
@@ -129,7 +130,8 @@ def _copy_again(layout: RunLayout, run: Readable, genome: str) -> str:
 def scores(layout: RunLayout, run: Readable) -> Iterator[Finding]:
     """The files of scores by row, by the checksums that the ledger has."""
     history = run.history
-    kept = {n: m.scores for n, m in history.measurements.items() if m.scores} if history else {}
+    measured = history.measurements.values() if history else ()
+    kept = {m.genome: m.scores for m in measured if m.scores}
     whole = 0
     for name, digest in kept.items():
         path = layout.scores(name)

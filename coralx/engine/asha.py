@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from coralx.config import Config
-from coralx.engine.jobs import JobMaker
+from coralx.engine.checkpoint_retention import needed_checkpoints
+from coralx.engine.context import RunContext
 from coralx.engine.population import Population
 from coralx.engine.stage_decisions import promotion_order
-from coralx.engine.state import Timetable
 from coralx.records.events import StageDecided
 from coralx.records.genomes import Genome
 from coralx.records.jobs import Job
@@ -25,36 +25,20 @@ from coralx.records.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict
 from coralx.schedule.promotion import promotable
 from coralx.schedule.stages import Stage
 from coralx.schedule.stop_rules import judge, judgeable
-from coralx.storage.history import History
-from coralx.storage.ledger import Ledger
+from coralx.system.files import verify_folder
 
 
-class AsynchronousSearch:
-    """Answers what a free worker is to train next; records every decision on the way there.
+class Asha:
+    """The `Scheduler` of genomes that are promoted one by one. All that is left is one round."""
 
-    `refuses` tells whether a genome cannot be trained at all; then it has recorded why.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        ledger: Ledger,
-        history: History,
-        timetable: Timetable,
-        jobs: JobMaker,
-        population: Population,
-        refuses: Callable[[Genome, Stage], bool],
-    ) -> None:
-        self.config = config
-        self._refuses = refuses
-        self.is_closed = False
-        self._is_exhausted = False
-        self._ledger = ledger
-        self._history = history
-        self._timetable = timetable
-        self._stages = timetable.stages
-        self._jobs = jobs
+    def __init__(self, context: RunContext, population: Population) -> None:
+        self._context = context
+        self._history = history = context.history
+        self._config = context.state.config
+        self._stages = context.state.stages
         self._population = population
+        self._is_closed = False
+        self._is_exhausted = False
         self._under_way: dict[str, Job] = {}
         self._verdicts: dict[tuple[str, str], Verdict] = {
             (verdict.genome, decision.stage): verdict
@@ -84,7 +68,7 @@ class AsynchronousSearch:
     def _may_train(self, genome: Genome, place: int) -> bool:
         """Whether the genome has neither trained the stage nor failed."""
         done = (genome.id, self._stages[place].name) in self._history.results
-        return not done and genome.id not in self._history.failures
+        return not done and not self._history.has_failed(genome.id)
 
     def _file(self, genome: str, stage: Stage) -> None:
         """A result joins its rung: a stage of one bracket, over all generations."""
@@ -92,33 +76,57 @@ class AsynchronousSearch:
         self._rungs.setdefault(rung, []).append(self._history.results[genome, stage.name])
         self._news.add(rung)
 
-    def jobs(self, is_affordable: Callable[[Job, int], bool]) -> Iterator[Job | None]:
+    def begin(self) -> list[Path] | None:
+        """Take up all that is left. What may go on or be a parent must be whole now, for while
+        workers are busy nothing is trained again."""
+        if self._is_closed:
+            return None
+        layout = self._context.layout
+        if layout is None:
+            return []
+        needed = needed_checkpoints(self._context.state)
+        return [layout.checkpoint(*pair) for pair in needed if pair[0] in self._history.genomes]
+
+    def jobs(self) -> Iterator[Job | None]:
         """Jobs for as long as there are any; None while all that is left waits for an outcome.
 
-        Ends early where the budget does not afford the next one: `is_affordable` is given the job
-        and the steps of all that are under way.
+        Ends early where the budget does not afford the next one, with all that are under way.
         """
+        allowance = self._context.allowance
         while (job := self._next()) is not None or self._under_way:
             if job is None:
                 yield None
                 continue
             steps = sum(other.last_step - other.first_step for other in self._under_way.values())
-            if not is_affordable(job, steps):
+            if not allowance.affords(job, self._history.trained_steps + steps):
                 return
             self._under_way[job.genome.id] = job
+            for source in job.sources:
+                verify_folder(Path(source))
             yield job
+
+    def done(self, genome: str) -> bool:
+        """File the result in its rung. What the genome has left behind can go."""
+        job = self._under_way.pop(genome)
+        stage = next(stage for stage in self._stages if stage.name == job.stage)
+        if (genome, stage.name) in self._history.results:
+            self._file(genome, stage)
+        return True
+
+    def end(self) -> bool:
+        """Whether nothing is left; verdicts were recorded on the way."""
+        self._under_way.clear()  # at a deadline workers were stopped with what they had
+        return self._is_closed
 
     @property
     def under_way(self) -> tuple[Job, ...]:
         """Jobs that a worker has and that have brought no outcome yet."""
         return tuple(self._under_way.values())
 
-    def done(self, genome: str) -> None:
-        """The genome's job has brought its outcome, and the ledger holds it."""
-        job = self._under_way.pop(genome)
-        stage = next(stage for stage in self._stages if stage.name == job.stage)
-        if (genome, stage.name) in self._history.results:
-            self._file(genome, stage)
+    @property
+    def has_more(self) -> bool:
+        """Whether something is left to train, as far as is known."""
+        return not self._is_closed
 
     # -- who trains what next ----------------------------------------------------------------------
 
@@ -129,8 +137,8 @@ class AsynchronousSearch:
             self._stop_and_finish()
             self._promote()
             while (found := self._take()) is not None:
-                if not self._refuses(*found):
-                    return self._jobs.train(*found)
+                if not self._population.is_too_large(*found):
+                    return self._context.jobs.train(*found)
             if self._breed():
                 continue
             if self._under_way:
@@ -153,7 +161,7 @@ class AsynchronousSearch:
         """Begin the next generation, if there is to be one and enough is known to breed it: half a
         population of genomes that completed a stage which is scored, or all that there will be."""
         history = self._history
-        evolution = self.config.evolution
+        evolution = self._config.evolution
         newest = max(history.generations, default=-1)
         if newest + 1 >= evolution.generations or self._is_exhausted:
             return False
@@ -220,7 +228,7 @@ class AsynchronousSearch:
             if (genome, stage.name) not in self._verdicts
         ]
         quota = math.floor(stage.survival_rate * completed)
-        for place, genome in waiting[self.config.evolution.population_size :]:
+        for place, genome in waiting[self._config.evolution.population_size :]:
             self._record(stage, Cut(genome, place, quota))
 
     def _let_pass(self, genome: str, stage: Stage) -> None:
@@ -250,7 +258,9 @@ class AsynchronousSearch:
         verdicts = {r.genome: self._verdicts.get((r.genome, stage.name)) for r in results}
         sound = [result for result in results if not isinstance(verdicts[result.genome], Stop)]
         revision = self._history.revision
-        return promotion_order(self.config, stage, sound, len(results), revision=revision)
+        return promotion_order(
+            self._context.state.config, stage, sound, len(results), revision=revision
+        )
 
     def _is_promoted(self, genome: str, stage: Stage) -> bool:
         return isinstance(self._verdicts.get((genome, stage.name)), Promote)
@@ -261,14 +271,14 @@ class AsynchronousSearch:
         result = self._history.results.get((verdict.genome, stage.name))
         is_judged = result is None or isinstance(verdict, Stop) or judgeable(stage, result)
         not_judged = () if is_judged else (verdict.genome,)
-        self._ledger.append(StageDecided(generation, stage.name, (verdict,), not_judged))
+        self._context.ledger.append(StageDecided(generation, stage.name, (verdict,), not_judged))
 
     def _close(self) -> None:
         """Nothing goes on any more: a verdict for whoever has none, and the last survivors."""
         newest = max(self._history.generations)
         for name, warnings in self._warnings.items():
             if warnings and newest not in self._history.populations:
-                self._ledger.append(StageDecided(newest, name, (), warnings=warnings))
+                self._context.ledger.append(StageDecided(newest, name, (), warnings=warnings))
         for stage, results in reversed(list(self._by_stage())):
             order = self._order(stage, results)
             quota = sum(self._is_promoted(r.genome, stage) for r in results)
@@ -282,4 +292,4 @@ class AsynchronousSearch:
                     self._record(stage, Fail(failure.genome, failure.reason))
         if newest not in self._history.populations:
             self._population.survive(newest, list(self._history.genomes))
-        self.is_closed = True
+        self._is_closed = True

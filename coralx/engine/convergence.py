@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coralx.config import Config
+from coralx.engine.state import RunState
 from coralx.records.results import Metrics
 from coralx.records.run_facts import Axis
 from coralx.search.hypervolume_box import distances, unit_box
@@ -46,14 +47,13 @@ class Indicators:
     best: Mapping[str, float | None]
 
 
-def indicators(
-    config: Config, history: History, last_stage: str, newest: int | None = None
-) -> list[Indicators]:
+def indicators(state: RunState, newest: int | None = None) -> list[Indicators]:
     """Figures of every completed generation, or of the `newest` ones, on the validation split."""
+    config, history, last_stage = state.config, state.history, state.last_stage
     space = space_of(config)
-    finished = history.finished(last_stage)
+    finished = state.finished()
     figures = [history.results[genome, last_stage].metrics for genome in finished]
-    points, box, counts = _placed(config, history, finished, figures)
+    points, box, counts = _placed(state, finished, figures)
     came = {key: place for place, key in enumerate(history.results)}
     arrival = np.asarray([came[genome, last_stage] for genome in finished], dtype=np.int64)
     found = []
@@ -75,17 +75,17 @@ def indicators(
 
 
 def _placed(
-    config: Config, history: History, finished: Sequence[str], figures: Sequence[Metrics]
+    state: RunState, finished: Sequence[str], figures: Sequence[Metrics]
 ) -> tuple[Points, tuple[Points, Points] | None, NDArray[np.bool_]]:
     """Finishers as points to be minimised, the box that they stand in, and which of them count."""
-    axes = _axes(history)
+    axes = _axes(state.history)
     if axes:
         return distances(figures, axes), unit_box(axes), np.ones(len(figures), dtype=bool)
     # A run of a version that recorded no box: that of the first who finished and met the
     # constraints; who lacks a figure that others have does not count.
-    points = measured(as_minimised(figures, config.objectives))
-    born = np.asarray([history.genomes[genome].generation for genome in finished])
-    counts = violations(figures, constraints_of(config)) == 0
+    points = measured(as_minimised(figures, state.config.objectives))
+    born = np.asarray([state.history.genomes[genome].generation for genome in finished])
+    counts = violations(figures, constraints_of(state.config)) == 0
     counts &= ~np.isnan(points).any(axis=1)
     box = box_of(points[counts & (born == born[counts].min())]) if counts.any() else None
     return points, box, counts
@@ -105,20 +105,20 @@ def _best(config: Config, figures: Sequence[Metrics]) -> dict[str, float | None]
     return best
 
 
-def has_stalled(config: Config, history: History, last_stage: str) -> bool:
+def has_stalled(state: RunState) -> bool:
     """Whether nothing has moved for `evolution.patience` generations: neither hypervolume and
     diversity nor the best figure on any objective.
 
     The latter since a volume says little of what happens at its ends: from an AUROC of 0.99 to
     0.991 is a tenth of what was left, and a thousandth of the volume.
     """
-    patience = config.evolution.patience
+    patience = state.config.evolution.patience
     if patience is None:
         return False
-    found = indicators(config, history, last_stage, patience + 1)
+    found = indicators(state, patience + 1)
     if len(found) <= patience or found[0].hypervolume is None:
         return False
-    axes = _axes(history)
+    axes = _axes(state.history)
     return not any(_has_moved(found[0], later, axes) for later in found[1:])
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from coralx.config import Config
-from coralx.engine.state import Timetable
-from coralx.records.genomes import HEAD, Genes, Genome
+from coralx.engine.state import RunState
+from coralx.records.genomes import Genes, Genome
 from coralx.records.jobs import Horizon, Job, MeasureJob, Watch
 from coralx.records.results import Metrics
 from coralx.records.run_facts import Facts
+from coralx.records.subjects import HEAD
 from coralx.records.verdicts import Promote
 from coralx.schedule.early_stopping import WINDOWS, slowest
 from coralx.schedule.rank_growth import growth_of, shape_at
 from coralx.schedule.stages import Stage, horizon_of
 from coralx.schedule.stop_rules import judged_from
-from coralx.storage.history import History
 from coralx.storage.layout import RunLayout
 
 HEAD_ALONE = Genome(HEAD, 0, Genes(target_modules=()))
@@ -28,27 +27,21 @@ HEAD_PASSES = 600
 class JobMaker:
     """Knows budgets, horizons and checkpoints. Without a layout no checkpoint is written."""
 
-    def __init__(
-        self,
-        config: Config,
-        facts: Facts,
-        timetable: Timetable,
-        history: History,
-        layout: RunLayout | None,
-    ) -> None:
+    def __init__(self, state: RunState, facts: Facts, layout: RunLayout | None) -> None:
+        config = state.config
         self._with_optimizer = config.evolution.inherit == "adapter+optimizer"
         self._saves_predictions = config.runtime.save_predictions
         self._growth = growth_of(config.hyperband_config)
         self._facts = facts
-        self.timetable = timetable
-        self._history = history
+        self._state = state
+        self._history = state.history
         self._layout = layout
         self._budget_of: dict[tuple[int, int, float], tuple[tuple[int, ...], Horizon]] = {}
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The schedule, in order."""
-        return self.timetable.stages
+        return self._state.stages
 
     def train(self, genome: Genome, stage: Stage) -> Job:
         """Take `genome` from its previous stage's end through `stage`.
@@ -105,7 +98,7 @@ class JobMaker:
     def from_scratch(self, genome: Genome) -> Job:
         """Train `genome` in one go to the last stage's total, on the last stage's share of the
         data, whatever weights others of its genes have started from."""
-        stage = self.timetable.of(genome.generation)[-1]
+        stage = self._state.stages_in(genome.generation)[-1]
         budgets, horizon = self._budgets(genome)
         return Job(
             genome=genome,
@@ -182,7 +175,7 @@ class JobMaker:
         """The genome's total steps at each stage's end, and its learning-rate horizon."""
         key = (genome.generation, genome.genes.batch_size, genome.genes.warmup_ratio)
         if key not in self._budget_of:
-            stages = self.timetable.of(genome.generation)
+            stages = self._state.stages_in(genome.generation)
             steps = self._facts.steps_per_epoch(genome.genes.batch_size)
             budgets = tuple(stage.trained_steps(steps) for stage in stages)
             horizon = horizon_of(stages, steps, genome.genes.warmup_ratio)

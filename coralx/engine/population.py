@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from coralx.backends.memory_estimate import tight
-from coralx.config import Config
-from coralx.engine.state import Timetable
-from coralx.records.events import GenerationCompleted, GenerationStarted
+from coralx.backends.memory_estimate import tight, too_large
+from coralx.engine.state import RunState
+from coralx.records.events import GenerationCompleted, GenerationStarted, GenomeFailed
 from coralx.records.genomes import Genome
 from coralx.records.jobs import StageBudget
 from coralx.records.run_facts import Facts
 from coralx.rng import generator
 from coralx.schedule.adaptive_budgets import adapted
 from coralx.schedule.brackets import bracket_sizes, brackets_of
-from coralx.schedule.stages import is_asynchronous
+from coralx.schedule.stages import Stage
 from coralx.search.indicators import diversity
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.ranking import constraints_of, niching_of
 from coralx.search.space import own_recipes, space_of
 from coralx.search.tournament import tournament
-from coralx.storage.history import History
 from coralx.storage.ledger import Ledger
 from coralx.text import counted
 
@@ -35,13 +33,12 @@ class Population:
 
     def __init__(
         self,
-        config: Config,
+        state: RunState,
         facts: Facts,
         ledger: Ledger,
-        history: History,
-        timetable: Timetable,
         given: Sequence[Genome] = (),
     ) -> None:
+        config = state.config
         self.config = config
         self.space = space_of(config)
         self._evolution = config.evolution
@@ -49,8 +46,8 @@ class Population:
             self._evolution = config.evolution.model_copy(update={"inherit": "off"})
         self._footprint = facts.footprint
         self._ledger = ledger
-        self._history = history
-        self._timetable = timetable
+        self._state = state
+        self._history = state.history
         self._given = tuple(given)
 
     def of(self, generation: int) -> tuple[Genome, ...]:
@@ -103,7 +100,7 @@ class Population:
         brackets = brackets_of(self.config.hyperband_config)
         if brackets == 1 or not genomes:
             return list(genomes)
-        sizes = bracket_sizes(self._timetable.stages, brackets, len(genomes))
+        sizes = bracket_sizes(self._state.stages, brackets, len(genomes))
         rng = generator(self.config.experiment.seed, "brackets", generation)
         lots = rng.permutation([k for k, size in enumerate(sizes) for _ in range(size)])
         return [
@@ -123,23 +120,18 @@ class Population:
         parents = self._history.populations[generation - 1]
         now = diversity(self.space, [self._history.genomes[genome].genes for genome in parents])
         relative = now / max(diversity(self.space, first), 1e-12)
-        longest = self._timetable.longest_epoch
-        return adapted(self._timetable.stages, genomes, relative, longest), relative
+        longest = self._state.longest_epoch
+        return adapted(self._state.stages, genomes, relative, longest), relative
 
     def _donors(self, genomes: Sequence[str]) -> list[str]:
-        """Those that have weights which never exploded or ran into numbers that are not finite.
-
-        Under asynchronous promotion none whose checkpoint may be gone by then.
-        """
+        """Those that have weights which never exploded or ran into numbers that are not finite."""
         if self._evolution.inherit == "off":
             return []
-        if is_asynchronous(self.config.hyperband_config):
-            genomes = [genome for genome in genomes if self._history.may_give_weights(genome)]
         results = self._history.results.values()
         spoilt = {r.genome for r in results if r.divergence is not None and r.divergence.spoils}
         return [
             genome
-            for genome in genomes
+            for genome in self._state.succession.donors(self._history, genomes)
             if genome not in spoilt and self._history.last_result(genome) is not None
         ]
 
@@ -153,9 +145,17 @@ class Population:
         order = survival_order(standings, self.config.objectives, constraints, niching, revision)
         self._ledger.append(GenerationCompleted(generation, tuple(order[:size])))
 
+    def is_too_large(self, genome: Genome, stage: Stage) -> bool:
+        """Whether no worker could hold the genome: then it is failed at once, rather than on every
+        attempt at the stage."""
+        reason = too_large(self._footprint, genome.genes)
+        if reason is not None:
+            self._ledger.append(GenomeFailed(genome.generation, genome.id, stage.name, reason))
+        return reason is not None
+
     def _standing(self, genome: str) -> Standing:
         result = self._history.last_result(genome)
-        places = {stage.name: stage.place for stage in self._timetable.stages}
+        places = {stage.name: stage.place for stage in self._state.stages}
         return Standing(
             genome=genome,
             place=places[result.stage] if result else -1,

@@ -7,20 +7,18 @@ from itertools import combinations
 
 from coralx.config import Config
 from coralx.config.metric_catalogue import described, of_task
+from coralx.engine.context import RunContext
 from coralx.engine.final_evaluation import measure, retrained
-from coralx.engine.jobs import JobMaker
-from coralx.engine.state import default_finisher, front_of
+from coralx.engine.state import RunState
 from coralx.errors import DamagedRunError
-from coralx.execution.executor import Executor
 from coralx.metrics.row_scores import Said, is_whole, read_scores
 from coralx.records.events import FrontCompared
-from coralx.records.genomes import HEAD
 from coralx.records.results import Comparison
-from coralx.storage.history import History, origin_of
+from coralx.records.subjects import Baseline, FromScratch, Searched, Subject, id_of
+from coralx.storage.history import History
 from coralx.storage.layout import RunLayout
-from coralx.storage.ledger import Ledger
 
-Pair = tuple[str, str | None]
+Pair = tuple[Searched, Subject]
 
 EARLIER = "one of the two was measured by an earlier version, which judged attacks otherwise"
 
@@ -30,64 +28,71 @@ def compared_metrics(config: Config) -> list[str]:
     return [o.metric for o in config.objectives if described(o.metric).source == "predictions"]
 
 
-def wanted_pairs(config: Config, history: History, last_stage: str) -> list[Pair]:
+def wanted_pairs(state: RunState) -> list[Pair]:
     """Each two of the front, the better on the first objective first; each of it with the default
-    recipe, with the untuned base (None) and with a head trained on it; and with itself as trained
+    recipe, with the untuned base and with a head trained on it; and with itself as trained
     from scratch."""
-    front = front_of(config, history, last_stage)
+    history = state.history
+    front = [Searched(genome) for genome in state.front()]
     pairs: list[Pair] = [*combinations(front, 2)]
-    default = default_finisher(config, history, last_stage)
+    default = state.default_finisher()
     if default is not None and default not in front:
-        pairs += [(genome, default) for genome in front]
-    pairs += [(genome, None) for genome in front]
-    if HEAD in history.measurements:
-        pairs += [(genome, HEAD) for genome in front]
-    fresh = {str(origin_of(g.id)): g.id for g in retrained(history, last_stage)}
-    return pairs + [(genome, fresh[genome]) for genome in front if genome in fresh]
+        pairs += [(member, default) for member in front]
+    pairs += [(member, Baseline.UNTUNED) for member in front]
+    if Baseline.TRAINED_HEAD in history.measurements:
+        pairs += [(member, Baseline.TRAINED_HEAD) for member in front]
+    verified = {genome.parents[0] for genome in retrained(state)}
+    for member in front:
+        if member.genome in verified:
+            pairs.append((member, FromScratch(member.genome)))
+    return pairs
 
 
-def compare(
-    config: Config,
-    executor: Executor,
-    ledger: Ledger,
-    history: History,
-    jobs: JobMaker,
-    layout: RunLayout | None,
-) -> None:
+def compare(context: RunContext) -> None:
     """Compare the front, unless the ledger holds it already. Who was measured without keeping
     scores of rows is left out; whose file is lost or damaged is measured again, and left out where
     that fails.
 
     Raises DamagedRunError where measuring does not bring the file back.
     """
-    pairs = wanted_pairs(config, history, jobs.timetable.last) if compared_metrics(config) else []
-    pairs = [pair for pair in pairs if all(_kept(history, name) for name in pair)]
+    state, history, layout = context.state, context.history, context.layout
+    pairs = wanted_pairs(state) if compared_metrics(state.config) else []
+    pairs = [pair for pair in pairs if all(_digest(history, subject) for subject in pair)]
     recorded = history.compared
-    if recorded is not None and {(c.first, c.second) for c in recorded.pairs} == set(pairs):
+    ids = {(first.genome, id_of(second)) for first, second in pairs}
+    if recorded is not None and {(c.first, c.second) for c in recorded.pairs} == ids:
         return
-    names = list(dict.fromkeys(name for pair in pairs for name in pair))
-    if layout is not None and (lost := _lost(layout, history, names)):
-        measure(config, executor, ledger, history, jobs, beside=True, again=lost)
-        lost = _lost(layout, history, names)
-        if damaged := [name for name in lost if name not in history.unmeasured]:
-            raise DamagedRunError(f"{layout.scores(damaged[0])}: missing or damaged")
+    subjects = _each_once(pairs)
+    if layout is not None and (lost := _lost(layout, history, subjects)):
+        measure(context, beside=True, again=lost)
+        lost = _lost(layout, history, subjects)
+        if damaged := [subject for subject in lost if subject not in history.unmeasured]:
+            raise DamagedRunError(f"{layout.scores(id_of(damaged[0]))}: missing or damaged")
         pairs = [pair for pair in pairs if not set(pair) & set(lost)]
-    ledger.append(FrontCompared(tuple(_comparisons(config, history, layout, pairs))))
+    context.ledger.append(FrontCompared(tuple(_comparisons(state, layout, pairs))))
 
 
-def _kept(history: History, name: str | None) -> str | None:
-    """The digest of the file that holds the genome's scores of rows, if there is to be one."""
-    measured = history.measurements.get(name)
+def _each_once(pairs: Iterable[Pair]) -> list[Subject]:
+    return list(dict.fromkeys(subject for pair in pairs for subject in pair))
+
+
+def _digest(history: History, subject: Subject) -> str | None:
+    """Of the file that holds the subject's scores of rows, if there is to be one."""
+    measured = history.measurements.get(subject)
     return measured.scores if measured else None
 
 
-def _lost(layout: RunLayout, history: History, names: Iterable[str | None]) -> list[str | None]:
+def _lost(layout: RunLayout, history: History, subjects: Iterable[Subject]) -> list[Subject]:
     """Those whose file is not as it was when it was measured."""
-    return [name for name in names if not is_whole(layout.scores(name), str(_kept(history, name)))]
+    return [
+        subject
+        for subject in subjects
+        if not is_whole(layout.scores(id_of(subject)), str(_digest(history, subject)))
+    ]
 
 
 def _comparisons(
-    config: Config, history: History, layout: RunLayout | None, pairs: Sequence[Pair]
+    state: RunState, layout: RunLayout | None, pairs: Sequence[Pair]
 ) -> Iterable[Comparison]:
     if layout is None or not pairs:
         return
@@ -96,31 +101,34 @@ def _comparisons(
     from coralx.metrics.intervals import intervals
     from coralx.metrics.paired_differences import difference_interval
 
+    config, history = state.config, state.history
     metrics = compared_metrics(config)
-    names = dict.fromkeys(name for pair in pairs for name in pair)
-    values = {
-        name: {metric: history.measurements[name].test[metric].value for metric in metrics}
-        for name in names
-    }
-    defined = [name for name in names if any(v is not None for v in values[name].values())]
-    scores = {name: read_scores(layout.scores(name)) for name in defined}
+    values: dict[Subject, dict[str, float | None]] = {}
+    scores: dict[Subject, Said] = {}
+    for subject in _each_once(pairs):
+        test = history.measurements[subject].test
+        values[subject] = {metric: test[metric].value for metric in metrics}
+        # Without any figure there is nothing to draw again, whatever the file holds.
+        if any(value is not None for value in values[subject].values()):
+            scores[subject] = read_scores(layout.scores(id_of(subject)))
     seed = config.experiment.seed
     drawn = drawn_figures(scores, seed)
-    own = {name: intervals(said, seed) for name, said in scores.items()}
+    own = {subject: intervals(said, seed) for subject, said in scores.items()}
     for first, second in pairs:
+        names = first.genome, id_of(second)
         for metric in metrics:
             ours, theirs = values[first][metric], values[second][metric]
             if ours is None or theirs is None:
-                yield Comparison(first, second, metric, None, None, None)
+                yield Comparison(*names, metric, None, None, None)
                 continue
             if of_task(metric)[0] == "safety" and _judged_apart(scores[first], scores[second]):
-                yield Comparison(first, second, metric, None, None, None, EARLIER)
+                yield Comparison(*names, metric, None, None, None, EARLIER)
                 continue
             sides = own[first][metric], own[second][metric]
             pair = drawn[first][metric], drawn[second][metric]
             low, high = difference_interval(metric, *sides, pair) or (None, None)
             remark = next((side.remark for side in sides if side.remark is not None), None)
-            yield Comparison(first, second, metric, ours - theirs, low, high, remark)
+            yield Comparison(*names, metric, ours - theirs, low, high, remark)
 
 
 def _judged_apart(first: Said, second: Said) -> bool:

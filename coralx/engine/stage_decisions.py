@@ -7,10 +7,12 @@ from fractions import Fraction
 
 from coralx.config import Config
 from coralx.config.evolution import Objective
+from coralx.engine.state import RunState
 from coralx.records.events import StageDecided
 from coralx.records.genomes import Genome
 from coralx.records.results import StageResult
 from coralx.records.run_facts import REVISION
+from coralx.records.subjects import Searched
 from coralx.records.verdicts import Promote, Replace, Verdict
 from coralx.schedule.promotion import decide
 from coralx.schedule.stages import Stage
@@ -18,7 +20,6 @@ from coralx.schedule.stop_rules import judge
 from coralx.search.pbt import exploit
 from coralx.search.ranking import constraints_of, in_order, niching_of
 from coralx.search.space import space_of
-from coralx.storage.history import History
 
 
 def promotion_order(
@@ -48,11 +49,16 @@ def promotion_order(
 
 
 def decide_stage(
-    config: Config, history: History, stage: Stage, generation: int, entered: Sequence[Genome]
+    state: RunState, stage: Stage, generation: int, entered: Sequence[Genome]
 ) -> StageDecided:
     """A verdict for every genome that entered. Stop rules are applied to the stage as a whole, the
     survival rate to each bracket by itself."""
-    failures = {g.id: history.failures[g.id].reason for g in entered if g.id in history.failures}
+    config, history = state.config, state.history
+    failures = {
+        genome.id: history.failures[Searched(genome.id)].reason
+        for genome in entered
+        if history.has_failed(genome.id)
+    }
     results = {g.id: history.results[g.id, stage.name] for g in entered if g.id not in failures}
     judgement = judge(stage, list(results.values()))
     verdicts: list[Verdict] = []
@@ -63,7 +69,7 @@ def decide_stage(
         sound = [result for result in found if result.genome not in judgement.breaches]
         order = promotion_order(config, stage, sound, len(members), generation, history.revision)
         verdicts += decide(stage, found, order, judgement.breaches, failed)
-    copies = _copies(config, history, stage, generation, verdicts)
+    copies = _copies(state, stage, generation, verdicts)
     return StageDecided(
         generation,
         stage.name,
@@ -77,13 +83,10 @@ def decide_stage(
 
 
 def _copies(
-    config: Config,
-    history: History,
-    stage: Stage,
-    generation: int,
-    verdicts: Sequence[Verdict],
+    state: RunState, stage: Stage, generation: int, verdicts: Sequence[Verdict]
 ) -> dict[str, Genome]:
     """Mutated copies of the best that go on in place of the poorest, by whom they replace."""
+    config, history = state.config, state.history
     quantile: Fraction | float = config.evolution.pbt_quantile
     if history.started is not None and history.started.settings.revision < 2:
         quantile = float(quantile)  # as it was multiplied then: 0.29 of 100 genomes was 28

@@ -10,10 +10,6 @@ from coralx.rng import derive_seed
 TargetModules = tuple[str, ...] | Literal["all-linear"]
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
-HEAD = "_head"
-"""The id of the head that is trained on the frozen base beside the search; no genome's can be like
-it."""
-
 
 @dataclass(frozen=True)
 class Shape:

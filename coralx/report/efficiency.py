@@ -9,18 +9,16 @@ from fractions import Fraction
 from statistics import fmean
 from typing import Any
 
-from coralx.engine.state import Timetable
-from coralx.records.genomes import HEAD
+from coralx.engine.state import RunState
 from coralx.records.results import StageResult
+from coralx.records.subjects import Baseline, FromScratch
 from coralx.records.verdicts import Finish, Promote, Replace, Stop
 from coralx.schedule.stages import Stage
-from coralx.storage.history import History, origin_of
+from coralx.storage.history import History
 from coralx.storage.machine_time import MachineUse
 
 
-def efficiency_of(
-    history: History, timetable: Timetable, use: MachineUse | None = None
-) -> dict[str, Any]:
+def efficiency_of(state: RunState, use: MachineUse | None = None) -> dict[str, Any]:
     """The `efficiency` part of the report; times in seconds of workers, greater ratios are better.
 
     Naive is what `--mode full` does: every genome, but for copies of others, which only take a
@@ -40,8 +38,9 @@ def efficiency_of(
     a head on the frozen base that were trained beside the search are counted apart; `head_time` has
     the head's measurement, and what was tried in vain, too.
     """
+    history = state.history
     compared = _compared(history)
-    by_stage = {stage.name: _results_of(history, stage) for stage in timetable.stages}
+    by_stage = {stage.name: _results_of(history, stage) for stage in state.stages}
     everything = [result for results in by_stage.values() for result in results]
     counted = [result for result in everything if result.genome in compared]
     again = [result for result in history.restored if result.genome in compared]
@@ -50,17 +49,16 @@ def efficiency_of(
     own = sum(beside.values()) - beside["trained_again"]
     actual_steps = sum(result.steps for result in (*counted, *again))
     actual_seconds = sum(result.seconds for result in (*counted, *again)) + own
-    naive = _naive(history, timetable, counted) if compared else None
+    naive = _naive(state, counted) if compared else None
     naive_seconds = naive.seconds + shared if naive else None
-    restart_steps = sum(_from_scratch(history, timetable, result) for result in counted)
+    restart_steps = sum(_from_scratch(state, result) for result in counted)
     busy = sum(result.seconds for result in (*everything, *history.restored))
     return {
         "total_genomes": len({result.genome for result in everything}),
         "compared_genomes": len({result.genome for result in counted}),
         "note": _note(history, compared),
         "stage_breakdown": {
-            stage.name: _stage_row(history, timetable, stage, by_stage[stage.name])
-            for stage in timetable.stages
+            stage.name: _stage_row(state, stage, by_stage[stage.name]) for stage in state.stages
         },
         "beside_training": {name: round(seconds, 3) for name, seconds in beside.items()},
         "total_training_time": round(busy + own, 3),
@@ -149,8 +147,8 @@ class _Course:
     learning_rate: float
 
 
-def _naive(history: History, timetable: Timetable, results: Sequence[StageResult]) -> _Naive:
-    last = timetable.stages[-1]
+def _naive(state: RunState, results: Sequence[StageResult]) -> _Naive:
+    history, last = state.history, state.stages[-1]
     finals = [r for r in results if r.stage == last.name and r.divergence is None]
     ending = fmean(r.eval_seconds + r.overhead_seconds for r in finals) if finals else 0.0
     by_genome: dict[str, list[StageResult]] = {}
@@ -175,7 +173,7 @@ def _course(history: History, genome: str, own: Sequence[StageResult], budget: i
     pace = sum(result.train_seconds for result in own) / trained if trained else 0.0
     diverged = [r.divergence.step for r in own if r.divergence and r.divergence.spoils]
     end = min(diverged, default=max(result.last_step for result in own))
-    broke = bool(diverged) or genome in history.failures
+    broke = bool(diverged) or history.has_failed(genome)
     rate = history.genomes[genome].genes.learning_rate
     return _Course(budget, end / budget, broke, pace, rate)
 
@@ -205,21 +203,23 @@ def _epoch(history: History, genome: str) -> int:
     return facts.steps_per_epoch(history.genomes[genome].genes.batch_size) if facts else 0
 
 
-def _from_scratch(history: History, timetable: Timetable, result: StageResult) -> int:
+def _from_scratch(state: RunState, result: StageResult) -> int:
     """Steps of the stage if the genome had begun anew with it."""
     if result.divergence is not None:
         return result.last_step
-    generation = history.genomes[result.genome].generation
-    place = next(s.place for s in timetable.stages if s.name == result.stage)
-    return timetable.of(generation)[place].trained_steps(_epoch(history, result.genome))
+    generation = state.history.genomes[result.genome].generation
+    place = next(s.place for s in state.stages if s.name == result.stage)
+    epoch = _epoch(state.history, result.genome)
+    return state.stages_in(generation)[place].trained_steps(epoch)
 
 
 def _machine_use(history: History, busy_seconds: float, use: MachineUse | None) -> dict[str, Any]:
     if history.started is None or use is None or history.started.facts.device == "none":
         return {}  # simulated seconds say nothing about a machine
     baseline = list(history.baseline.values())
-    verification = [r for (name, _), r in history.beside.items() if origin_of(name)]
-    head = [r for (name, _), r in history.beside.items() if name == HEAD]
+    beside = list(history.beside.items())
+    verification = [r for (subject, _), r in beside if isinstance(subject, FromScratch)]
+    head = [r for (subject, _), r in beside if subject is Baseline.TRAINED_HEAD]
     busy = busy_seconds + sum(result.seconds for result in (*baseline, *verification, *head))
     head_seconds = sum(result.seconds for result in head) + history.overheads.head
     return {
@@ -238,12 +238,10 @@ def _results_of(history: History, stage: Stage) -> list[StageResult]:
     return [result for (_, name), result in history.results.items() if name == stage.name]
 
 
-def _stage_row(
-    history: History, timetable: Timetable, stage: Stage, results: Sequence[StageResult]
-) -> dict[str, Any]:
+def _stage_row(state: RunState, stage: Stage, results: Sequence[StageResult]) -> dict[str, Any]:
     verdicts = [
         verdict
-        for decision in history.decisions.values()
+        for decision in state.history.decisions.values()
         if decision.stage == stage.name
         for verdict in decision.verdicts
     ]
@@ -252,7 +250,7 @@ def _stage_row(
         "genomes_trained": len(results),
         "genomes_stopped": sum(isinstance(verdict, Stop) for verdict in verdicts),
         "genomes_promoted": sum(isinstance(v, Promote | Replace | Finish) for v in verdicts),
-        "planned_steps": float(_planned(history, timetable, stage.place, results)),
+        "planned_steps": float(_planned(state, stage.place, results)),
         "trained_steps": sum(result.steps for result in results),
         "total_time": round(seconds, 3),
         "avg_time": round(seconds / len(results), 3) if results else None,
@@ -261,17 +259,16 @@ def _stage_row(
     }
 
 
-def _planned(
-    history: History, timetable: Timetable, place: int, results: Sequence[StageResult]
-) -> Fraction:
+def _planned(state: RunState, place: int, results: Sequence[StageResult]) -> Fraction:
     """What a stage was to add to the stage before, for all that entered it."""
+    history = state.history
     alike = Counter(
         (history.genomes[r.genome].generation, _epoch(history, r.genome), r.first_step > 0)
         for r in results
     )
     added = Fraction(0)
     for (generation, epoch, continues), count in alike.items():
-        stages = timetable.of(generation)
+        stages = state.stages_in(generation)
         before = stages[place - 1].planned_steps(epoch) if continues else Fraction(0)
         added += count * (stages[place].planned_steps(epoch) - before)
     return added

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coralx.config import Config
-from coralx.engine.state import default_finisher
-from coralx.records.genomes import HEAD
+from coralx.engine.state import RunState
 from coralx.records.results import Comparison
+from coralx.records.subjects import HEAD, id_of
 from coralx.report.baseline_names import untuned_base
 from coralx.storage.history import History
 
@@ -29,25 +28,23 @@ def front_pairs(history: History, front: Sequence[str]) -> list[dict[str, Any]] 
     return [as_json(c) for c in _comparisons(history) if {c.first, c.second} <= members]
 
 
-def against_baselines(
-    config: Config, history: History, front: Sequence[str], last_stage: str
-) -> list[dict[str, Any]] | None:
+def against_baselines(state: RunState, front: Sequence[str]) -> list[dict[str, Any]] | None:
     """Each member against the untuned base, a head trained on it, and the default recipe: `better`
     where the whole 95 % interval of the difference says so, in the objective's own direction."""
-    if not _is_compared(history, front):
+    if not _is_compared(state.history, front):
         return None
     sides = {
         (c.first, c.second, c.metric): c
-        for known in _comparisons(history)
+        for known in _comparisons(state.history)
         for c in ((known, known.reversed) if known.second is not None else (known,))
     }
     baselines: list[tuple[str, str | None]] = [("untuned", None), ("trained_head", HEAD)]
-    default = default_finisher(config, history, last_stage)
+    default = state.default_finisher()
     if default is not None:
-        baselines.append(("default_recipe", default))
+        baselines.append(("default_recipe", id_of(default)))
     found = []
     for name, second in baselines:
-        for objective in config.objectives:
+        for objective in state.config.objectives:
             for member in front:
                 compared = sides.get((member, second, objective.metric))
                 if compared is not None:
@@ -64,7 +61,7 @@ def as_json(compared: Comparison) -> dict[str, Any]:
 
 
 def _is_compared(history: History, front: Sequence[str]) -> bool:
-    measured = [history.measurements.get(member) for member in front]
+    measured = [history.measured(member) for member in front]
     has_scores = any(m is not None and m.scores is not None for m in measured)
     return history.compared is not None and has_scores
 

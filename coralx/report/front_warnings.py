@@ -6,21 +6,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from coralx.config import Config
 from coralx.config.metric_catalogue import described
+from coralx.engine.state import RunState
 from coralx.records.results import StageResult
+from coralx.records.subjects import title_of
 from coralx.search.ranking import constraints_of, violations
-from coralx.storage.history import History, title_of
 
 
-def undefined_warnings(config: Config, history: History, last_stage: str) -> list[str]:
+def undefined_warnings(state: RunState) -> list[str]:
     """That nobody who finished has a figure for an objective, so that the front goes without."""
-    finished = history.finished(last_stage)
-    results = [history.results[genome, last_stage] for genome in finished]
+    results = [state.history.results[genome, state.last_stage] for genome in state.finished()]
     return [
         f"{metric} is undefined for all that finished ({_why(metric, results)}): the front goes by "
         "the other objectives alone"
-        for metric in (objective.metric for objective in config.objectives)
+        for metric in (objective.metric for objective in state.config.objectives)
         if results and all(found.metrics.get(metric) is None for found in results)
     ]
 
@@ -34,12 +33,11 @@ def _why(metric: str, results: Sequence[StageResult]) -> str:
     return ", or ".join(dict.fromkeys(m[1] for m in found if m)) or described(metric).undefined
 
 
-def feasibility_warnings(
-    config: Config, history: History, front: Sequence[str], last_stage: str
-) -> list[str]:
+def feasibility_warnings(state: RunState, front: Sequence[str]) -> list[str]:
     """That no finished genome meets the constraints, or that some of the front meet them on the
     validation split, by which they were chosen, and not on the test split."""
-    figures = [history.results[genome, last_stage].metrics for genome in front]
+    config, history = state.config, state.history
+    figures = [history.results[genome, state.last_stage].metrics for genome in front]
     if violations(figures, constraints_of(config)).any():
         listed = ", ".join(f"`{text}`" for text in config.constraints)
         return [
@@ -49,7 +47,7 @@ def feasibility_warnings(
     found = []
     for text, constraint in zip(config.constraints, constraints_of(config), strict=True):
         for genome in front:
-            measured = history.measurements.get(genome)
+            measured = history.measured(genome)
             test = measured.test.get(constraint.metric) if measured else None
             if test and test.value is not None and not constraint.holds_for(test.value):
                 found.append(

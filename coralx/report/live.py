@@ -28,8 +28,8 @@ from coralx.records.events import (
     TrainedBeside,
     WorkerStarted,
 )
-from coralx.records.genomes import HEAD
 from coralx.records.results import Progress
+from coralx.records.subjects import HEAD, title_of
 from coralx.records.verdicts import Stop
 from coralx.report.baseline_names import untuned_head
 from coralx.report.formatting import duration, figure
@@ -38,7 +38,6 @@ from coralx.report.line_wrapping import folded
 from coralx.report.live_table import board
 from coralx.report.opening import opening_lines
 from coralx.report.progress import Standings, describe, outcome_of, tally
-from coralx.storage.history import title_of
 from coralx.system.signals import cursor_shown_while_suspended
 from coralx.text import counted
 

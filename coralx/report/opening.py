@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from coralx.config import Config
 from coralx.engine.budget import without_effect
-from coralx.engine.state import Timetable
+from coralx.engine.state import RunState
 from coralx.records.events import RunStarted
 from coralx.report.classes import class_lines, classes_of
 from coralx.schedule.brackets import brackets_of
@@ -40,14 +40,14 @@ def opening_lines(config: Config, event: RunStarted) -> list[str]:
 
 
 def _brevity_of(config: Config, event: RunStarted) -> list[str]:
-    is_told = Timetable(config, History([event])).longest_epoch is not None
+    is_told = RunState(config, History([event])).longest_epoch is not None
     return brevity(config, event.facts.rows["train"]) if is_told else []
 
 
 def _plan_lines(config: Config, event: RunStarted) -> list[str]:
     """What is about to be paid, if no stop rule takes a genome out."""
     evolution, schedule = config.evolution, config.hyperband_config
-    stages = Timetable(config, History([event])).stages
+    stages = RunState(config, History([event])).stages
     brackets = brackets_of(schedule)
     steps = event.facts.steps_per_epoch(config.training.batch_size)
     births = [evolution.births(generation) for generation in range(evolution.generations)]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from coralx.config import Config
 from coralx.engine.baselines import heirs, unverified
-from coralx.engine.state import Timetable, front_of
+from coralx.engine.state import RunState
 from coralx.records.events import (
     Event,
     GenerationStarted,
@@ -21,10 +21,11 @@ from coralx.records.events import (
 )
 from coralx.records.genomes import Genome
 from coralx.records.results import Progress, StageResult
+from coralx.records.subjects import Baseline
 from coralx.records.verdicts import Cut, Fail, Finish, Promote, Replace, Stop, Verdict
 from coralx.report.formatting import figure
 from coralx.schedule.brackets import brackets_of, entries
-from coralx.schedule.stages import Stage, is_asynchronous
+from coralx.schedule.stages import Stage
 from coralx.storage.history import History
 from coralx.text import counted
 
@@ -45,9 +46,9 @@ class Standings:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.is_asynchronous = is_asynchronous(config.hyperband_config)
         self.history = History()
-        self._timetable = Timetable(config, self.history)
+        self._run = RunState(config, self.history)
+        self._overlaps = self._run.succession.overlaps
         self.generation = 0
         self.stage = self.stages[0]
         self.genomes: tuple[Genome, ...] = ()
@@ -61,7 +62,7 @@ class Standings:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The schedule, in order."""
-        return self._timetable.stages
+        return self._run.stages
 
     def on_event(self, event: Event) -> None:
         self.history.apply(event)
@@ -71,7 +72,7 @@ class Standings:
             case GenerationStarted():
                 self.generation = event.generation
                 self.stage = self.stages[0]
-                going_on = [g for g in self.genomes if self.is_asynchronous and self._is_open(g)]
+                going_on = [g for g in self.genomes if self._overlaps and self._is_open(g)]
                 self.genomes = (*going_on, *event.genomes)
                 self.state = {genome.id: self.state[genome.id] for genome in going_on}
                 self.brief = {genome.id: self.brief[genome.id] for genome in going_on}
@@ -137,17 +138,14 @@ class Standings:
     def is_searched(self) -> bool:
         """Whether the last generation's last verdicts are in; what remains is to measure."""
         newest = self.config.evolution.generations - 1
-        if self.is_asynchronous:
-            return newest in self.history.populations
-        return (newest, self.stages[-1].name) in self.history.decisions
+        return self._run.succession.is_searched(self.history, newest, self._run.last_stage)
 
     def closing(self) -> str:
         """What goes on once the search is over."""
-        last = self.stages[-1].name
-        left = len(unverified(self.config, self.history, last))
-        if not left or None not in self.history.measurements:
+        left = len(unverified(self._run))
+        if not left or Baseline.UNTUNED not in self.history.measurements:
             return "measuring baselines and front on the test split"
-        wanted = len(heirs(self.history, front_of(self.config, self.history, last)))
+        wanted = len(heirs(self.history, self._run.front()))
         return f"verifying the front: {wanted - left} of {wanted} trained from scratch"
 
     @property
@@ -197,17 +195,16 @@ class Standings:
                 steps += begun * total + continued * (total - before)
                 jobs += begun + continued
                 decision = self.history.decisions.get((generation, stage.name))
-                if decision is not None and not self.is_asynchronous:
+                if decision is not None and not self._overlaps:
                     promoted = sum(isinstance(v, Promote | Replace) for v in decision.verdicts)
         return steps, jobs
 
     def best(self) -> tuple[str, float] | None:
         """The front's best genome on the first objective, and its figure."""
-        last = self.stages[-1].name
-        front = front_of(self.config, self.history, last)
+        front = self._run.front()
         if not front:
             return None
-        figures = self.history.results[front[0], last].metrics
+        figures = self.history.results[front[0], self._run.last_stage].metrics
         value = figures[self.config.objectives[0].metric]
         return None if value is None else (front[0], value)
 

@@ -12,7 +12,7 @@ from coralx.config import Config
 from coralx.config.warnings import measurements, remote_code
 from coralx.engine.budget import without_effect
 from coralx.engine.convergence import has_stalled, indicators
-from coralx.engine.state import Timetable, default_finisher, front_of, non_dominated
+from coralx.engine.state import RunState
 from coralx.errors import DamagedRunError
 from coralx.records.events import (
     GenerationStarted,
@@ -21,8 +21,9 @@ from coralx.records.events import (
     WorkerStarted,
     WorkerStopped,
 )
-from coralx.records.genomes import HEAD, Genome
+from coralx.records.genomes import Genome
 from coralx.records.results import Interval
+from coralx.records.subjects import Baseline, Subject, id_of
 from coralx.records.verdicts import Stop
 from coralx.report.baseline_names import untuned_head
 from coralx.report.classes import classes_of
@@ -39,7 +40,6 @@ from coralx.report.operating_points import operating_point_warnings
 from coralx.report.verification import verification_of
 from coralx.report.vllm import serving_of
 from coralx.report.weighted_sum import weighted
-from coralx.schedule.stages import Stage
 from coralx.storage.history import History
 from coralx.storage.layout import RunLayout
 from coralx.storage.ledger import Entry
@@ -56,12 +56,10 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
     started = history.started
     if started is None:
         raise DamagedRunError("the ledger does not begin with its first event")
-    timetable = Timetable(config, history)
-    stages = timetable.stages
+    state = RunState(config, history)
     use = machine_use(entries)
-    last = timetable.last
-    members = _front(config, history, last)
-    front = [_member(history, genome, stages, layout) for genome in members]
+    members = _front(state)
+    front = [_member(state, genome, layout) for genome in members]
     objectives = [{"metric": o.metric, "direction": o.direction} for o in config.objectives]
     weights = config.weights
     return {
@@ -88,23 +86,18 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "constraints": list(config.constraints),
         "functions": list(config.functions),
         "untuned_head": untuned_head(config, started.facts),
-        "baselines": _baselines(config, history, stages[-1].name),
+        "baselines": _baselines(state),
         "front": front,
         "vllm": serving_of(config, front),
         "weighted": None if weights is None else weighted(front, objectives, weights),
         "front_pairs": front_pairs(history, members),
-        "front_against_baselines": against_baselines(config, history, members, last),
-        "verification": verification_of(config, history, members, last, layout),
-        "provisional": [
-            _member(history, genome, stages, layout)
-            for genome in _provisional(config, history, stages)
-        ],
-        "convergence": [
-            asdict(figures) for figures in indicators(config, history, stages[-1].name)
-        ],
+        "front_against_baselines": against_baselines(state, members),
+        "verification": verification_of(state, members, layout),
+        "provisional": [_member(state, genome, layout) for genome in _provisional(state)],
+        "convergence": [asdict(figures) for figures in indicators(state)],
         "hypervolume_reference": reference_json(started.reference),
-        "stalled": has_stalled(config, history, stages[-1].name),
-        "efficiency": efficiency_of(history, timetable, use),
+        "stalled": has_stalled(state),
+        "efficiency": efficiency_of(state, use),
         "blends": blends_of(history),
         "stopped": _stopped(history),
         "not_judged": [
@@ -117,7 +110,8 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             for failure in history.failures.values()
         ],
         "not_measured": [
-            {"genome": genome, "reason": reason} for genome, reason in history.unmeasured.items()
+            {"genome": id_of(subject), "reason": reason}
+            for subject, reason in history.unmeasured.items()
         ],
         "lineage": lineage_of(history),
         "notes": _notes(history),
@@ -126,25 +120,25 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             *measurements(config),
             *without_effect(config.budget, started.facts.device),
             *_warnings(entries),
-            *undefined_warnings(config, history, stages[-1].name),
+            *undefined_warnings(state),
             *operating_point_warnings(history),
-            *feasibility_warnings(config, history, members, stages[-1].name),
-            *(unmeasured_warning(*failed) for failed in history.unmeasured.items()),
+            *feasibility_warnings(state, members),
+            *(unmeasured_warning(id_of(s), reason) for s, reason in history.unmeasured.items()),
         ],
         "workers": _workers(entries),
     }
 
 
-def _front(config: Config, history: History, last: str) -> tuple[str, ...]:
+def _front(state: RunState) -> tuple[str, ...]:
     """The recorded front, or while the run goes on the front so far; best first."""
-    if history.completed is not None:
-        return history.completed.front
-    return front_of(config, history, last)
+    completed = state.history.completed
+    return completed.front if completed is not None else state.front()
 
 
-def _provisional(config: Config, history: History, stages: Sequence[Stage]) -> list[str]:
+def _provisional(state: RunState) -> list[str]:
     """Sound genomes that came no further than a stage before the last, if no other that came as
     far dominates them; furthest stage first. One that is not scored tells of none."""
+    history, stages = state.history, state.stages
     reached: dict[str, list[str]] = {stage.name: [] for stage in stages}
     for genome in history.genomes:
         result = history.last_result(genome)
@@ -154,7 +148,7 @@ def _provisional(config: Config, history: History, stages: Sequence[Stage]) -> l
         genome
         for stage in reversed(stages[:-1])
         if stage.is_scored
-        for genome in non_dominated(config, history, reached[stage.name], stage.name)
+        for genome in state.non_dominated(reached[stage.name], stage.name)
     ]
 
 
@@ -169,12 +163,11 @@ def genes_of(genome: Genome) -> dict[str, Any]:
     }
 
 
-def _member(
-    history: History, genome_id: str, stages: Sequence[Stage], layout: RunLayout | None
-) -> dict[str, Any]:
+def _member(state: RunState, genome_id: str, layout: RunLayout | None) -> dict[str, Any]:
+    history = state.history
     genome = history.genomes[genome_id]
     result = history.last_result(genome_id)
-    measured = history.measurements.get(genome_id)
+    measured = history.measured(genome_id)
     stage = result.stage if result else ""
     return {
         "genome": genome_id,
@@ -183,7 +176,7 @@ def _member(
         "inherits": genome.inherits,
         "inheritance": _inheritance(history, genome_id),
         "growth": growth_of(history, genome_id),
-        "schedule": schedule_of(history, genome_id, stages),
+        "schedule": schedule_of(history, genome_id, state.stages),
         "genes": genes_of(genome),
         "stage": stage,
         "validation": dict(result.metrics) if result else {},
@@ -221,19 +214,21 @@ def _adapter(layout: RunLayout | None, genome: str, stage: str) -> str | None:
     return None
 
 
-def _baselines(config: Config, history: History, last: str) -> dict[str, Any]:
+def _baselines(state: RunState) -> dict[str, Any]:
     """Test figures of the untuned base, of a head trained on it where it is a classifier's, and of
     the default recipe if it finished."""
 
-    def figures(genome: str | None) -> dict[str, float | None] | None:
-        measured = history.measurements.get(genome)
+    history = state.history
+
+    def figures(subject: Subject) -> dict[str, float | None] | None:
+        measured = history.measurements.get(subject)
         return {name: f.value for name, f in measured.test.items()} if measured else None
 
-    default = default_finisher(config, history, last)
+    default = state.default_finisher()
     trains_head = history.started is not None and history.started.facts.trains_head
     return {
-        "untuned": figures(None),
-        **({"trained_head": figures(HEAD)} if trains_head else {}),
+        "untuned": figures(Baseline.UNTUNED),
+        **({"trained_head": figures(Baseline.TRAINED_HEAD)} if trains_head else {}),
         "default_recipe": figures(default) if default is not None else None,
     }
 

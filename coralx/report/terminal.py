@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from coralx.records.subjects import title_of
 from coralx.report.classes import class_lines
 from coralx.report.formatting import cheaper, duration, ratio
 from coralx.report.front_comparison import comparison_lines
@@ -20,7 +21,6 @@ from coralx.report.lineage import ancestry, origin_lines
 from coralx.report.table_layout import fitting
 from coralx.report.verification import verification_parts
 from coralx.report.weighted_sum import weighted_lines
-from coralx.storage.history import title_of
 from coralx.text import counted
 
 BESIDE = {

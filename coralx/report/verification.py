@@ -11,73 +11,69 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from coralx.config import Config
 from coralx.config.metric_catalogue import described
 from coralx.engine.baselines import heirs
+from coralx.engine.state import RunState
 from coralx.records.results import Measurement, Metrics
+from coralx.records.subjects import FromScratch, id_of
 from coralx.report.formatting import figure, with_interval
 from coralx.report.front_comparison import as_json
 from coralx.report.table_layout import FirstThatFits
-from coralx.storage.history import FRESH, History, origin_of
 from coralx.storage.layout import RunLayout
 
 TITLE = "Front verified: inherited against from scratch"
 
 
 def verification_of(
-    config: Config,
-    history: History,
-    front: Sequence[str],
-    last_stage: str,
-    layout: RunLayout | None,
+    state: RunState, front: Sequence[str], layout: RunLayout | None
 ) -> dict[str, Any] | None:
     """The `verification` part of the report; None where it was never asked for.
 
     `members` are those of the front that began with weights of others; `trained_from_scratch` the
     rest, which need no verification.
     """
-    was_begun = any(origin_of(name) for name, _ in history.beside)
-    if not (config.runtime.verify_front or was_begun):
+    was_begun = any(isinstance(subject, FromScratch) for subject, _ in state.history.beside)
+    if not (state.config.runtime.verify_front or was_begun):
         return None
-    inherited = heirs(history, front)
+    inherited = heirs(state.history, front)
     return {
-        "members": [_member(history, name, last_stage, layout) for name in inherited],
+        "members": [_member(state, name, layout) for name in inherited],
         "trained_from_scratch": [name for name in front if name not in inherited],
     }
 
 
-def _member(
-    history: History, name: str, last_stage: str, layout: RunLayout | None
-) -> dict[str, Any]:
-    fresh = FRESH + name
+def _member(state: RunState, name: str, layout: RunLayout | None) -> dict[str, Any]:
+    history, last_stage = state.history, state.last_stage
+    fresh = FromScratch(name)
+    fresh_id = str(id_of(fresh))
     result = history.beside.get((fresh, last_stage))
-    stages = [found for (genome, _), found in history.beside.items() if genome == fresh]
+    stages = [found for (subject, _), found in history.beside.items() if subject == fresh]
     diverged = [found.divergence for found in stages if found.divergence is not None]
     failure = history.failures.get(fresh)
-    state, reason = "pending", None
+    ending, reason = "pending", None
     if failure is not None:
-        state, reason = "failed", failure.reason
+        ending, reason = "failed", failure.reason
     elif diverged:
-        state, reason = "diverged", f"{diverged[0].reason} at step {diverged[0].step}"
+        ending, reason = "diverged", f"{diverged[0].reason} at step {diverged[0].step}"
     elif fresh in history.measurements:
-        state = "verified"
+        ending = "verified"
     elif fresh in history.unmeasured:
-        state, reason = "failed", f"could not be measured: {history.unmeasured[fresh]}"
+        ending, reason = "failed", f"could not be measured: {history.unmeasured[fresh]}"
     measured = history.measurements
     compared = history.compared.pairs if history.compared else ()
     return {
         "genome": name,
-        "state": state,
+        "state": ending,
         "reason": reason,
         "own_steps": history.own_steps(name),
         "lineage_steps": history.lineage_steps(name),
         "fresh_steps": sum(found.steps for found in stages) if result else None,
-        "inherited": _figures(history.results[name, last_stage].metrics, measured.get(name)),
+        "inherited": _figures(history.results[name, last_stage].metrics, history.measured(name)),
         "fresh": _figures(result.metrics, measured[fresh])
-        if result and state == "verified"
+        if result and ending == "verified"
         else None,
-        "differences": [as_json(c) for c in compared if (c.first, c.second) == (name, fresh)],
-        "adapter": _adapter(layout, fresh, last_stage),
+        "differences": [as_json(c) for c in compared if (c.first, c.second) == (name, fresh_id)],
+        "adapter": _adapter(layout, fresh_id, last_stage),
     }
 
 

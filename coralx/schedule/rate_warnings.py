@@ -25,8 +25,9 @@ def rate_warnings(config: Config) -> list[str]:
     found: dict[str, str] = {}
     for key, rate, genomes in _other_shares(config):
         found.setdefault(key, _rounded_warning(key, rate, genomes))
-    warning_of = _one_by_one if is_asynchronous(config.hyperband_config) else _all_at_once
-    for stage, genomes in _rungs(config):
+    singly = is_asynchronous(config.hyperband_config)
+    warning_of = _one_by_one if singly else _all_at_once
+    for stage, genomes in _rungs(config, singly=singly):
         found[_key(stage)] = found.get(_key(stage)) or warning_of(stage, genomes)
     return [warning for warning in found.values() if warning]
 
@@ -80,13 +81,13 @@ def _key(stage: Stage) -> str:
     return f"hyperband_config.training_stages.{stage.place}.survival_rate"
 
 
-def _rungs(config: Config) -> Iterator[tuple[Stage, int]]:
+def _rungs(config: Config, *, singly: bool) -> Iterator[tuple[Stage, int]]:
     """Each stage before the last with how many genomes compete there, bracket by bracket: those of
-    the first generation, or under asynchronous promotion those of the whole run."""
+    the first generation, or where they are promoted singly those of the whole run."""
     stages = schedule_of(config.hyperband_config)
     evolution, brackets = config.evolution, brackets_of(config.hyperband_config)
     sizes = list(bracket_sizes(stages, brackets, evolution.births(0)))
-    if is_asynchronous(config.hyperband_config):
+    if singly:
         later = bracket_sizes(stages, brackets, evolution.fewest_births)
         for bracket, size in enumerate(later):
             sizes[bracket] += (evolution.generations - 1) * size

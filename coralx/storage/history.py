@@ -23,34 +23,13 @@ from coralx.records.events import (
     StageDecided,
     TrainedBeside,
 )
-from coralx.records.genomes import HEAD, Genome
+from coralx.records.genomes import Genome
 from coralx.records.jobs import StageBudget
 from coralx.records.results import Measurement, StageResult
 from coralx.records.run_facts import REVISION
+from coralx.records.subjects import Baseline, Searched, Subject, subject_of
 from coralx.records.verdicts import Cut, Finish, Stop
 from coralx.storage.overheads import Overheads
-
-BASELINE = "_baseline"
-"""The id of the default recipe when it is trained beside the search; no genome's can be like it."""
-
-FRESH = "_fresh-"
-"""What the id of a member of the front begins with when it is trained from scratch beside it."""
-
-
-_TITLES = {BASELINE: "default recipe", HEAD: "trained head on the frozen base"}
-
-
-def origin_of(name: str | None) -> str | None:
-    """The genome that one trained from scratch is to verify; None for any other."""
-    return name.removeprefix(FRESH) if name is not None and name.startswith(FRESH) else None
-
-
-def title_of(name: str | None) -> str:
-    """What a genome, or what is trained or measured beside them, is called in front of people."""
-    if name is None or name in _TITLES:
-        return "untuned" if name is None else _TITLES[name]
-    origin = origin_of(name)
-    return f"{origin} from scratch" if origin else str(name)
 
 
 class History:
@@ -66,14 +45,14 @@ class History:
         self.genomes: dict[str, Genome] = {}
         self.generations: dict[int, tuple[Genome, ...]] = {}
         self.results: dict[tuple[str, str], StageResult] = {}
-        self.failures: dict[str, GenomeFailed] = {}
+        self.failures: dict[Subject, GenomeFailed] = {}
         self.decisions: dict[tuple[int, str], StageDecided] = {}
         self.budgets: dict[int, tuple[StageBudget, ...]] = {}
         self.populations: dict[int, tuple[str, ...]] = {}
         self.known_by: dict[int, int] = {}
         """By generation: how many of the `results`, which stand in order, its survivors were chosen
         from."""
-        self.beside: dict[tuple[str, str], StageResult] = {}
+        self.beside: dict[tuple[Subject, str], StageResult] = {}
         self.narrowed: list[StageResult] = []
         """Results that took fewer rows at once than a batch, in order."""
         self.restored: list[StageResult] = []
@@ -81,8 +60,8 @@ class History:
         self.overheads = Overheads()
         self.budget_spent: str | None = None
         self.is_test_reused = False
-        self.measurements: dict[str | None, Measurement] = {}
-        self.unmeasured: dict[str | None, str] = {}
+        self.measurements: dict[Subject, Measurement] = {}
+        self.unmeasured: dict[Subject, str] = {}
         """Whom the process that had the run last could not measure, and why."""
         self.compared: FrontCompared | None = None
         self._born_at: dict[str, int] = {}
@@ -109,7 +88,7 @@ class History:
                 self.recorded_config = event.config or self.recorded_config
                 self.budget_spent = None  # it is told again where it still binds
                 self.unmeasured = {}  # it is tried again
-                self.failures.pop(HEAD, None)  # so is what is trained in moments
+                self.failures.pop(Baseline.TRAINED_HEAD, None)  # so is what is trained in moments
             case GenerationStarted():
                 self.completed = None  # a run may be extended
                 self.generations[event.generation] = event.genomes
@@ -129,16 +108,16 @@ class History:
                 if trial is not None and trial.kept:
                     self._blended[result.genome] = trial.other
                 self.budget_spent = self.completed = None
-                self.is_test_reused = self.is_test_reused or any(self.measurements)
+                self.is_test_reused = self.is_test_reused or self._is_test_used()
             case CheckpointRestored(result=result):
                 self.restored.append(result)
                 self._trained_steps += result.steps
             case TrainedBeside(result=result):
-                self.beside[result.genome, result.stage] = result
+                self.beside[subject_of(result.genome), result.stage] = result
             case BudgetSpent():
                 self.budget_spent = event.limits
             case GenomeFailed():
-                self.failures[event.genome] = event
+                self.failures[subject_of(event.genome)] = event
             case StageDecided():
                 self._decide(event)
             case GenerationCompleted():
@@ -146,10 +125,11 @@ class History:
                 self.known_by[event.generation] = len(self.results)
                 self.left_behind |= self._settled.difference(event.population)
             case FrontMeasured(measurement=measurement):
-                self.measurements[measurement.genome] = measurement
-                self.unmeasured.pop(measurement.genome, None)
+                subject = subject_of(measurement.genome)
+                self.measurements[subject] = measurement
+                self.unmeasured.pop(subject, None)
             case MeasurementFailed(genome=genome, reason=reason):
-                self.unmeasured[genome] = reason
+                self.unmeasured[subject_of(genome)] = reason
             case FrontCompared():
                 self.compared = event
             case RunCompleted():
@@ -182,10 +162,24 @@ class History:
             if isinstance(verdict, Finish | Cut):
                 self._settled.add(verdict.genome)
 
-    def is_done(self, genome: str, stage: str) -> bool:
-        """Whether the genome, or what is trained beside the search, need not train the stage."""
-        is_trained = (genome, stage) in self.results or (genome, stage) in self.beside
-        return is_trained or genome in self.failures
+    def is_done(self, name: str, stage: str) -> bool:
+        """Whether the genome, or what is trained beside the search under that id, need not train
+        the stage."""
+        subject = subject_of(name)
+        is_trained = (name, stage) in self.results or (subject, stage) in self.beside
+        return is_trained or subject in self.failures
+
+    def has_failed(self, genome: str) -> bool:
+        """Whether the genome brought no result on any attempt at a stage."""
+        return Searched(genome) in self.failures
+
+    def measured(self, genome: str) -> Measurement | None:
+        """The genome's figures on the test split."""
+        return self.measurements.get(Searched(genome))
+
+    def _is_test_used(self) -> bool:
+        """Whether the test split was looked at for more than the untuned base."""
+        return any(subject is not Baseline.UNTUNED for subject in self.measurements)
 
     @property
     def revision(self) -> int:
@@ -199,7 +193,11 @@ class History:
     @property
     def baseline(self) -> dict[str, StageResult]:
         """What the default recipe brought beside the search, by stage."""
-        return {stage: r for (name, stage), r in self.beside.items() if name == BASELINE}
+        return {
+            stage: result
+            for (subject, stage), result in self.beside.items()
+            if subject is Baseline.DEFAULT_RECIPE
+        }
 
     def known(self) -> list[str]:
         """Genomes that have completed a stage, in order of birth."""
@@ -207,7 +205,7 @@ class History:
 
     def is_taken_out(self, genome: str) -> bool:
         """Whether a stop rule or a failing worker ended the genome."""
-        return genome in self._stopped or genome in self.failures
+        return genome in self._stopped or self.has_failed(genome)
 
     def may_give_weights(self, genome: str) -> bool:
         """Whether its last checkpoint is kept where generations overlap: it trains on, or may be a

@@ -10,7 +10,7 @@ from coralx.records.events import (
     RunStarted,
     WorkerStarted,
 )
-from coralx.records.genomes import HEAD
+from coralx.records.subjects import HEAD
 
 
 class Overheads:

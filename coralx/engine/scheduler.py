@@ -1,0 +1,58 @@
+"""Which jobs are next, and what follows once one is done: the question that the engine's loop asks,
+whatever the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from coralx.engine.asha import Asha
+from coralx.engine.context import RunContext
+from coralx.engine.halving import Halving
+from coralx.engine.population import Population
+from coralx.records.jobs import Job
+
+
+class Scheduler(Protocol):
+    """Asked in rounds: `begin`, then `jobs` while `done` is told of each outcome, then `end`.
+
+    Every decision is recorded as it is taken, and a decision that the ledger holds is never taken
+    again; so one that is made anew goes on where the ledger ends.
+    """
+
+    def begin(self) -> list[Path] | None:
+        """Take up what is due next: the checkpoints that must be whole for it. None where nothing
+        is left to train."""
+        ...
+
+    def jobs(self) -> Iterator[Job | None]:
+        """The round's jobs, as far as the budget affords them; None while all that is left waits
+        for an outcome."""
+        ...
+
+    def done(self, genome: str) -> bool:
+        """The genome's job has brought its outcome, and the ledger holds it. Returns whether
+        checkpoints may be needless now, before the round has ended."""
+        ...
+
+    def end(self) -> bool:
+        """No outcome comes any more: decide. False where the budget ended the round; a later
+        process goes on with the rest."""
+        ...
+
+    @property
+    def under_way(self) -> tuple[Job, ...]:
+        """Jobs that a worker may have while checkpoints are dropped."""
+        ...
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something is left to train."""
+        ...
+
+
+def scheduler_of(context: RunContext, population: Population) -> Scheduler:
+    """That of the run's succession."""
+    kind = Asha if context.state.succession.overlaps else Halving
+    return kind(context, population)
