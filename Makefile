@@ -47,11 +47,11 @@ unsloth: $(VENV)/unsloth.stamp
 # Unsloth changes transformers for its whole process, so the backend contract runs once more.
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest tests/test_backend_contract.py --backend unsloth
+	$(BIN)/python -m pytest tests/backends/test_contract.py --backend unsloth
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "slow or not slow"
-	$(BIN)/python -m pytest tests/test_backend_contract.py --backend unsloth
+	$(BIN)/python -m pytest tests/backends/test_contract.py --backend unsloth
 
 bench-quick: $(VENV)/quickstart.stamp
 	$(BIN)/python benchmarks/quick.py
