@@ -108,7 +108,11 @@ def test_config_may_be_a_path_a_mapping_or_loaded(
     from coralx.config import parse_config
 
     (place / "c.yaml").write_text(yaml.safe_dump(config))
-    given = {"path": place / "c.yaml", "dict": config, "loaded": parse_config(config, "c")}
+    given: dict[str, Any] = {
+        "path": place / "c.yaml",
+        "dict": config,
+        "loaded": parse_config(config, "c"),
+    }
     trainer = HyperbandTrainer(given[source])
     assert trainer.stages[0] == TrainingStage("S0_sanity", 1.0, 10.0, 1.0)
 

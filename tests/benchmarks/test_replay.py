@@ -42,7 +42,7 @@ def make_table(*curves: Sequence[float], parameters: Sequence[float] = ()) -> Ta
         points=tuple((place,) for place in range(len(curves))),
         curves=tuple(map(tuple, curves)),
         costs=tuple(tuple(range(1, len(curve) + 1)) for curve in curves),
-        parameters=tuple(parameters) or gene.values,
+        parameters=tuple(parameters) or tuple(float(rank + 1) for rank in range(len(curves))),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,10 @@ def test_published_block_loads_verbatim() -> None:
     assert [
         (s.name, s.epoch_budget, s.data_percentage, s.survival_rate) for s in stages
     ] == [
-        ("S0_sanity", Decimal("0.05"), Decimal(5), Decimal(1)),
-        ("S1_shakeout", Decimal("0.3"), Decimal(20), Decimal("0.5")),
-        ("S2_serious", Decimal(1), Decimal(100), Decimal("0.25")),
-        ("S3_finisher", Decimal(2), Decimal(100), Decimal("0.1")),
+        ("S0_sanity", Fraction("0.05"), Fraction(5), Fraction(1)),
+        ("S1_shakeout", Fraction("0.3"), Fraction(20), Fraction("0.5")),
+        ("S2_serious", Fraction(1), Fraction(100), Fraction("0.25")),
+        ("S3_finisher", Fraction(2), Fraction(100), Fraction("0.1")),
     ]  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def test_omitted_schedule_is_the_published_one() -> None:
 )
 def test_scientific_notation_is_a_number(written: str, number: float) -> None:
     config = read(f"search_space: {{learning_rate: {{low: {written}, high: 1.0}}}}")
-    assert config.search_space.learning_rate.low == number  # type: ignore[union-attr]
+    assert config.search_space.learning_rate.low == number
 
 
 @pytest.mark.parametrize("labels", ["[no, yes]", "[off, on]", "[0, 1]", "[01, 1e3]", "[n, null]"])
@@ -541,7 +541,7 @@ def test_override_reaches_into_lists_by_position_and_leaves_the_rest() -> None:
     data = parse_yaml(PUBLISHED, "test.yaml")
     apply_override(data, "hyperband_config.training_stages.1.survival_rate=0.75")
     rates = [s.survival_rate for s in parse_config(data, "x").hyperband_config.training_stages]
-    assert rates == [Decimal(1), Decimal("0.75"), Decimal("0.25"), Decimal("0.1")]
+    assert rates == [Fraction(1), Fraction("0.75"), Fraction("0.25"), Fraction("0.1")]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("datasets")
 
-from coralx.config.schema import Data
+from coralx.config.data import Data
 from coralx.data.chats import Chats
 from coralx.data.examples import Message
 from coralx.data.splits import Examples, load_examples

@@ -17,7 +17,7 @@ from tests.support.factories import make_config, make_facts
 pytest.importorskip("datasets")
 
 from coralx.config import Config
-from coralx.config.schema import Data
+from coralx.config.data import Data
 from coralx.data.classes import classes_of, lookalikes
 from coralx.data.splits import Examples, load_examples
 from coralx.errors import ConfigError
@@ -220,8 +220,9 @@ def test_a_refused_label_does_not_come_with_all_that_are_known(tmp_path: Path, k
     known = [f"label{n}" + "x" * 200 for n in range(99)]
     train = table(tmp_path / "t.jsonl", **dict.fromkeys(known, 20))
     odd = table(tmp_path / "odd.jsonl", **{f"odd{n}": 3 for n in range(50)})
+    given: dict[str, Any] = {"train": train, "labels": tuple(known), key: odd}
     with pytest.raises(ConfigError) as caught:
-        read(**{"train": train, "labels": tuple(known), key: odd})
+        read(**given)
     assert "'odd0'" in caught.value.message
     assert "and 91 more" in caught.value.hint
     assert len(caught.value.message + caught.value.hint) < 1500

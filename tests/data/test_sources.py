@@ -14,8 +14,8 @@ from tests.support.paths import ROOT
 pytest.importorskip("datasets")
 
 from coralx.config import parse_config
+from coralx.config.data import Data
 from coralx.config.mode import resolve_mode
-from coralx.config.schema import Data
 from coralx.data.splits import load_examples
 from coralx.errors import ConfigError
 
@@ -92,7 +92,7 @@ def test_limit_caps_training_rows_only(reviews: Path) -> None:
 
 @pytest.mark.skipif(not LIAR.is_dir(), reason="the LIAR data set lies beside the checkout only")
 def test_six_labels_map_to_two_classes() -> None:
-    classes = {
+    classes: dict[str, tuple[str, ...]] = {
         "real": ("half-true", "mostly-true", "true"),
         "fake": ("pants-fire", "false", "barely-true"),
     }

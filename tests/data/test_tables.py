@@ -156,8 +156,8 @@ def test_a_whole_number_is_the_same_label_with_and_without_a_decimal(given: Give
         rows = [f"{name}{n},{one if n % 2 else zero}" for n in range(40)]
         return str(given.file(f"{name}.csv", "text,label\n" + "\n".join(rows)))
 
-    files = {"train": table("a", "0", "1"), "validation": table("b", "0.0", "1.0")}
-    attacks = {"file": table("c", "0.0", "1.0")}
+    files: dict[str, Any] = {"train": table("a", "0", "1"), "validation": table("b", "0.0", "1.0")}
+    attacks: Any = {"file": table("c", "0.0", "1.0")}
     examples = load_examples(Data(**files, attacks=attacks, labels=("0", "1")), seed=1)
     assert examples.labels == ("0", "1")
     assert {(row.text[-1] in "13579", row.label) for row in examples.validation} == {(0, 0), (1, 1)}
@@ -388,18 +388,18 @@ def test_hints_name_the_keys_of_the_table_that_is_meant(given: Given) -> None:
     odd = str(given.file("odd.csv", 'text\n"a,b\n'))
     lines = str(given.file("t.jsonl", '{"goal": 1}\n'))
     with pytest.raises(ConfigError) as caught:
-        load_examples(Data(**data, attacks={"file": odd}), seed=1, name="spam")
+        load_examples(Data.model_validate({**data, "attacks": {"file": odd}}), seed=1, name="spam")
     assert "data.tasks.spam.attacks.quoting" in caught.value.hint
     settings = {"file": odd, "quoting": "none", "delimiter": ";"}
     examples = load_examples(
-        Data(
-            **{**data, "clean_holdout": {**settings, "file": data["train"], "text": "text,label"}}
+        Data.model_validate(
+            {**data, "clean_holdout": {**settings, "file": data["train"], "text": "text,label"}}
         ),
         seed=1,
     )
     assert sum(map(len, examples.clean.values())) == 40
     with pytest.raises(ConfigError, match="no column 'text'") as caught:
-        load_examples(Data(**data, clean_holdout=lines), seed=1)
+        load_examples(Data.model_validate({**data, "clean_holdout": lines}), seed=1)
     assert caught.value.hint == ""
 
 
@@ -411,7 +411,7 @@ def test_hints_name_the_keys_of_the_table_that_is_meant(given: Given) -> None:
     [
         ([date(2020, 1, 22), None], ["2020-01-22", ""]),
         ([datetime(2020, 1, 22, 10), None], ["2020-01-22T10:00:00", ""]),
-        (pandas.to_datetime(["2020-01-22", None]).tz_localize("UTC"), None),
+        (pandas.to_datetime(pandas.Series(["2020-01-22", None])).dt.tz_localize("UTC"), None),
         ([Decimal("1.50"), Decimal("100")], ["1.50", "100.00"]),
         ([b"ab", "ü".encode()], ["ab", "ü"]),
         ([True, None], ["true", ""]),

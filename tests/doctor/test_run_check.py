@@ -23,7 +23,7 @@ from coralx.report.live import Silent
 from coralx.storage.layout import RunLayout
 from coralx.storage.ledger import Ledger
 from coralx.storage.lock import owning
-from coralx.system.files import MANIFEST, write_folder
+from coralx.system.files import MANIFEST, write_atomically, write_folder
 from tests.support.factories import make_config, simulated_config
 
 
@@ -349,7 +349,7 @@ def test_no_run_that_was_killed_is_called_damaged(strategy: str) -> None:
 def test_what_a_stage_under_way_has_kept_can_be_done_without(simulated: Path) -> None:
     layout = copied(simulated)
     kept = layout.partial("g00-00-aaaa", "S2_serious")
-    write_folder(kept, lambda folder: (folder / "trainer_state.json").write_text("{}"))
+    write_folder(kept, lambda folder: write_atomically(folder / "trainer_state.json", b"{}"))
     (found,) = (f for f in examine(layout) if f.file.startswith("partial/"))
     assert (found.state, found.found) == ("ok", "whole: a resume goes on from there")
     (kept / "trainer_state.json").write_text("{ }")

@@ -64,8 +64,8 @@ def test_a_run_resumed_under_a_higher_budget_ends_as_if_it_had_never_been_cut() 
 def test_a_budget_of_minutes_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     config = simulated(budget={"max_minutes": 1.0})
     clock = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: clock + 61.0 * bool(ticks.pop() if ticks else 1))
     ticks = [0] * 30
+    monkeypatch.setattr(time, "monotonic", lambda: clock + 61.0 * bool(ticks.pop() if ticks else 1))
     outcome = api.evolve(config)
     assert outcome.report["ended_by"] == "budget.max_minutes = 1"
     assert trained(outcome) > 0

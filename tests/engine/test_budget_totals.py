@@ -20,6 +20,7 @@ from coralx.engine.budget import Allowance
 from coralx.errors import Interrupted
 from coralx.records.events import (
     CheckpointRestored,
+    Event,
     RunCompleted,
     RunResumed,
     RunStarted,
@@ -164,7 +165,12 @@ def test_hours_of_every_gpu_in_use_add_up_over_resumes_with_other_workers() -> N
     facts = replace(make_facts(), device="cuda:0", device_count=4)
     started = RunStarted(1, "x", "hyperband", 7, facts, Settings(2, 1, "bf16"), {}, {}, 20.0)
     result = StageCompleted(0, make_result())
-    told = [(0, started), (80, result), (9000, RunResumed(10.0, 3, 30.0)), (9050, result)]
+    told: list[tuple[int, Event]] = [
+        (0, started),
+        (80, result),
+        (9000, RunResumed(10.0, 3, 30.0)),
+        (9050, result),
+    ]
     entries = [
         Entry(place, datetime.fromtimestamp(1e9 + second, UTC).isoformat(), event)
         for place, (second, event) in enumerate(told)
@@ -234,7 +240,11 @@ def test_a_clock_that_is_set_changes_no_time_of_a_run(
 
 def test_events_without_a_monotonic_clock_never_count_below_zero() -> None:
     first = RunStarted(1, "x", "hyperband", 7, make_facts(), Settings(1, 1, "fp32"), {}, {}, 2.0)
-    told = [(9000, first), (1800, StageCompleted(0, make_result())), (1810, RunCompleted(()))]
+    told: list[tuple[int, Event]] = [
+        (9000, first),
+        (1800, StageCompleted(0, make_result())),
+        (1810, RunCompleted(())),
+    ]
     entries = [
         Entry(place, datetime.fromtimestamp(1e9 + second, UTC).isoformat(), event)
         for place, (second, event) in enumerate(told)

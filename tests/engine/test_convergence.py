@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_reports_show_every_generation(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_stalled_search_ends_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a space of few configurations nothing is left to move."""
     monkeypatch.chdir(tmp_path)
-    sections = {
+    sections: dict[str, Any] = {
         "search_space": {
             "rank": {"choices": [4]},
             "alpha_ratio": {"choices": [1.0]},

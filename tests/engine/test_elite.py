@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +62,17 @@ def config(fraction: float, **evolution: Any) -> Any:
 def test_the_elite_is_an_exact_floor_and_somebody_is_always_born(
     size: int, fraction: float, births: int
 ) -> None:
-    evolution = Evolution(population_size=size, elite_fraction=fraction)
+    sizes = {"population_size": size, "elite_fraction": fraction}
+    evolution = Evolution.model_validate(sizes)
     assert [evolution.births(generation) for generation in range(3)] == [size, births, births]
     assert evolution.fewest_births == births
-    alone = Evolution(population_size=size, elite_fraction=fraction, generations=1)
+    alone = Evolution.model_validate({**sizes, "generations": 1})
     assert alone.fewest_births == size
 
 
 @given(st.integers(2, 200), st.integers(0, 99))
 def test_births_and_elite_make_up_the_population(size: int, percent: int) -> None:
-    evolution = Evolution(population_size=size, elite_fraction=percent / 100)
+    evolution = Evolution(population_size=size, elite_fraction=Fraction(percent, 100))
     assert evolution.births(1) == max(1, size - percent * size // 100)
 
 

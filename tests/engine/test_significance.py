@@ -350,7 +350,8 @@ ends = st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(sorted)
 
 @given(st.floats(-1, 1), ends)
 def test_a_comparison_reversed_says_the_same(difference: float, interval: list[float]) -> None:
-    compared = Comparison("a", "b", "auroc", difference, *interval)
+    low, high = interval
+    compared = Comparison("a", "b", "auroc", difference, low, high)
     assert compared.reversed.is_indistinguishable == compared.is_indistinguishable
     assert compared.reversed.reversed == compared
     assert compared.is_indistinguishable == (interval[0] <= 0 <= interval[1])

@@ -647,7 +647,7 @@ def test_promote_by_replaces_the_objectives_at_its_stage() -> None:
     }
     decided = next(e for e in events if isinstance(e, StageDecided) and e.stage == "first")
     promoted = {v.genome for v in decided.verdicts if v.kind == "promote"}
-    assert promoted == set(sorted(losses, key=lambda genome: losses[genome])[:3])
+    assert promoted == set(sorted(losses, key=lambda genome: losses[genome] or 0.0)[:3])
 
 
 def test_simulated_figures_keep_their_metrics_nature_and_say_what_they_are() -> None:

@@ -258,7 +258,7 @@ def test_in_this_very_process_an_unknown_error_at_the_start_is_told_like_a_worke
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     executor = broken(monkeypatch, ValueError())
-    monkeypatch.setattr(Broken, "prepare", lambda *_: {}["base"])
+    monkeypatch.setattr(Broken, "prepare", lambda *_: dict[str, str]()["base"])
     with pytest.raises(WorkerError) as caught:
         executor.start(simulated_config(), None, lambda _: None)
     assert caught.value.message == "the worker failed: KeyError: 'base'"

@@ -126,8 +126,8 @@ def test_differences_of_language_models_are_those_of_examples_drawn_one_by_one()
     for name in ("eval_loss", "perplexity"):
         slow = [
             np.subtract(
-                *(language.figures(np.repeat(m.scores, n, axis=0))[name] for m in pair.values())
-            )  # type: ignore[arg-type]
+                *(language.figures(np.repeat(m.scores, n, axis=0))[name] for m in pair.values())  # type: ignore[arg-type]
+            )
             for n in counts
         ]
         found = percentile_interval(drawn["a"][name] - drawn["b"][name])
@@ -142,7 +142,7 @@ def test_the_interval_is_what_scipy_finds() -> None:
     right = [(m.scores.argmax(axis=1) == a.labels).astype(float) for m in (a, b)]
 
     def difference(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
-        return x.mean(axis=axis) - y.mean(axis=axis)  # type: ignore[no-any-return]
+        return x.mean(axis=axis) - y.mean(axis=axis)
 
     found = stats.bootstrap(
         right,

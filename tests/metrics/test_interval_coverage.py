@@ -55,7 +55,9 @@ def two_classes(positive: np.ndarray) -> np.ndarray:
     return np.column_stack([1 - positive, positive])
 
 
-def scored(rng: np.random.Generator, wanted: int, others: int, apart: float) -> tuple:
+def scored(
+    rng: np.random.Generator, wanted: int, others: int, apart: float
+) -> tuple[np.ndarray, np.ndarray]:
     labels = np.repeat([1, 0], [wanted, others])
     return two_classes(expit(rng.normal(size=len(labels)) + apart * labels)), labels
 
@@ -75,7 +77,7 @@ def test_an_auroc_is_covered_at_any_prevalence(wanted: int, others: int, apart: 
 
 
 def test_the_auroc_of_three_classes_is_covered() -> None:
-    def rows(rng: np.random.Generator, count: int) -> tuple:
+    def rows(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         labels = np.arange(count) % 3
         logits = rng.normal(size=(count, 3)) + 1.2 * np.eye(3)[labels]
         return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), labels
@@ -137,7 +139,7 @@ def test_the_worst_of_equal_groups_is_covered() -> None:
 def test_a_calibration_error_is_covered_also_where_there_is_none(
     count: int, prevalence: float, sureness: float
 ) -> None:
-    def rows(rng: np.random.Generator, size: int) -> tuple:
+    def rows(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
         logits = 1.8 * rng.normal(size=size) + np.log(prevalence / (1 - prevalence))
         labels = (expit(logits) > rng.random(size)).astype(np.int64)
         return two_classes(expit(sureness * logits)), labels
@@ -255,7 +257,7 @@ def test_every_figure_lies_within_its_interval_or_has_a_reason_for_none(
             if found.low is None:
                 assert found.value is None or found.remark, name
             else:
-                assert found.low <= found.value <= found.high, name  # type: ignore[operator]
+                assert found.low <= found.value <= found.high, name
 
 
 def test_models_that_differ_are_told_apart() -> None:

@@ -65,7 +65,7 @@ def test_the_perplexity_of_several_tasks_is_that_of_all_their_tokens() -> None:
     ends = intervals(said, 3, 200)["perplexity"]
     drawn = drawn_figures({"it": said}, 3, 200)["it"]["perplexity"]
     assert (ends.low, ends.high) == plain_interval(drawn.tolist())
-    assert math.e <= ends.low <= ends.value <= ends.high  # type: ignore[operator]
+    assert math.e <= ends.low <= ends.value <= ends.high
     assert "perplexity" not in run_figures({"": RowScores(np.eye(2), np.array([0, 1]))})
 
 
@@ -136,8 +136,8 @@ def test_intervals_are_the_same_in_several_chunks() -> None:
 def test_intervals_hold_the_figure_and_narrow_with_more_rows() -> None:
     few, many = (language_intervals(scores(rows, seed=1), seed=0) for rows in (40, 2000))
     for name, wide in few.items():
-        assert wide.low < wide.value < wide.high  # type: ignore[operator]
-        assert many[name].high - many[name].low < wide.high - wide.low  # type: ignore[operator]
+        assert wide.low < wide.value < wide.high
+        assert many[name].high - many[name].low < wide.high - wide.low
 
 
 def test_intervals_of_the_perplexity_are_those_of_the_loss_exponentiated() -> None:

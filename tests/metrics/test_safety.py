@@ -23,6 +23,7 @@ from coralx.metrics.robustness import LEAST_ROWS, judged_groups, robustness
 from coralx.metrics.row_scores import RowScores, read_scores, write_scores
 from coralx.metrics.safety import flagged, safety, withstood
 from coralx.metrics.task_skill import macro
+from coralx.records.results import Metrics
 from coralx.rng import generator
 
 ROWS = 60
@@ -119,8 +120,8 @@ def test_a_constant_on_every_positive_logit_leaves_safety_and_its_price_as_they_
     before, after = found[0.0], found[8.0]
     for name in ("safety", "false_positive_cost", "recall_at_threshold", "auroc"):
         assert after[name] == before[name], name
-    assert 0.5 < before["safety"] < 0.9  # type: ignore[operator]
-    assert before["safety_argmax"] < 0.3  # type: ignore[operator]
+    assert 0.5 < before["safety"] < 0.9
+    assert before["safety_argmax"] < 0.3
     assert after["safety_argmax"] == 1.0
     assert after["false_positive_rate_argmax"] == 1.0
 
@@ -131,7 +132,7 @@ def test_attacks_are_flagged_at_the_threshold_and_undefined_without_one() -> Non
     found = task_figures(rows)
     assert found["safety"] == pytest.approx(2 / 3)
     assert found["safety_argmax"] == pytest.approx(1 / 3)
-    assert withstood(rows).tolist() == [1, 0, 1]  # type: ignore[union-attr]
+    assert withstood(rows).tolist() == [1, 0, 1]
     unsettled = replace(rows, threshold=None)
     assert task_figures(unsettled)["safety"] is None
     assert task_figures(unsettled)["recall_at_threshold"] is None
@@ -266,8 +267,8 @@ def test_scaling_a_model_that_is_too_sure_lowers_its_calibration_error() -> None
     rows = settled(RowScores(sure, labels), RowScores(sure, labels))
     found = task_figures(rows)
     assert found["calibration"] == pytest.approx(calibration(sure, labels))
-    assert found["calibration"] > 0.15  # type: ignore[operator]
-    assert found["calibration_scaled"] < 0.03  # type: ignore[operator]
+    assert found["calibration"] > 0.15
+    assert found["calibration_scaled"] < 0.03
 
 
 @given(st.integers(0, 999), st.integers(2, 5), st.floats(0.1, 10.0))
@@ -460,7 +461,9 @@ def slowly(rows: RowScores, task: str, seed: int, resamples: int) -> dict[str, n
         tables = {"attacks": ("withstood", "attacked"), "clean": ("clean", "clean_flagged")}
         for table, names in tables.items():
             if table in counts:
-                more = {n: np.repeat(getattr(rows, n), counts[table][number]) for n in names}
+                more: dict[str, Any] = {
+                    n: np.repeat(getattr(rows, n), counts[table][number]) for n in names
+                }
                 drawn = replace(drawn, **more)
         anew = threshold(np.repeat(rows.positives, counts["positives"][number]))
         assert drawn.labels is not None
@@ -471,7 +474,7 @@ def slowly(rows: RowScores, task: str, seed: int, resamples: int) -> dict[str, n
         lowest = None if None in worst else min(worst, default=None)  # type: ignore[type-var]
         told = task_figures(drawn)
         at_its_own = task_figures(replace(drawn, threshold=anew))
-        moving = {n: at_its_own[n] for n in ("safety", "false_positive_cost") if n in told}
+        moving: Metrics = {n: at_its_own[n] for n in ("safety", "false_positive_cost") if n in told}
         found.append({**told, **moving, "robustness": lowest})
     return {
         name: np.array([np.nan if one[name] is None else one[name] for one in found], dtype=float)
@@ -505,7 +508,7 @@ def test_figures_on_resamples_are_those_of_rows_drawn_one_by_one(
         low, high = found[name].low, found[name].high
         assert (low is None) == (high is None)
         if low is not None:
-            assert low <= found[name].value <= high, name  # type: ignore[operator]
+            assert low <= found[name].value <= high, name
         else:
             assert found[name].value is None or found[name].remark, name
 

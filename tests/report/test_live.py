@@ -193,7 +193,7 @@ def test_opening_lines_break_between_words_and_behind_slashes() -> None:
     path = "/home/somebody/projects/of/last/year/models/a-base-model-of-some-size"
     config = simulated_config(model={"base": path})
     settings = Settings(2, 4, "none")
-    event = RunStarted("1", "sim", "simulation", 7, make_facts(), settings, {}, {}, 0.0)
+    event = RunStarted(1, "sim", "simulation", 7, make_facts(), settings, {}, {}, 0.0)
     for line in (*opening_lines(config, event), f"base {path}", f"is it {path}? yes"):
         for width in (80, 60, 40):
             parts = folded(line, width)

@@ -122,7 +122,8 @@ def test_every_worker_loads_the_base_once(run: Path, report: dict[str, Any]) -> 
     stopped = [event for event in events if isinstance(event, WorkerStopped)]
     assert started
     assert stopped
-    assert all(event.base_loads == 1 for event in (*started, *stopped))
+    assert {event.base_loads for event in started} == {1}
+    assert {event.base_loads for event in stopped} == {1}
     assert sum(event.jobs for event in stopped) > len(stopped)
     assert all(worker["base_loads"] == 1 for worker in report["workers"])
 

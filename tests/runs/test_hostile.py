@@ -23,7 +23,8 @@ from rich.table import Table
 import coralx
 from coralx.api import runs as api
 from coralx.cli import main
-from coralx.config.load import MOST_BYTES, load_config, parse_config, parse_yaml
+from coralx.config.load import load_config, parse_config, parse_yaml
+from coralx.config.yaml_io import MOST_BYTES
 from coralx.errors import ConfigError, CoralXError, DamagedRunError, UsageError
 from coralx.report.formatting import HarmlessConsole
 from coralx.report.summary import pareto_csv

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -292,7 +291,7 @@ def test_a_worker_that_hangs_or_dies_is_replaced_and_nothing_else_changes(
 
 
 @pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+def failing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder in front of the path that makes every worker die in training."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\n"

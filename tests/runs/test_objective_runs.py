@@ -118,8 +118,8 @@ def test_a_search_over_two_tasks_and_every_figure_computed_anew(two_tasks: dict[
     for task, scores in read_scores(path).items():
         own = [row for row in rows if (row["task"], row["split"]) == (task, "validation")]
         assert [row["label"] for row in own if row["kind"] == "row"] == scores.labels.tolist()
-        for kind, found in (("attack", scores.withstood), ("clean", scores.clean)):
-            assert sum(row["kind"] == kind for row in own) == (0 if found is None else len(found))
+        for kind, kept in (("attack", scores.withstood), ("clean", scores.clean)):
+            assert sum(row["kind"] == kind for row in own) == (0 if kept is None else len(kept))
     assert report["rows"]["clean hold-out"] == 9  # each text once
     for member in report["front"]:
         test = {name: figure["value"] for name, figure in member["test"].items()}
@@ -403,8 +403,7 @@ def test_a_judge_that_takes_its_time_is_heard_of(
     backend.prepare(load_config(Path("own.yaml")), "fp32", 1, lambda text: None)  # noqa: ARG005
     heard: list[str] = []
     (part,) = backend._material.parts
-    verdict = lambda prompt, answer: bool(heard.append("judged"))  # noqa: ARG005, E731
-    object.__setattr__(part, "judge", verdict)
+    object.__setattr__(part, "judge", lambda *_: heard.append("judged"))
     backend._evaluation.validated(None, lambda: heard.append("beat"))
     places = [place for place, what in enumerate(heard) if what == "judged"]
     assert len(places) == 5

@@ -63,7 +63,7 @@ def volume(figures: Sequence[Metrics], axes: Sequence[Axis] = AXES) -> float:
 def is_covered(figures: Metrics, others: Sequence[Metrics]) -> bool:
     """Whether one of the others is as good in everything."""
     signs = {axis.metric: 1 if axis.direction == "minimize" else -1 for axis in AXES}
-    return any(all(s * other[m] <= s * figures[m] for m, s in signs.items()) for other in others)  # type: ignore[operator]
+    return any(all(s * other[m] <= s * figures[m] for m, s in signs.items()) for other in others)
 
 
 @given(st.lists(members, min_size=1, max_size=8), members)
@@ -122,7 +122,7 @@ def test_every_metric_has_an_axis_whichever_way_it_goes() -> None:
     for name, metric in CATALOGUE.items():
         for direction in ("maximize", "minimize"):
             extent = metric.extent
-            axis = Axis(name, direction, extent.scale, extent.low, extent.high)  # type: ignore[arg-type]
+            axis = Axis(name, direction, extent.scale, extent.low, extent.high)
             values = [v for v in (0.001, 0.5, 0.9, 1.0, 1.5) if extent.high != 1.0 or v <= 1.0]
             if extent.low == 1.0:
                 values = [1.0, 1.5, 20.0, 1e4]

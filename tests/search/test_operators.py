@@ -112,7 +112,7 @@ def test_crossover_of_equals_changes_nothing(gene: Gene, u: float, seed: int) ->
 @given(numbers, units, units, st.floats(0, 1, exclude_max=True), st.booleans())
 @settings(max_examples=200, deadline=None)
 def test_sbx_treats_its_parents_alike(
-    gene: Continuous | Integer, u1: float, u2: float, draw: float, low: bool
+    gene: Any, u1: float, u2: float, draw: float, low: bool
 ) -> None:
     script = (0.9, draw, 0.2 if low else 0.8)
     first, second = gene.decode(u1), gene.decode(u2)
@@ -154,7 +154,7 @@ def value(genes: Genes, name: str) -> Any:
 # -- simulated binary crossover ------------------------------------------------------------------
 
 
-def spread_cdf(beta: np.ndarray, eta: float) -> np.ndarray:
+def spread_cdf(beta: Any, eta: float) -> Any:
     """P(spread factor <= beta), from equations 6 and 7 of Deb and Agrawal 1995."""
     beta = np.asarray(beta, dtype=float)
     with np.errstate(divide="ignore"):
@@ -178,7 +178,8 @@ def test_sbx_spreads_as_the_paper_s_distribution_cut_off_at_the_bounds(
     assert ((children <= middle) == toward_low).all()
     room = (middle - 0.0 if toward_low else 1.0 - middle) / half  # where beta meets the bound
     found = kstest(
-        beta, lambda b: np.minimum(spread_cdf(b, SBX_ETA) / spread_cdf(room, SBX_ETA), 1)
+        beta,
+        lambda b: np.minimum(spread_cdf(b, SBX_ETA) / spread_cdf(room, SBX_ETA), 1),
     )
     assert found.statistic < 1e-3
 
@@ -208,7 +209,7 @@ def test_sbx_varies_half_of_the_genes_and_leaves_the_others_as_the_first_parent_
 # -- polynomial mutation -------------------------------------------------------------------------
 
 
-def mutation_cdf(delta: np.ndarray, u: float, eta: float) -> np.ndarray:
+def mutation_cdf(delta: Any, u: float, eta: float) -> Any:
     """P(step <= delta) from u: the polynomial density 0.5 (eta + 1) (1 - |delta|)^eta of Deb and
     Goyal 1996, on either side scaled to a half where the bound cuts it off."""
     below, above = (1 - u) ** (eta + 1), u ** (eta + 1)

@@ -91,7 +91,7 @@ def test_copies_take_their_models_training_up(
         copied = history.results[model, names[copy.enters - 1]]
         assert first.first_step == copied.last_step
         assert first.inherited_steps == history.lineage_steps(model, copied.stage)
-        own = history.results[copy.id, history.last_result(copy.id).stage]  # type: ignore[union-attr]
+        own = history.results[copy.id, history.last_result(copy.id).stage]
         assert history.own_steps(copy.id) == own.last_step - first.first_step
         before = history.lineage_steps(model, copied.stage)
         assert history.lineage_steps(copy.id) == history.own_steps(copy.id) + before

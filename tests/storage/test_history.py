@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from coralx.records.events import GenerationStarted, StageCompleted
 from coralx.records.genomes import Genome
@@ -17,7 +18,7 @@ def born(history: History, generation: int, *genomes: Genome) -> None:
 
 
 def trained(
-    history: History, genome: str, first: int, last: int, inherited: int = 0, **changes: object
+    history: History, genome: str, first: int, last: int, inherited: int = 0, **changes: Any
 ) -> None:
     result = make_result(genome, last_step=last)
     result = replace(result, first_step=first, inherited_steps=inherited, **changes)

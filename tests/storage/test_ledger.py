@@ -687,5 +687,7 @@ def test_an_interrupted_append_leaves_the_ledger_as_it_was(
 
 def test_a_ledger_of_a_later_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    Ledger(path).append(replace(EVENTS[0], format=99))
+    first = EVENTS[0]
+    assert isinstance(first, RunStarted)
+    Ledger(path).append(replace(first, format=99))
     assert "format 99" in damage_in(path)

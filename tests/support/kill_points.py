@@ -105,7 +105,7 @@ def logged_trainings(log: Path) -> None:
             file.write(f"{job.genome.id} {job.stage}\n")
         return train(self, job, *rest)
 
-    SimulatedBackend.train = logging  # type: ignore[method-assign]
+    SimulatedBackend.train = logging
 
 
 def story(folder: Path) -> list[Event]:

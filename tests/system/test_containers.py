@@ -8,6 +8,7 @@ import psutil
 import pytest
 from rich.console import Console
 
+from coralx.config import Config
 from coralx.doctor import diagnosis
 from coralx.doctor.output import print_diagnosis
 from coralx.execution import placement
@@ -101,5 +102,5 @@ def test_doctor_and_placement_go_by_them(
     said = capsys.readouterr().out
     assert "limited by the container to the time of 0.5" in said
     assert "limited by the container to 3.0 GiB, 1.0 GiB free" in said
-    settings = placement.share_out(diagnosis.Config(), "cpu", 0)
+    settings = placement.share_out(Config(), "cpu", 0)
     assert (settings.workers, settings.threads_per_worker) == (1, 1)

@@ -12,21 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from coralx.config import parse_config
+from coralx.config.data import Data
+from coralx.data.examples import Example, Message
+from coralx.data.splits import load_examples
+from coralx.errors import ConfigError
+from coralx.metrics.compute import figures
+from coralx.tasks.causal_lm import CausalText
+from coralx.tasks.label_tokens import LabelTokens
+from coralx.training.inference import EVAL_ROWS, _batches, predict
 from tests.support.factories import make_config, plain_log_probabilities
 from tests.support.languages import Language
-
-torch = pytest.importorskip("torch")
-
-from coralx.config import parse_config  # noqa: E402
-from coralx.config.schema import Data  # noqa: E402
-from coralx.data.examples import Example, Message  # noqa: E402
-from coralx.data.splits import load_examples  # noqa: E402
-from coralx.errors import ConfigError  # noqa: E402
-from coralx.metrics.compute import figures  # noqa: E402
-from coralx.tasks.causal_lm import CausalText  # noqa: E402
-from coralx.tasks.label_tokens import LabelTokens  # noqa: E402
-from coralx.training.inference import EVAL_ROWS, _batches, predict  # noqa: E402
 
 KINDS = ("words", "pieces", "bytes")
 PROMPT = "Text: {text}\nLabel:"
@@ -516,7 +514,7 @@ def test_the_words_are_the_names_of_the_classes(
     rows = [{"text": f"film {n}", "label": str(n % 2)} for n in range(30)]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    data = Data(train=str(path), labels={"bad": ["0"], "good": ["1"]})
+    data = Data(train=str(path), labels={"bad": ("0",), "good": ("1",)})
     read = load_examples(data, 1, "label-tokens")
     assert read.labels == ("bad", "good")
     language = languages["words"]
@@ -564,7 +562,7 @@ def test_an_encoder_is_no_language_model() -> None:
 
     from coralx.training.base_model import require_causal
 
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes: dict[str, float] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     sizes["initializer_range"] = 0.2
     encoder = BertForMaskedLM(BertConfig(vocab_size=40, intermediate_size=64, **sizes))
     config = make_config(model={"task": "label-tokens", "base": "some/encoder"})

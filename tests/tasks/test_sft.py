@@ -20,7 +20,7 @@ from tests.support.languages import Language
 torch = pytest.importorskip("torch")
 
 from coralx.config import parse_config  # noqa: E402
-from coralx.config.schema import Data  # noqa: E402
+from coralx.config.data import Data  # noqa: E402
 from coralx.data.examples import Example, Message  # noqa: E402
 from coralx.data.splits import Examples, load_examples  # noqa: E402
 from coralx.errors import ConfigError  # noqa: E402
@@ -186,6 +186,7 @@ def test_figures_weigh_every_token_the_same(languages: dict[str, Language], kind
     assert scores[:, 1].tolist() == [len(row) for row in plain]
     found = figures({"": task.by_row(scores, data)})
     assert found["eval_loss"] == pytest.approx(torch.cat(plain).mean().item(), abs=1e-5)
+    assert found["eval_loss"] is not None
     assert found["perplexity"] == pytest.approx(math.exp(found["eval_loss"]))
     with torch.no_grad():
         trained = task.loss(language.model, data, range(len(PAIRS))).item()

@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch")
-
-from coralx.training.checkpoint_crossover import SHARES, blend, mask, merge  # noqa: E402
-from coralx.training.resize import Update, transfer  # noqa: E402
+from coralx.training.checkpoint_crossover import SHARES, blend, mask, merge
+from coralx.training.resize import Update, transfer
 
 RANKS = st.integers(1, 9)
 SCALINGS = st.floats(0.25, 8.0)

@@ -17,25 +17,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
-
-from torch.utils._python_dispatch import (  # noqa: E402
+import torch
+from torch.utils._python_dispatch import (
     TorchDispatchMode,
     _get_current_dispatch_mode_stack,
 )
 
-from coralx.training import process_state as surroundings  # noqa: E402
-from coralx.training import torch_state as torchstate  # noqa: E402
-from coralx.training.process_state import kept  # noqa: E402
+from coralx.training import process_state as surroundings
+from coralx.training import torch_state as torchstate
+from coralx.training.process_state import kept
 
 open_contexts: list[Any] = []
 """As a function may keep them in a variable of its module."""
 
 
-def entered(context: Any) -> None:
+def entered(context: Any) -> Any:
     open_contexts.append(context)
-    context.__enter__()
+    return context.__enter__()
 
 
 class FunctionMode(torch.overrides.TorchFunctionMode):
@@ -54,6 +52,11 @@ class DispatchMode(TorchDispatchMode):
         self, function: Any, types: Any, args: Any = (), named: Any = None
     ) -> Any:
         return function(*args, **(named or {}))
+
+
+def device_by_default(name: str) -> str:
+    torch.set_default_device(name)
+    return name
 
 
 READINGS: dict[str, Callable[[], Any]] = {
@@ -104,9 +107,9 @@ CHANGES: dict[str, Callable[[], object]] = {
     "autocast": lambda: entered(torch.autocast("cpu")),
     "autocast's dtype": lambda: torch.set_autocast_dtype("cpu", torch.float16),
     "autocast's copies": lambda: torch.set_autocast_cache_enabled(False),
-    "devices": lambda: (entered(torch.device("meta")), torch.set_default_device("meta")),
+    "devices": lambda: (entered(torch.device("meta")), device_by_default("meta")),
     "devices, entered last": lambda: (
-        torch.set_default_device("meta"),
+        device_by_default("meta"),
         entered(torch.device("meta")),
     ),
     "function modes": lambda: (entered(FunctionMode()), entered(torch.device("meta"))),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch")
-
-from coralx.training.resize import grown, scaling, shrunk, squared_norm, transfer  # noqa: E402
+from coralx.training.resize import grown, scaling, shrunk, squared_norm, transfer
 
 RANKS = st.integers(1, 12)
 SCALINGS = st.floats(0.25, 8.0)

@@ -72,6 +72,11 @@ def bert(tokenizer: Any, *, rows: int | None = None, labels: int | None = None) 
     return transformers.BertForSequenceClassification(BertConfig(num_labels=labels, **shape))
 
 
+def numpys_draws() -> Any:
+    state: Any = np.random.get_state()
+    return state[1].tolist()
+
+
 @pytest.fixture
 def words(tiny_base: Path) -> Any:
     return AutoTokenizer.from_pretrained(tiny_base, local_files_only=True)
@@ -119,7 +124,7 @@ def test_a_trial_reads_the_ends_of_every_split_and_leaves_no_trace(
         "use_rslora": {"choices": [True, False]},
     }
     del tiny_config["data"]["test_fraction"]
-    read, tried, said = [], [], list[str]()
+    read, tried, said = list[int](), list[Genes](), list[str]()
     score, adapt = SequenceClassification.scores, adapters.add
 
     def scores(self: Any, model: Any, data: Encoded, rows: Sequence[int]) -> Any:
@@ -133,7 +138,7 @@ def test_a_trial_reads_the_ends_of_every_split_and_leaves_no_trace(
     states = []
 
     def stated(config: Any, *arguments: Any) -> Any:
-        states.append((torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()))
+        states.append((torch.get_rng_state(), numpys_draws(), random.getstate()))
         return original(config, *arguments)
 
     original = Trial.run
@@ -150,7 +155,7 @@ def test_a_trial_reads_the_ends_of_every_split_and_leaves_no_trace(
     ]
     (before,) = states
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.random.get_state()[1].tolist() == before[1]
+    assert numpys_draws() == before[1]
     assert random.getstate() == before[2]
     assert list(backend._model.peft_config) == ["default"]
     assert not any("genome-trial" in name for name, _ in backend._model.named_parameters())
@@ -174,7 +179,7 @@ def test_a_head_for_other_classes_is_trained_anew(
     assert "a head for 3 classes, the data has 2" in warning
     assert backend._base.head == ("classifier",)
     first = backend._base.model.classifier.original_module.weight.clone()
-    again = create("peft")
+    again: Any = create("peft")
     prepare(again, tiny_config)
     assert torch.equal(again._base.model.classifier.original_module.weight, first)
     tiny_config["experiment"]["seed"] += 1
