@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -251,15 +251,15 @@ def test_modules_that_the_base_lacks_are_refused_before_there_is_a_run(
     assert not (place / "runs").exists()
 
 
-def test_the_example_script_runs(config: dict[str, Any], place: Path) -> None:
+def test_the_example_script_runs(
+    config: dict[str, Any],
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     (place / "tiny.yaml").write_text(yaml.safe_dump(config))
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "train_population.py"), "tiny.yaml"],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "S2_finisher" in done.stdout
-    assert "times cheaper than training all of them to the end" in done.stdout
+    monkeypatch.setattr(sys, "argv", ["train_population.py", "tiny.yaml"])
+    runpy.run_path(str(ROOT / "examples" / "train_population.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert "S2_finisher" in said
+    assert "times cheaper than training all of them to the end" in said

@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from coralx.cli.app import app
 from coralx.config import Config, load_config, parse_config
 from coralx.config.reference import MARKER, reference, rewritten
 from coralx.errors import UsageError
+from tests.support.command import coralx_here
 from tests.support.paths import ROOT
 
 README = ROOT / "README.md"
@@ -95,14 +95,7 @@ def test_coralx_commands_do_what_they_say(command: str, place: Path) -> None:
         arguments = ["doctor"]  # neither a GPU nor the hub that the example's base is on
     if arguments[0] == "evolve":
         arguments += ["--mode", "simulation", "--set", "data.steps_per_epoch=50"]
-    done = subprocess.run(
-        [sys.executable, "-m", "coralx", *arguments],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    coralx_here(place, *arguments)
 
 
 @EACH
@@ -157,16 +150,19 @@ def test_examples_are_configs(name: str) -> None:
         assert parse_config(yaml.safe_load(block), name)
 
 
-def test_the_python_example_runs(tiny_config: dict[str, Any], tmp_path: Path) -> None:
+def test_the_python_example_runs(
+    tiny_config: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """With a config of the test's own in place of my-run.yaml, whose base is on the hub."""
     tiny_config["runtime"]["executor"] = "in-process"
     (tmp_path / "my-run.yaml").write_text(yaml.safe_dump(tiny_config))
     (example,) = [b for b in blocks("docs/python.md", "python") if "HyperbandTrainer" in b]
-    done = subprocess.run(
-        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "S2_serious" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    exec(example, {"__name__": "__main__"})
+    assert "S2_serious" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)

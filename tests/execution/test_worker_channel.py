@@ -190,7 +190,7 @@ def job(number: int) -> Job:
 
 
 BREAKING = (
-    "from coralx.training import simulated; "
+    "from coralx.backends import simulated; "
     "simulated.SimulatedBackend.train = lambda *_, **__: [][0]"
 )
 

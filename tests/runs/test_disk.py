@@ -36,10 +36,12 @@ from coralx.storage.layout import RunLayout
 from coralx.storage.ledger import Ledger
 from coralx.text import gib
 from tests.support.bad_disk import FILLER
+from tests.support.command import coralx_here
 from tests.support.factories import make_config, simulated_config
 from tests.support.paths import SUPPORT
 
 BAD_DISK = SUPPORT / "bad_disk.py"
+HERE = ("--set", "runtime.executor=in-process")
 DECISIONS = (GenerationStarted, StageDecided, GenerationCompleted, RunCompleted)
 
 
@@ -63,14 +65,15 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def coralx(folder: Path, *arguments: str, code: int = 0, spoiled: tuple[str, ...] = ()) -> str:
-    """Run the command in `folder`, with a disk that is `spoiled` by `bad_disk.py`; its output."""
-    command = [sys.executable, "-m", "coralx", *arguments]
-    if spoiled:
-        command = [sys.executable, str(BAD_DISK), *spoiled, *arguments]
+    """Run the command in `folder`; its output. With a disk that is `spoiled` by `bad_disk.py`, in a
+    process of its own."""
+    if not spoiled:
+        return coralx_here(folder, *arguments, code=code)
+    command = [sys.executable, str(BAD_DISK), *spoiled, *arguments]
     if "read-only" in spoiled:
         command = ["unshare", "--mount", *command]
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=folder, capture_output=True, text=True, timeout=600, check=False
     )
     output = done.stdout + done.stderr
     assert done.returncode == code, output
@@ -342,7 +345,7 @@ def test_a_disk_too_small_for_the_first_generation_is_refused_before_a_folder_is
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tiny_config))
     with tmpfs(tmp_path / "small", "20k") as folder:
-        output = coralx(folder, "evolve", str(path), code=4)
+        output = coralx(folder, "evolve", str(path), *HERE, code=4)
         assert "at least 0.0 MiB" in output
         assert f"are free on the disk of {folder}/runs" in output
         assert list(folder.iterdir()) == []
@@ -361,12 +364,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_search: dict[str, Any
         "runtime": {"workers": 1, "threads_per_worker": 1},
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(search))
-    coralx(folder, "evolve", "tiny.yaml", "--quiet")
+    coralx(folder, "evolve", "tiny.yaml", "--quiet", *HERE)
     return folder / "runs" / "tiny"
 
 
 REAL_CASES = [
-    ("12000", "begin", "checkpoints/"),  # less than the larger of an adapter's files
+    # less than the larger of an adapter's files
+    pytest.param("12000", "begin", "checkpoints/", marks=pytest.mark.slow),
     ("full", "StageDecided", "checkpoints/"),
     pytest.param("full", "FrontMeasured", "scores/", marks=pytest.mark.slow),
     pytest.param("full", "RunCompleted", "best/", marks=pytest.mark.slow),
@@ -388,5 +392,5 @@ def test_a_worker_whose_disk_goes_bad_ends_the_run_and_no_genome_fails(
     assert_intact(run)
     assert b"GenomeFailed" not in (run / "ledger.jsonl").read_bytes()
     (disk / FILLER).unlink(missing_ok=True)
-    coralx(disk, "evolve", "--resume", "tiny", "--quiet")
+    coralx(disk, "evolve", "--resume", "tiny", "--quiet", *HERE)
     assert_same_end(run, trained)

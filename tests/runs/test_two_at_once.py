@@ -18,22 +18,23 @@ import pytest
 from coralx.records.events import RunResumed
 from coralx.storage.ledger import Ledger
 
-SLOWLY = """
+HELD = """
 import time
 from coralx.cli import main
 from coralx.storage.ledger import Ledger
 append = Ledger.append
-def slowly(ledger, event):
+def held(ledger, event):
     append(ledger, event)
-    time.sleep(0.6)
-Ledger.append = slowly
+    if len(ledger.entries) >= 4:
+        time.sleep(600)
+Ledger.append = held
 main()
 """
-"""The command, waiting after every event."""
+"""The command, which stops for good after its fourth event."""
 
 STUCK = """
 import time
-from coralx import session
+from coralx.api import session
 from coralx.cli import main
 session.hardware = lambda: time.sleep(600)
 main()
@@ -54,7 +55,7 @@ def coralx(folder: Path, *arguments: str) -> tuple[int, str]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     output = done.stdout + done.stderr
@@ -84,7 +85,7 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -107,7 +108,7 @@ def test_a_second_process_is_refused_until_the_first_is_dead(
     """With worker processes only the driver is killed: they neither hold the lock nor live on."""
     run = tmp_path / "runs" / "x"
     choice = ("--set", f"runtime.executor={executor}", "--set", "runtime.workers=1")
-    first = begin(SLOWLY, "evolve", "c.yaml", "--name", "x", *choice)
+    first = begin(HELD, "evolve", "c.yaml", "--name", "x", *choice)
     wait_for(lambda: events_in(run) >= 4)
     owner = f"process {first.pid} on {socket.gethostname()}"
     for arguments in (("--resume", "x"), ("c.yaml", "--resume", "x")):

@@ -18,6 +18,7 @@ from rich.console import Console
 from coralx.api import runs as api
 from coralx.backends.unsloth_support import unfused
 from coralx.config import parse_config
+from coralx.execution.inprocess import InProcessExecutor
 from coralx.execution.local import LocalExecutor
 from coralx.records.events import StageCompleted
 from coralx.records.genomes import Genes, Genome
@@ -69,12 +70,12 @@ def job(folder: Path, backend: str, steps: int) -> Job:
 def train_and_exchange(
     config: dict[str, Any], folder: Path, steps: int
 ) -> tuple[dict[str, StageResult], dict[tuple[str, str], Measurement]]:
-    """Train the same genome by each backend in a worker of its own; then let each measure what has
-    been trained so far, by (measuring backend, training backend)."""
+    """Train the same genome by each backend, by Unsloth in a worker of its own; then let each
+    measure what has been trained so far, by (measuring backend, training backend)."""
     results: dict[str, StageResult] = {}
     measured: dict[tuple[str, str], Measurement] = {}
     for backend in BACKENDS:
-        executor = LocalExecutor(backend)
+        executor = LocalExecutor(backend) if backend == "unsloth" else InProcessExecutor(backend)
         try:
             executor.start(parse_config(config, "test"), None, lambda signal: None)  # noqa: ARG005
             (result,) = executor.run([job(folder, backend, steps)])
@@ -103,7 +104,7 @@ def require_alike(config: dict[str, Any], folder: Path, steps: int) -> None:
 
 
 @needs_unsloth
-@pytest.mark.parametrize("task", ["label-tokens", "sft"])
+@pytest.mark.parametrize("task", [pytest.param("label-tokens", marks=pytest.mark.slow), "sft"])
 def test_both_backends_train_to_equal_losses_and_read_each_others_adapters(
     causal_config: Callable[[str], dict[str, Any]], tmp_path: Path, task: str
 ) -> None:

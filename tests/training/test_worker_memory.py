@@ -21,7 +21,7 @@ from coralx.config import parse_config
 from coralx.records.jobs import MeasureJob
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, pytest.param(300, marks=pytest.mark.slow)])
 def test_the_memory_of_a_worker_stays_as_it_is(count: int, tmp_path: Path) -> None:
     sizes = list(curve("tiny", count, tmp_path))
     assert len(sizes) == count
