@@ -7,7 +7,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,35 @@ def pytest_configure(config: pytest.Config) -> None:
         import coralx.training.unsloth  # noqa: F401
 
 
+LONG = ("runs", "backends", "training", "tasks")
+"""The rooms of the files that take longest."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
+
+
 WORDS = (
     "the a is was very not of to and it this film road coffee team train phone good bad great "
     "awful lovely poor happy sad best worst love hate fine broken fast slow calm angry clean dirty"
 ).split()
 GOOD = ("good", "great", "lovely", "happy", "best", "love", "fine", "fast", "calm", "clean")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_fsync() -> Iterator[None]:
+    """Nothing of the tests is to outlive a loss of power; those about fsync put in their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, in which the test works."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture

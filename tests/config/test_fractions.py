@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -187,7 +186,6 @@ def test_a_run_keeps_fractions_and_goes_by_them(
             main()
         return int(caught.value.code or 0)
 
-    monkeypatch.setattr(os, "fsync", lambda _: None)
     assert coralx("evolve", str(file), "--quiet") == 0
     layout = RunLayout(Path("runs/thirds"))
     resolved = yaml.safe_load(layout.config.read_text("utf-8"))

@@ -45,10 +45,9 @@ BASE = Footprint(
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
+def here(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fake_gpus(monkeypatch)
-    return tmp_path
+    return here
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,27 +18,21 @@ from coralx.doctor import run_check as soundness
 from coralx.doctor.run_check import examine, is_damaged
 from coralx.doctor.run_files import Finding
 from coralx.errors import Interrupted
-from coralx.records.events import Event, RunStarted
-from coralx.report.live import Silent
+from coralx.records.events import RunStarted
 from coralx.storage.layout import RunLayout
 from coralx.storage.ledger import Ledger
 from coralx.storage.lock import owning
 from coralx.system.files import MANIFEST, write_atomically, write_folder
 from tests.support.factories import make_config, simulated_config
+from tests.support.simulated_runs import KillAfter
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here outlives a loss of power
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("simulated"))
-        patch.setattr(os, "fsync", lambda _: None)
         return api.evolve(simulated_config()).layout.root
 
 
@@ -314,16 +308,6 @@ def test_a_report_that_is_older_than_the_ledger_is_a_notice(simulated: Path) -> 
     os.utime(layout.pareto, (1, 1))
     (found,) = faults(layout)
     assert (found.state, found.file) == ("notice", "pareto.csv")
-
-
-@dataclass
-class KillAfter(Silent):
-    events: int
-
-    def on_event(self, event: Event) -> None:
-        self.events -= 1
-        if self.events == 0:
-            raise KeyboardInterrupt
 
 
 SECTIONS: dict[str, dict[str, Any]] = {

@@ -45,9 +45,7 @@ def asynchronous_config(**sections: Any) -> Any:
     return simulated_config(**sections)
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def test_the_rule_of_asha() -> None:

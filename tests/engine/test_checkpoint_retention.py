@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,7 @@ SPACE = {"rank": {"low": 1, "high": 64}}
 """So many ranks that no generation runs out of new genomes."""
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here outlives a loss of power
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @dataclass

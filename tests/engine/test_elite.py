@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -35,11 +34,7 @@ TAME = {"learning_rate": {"low": 1e-4, "high": 1e-3, "log": True}}
 """Where no simulated genome diverges."""
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def config(fraction: float, **evolution: Any) -> Any:

@@ -22,18 +22,14 @@ from coralx.records.events import CheckpointRestored, RunCompleted, RunResumed, 
 from coralx.storage.history import History
 from coralx.storage.layout import RunLayout, find_run
 from coralx.system.files import verify_folder
-from tests.engine.test_simulation import KillAfter, comparable, events_of, story
 from tests.support.factories import simulated_config
+from tests.support.simulated_runs import KillAfter, comparable, events_of, story
 
 THREE = {"evolution": {"population_size": 6, "generations": 3}}
 TWO = {"evolution": {"population_size": 6, "generations": 2}}
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here outlives a loss of power
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def decided(layout: RunLayout) -> list[Any]:
@@ -205,7 +201,7 @@ def on_a_terminal(arguments: list[str], answer: str) -> tuple[int, str]:
         env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
     )  # fmt: skip
     os.close(follower)
-    said, deadline = b"", time.monotonic() + 60
+    said, deadline = b"", time.monotonic() + 300
     while time.monotonic() < deadline:
         if select.select([leader], [], [], 0.1)[0]:
             try:
@@ -219,7 +215,7 @@ def on_a_terminal(arguments: list[str], answer: str) -> tuple[int, str]:
         elif process.poll() is not None:
             break
     os.close(leader)
-    return process.wait(10), said.decode(errors="replace")
+    return process.wait(300), said.decode(errors="replace")
 
 
 def test_a_taken_name_is_offered_for_resuming_on_a_terminal(here: Path) -> None:

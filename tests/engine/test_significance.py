@@ -5,7 +5,6 @@ Simulated curves, but with scores of rows: a measured genome says something abou
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -25,19 +24,18 @@ from coralx.metrics.bootstrap import drawn_figures
 from coralx.metrics.intervals import intervals
 from coralx.metrics.paired_differences import difference_interval
 from coralx.metrics.row_scores import RowScores, read_scores, write_scores
-from coralx.records.events import Event, FrontCompared, FrontMeasured
+from coralx.records.events import FrontCompared, FrontMeasured
 from coralx.records.jobs import MeasureJob
 from coralx.records.results import Comparison, Measurement
 from coralx.report.baseline_names import baseline_title, untuned_base, untuned_head
 from coralx.report.front_comparison import comparison_lines
 from coralx.report.front_table import interval_lines
-from coralx.report.live import Silent
 from coralx.report.operating_points import operating_point_warnings
 from coralx.rng import derive_seed
 from coralx.storage.history import History
 from coralx.storage.layout import RunLayout
-from coralx.storage.ledger import Ledger
 from tests.support.factories import simulated_config
+from tests.support.simulated_runs import KillAt, events_of_kind
 
 ROWS = 80
 OBJECTIVES = [
@@ -55,11 +53,7 @@ LENIENT = {
 """Everyone goes on, so that the front has several members."""
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here outlives a loss of power
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.fixture
@@ -89,23 +83,6 @@ def evolve(name: str, **sections: Any) -> api.Outcome:
     return api.evolve(simulated_config(**{**defaults, **sections}), name)
 
 
-def events_of(layout: RunLayout, kind: type[Event]) -> list[Any]:
-    return [event for event in Ledger.read_events(layout.ledger) if isinstance(event, kind)]
-
-
-class KillAt(Silent):
-    """A view that stops the process at the `count`-th event of a kind."""
-
-    def __init__(self, kind: type[Event], count: int) -> None:
-        self.kind, self.count = kind, count
-
-    def on_event(self, event: Event) -> None:
-        self.count -= isinstance(event, self.kind)
-        if self.count == 0:
-            self.count = -1
-            raise KeyboardInterrupt
-
-
 @pytest.mark.usefixtures("by_row")
 def test_each_two_of_the_front_are_compared_on_what_is_read_off_predictions() -> None:
     outcome = evolve("run")
@@ -127,7 +104,7 @@ def test_each_two_of_the_front_are_compared_on_what_is_read_off_predictions() ->
         assert (pair["low"], pair["high"]) == ends
         assert pair["indistinguishable"] == (pair["low"] <= 0 <= pair["high"])
     assert len({pair["indistinguishable"] for pair in found.values()}) == 2
-    assert len(events_of(outcome.layout, FrontCompared)) == 1
+    assert len(events_of_kind(outcome.layout, FrontCompared)) == 1
 
 
 @pytest.mark.usefixtures("by_row")
@@ -148,7 +125,9 @@ def test_every_member_is_held_against_the_untuned_base_and_the_default_recipe() 
         assert row["better"] == (row["low"] > 0 if rises else row["high"] < 0)
     against_nothing = [r for r in rows if (r["baseline"], r["metric"]) == ("untuned", "auroc")]
     assert all(row["better"] for row in against_nothing)
-    assert len(events_of(outcome.layout, FrontCompared)) == 1  # once the baseline was there too
+    assert (
+        len(events_of_kind(outcome.layout, FrontCompared)) == 1
+    )  # once the baseline was there too
 
 
 @pytest.mark.usefixtures("by_row")
@@ -210,7 +189,7 @@ def test_a_lost_file_is_measured_again_and_a_whole_one_is_not(
     with pytest.raises(Interrupted):
         api.evolve(config, "cut", KillAt(FrontMeasured, count))
     layout = RunLayout(Path("runs/cut"))
-    assert events_of(layout, FrontCompared) == []
+    assert events_of_kind(layout, FrontCompared) == []
     lost = by_row[1]
     path = layout.scores(lost)
     if damage == "missing":
@@ -250,7 +229,7 @@ def test_a_front_that_changes_is_compared_again() -> None:
     assert done.report["completed"]
     fronts = [{m["genome"] for m in outcome.report["front"]} for outcome in (cut, done)]
     assert fronts[0] != fronts[1]
-    events = events_of(done.layout, FrontCompared)
+    events = events_of_kind(done.layout, FrontCompared)
     assert len(events) == 2
     named = {name for p in done.report["front_pairs"] for name in (p["first"], p["second"])}
     assert named == fronts[1]
@@ -258,20 +237,20 @@ def test_a_front_that_changes_is_compared_again() -> None:
 
 def test_where_no_rows_were_scored_nothing_is_compared_and_the_report_says_so() -> None:
     outcome = evolve("run")
-    assert events_of(outcome.layout, FrontCompared) == [FrontCompared(())]
+    assert events_of_kind(outcome.layout, FrontCompared) == [FrontCompared(())]
     assert outcome.report["front_pairs"] is None
     assert outcome.report["front_against_baselines"] is None
     (line,) = comparison_lines(outcome.report)
     assert "not compared: no scores of single test rows were kept" in line
     assert comparison_lines({**outcome.report, "completed": False}) == []
-    assert len(events_of(api.resume(outcome.layout).layout, FrontCompared)) == 1
+    assert len(events_of_kind(api.resume(outcome.layout).layout, FrontCompared)) == 1
 
 
 @pytest.mark.usefixtures("by_row")
 def test_exact_objectives_are_never_resampled() -> None:
     exact = [{"metric": "trainable_parameters"}, {"metric": "adapter_bytes"}]
     outcome = api.evolve(simulated_config(objectives=exact), "run")
-    assert events_of(outcome.layout, FrontCompared) == [FrontCompared(())]
+    assert events_of_kind(outcome.layout, FrontCompared) == [FrontCompared(())]
     assert outcome.report["front_pairs"] == []
     assert comparison_lines(outcome.report) == []
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ from coralx.records.events import (
     Event,
     GenerationCompleted,
     GenerationStarted,
-    RunCompleted,
     StageCompleted,
     StageDecided,
     WorkerStopped,
@@ -33,11 +30,10 @@ from coralx.records.genomes import Genome
 from coralx.records.jobs import Job
 from coralx.records.results import StageResult
 from coralx.records.verdicts import Finish, Promote, Stop
-from coralx.report.live import Silent
 from coralx.storage.layout import RunLayout, find_run
-from coralx.storage.ledger import Ledger
 from coralx.system.files import verify_folder
 from tests.support.factories import PUBLISHED, STAGE_NAMES, simulated_config
+from tests.support.simulated_runs import KillAfter, comparable, events_of, story
 
 REPORT_KEYS = """
     run mode seed backend device versions generations population_size wall_seconds objectives
@@ -53,18 +49,13 @@ EFFICIENCY_KEYS = """
 
 
 KEEP = {"backend": "simulated", "keep_checkpoints": "all"}
-DECISIONS = (GenerationStarted, StageDecided, GenerationCompleted, RunCompleted)
 
 
 def has_keys(found: dict[str, Any], names: str) -> bool:
     return found.keys() >= set(names.split())
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here outlives a loss of power
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.fixture(scope="module")
@@ -77,26 +68,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> api.Outcome:
 
 def evolve(name: str | None = None, **sections: Any) -> api.Outcome:
     return api.evolve(simulated_config(**sections), name)
-
-
-def events_of(layout: RunLayout) -> list[Event]:
-    return [entry.event for entry in Ledger.read(layout.ledger)]
-
-
-def story(layout: RunLayout) -> list[Event]:
-    """What was trained, measured and decided, without what belongs to one machine or folder."""
-    kept: list[Event] = []
-    for event in events_of(layout):
-        if isinstance(event, StageCompleted):
-            kept.append(replace(event, result=replace(event.result, checkpoint=None)))
-        elif isinstance(event, DECISIONS):
-            kept.append(event)
-    return kept
-
-
-def comparable(report: dict[str, Any]) -> dict[str, Any]:
-    machine = {"run", "wall_seconds", "workers", "hardware", "versions"}
-    return {key: value for key, value in report.items() if key not in machine}
 
 
 # -- the report ----------------------------------------------------------------------------------
@@ -297,18 +268,6 @@ def test_who_enters_a_stage_was_promoted_from_the_one_before(whole: api.Outcome)
 
 
 # -- resuming ------------------------------------------------------------------------------------
-
-
-@dataclass
-class KillAfter(Silent):
-    """A view that stops the process once it has seen `events` new events in the ledger."""
-
-    events: int
-
-    def on_event(self, event: Event) -> None:
-        self.events -= 1
-        if self.events == 0:
-            raise KeyboardInterrupt
 
 
 def in_fixed_order(events: list[Event]) -> list[Event]:

@@ -3,11 +3,9 @@ and that neither workers nor interruptions change a decision."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,10 +66,7 @@ def config_with(within: tuple[str, ...] = BOTH, **sections: Any) -> Config:
     )
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here outlives a loss of power
+pytestmark = pytest.mark.usefixtures("here")
 
 
 # -- the config ----------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from coralx.storage.layout import RunLayout, find_run
 from coralx.storage.ledger import Ledger
 from coralx.system.files import canonical_json, verify_folder
 from tests.support.factories import make_result, simulated_config
+from tests.support.simulated_runs import KillAt, events_of_kind
 
 STAGES = [
     {"name": "S0", "epoch_budget": 0.5, "data_percentage": 20, "survival_rate": 1.0},
@@ -40,11 +40,7 @@ STAGES = [
 """Everyone goes on, so that the front has several members: 1000 steps each."""
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here outlives a loss of power
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def config(*, verify: bool = True, **sections: Any) -> Config:
@@ -57,26 +53,9 @@ def config(*, verify: bool = True, **sections: Any) -> Config:
     return simulated_config(runtime=runtime, **{**defaults, **sections})
 
 
-def events_of(layout: RunLayout, kind: type[Event]) -> list[Any]:
-    return [event for event in Ledger.read_events(layout.ledger) if isinstance(event, kind)]
-
-
 def retrained(layout: RunLayout) -> list[str]:
-    trained = [event.result.genome for event in events_of(layout, TrainedBeside)]
+    trained = [event.result.genome for event in events_of_kind(layout, TrainedBeside)]
     return [name for name in trained if name != HEAD]
-
-
-class Kill(Silent):
-    """A view that stops the process at the `count`-th event of a kind."""
-
-    def __init__(self, kind: type[Event], count: int) -> None:
-        self.kind, self.count = kind, count
-
-    def on_event(self, event: Event) -> None:
-        self.count -= isinstance(event, self.kind)
-        if self.count == 0:
-            self.count = -1
-            raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -137,8 +116,8 @@ def test_verifying_changes_nothing_of_the_search_and_counts_apart() -> None:
     for key in ("front", "lineage", "convergence", "efficiency", "provisional", "stopped"):
         assert verified.report[key] == plain.report[key], key
     assert retrained(plain.layout) == []
-    assert events_of(plain.layout, StageCompleted)[0].result.metrics == (
-        events_of(verified.layout, StageCompleted)[0].result.metrics
+    assert events_of_kind(plain.layout, StageCompleted)[0].result.metrics == (
+        events_of_kind(verified.layout, StageCompleted)[0].result.metrics
     )
 
 
@@ -164,13 +143,13 @@ def test_a_finished_run_is_only_verified_and_only_once(jobs: list[Job]) -> None:
 def test_a_verification_that_was_killed_goes_on_where_it_was(kind: type[Event], count: int) -> None:
     whole = api.evolve(config(), "whole")
     if count < 0:
-        count = len(events_of(whole.layout, kind))
+        count = len(events_of_kind(whole.layout, kind))
     with pytest.raises(Interrupted):
-        api.evolve(config(), "cut", Kill(kind, count))
+        api.evolve(config(), "cut", KillAt(kind, count))
     layout = find_run("cut")
     resumed = api.resume(layout)
     assert retrained(layout) == retrained(whole.layout)
-    measured = [event.measurement.genome for event in events_of(layout, FrontMeasured)]
+    measured = [event.measurement.genome for event in events_of_kind(layout, FrontMeasured)]
     assert len(set(measured)) == len(measured)
     assert resumed.report["verification"] == whole.report["verification"]
     assert resumed.report["completed"]
@@ -180,7 +159,7 @@ def test_what_was_trained_beside_the_search_is_not_pruned() -> None:
     """Asynchronous promotion prunes whenever a run is taken up again."""
     schedule = {"training_stages": STAGES, "promotion": "asynchronous"}
     with pytest.raises(Interrupted):
-        api.evolve(config(hyperband_config=schedule), "cut", Kill(TrainedBeside, 1))
+        api.evolve(config(hyperband_config=schedule), "cut", KillAt(TrainedBeside, 1))
     layout = find_run("cut")
     (first,) = retrained(layout)
     resumed = api.resume(layout)
@@ -191,7 +170,7 @@ def test_what_was_trained_beside_the_search_is_not_pruned() -> None:
 
 def test_a_result_whose_checkpoint_is_damaged_is_trained_again() -> None:
     with pytest.raises(Interrupted):
-        api.evolve(config(), "cut", Kill(TrainedBeside, 2))
+        api.evolve(config(), "cut", KillAt(TrainedBeside, 2))
     layout = find_run("cut")
     damaged, sound = retrained(layout)
     (layout.checkpoint(damaged, "S1") / "trainer_state.json").write_text("{}", encoding="utf-8")
@@ -203,7 +182,7 @@ def test_a_result_whose_checkpoint_is_damaged_is_trained_again() -> None:
 
 def test_steps_beyond_the_budget_are_not_trained_until_it_allows_them() -> None:
     plain = api.evolve(config(verify=False), "plain")
-    spent = sum(e.result.steps for e in events_of(plain.layout, StageCompleted))
+    spent = sum(e.result.steps for e in events_of_kind(plain.layout, StageCompleted))
     heirs, _ = front_of(plain)
     assert len(heirs) > 1
     cut = api.evolve(config(budget={"max_steps": spent + 1_500}), "cut")
@@ -282,7 +261,7 @@ def test_copies_of_population_based_training_are_heirs_too() -> None:
     assert heirs
     assert set(heirs) <= copies
     assert list(dict.fromkeys(retrained(outcome.layout))) == [FRESH + name for name in heirs]
-    fresh = [event.result for event in events_of(outcome.layout, TrainedBeside)]
+    fresh = [event.result for event in events_of_kind(outcome.layout, TrainedBeside)]
     assert [result.first_step for result in fresh] == [0, 100] * len(heirs)  # stage by stage
 
 
@@ -459,7 +438,7 @@ def test_real_adapters_are_verified_and_compared(tiny_config: dict[str, Any]) ->
     tiny_config["objectives"] = [{"metric": "auroc"}, {"metric": "eval_loss"}]
     with pytest.raises(Interrupted):
         api.evolve(
-            parse_config(tiny_config, "tiny.yaml"), "tiny", Kill(TrainedBeside, 2)
+            parse_config(tiny_config, "tiny.yaml"), "tiny", KillAt(TrainedBeside, 2)
         )  # 1: the head
     layout = find_run("tiny")
     outcome = api.resume(layout)

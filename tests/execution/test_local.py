@@ -31,7 +31,7 @@ def test_a_deadline_ends_a_task_under_way_and_the_executor_goes_on(
         executor.start(parse_config(tiny_config, "t"), None, lambda signal: None)  # noqa: ARG005
         began = time.monotonic()
         assert list(executor.run([job(10**6)], deadline=began + 1.5)) == []
-        assert 1.0 < time.monotonic() - began < 30
+        assert 1.0 < time.monotonic() - began < 120
         (result,) = executor.run([job(3)])
         assert isinstance(result, StageResult)
         assert result.last_step == 3

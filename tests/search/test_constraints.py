@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -261,7 +260,6 @@ def test_validate_shows_the_constraints(
 
 def evolve(folder: Path, monkeypatch: pytest.MonkeyPatch, **sections: Any) -> api.Outcome:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here outlives a loss of power
     evolution = {"population_size": 16, "generations": 4}
     return api.evolve(simulated_config(**{"evolution": evolution, **sections}))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -281,7 +280,6 @@ def test_missing_figures_change_no_generation_of_before(finishers: list[Metrics 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here outlives a loss of power
 
 
 @pytest.mark.usefixtures("here")

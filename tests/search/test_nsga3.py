@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from math import comb
 from pathlib import Path
 
@@ -185,7 +184,6 @@ def test_a_search_by_reference_points_repeats_itself_and_keeps_a_spread_front(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
     config = simulated_config(
         evolution={"population_size": 12, "generations": 3, "selection": "nsga3"},
         objectives=[objective.model_dump() for objective in OBJECTIVES],

@@ -27,18 +27,15 @@ CONFIG = "data: {steps_per_epoch: 100}\nruntime: {backend: simulated}\nexperimen
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here outlives a loss of power
-    (tmp_path / "c.yaml").write_text(CONFIG)
-    return tmp_path
+def here(here: Path) -> Path:
+    (here / "c.yaml").write_text(CONFIG)
+    return here
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("finished"))
-        patch.setattr(os, "fsync", lambda _: None)
         return api.evolve(simulated_config(), "x").layout.root
 
 

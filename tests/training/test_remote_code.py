@@ -57,7 +57,7 @@ def coralx(folder: Path, *arguments: str, code: int = 0) -> str:
         env={**os.environ, "HF_MODULES_CACHE": str(folder / "modules")},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     output = done.stdout + done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from coralx.engine.jobs import HEAD_ALONE, HEAD_PASSES
 from coralx.errors import Interrupted
 from coralx.records.events import (
     AttemptFailed,
-    Event,
     FrontMeasured,
     GenomeFailed,
     MeasurementFailed,
@@ -33,32 +31,13 @@ from coralx.report.baseline_names import baseline_title, untuned_head
 from coralx.report.front_comparison import comparison_lines
 from coralx.report.live import Silent
 from coralx.storage.history import title_of
-from coralx.storage.layout import RunLayout, find_run
+from coralx.storage.layout import find_run
 from coralx.storage.ledger import Ledger
 from coralx.storage.overheads import Overheads
 from tests.support.factories import make_facts, simulated_config
+from tests.support.simulated_runs import KillAt, events_of_kind
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here outlives a loss of power
-    return tmp_path
-
-
-def events_of(layout: RunLayout, kind: type[Event]) -> list[Any]:
-    return [event for event in Ledger.read_events(layout.ledger) if isinstance(event, kind)]
-
-
-class Kill(Silent):
-    """A view that stops the process at the first event of a kind."""
-
-    def __init__(self, kind: type[Event]) -> None:
-        self.kind = kind
-
-    def on_event(self, event: Event) -> None:
-        if isinstance(event, self.kind):
-            raise KeyboardInterrupt
+pytestmark = pytest.mark.usefixtures("here")
 
 
 # -- fitted ----------------------------------------------------------------------------------------
@@ -221,14 +200,14 @@ def test_a_real_run_is_held_against_a_head_that_was_trained_once(
     tiny_config["evolution"] |= {"generations": 1}
     tiny_config["objectives"] = [{"metric": "auroc"}]
     with pytest.raises(Interrupted):
-        api.evolve(parse_config(tiny_config, "tiny.yaml"), "tiny", Kill(TrainedBeside))
+        api.evolve(parse_config(tiny_config, "tiny.yaml"), "tiny", KillAt(TrainedBeside))
     layout = find_run("tiny")
     outcome = api.resume(layout)
     report = outcome.report
     assert report["completed"]
-    (trained,) = events_of(layout, TrainedBeside)
+    (trained,) = events_of_kind(layout, TrainedBeside)
     assert trained.result.genome == HEAD
-    assert [e.measurement.genome for e in events_of(layout, FrontMeasured)].count(HEAD) == 1
+    assert [e.measurement.genome for e in events_of_kind(layout, FrontMeasured)].count(HEAD) == 1
     members = [member["genome"] for member in report["front"]]
     assert HEAD not in {*members, *(m["genome"] for m in report["provisional"])}
     assert HEAD not in {path.name for path in layout.best.iterdir()}
@@ -265,7 +244,7 @@ def test_killed_before_it_was_measured_it_is_measured_and_made_again_where_it_wa
     for lost in (False, True):
         asked.clear()
         with pytest.raises(Interrupted):
-            simulated(f"cut-{lost}", Kill(TrainedBeside))
+            simulated(f"cut-{lost}", KillAt(TrainedBeside))
         layout = find_run(f"cut-{lost}")
         if lost:
             (layout.checkpoint(HEAD, "S1") / "trainer_state.json").unlink()
@@ -298,7 +277,7 @@ def test_no_failure_of_it_costs_a_result(monkeypatch: pytest.MonkeyPatch) -> Non
     assert failed.report["front"] == whole.report["front"]
     assert failed.report["baselines"]["trained_head"] is None
     assert [row["reason"] for row in failed.report["failed"]] == ["ValueError: no such head"]
-    (event,) = events_of(failed.layout, GenomeFailed)
+    (event,) = events_of_kind(failed.layout, GenomeFailed)
     assert event.genome == HEAD
 
     faulty.clear()
@@ -306,7 +285,7 @@ def test_no_failure_of_it_costs_a_result(monkeypatch: pytest.MonkeyPatch) -> Non
     unmeasured = simulated("unmeasured")
     assert not unmeasured.report["completed"]
     assert unmeasured.report["front"] == whole.report["front"]
-    (told,) = events_of(unmeasured.layout, MeasurementFailed)
+    (told,) = events_of_kind(unmeasured.layout, MeasurementFailed)
     assert (told.genome, told.reason) == (HEAD, "ValueError: no such text")
     assert any(
         warning.startswith("trained head on the frozen base could not be measured")
@@ -330,7 +309,7 @@ def test_a_resume_tries_again_to_train_it(
 
     monkeypatch.setattr(SimulatedBackend, "train", fail)
     with pytest.raises(Interrupted):
-        simulated(view=Kill(GenomeFailed))
+        simulated(view=KillAt(GenomeFailed))
     faulty.clear()
     report = api.resume(find_run("run")).report
     assert report["completed"]
@@ -345,7 +324,7 @@ def test_it_is_no_part_of_the_search_nor_of_what_that_cost(
 ) -> None:
     config = resolve_mode(simulated_config(hyperband_config=LENIENT), mode, None)
     with_head = api.evolve(config, "with").report
-    events = events_of(find_run("with"), TrainedBeside)
+    events = events_of_kind(find_run("with"), TrainedBeside)
     assert [event.result.genome for event in events] == [HEAD]
     unlike = {"run", "wall_seconds", "baselines", "workers", "hardware", "front_against_baselines"}
     prepare = SimulatedBackend.prepare
