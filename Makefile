@@ -43,15 +43,15 @@ smollm2: $(VENV)/smollm2.stamp
 unsloth: $(VENV)/unsloth.stamp
 
 # Three files of tests at a time keep two cores busy, as many of them wait for processes; the long
-# ones are not at the end.
+# ones come first.
 # Unsloth changes transformers for its whole process, so the backend contract runs once more.
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest tests/test_backend_contract.py --backend unsloth
+	$(BIN)/python -m pytest -n 2 tests/backends/test_contract.py --backend unsloth
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "slow or not slow"
-	$(BIN)/python -m pytest tests/test_backend_contract.py --backend unsloth
+	$(BIN)/python -m pytest tests/backends/test_contract.py --backend unsloth
 
 bench-quick: $(VENV)/quickstart.stamp
 	$(BIN)/python benchmarks/quick.py

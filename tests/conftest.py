@@ -7,13 +7,15 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.command import Said
+from tests.support.languages import Language, byte_pieces, pieces
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -32,6 +34,15 @@ def pytest_configure(config: pytest.Config) -> None:
         import coralx.training.unsloth  # noqa: F401
 
 
+LONG = ("runs", "backends", "training", "tasks")
+"""The rooms of the files that take longest."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
+
+
 WORDS = (
     "the a is was very not of to and it this film road coffee team train phone good bad great "
     "awful lovely poor happy sad best worst love hate fine broken fast slow calm angry clean dirty"
@@ -39,13 +50,19 @@ WORDS = (
 GOOD = ("good", "great", "lovely", "happy", "best", "love", "fine", "fast", "calm", "clean")
 
 
-@dataclass(frozen=True)
-class Said:
-    """What a command ended with and printed."""
+@pytest.fixture(scope="session", autouse=True)
+def without_fsync() -> Iterator[None]:
+    """Nothing of the tests is to outlive a loss of power; those about fsync put in their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
-    code: int
-    out: str
-    err: str
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, in which the test works."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
@@ -217,14 +234,6 @@ def causal_config(tiny_search: dict[str, Any], specimen: Path) -> Callable[[str]
     return config_for
 
 
-@dataclass(frozen=True)
-class Language:
-    """A tiny causal language model and the tokenizer it goes with."""
-
-    tokenizer: Any
-    model: Any
-
-
 @pytest.fixture(scope="session")
 def languages(specimen: Path) -> dict[str, Language]:
     """`words`: whole words, <s> in front, rotary positions; `pieces`: a space before every text as
@@ -237,89 +246,4 @@ def languages(specimen: Path) -> dict[str, Language]:
         AutoTokenizer.from_pretrained(specimen / "model", local_files_only=True),
         AutoModelForCausalLM.from_pretrained(specimen / "model", local_files_only=True).eval(),
     )
-    return {"words": words, "pieces": _pieces(), "bytes": _bytes()}
-
-
-LESSON = [
-    "Text: the film is good and great Label: very positive",
-    "Text: a bad road, an awful coffee. Label: negative",
-    "Question Answer good bad fine positive negative neutral user assistant",
-] * 5
-"""What the tokenizers below learn their merges from."""
-
-
-def _pieces() -> Language:
-    """Merges inside words that begin with the sign of a space; a line feed stands alone."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="first")
-    tokenizer.decoder = decoders.Metaspace("▁", prepend_scheme="first")
-    trainer = trainers.BpeTrainer(
-        vocab_size=150,
-        special_tokens=["<pad>", "<unk>", "<s>", "</s>"],
-        initial_alphabet=["\n", ".", ",", ":", *"bcdfghjklmnpqrstvwxyz"],
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(LESSON, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", 2)]
-    )
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        bos_token="<s>",
-        eos_token="</s>",
-    )
-    torch.manual_seed(1)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(wrapped),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=128,
-            initializer_range=0.2,
-        )
-    )
-    return Language(wrapped, model.eval())
-
-
-def _bytes() -> Language:
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=340,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(LESSON, trainer)
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
-    )
-    torch.manual_seed(2)
-    config = GPT2Config(
-        vocab_size=len(wrapped),
-        bos_token_id=wrapped.bos_token_id,
-        eos_token_id=wrapped.eos_token_id,
-        n_positions=256,
-        n_embd=32,
-        n_layer=2,
-        n_head=4,
-        initializer_range=0.2,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-    )
-    return Language(wrapped, GPT2LMHeadModel(config).eval())
+    return {"words": words, "pieces": pieces(), "bytes": byte_pieces()}

