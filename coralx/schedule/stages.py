@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from coralx.config.conditions import ParsedRule, parse_rule
+from coralx.config.conditions import Condition, parse_rule
 from coralx.config.hyperband import HyperbandConfig, TrainingStage
 from coralx.records.jobs import Horizon
 
@@ -29,7 +29,7 @@ class Stage:
     epoch_budget: Fraction
     data_fraction: Fraction
     survival_rate: Fraction
-    stop_when: tuple[ParsedRule, ...]
+    stop_when: tuple[Condition, ...]
     stop_within: tuple[str, ...]
     promote_by: str | None
     eval_limit: int | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coralx.config.conditions import ParsedRule
+from coralx.config.conditions import Condition
 from coralx.config.metric_catalogue import described
 from coralx.records.results import StageResult
 from coralx.schedule.stages import FEWEST_STEPS, Stage
@@ -28,7 +28,7 @@ class Judgement:
     warnings: tuple[str, ...]
 
 
-def rule_text(rule: ParsedRule) -> str:
+def rule_text(rule: Condition) -> str:
     """A rule as it is shown."""
     return f"{rule.metric} {rule.comparison} {rule.threshold!r}"
 
@@ -46,7 +46,7 @@ def judgeable(stage: Stage, result: StageResult) -> bool:
     return all(_is_judged(stage, rule, result) for rule in stage.stop_when)
 
 
-def _is_judged(stage: Stage, rule: ParsedRule, result: StageResult) -> bool:
+def _is_judged(stage: Stage, rule: Condition, result: StageResult) -> bool:
     """Whether a result has steps enough for a rule. A loss that rises or a huge gradient is a bad
     sign at any time; a poor figure on validation, only of one that has trained at its full rate."""
     shows_at_once = stage.judges_warmup and described(rule.metric).source == "training"
@@ -82,11 +82,11 @@ def judge(stage: Stage, results: Sequence[StageResult]) -> Judgement:
     return Judgement(breaches, tuple(too_short), tuple(warnings))
 
 
-def _is_quality_floor(rule: ParsedRule) -> bool:
+def _is_quality_floor(rule: Condition) -> bool:
     return described(rule.metric).source == "predictions"
 
 
-def _breaks(rule: ParsedRule, result: StageResult) -> bool:
+def _breaks(rule: Condition, result: StageResult) -> bool:
     """Whether the rule's condition is met; an undefined figure meets none.
 
     For loss_slope the whole interval must lie beyond the threshold, not only the estimate.
