@@ -28,7 +28,7 @@ from coralx.records.verdicts import Cut, Promote, Replace, Stop
 from coralx.report.opening import opening_lines
 from coralx.schedule.adaptive_budgets import adapted, with_budgets
 from coralx.schedule.brackets import cohort_sizes
-from coralx.schedule.short_stages import brevity
+from coralx.schedule.short_stage_warnings import brevity
 from coralx.schedule.stages import FEWEST_STEPS, by_length, horizon_of, stages_of
 from coralx.schedule.stop_rules import judge, judged_from
 from coralx.storage.ledger import FORMAT, Ledger
@@ -274,7 +274,7 @@ def test_each_stage_that_is_too_short_is_named_with_what_would_mend_it() -> None
     config = published(1000)
     (line,) = brevity(config, config.known_rows)
     assert line == (
-        "S0 ends after 3 steps, fewer than the 8 that tell anything of a genome: it is not scored, "
+        "S0 ends after 3 steps, fewer than the 8 needed to judge a genome: it is not scored, "
         "its stop rules do not act, and everyone goes on. Raise its epoch_budget to 0.16 or its "
         "data_percentage to 16, or lower the batch size"
     )
@@ -292,7 +292,7 @@ def test_each_stage_that_is_too_short_is_named_with_what_would_mend_it() -> None
 def test_what_would_mend_a_stage_mends_it(steps: int) -> None:
     config = published(steps)
     for line in brevity(config, config.known_rows):
-        if " to " not in line:
+        if "epoch_budget to " not in line:
             continue
         name, budget = line.split(" ", 1)[0], line.split("epoch_budget to ")[1].split(" ", 1)[0]
         stage = next(s for s in PUBLISHED if s.name.startswith(name))
@@ -322,7 +322,7 @@ def test_opening_and_simulate_say_so_before_anything_is_trained(
     config = published(100, (0.5, 0.5, 0.5, 0.5))
     _, event = started(config)
     said = opening_lines(config, event)
-    assert sum("fewer than the 8 that tell anything" in line for line in said) == 2
+    assert sum("fewer than the 8 needed to judge" in line for line in said) == 2
     assert any("S0 8 x 0.25, S1 8 x 6, S2 8 x 100, S3 4 x 200" in line for line in said)
     _, event = started(config, revision=1)
     said = opening_lines(config, event)

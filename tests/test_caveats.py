@@ -21,7 +21,7 @@ from coralx.schedule.plan_warnings import caveats, idle_keys
             {},
             "evolution.checkpoint_crossover",
         ),
-        ({"resize_adapters": True, "inherit": "off"}, {}, "needs evolution.inherit"),
+        ({"resize_adapters": True, "inherit": "off"}, {}, "while evolution.inherit is off"),
         ({"pbt_quantile": 0.1}, {}, "fewer than one is replaced"),
     ],
 )

@@ -28,7 +28,7 @@ from coralx.records.run_facts import Settings
 from coralx.records.verdicts import Replace
 from coralx.schedule.plan_warnings import caveats
 from coralx.schedule.promotion import promotable
-from coralx.schedule.rate_warnings import fraction_meant, rate_warnings
+from coralx.schedule.share_warnings import fraction_meant, rate_warnings
 from coralx.storage.history import History
 from coralx.storage.layout import RunLayout
 from coralx.storage.ledger import Ledger
