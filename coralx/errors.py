@@ -8,17 +8,17 @@ from typing import ClassVar
 from coralx.text import counted, printable, shortened
 
 LONGEST_PROBLEM = 2_000
-"""Characters of one problem of a config; the values that it is about may be of any length."""
+"""Characters of one problem of a config; the values that it quotes may be of any length."""
 
 RUN = "coralx_run"
-"""The attribute of an error, of any class, that holds the layout of the run it happened to."""
+"""The attribute in which an error of any class carries the layout of the run it happened in."""
 
 
 class CoralXError(Exception):
     """A known failure: `message` says what is wrong and where, `hint` what to do about it.
 
-    Both are printable, whatever is quoted in them. `details` are for who looks for the cause: a
-    worker's traceback, say. They are kept in a file and not shown.
+    Both are printable, whatever they quote. `details`, such as a worker's traceback, are written to
+    a file and not shown.
     """
 
     exit_code: ClassVar[int] = 4
@@ -61,19 +61,19 @@ class NoResultError(CoralXError):
 
 
 class SetupError(CoralXError):
-    """The environment does not allow the run: a missing extra, no disk, a lock held elsewhere."""
+    """The environment prevents the run: a missing extra, a full disk, a lock held elsewhere."""
 
     exit_code = 4
 
 
 class DamagedRunError(CoralXError):
-    """A file of a run folder is not what was written there."""
+    """A file of a run folder has changed since it was written, or is missing."""
 
     exit_code = 4
 
 
 class WorkerError(CoralXError):
-    """A worker process failed in a way that another attempt did not mend."""
+    """A worker process failed, and so did every further attempt."""
 
     exit_code = 4
 

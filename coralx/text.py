@@ -1,5 +1,5 @@
-"""Texts in front of people: numbers in sentences, sizes, the nearest known name, and texts from
-elsewhere (data, file names, libraries) as they can be shown without doing anything."""
+"""Text that people read: counts and sizes in words, lists, the nearest known name, and text from
+elsewhere (data, file names, libraries) made safe to print."""
 
 from __future__ import annotations
 
@@ -23,42 +23,44 @@ LONGEST_NAME = 40
 MOST_LISTED = 8
 """Names in a list."""
 
+GIB, MIB = 1 << 30, 1 << 20
+
 
 def printable(text: str) -> str:
     r"""`text` with its control characters visible: an escape becomes the four characters \x1b.
 
     Tabs and line feeds stay.
     """
-    return _HARMFUL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _HARMFUL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def shortened(text: str, longest: int) -> str:
-    """`text`, of which at most `longest` characters are kept, and how many are left out."""
-    left_out = len(text) - longest
-    return text if left_out <= 0 else f"{text[:longest]}... ({counted(left_out, 'character')} more)"
+    """The first `longest` characters of `text`, and how many more there are."""
+    more = len(text) - longest
+    return text if more <= 0 else f"{text[:longest]}... ({counted(more, 'character')} more)"
 
 
 def shown(value: Any) -> str:
     """A value as Python writes it, short enough to be echoed."""
-    if isinstance(value, str) and len(value) > LONGEST_VALUE:  # closing the quotes of what is kept
+    if isinstance(value, str) and len(value) > LONGEST_VALUE:  # cut inside the quotes
         more = counted(len(value) - LONGEST_VALUE, "character")
         return f"{value[:LONGEST_VALUE]!r}... ({more} more)"
     try:
         return shortened(repr(value), LONGEST_VALUE)
-    except ValueError:  # Python writes no whole number of thousands of digits
+    except ValueError:  # Python refuses to write an integer of thousands of digits
         return "a number of thousands of digits"
 
 
 def brief(name: str) -> str:
-    """A name in quotes, as Python writes it, its end left out where it is long."""
+    """A name in quotes, as Python writes it, cut where it is long."""
     return repr(name) if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]!r}..."
 
 
 def enumerated(items: Iterable[str]) -> str:
     """The first of some items, and how many more there are."""
-    every = list(items)
-    more = len(every) - MOST_LISTED
-    return ", ".join(every[:MOST_LISTED]) + (f" and {more:,} more" if more > 0 else "")
+    items = list(items)
+    more = len(items) - MOST_LISTED
+    return ", ".join(items[:MOST_LISTED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def listed(names: Iterable[str]) -> str:
@@ -67,7 +69,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number and what it counts: `1 row`, `1,200 rows`. `plural` where it is not formed by s."""
+    """A number and what it counts: `1 row`, `1,200 rows`. `plural`: where it is not noun + s."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
@@ -76,15 +78,12 @@ def left_out(number: int, what: str, noun: str = "row") -> str:
     return f"{counted(number, noun)} {what} {'was' if number == 1 else 'were'} left out"
 
 
+def gib(size: int) -> str:
+    """Bytes as people read them: `1.5 GiB`, `37.0 MiB`."""
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / MIB:.1f} MiB"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)`, or nothing where no known name is near."""
     near = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" (did you mean {near[0]!r}?)" if near else ""
-
-
-GIB = 1 << 30
-
-
-def gib(size: int) -> str:
-    """Bytes as people read them."""
-    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.1f} MiB"

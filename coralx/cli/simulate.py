@@ -16,7 +16,7 @@ from coralx.config import load_config
 from coralx.report.formatting import figure, ratio
 from coralx.report.table_layout import fitting
 from coralx.schedule.cost import Plan
-from coralx.schedule.short_stages import brevity
+from coralx.schedule.short_stage_warnings import brevity
 from coralx.text import counted
 
 

@@ -14,8 +14,8 @@ from coralx.config.mode import mode_of
 from coralx.engine.budget import without_effect
 from coralx.schedule.brackets import brackets_of, cohort_sizes
 from coralx.schedule.plan_warnings import caveats
-from coralx.schedule.short_stages import brevity, planned_stages
-from coralx.schedule.stages import Stage
+from coralx.schedule.short_stage_warnings import brevity
+from coralx.schedule.stages import Stage, planned_stages
 from coralx.search.space import own_recipes, space_of
 from coralx.system.gpus import visible_gpus
 

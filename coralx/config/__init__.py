@@ -1,4 +1,4 @@
-"""A config: its schema, and how YAML becomes one."""
+"""The config: its sections, its checks, and how YAML becomes one."""
 
 from coralx.config.load import dump_yaml, load_config, parse_config
 from coralx.config.schema import Config

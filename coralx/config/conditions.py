@@ -1,6 +1,6 @@
-"""Conditions as text: `metric op number`, parsed and never evaluated.
+"""Stop rules and constraints: conditions `metric op number`, read by a pattern and never evaluated.
 
-A stop rule says when a genome is taken out, a constraint what must hold of it.
+A stop rule says when a genome is taken out, a constraint which condition it must meet.
 """
 
 from __future__ import annotations
@@ -26,32 +26,33 @@ _PATTERN = re.compile(rf"^\s*({_METRIC})\s*(>=|<=|>|<)\s*([-+]?[0-9.][0-9.eE+-]*
 
 
 @dataclass(frozen=True)
-class ParsedRule:
-    """`metric comparison threshold`, such as gradient_norm > 5."""
+class Condition:
+    """`metric comparison threshold`, such as `gradient_norm > 5`."""
 
     metric: str
     comparison: str
     threshold: float
 
     def holds_for(self, value: float) -> bool:
-        """Whether the condition is met: then a stop rule ends the genome, a constraint is kept."""
+        """Whether a value meets the condition: then a stop rule ends the genome, or a constraint
+        is kept."""
         return OPERATORS[self.comparison](value, self.threshold)
 
 
-def parse_rule(text: str) -> ParsedRule:
+def parse_rule(text: str) -> Condition:
     """Read a stop rule, `metric op number`; raises ValueError saying which part is wrong."""
     return _parse(text, "a stop rule", "gradient_norm > 5.0")
 
 
-def parse_constraint(text: str) -> ParsedRule:
+def parse_constraint(text: str) -> Condition:
     """Read a constraint, `metric op number`; raises ValueError saying which part is wrong."""
     return _parse(text, "a constraint", "trainable_parameters <= 500000")
 
 
-def _parse(text: str, kind: str, example: str) -> ParsedRule:
+def _parse(text: str, kind: str, example: str) -> Condition:
     match = _PATTERN.match(text)
     if match is None:
-        raise ValueError(f"{kind} reads `metric op number`, such as `{example}`")
+        raise ValueError(f"{kind} must be `metric op number`, such as `{example}`")
     metric, comparison, number = match.groups()
     check_metric(metric)
     try:
@@ -60,7 +61,7 @@ def _parse(text: str, kind: str, example: str) -> ParsedRule:
         raise ValueError(f"{shown(number)} is not a number") from None
     if not math.isfinite(threshold):
         raise ValueError(f"{shown(number)} is not a finite number")
-    return ParsedRule(metric, comparison, threshold)
+    return Condition(metric, comparison, threshold)
 
 
 def check_rule(text: object) -> object:
@@ -78,18 +79,21 @@ def check_constraint(text: object) -> object:
 
 
 def refuse_contradictions(constraints: Sequence[str]) -> None:
-    """Raise ValueError where a constraint is listed twice, or no figure can meet two of them."""
+    """Raise ValueError where a constraint is listed twice, or no value can meet two of them."""
     for first, second in combinations(constraints, 2):
         one, other = parse_constraint(first), parse_constraint(second)
         if one == other:
             raise ValueError(f"`{second}` is listed twice")
-        if one.metric == other.metric and not (_leaves(one, other) and _leaves(other, one)):
-            raise ValueError(f"no figure meets both `{first}` and `{second}`")
+        same_metric = one.metric == other.metric
+        if same_metric and (_exclude_each_other(one, other) or _exclude_each_other(other, one)):
+            raise ValueError(f"no value can meet both `{first}` and `{second}`")
 
 
-def _leaves(lower: ParsedRule, upper: ParsedRule) -> bool:
-    """Whether something lies between two bounds, if they are a lower and an upper one."""
+def _exclude_each_other(lower: Condition, upper: Condition) -> bool:
+    """Whether nothing lies between a lower and an upper bound; False for conditions that are not
+    one of each, in this order."""
     if lower.comparison not in (">", ">=") or upper.comparison not in ("<", "<="):
-        return True
-    touch = lower.comparison == ">=" and upper.comparison == "<="
-    return lower.threshold < upper.threshold or (touch and lower.threshold == upper.threshold)
+        return False
+    if lower.comparison == ">=" and upper.comparison == "<=":  # both can hold at the same number
+        return lower.threshold > upper.threshold
+    return lower.threshold >= upper.threshold

@@ -1,4 +1,4 @@
-"""Where examples come from: what each task of a run is trained, judged and attacked by."""
+"""The section `data`: what each task of a run is trained on, judged by and attacked with."""
 
 from __future__ import annotations
 
@@ -15,24 +15,30 @@ from coralx.text import shown
 Labels = Annotated[tuple[Name, ...], Field(max_length=1_000)]
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
-NEEDED = {
+METRIC_DATA = {
     "attacks": "rows of attacks (a file), or perturbations of the positive class such as "
     "[swap, homoglyph, spacing, prefix]",
     "group": "the column by which rows are grouped",
 }
-"""What the keys hold without which a metric has nothing to go by."""
+"""What the keys hold that a metric may need, in words."""
 
 
 def _label_text(label: Any) -> str:
-    """A label as a cell has it. Raises ValueError for what could be written in several ways."""
+    """A label as a cell has it. Raises ValueError for a value that can be written in several ways,
+    such as 1.5, and so may not be the text of the cell."""
     if isinstance(label, int) and not isinstance(label, bool):
         return str(label)
     if not isinstance(label, str):
-        way_out = (
-            "" if isinstance(label, list | dict) else " (put it in quotes, as the data has it)"
-        )
+        can_be_quoted = not isinstance(label, list | dict)
+        way_out = " (put it in quotes, as the data has it)" if can_be_quoted else ""
         raise ValueError(f"labels are text, found {shown(label)}{way_out}")
     return label
+
+
+def _label_texts(labels: Any) -> list[str]:
+    """The labels of a class as text: a list of them, or one alone."""
+    several = labels if isinstance(labels, list | tuple) else [labels]
+    return [_label_text(label) for label in several]
 
 
 class Source(Table):
@@ -122,17 +128,18 @@ class Source(Table):
 
     @property
     def is_read(self) -> bool:
-        """Whether rows are read from it, or only by others that it shares its keys with."""
+        """Whether rows are read by it, and not only by the tasks that take over its keys."""
         return True
 
     @model_validator(mode="after")
     def _columns_are_reachable(self) -> Source:
         pairs = ((self.text, self.label), (self.prompt_column, self.completion_column))
         numbered = any(isinstance(a, int) and isinstance(b, int) for a, b in pairs)
+        # Which of the two pairs is read depends on the task, which is not known here.
         if self.is_read and not self.header and not numbered:
             raise ValueError(
                 "without a header, `text` and `label` (sft: `prompt_column` and "
-                "`completion_column`) are column numbers, from 0"
+                "`completion_column`) must be column numbers, counted from 0"
             )
         return self
 
@@ -140,24 +147,18 @@ class Source(Table):
     @classmethod
     def _holds_the_text_once(cls, prompt: str) -> str:
         if prompt.count("{text}") != 1:
-            raise ValueError("must hold {text} once, where the text is to stand")
+            raise ValueError("must contain {text} exactly once, where the text of a row goes")
         return prompt
 
     @field_validator("labels", mode="before")
     @classmethod
     def _labels_are_text(cls, labels: Any) -> Any:
-        """Labels are compared with the text of cells. YAML keeps them as they are written; whole
-        numbers given from Python are written in one way alone."""
+        """Labels are compared with the text of cells. From YAML they come as they are written; from
+        Python whole numbers are accepted, which can be written in one way only."""
         if isinstance(labels, dict):
-            return {
-                _label_text(name): [
-                    _label_text(label)
-                    for label in (covered if isinstance(covered, list | tuple) else [covered])
-                ]
-                for name, covered in labels.items()
-            }
+            return {_label_text(name): _label_texts(covered) for name, covered in labels.items()}
         if isinstance(labels, list | tuple):
-            return [_label_text(label) for label in labels]
+            return _label_texts(labels)
         if labels is not None:
             raise ValueError("expected a list of classes, or a mapping from class to its labels")
         return labels
@@ -171,10 +172,10 @@ class Source(Table):
             return None
         if len(labels) < 2:
             raise ValueError("needs at least two classes, the negative one first")
-        listed = list(labels)
+        every = list(labels)
         if isinstance(labels, dict):
-            listed = [label for covered in labels.values() for label in covered]
-        twice = sorted(label for label, count in Counter(listed).items() if count > 1)
+            every = [label for covered in labels.values() for label in covered]
+        twice = sorted(label for label, count in Counter(every).items() if count > 1)
         if twice:
             raise ValueError(f"the label {shown(twice[0])} is listed twice")
         return labels
@@ -182,12 +183,14 @@ class Source(Table):
     @property
     def files(self) -> dict[str, str]:
         """Every table that it names, by key."""
-        named = {
-            **{split: getattr(self, split) for split in ("train", "validation", "test")},
+        by_key = {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
             "attacks.file": self.attacks.file if self.attacks else None,
             "clean_holdout.file": self.clean_holdout.file if self.clean_holdout else None,
         }
-        return {key: name for key, name in named.items() if name is not None}
+        return {key: name for key, name in by_key.items() if name is not None}
 
 
 class Data(Source):
@@ -206,16 +209,15 @@ class Data(Source):
     @model_validator(mode="before")
     @classmethod
     def _tasks_share_the_rest(cls, data: Any) -> Any:
+        """A task takes over the keys beside `tasks` that it does not set itself."""
         if not isinstance(data, dict) or not isinstance(data.get("tasks"), dict):
             return data
         shared = {key: value for key, value in data.items() if key in Source.model_fields}
-        return {
-            **data,
-            "tasks": {
-                name: {**shared, **task} if isinstance(task, dict) else task
-                for name, task in data["tasks"].items()
-            },
+        tasks = {
+            name: {**shared, **task} if isinstance(task, dict) else task
+            for name, task in data["tasks"].items()
         }
+        return {**data, "tasks": tasks}
 
     @property
     def is_read(self) -> bool:
@@ -228,7 +230,7 @@ class Data(Source):
 
     @property
     def known_rows(self) -> int:
-        """How many training rows there are by the limits alone; 0 where a source has none."""
+        """How many training rows there are by the limits alone; 0 where a task has no limit."""
         limits = [source.limit for source in self.sources.values()]
         return sum(limit or 0 for limit in limits) if all(limits) else 0
 

@@ -1,4 +1,4 @@
-"""Where two configs differ, and where they may within one run."""
+"""Where two configs differ, and which differences a resumed run accepts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 from coralx.config.schema import Config
 
 FIXED = ("runtime.backend", "runtime.quantization")
-"""What trains on which base: a run that changed it would no longer compare like with like."""
+"""Keys under `runtime` that a run keeps: they decide what its figures are measured with."""
 
 BASE = "model.base"
-"""Where the base lies; that it is the same one there is seen by its fingerprint."""
+"""Where the base lies. It may be moved: its fingerprint shows whether it is still the same."""
 
 MAY_DIFFER = (
     f"Only budget.*, runtime.* (but for {', '.join(FIXED)}), where the same {BASE} lies, and a "
@@ -19,12 +19,13 @@ MAY_DIFFER = (
 
 
 def contradictions(own: Config, other: Config) -> list[str]:
-    """Dotted paths of what a run that began under `own` cannot take over from `other`."""
+    """Dotted paths of the keys that keep a run which began under `own` from going on under
+    `other`."""
     return [key for key in differences(own, other) if not _may_differ(key, own, other)]
 
 
 def _may_differ(key: str, own: Config, other: Config) -> bool:
-    if key == "evolution.generations":
+    if key == "evolution.generations":  # fewer would undo generations that are decided
         return other.evolution.generations > own.evolution.generations
     if key == BASE:
         return own.model.base is not None and other.model.base is not None
@@ -37,10 +38,10 @@ def differences(first: Config, second: Config) -> list[str]:
 
 
 def _differing(first: Any, second: Any, path: str) -> list[str]:
-    if isinstance(first, dict) and isinstance(second, dict):
-        return [
-            found
-            for key in {**first, **second}
-            for found in _differing(first.get(key), second.get(key), f"{path}.{key}".lstrip("."))
-        ]
-    return [] if first == second else [path]
+    if not isinstance(first, dict) or not isinstance(second, dict):
+        return [] if first == second else [path]
+    paths = []
+    for key in {**first, **second}:  # the keys of both, each once
+        inner = f"{path}.{key}" if path else key
+        paths += _differing(first.get(key), second.get(key), inner)
+    return paths

@@ -1,4 +1,4 @@
-"""How the search breeds and what it is to optimise."""
+"""The sections `evolution` and `objectives`: how the search breeds, and what it optimises."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class CheckpointCrossover(Section):
     def _are_exclusive(self) -> CheckpointCrossover:
         if self.mask + self.merge > 1.0:
             raise ValueError(
-                f"mask ({self.mask:g}) and merge ({self.merge:g}) exclude each other, so together "
-                "they are at most 1"
+                f"mask ({self.mask:g}) and merge ({self.merge:g}) add up to more than 1, but a "
+                "child starts by at most one of them"
             )
         return self
 
@@ -144,27 +144,28 @@ class Objective(Section):
     @classmethod
     def _natural_direction(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("constraint") is not None:
-            found = shown(data["constraint"])  # one that can be read is in `constraints` by now
-            raise ValueError(f"`constraint` reads `op number`, such as '>= 0.8', found {found}")
+            # `Config` has moved every constraint that can be read into `constraints`.
+            bound = shown(data["constraint"])
+            raise ValueError(f"`constraint` must be `op number`, such as '>= 0.8', found {bound}")
         if not isinstance(data, dict) or data.get("direction") is not None:
             return data
         try:
             natural = described(str(check_metric(data.get("metric")))).direction
         except (KeyError, ValueError):
-            return data  # what is wrong with the name is told where it is checked
+            return data  # the check of `metric` reports what is wrong with the name
         return data if natural is None else {**data, "direction": natural}
 
     @model_validator(mode="after")
     def _has_a_direction(self) -> Objective:
         if self.direction is None:
             raise ValueError(
-                f"{self.metric} is a function of yours: say `direction: maximize` or `minimize`"
+                f"{self.metric} is a function of yours: set `direction` to maximize or minimize"
             )
         return self
 
 
 def full_weights(given: Mapping[str, float | None]) -> dict[str, float] | None:
-    """The weight of each objective, by metric: 1 where none is given; None if none is at all."""
+    """The weight of each objective, by metric: 1 where it has none; None where no objective has."""
     if all(weight is None for weight in given.values()):
         return None
     return {metric: 1.0 if weight is None else weight for metric, weight in given.items()}

@@ -1,7 +1,6 @@
 """Exact numbers of a config: decimals as they are written, and fractions such as 1/3.
 
-A share that is rounded before it is multiplied decides otherwise than the share that was meant:
-0.333333 of three genomes is none.
+Rounding a share before it is multiplied changes what is decided: 0.333333 of three genomes is none.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ from pydantic import PlainSerializer, PlainValidator
 _FRACTION = re.compile(r"\s*([+-]?\d+)\s*/\s*(\d+)\s*", re.ASCII)
 
 MOST_DIGITS = 18
-"""Of a numerator or a denominator: more than arithmetic needs, and quick to reckon with."""
+"""Of a numerator or a denominator: more than a config needs, and few enough to be fast."""
 
 
 def exact(value: Any) -> Fraction:
-    """A number of a config as the fraction that was written: 0.1 is a tenth, not the binary number
-    beside it, whether it comes as a number or as text. Raises ValueError saying what is wrong.
+    """A number of a config as the fraction that was written: 0.1 is a tenth, and not the binary
+    number next to it, whether it comes as a number or as text. Raises ValueError.
 
     Decimals have the precision of a float (17 digits), which is what a YAML file holds.
     """
     if isinstance(value, Fraction):
         return _short(value.numerator, value.denominator)
-    if isinstance(value, str) and (found := _FRACTION.fullmatch(value)):
-        if max(map(len, found.groups())) > 2 * MOST_DIGITS:  # Python reads no thousands of digits
+    if isinstance(value, str) and (match := _FRACTION.fullmatch(value)):
+        if max(map(len, match.groups())) > 2 * MOST_DIGITS:  # int() refuses thousands of digits
             raise ValueError(_TOO_LONG)
-        return _short(int(found[1]), int(found[2]))
+        return _short(int(match[1]), int(match[2]))
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         raise ValueError(_EXPECTED)
     if isinstance(value, int):
@@ -42,7 +41,7 @@ def exact(value: Any) -> Fraction:
         raise ValueError(_EXPECTED) from None
     if not math.isfinite(number):
         raise ValueError("expected a finite number")
-    return Fraction(repr(number))
+    return Fraction(repr(number))  # the shortest decimal that is this float, so what was written
 
 
 _EXPECTED = "expected a number, or a fraction of two whole numbers such as 1/3"
@@ -58,8 +57,8 @@ def _short(numerator: int, denominator: int) -> Fraction:
 
 
 def written(value: Fraction) -> int | float | str:
-    """As a config has it: a whole number, else a decimal, else text such as 1/3. `exact` reads it
-    back as the same number."""
+    """As a config writes it: a whole number, else a decimal, else text such as 1/3. `exact` reads
+    the same number back."""
     if value.denominator == 1:
         return value.numerator
     decimal = float(value)
@@ -71,4 +70,4 @@ Exact = Annotated[
     PlainValidator(exact, json_schema_input_type=float | str),
     PlainSerializer(written, return_type=int | float | str),
 ]
-"""Its bounds are whole numbers or floats: pydantic names others as Python writes them."""
+"""Give its bounds as whole numbers or floats: pydantic's messages show others as Python's repr."""

@@ -1,8 +1,9 @@
-"""The schedule: stages of growing budget."""
+"""The section `hyperband_config`: stages of growing budget, and how genomes go through them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -14,21 +15,28 @@ from coralx.config.section import Count, MetricName, Section, Size
 from coralx.text import counted
 
 Some = Field(max_length=100)
+"""How long a list may be."""
+
 LEAST_SHARE = 0.000001
 Rule = Annotated[str, BeforeValidator(check_rule)]
 RankGrowth = Literal["off", "by-stage", "published"]
 
 SANITY_RULES: dict[Task, tuple[str, ...]] = {
     "sequence-classification": ("gradient_norm > 5.0", "loss_slope > 0"),
-    # A few tokens' loss through a whole language model: healthy norms lie around 5 (SmolLM2).
+    # The loss of a few tokens through a whole language model: norms of trainings that go well lie
+    # around 5 (SmolLM2).
     "label-tokens": ("gradient_norm > 50.0", "loss_slope > 0"),
     "sft": ("gradient_norm > 50.0", "loss_slope > 0"),
 }
+"""The default stop rules of the first stage, by task."""
+
 QUALITY_RULES: dict[Task, tuple[str, ...]] = {
     "sequence-classification": ("auroc < 0.55",),
     "label-tokens": ("auroc < 0.55",),
     "sft": (),
 }
+"""The default stop rules of the stages between the first and the last, by task."""
+
 EARLY_EVAL_LIMIT = 512
 """Validation rows that stages before the last one look at, unless they say otherwise."""
 
@@ -101,12 +109,13 @@ def with_defaults(stages: Sequence[TrainingStage], task: Task) -> tuple[Training
     """Stop rules and `eval_limit` written out: they depend on the task and on a stage's place."""
     filled = []
     for place, stage in enumerate(stages):
-        last = place == len(stages) - 1
-        rules = () if last else SANITY_RULES[task] if place == 0 else QUALITY_RULES[task]
+        is_last = place == len(stages) - 1
         update: dict[str, Any] = {}
-        if stage.stop_when is None:
-            update["stop_when"] = rules
-        if stage.eval_limit is None and not last:
+        if stage.stop_when is None and is_last:  # nobody is cut there
+            update["stop_when"] = ()
+        elif stage.stop_when is None:
+            update["stop_when"] = SANITY_RULES[task] if place == 0 else QUALITY_RULES[task]
+        if stage.eval_limit is None and not is_last:
             update["eval_limit"] = EARLY_EVAL_LIMIT
         filled.append(stage.model_copy(update=update))
     return tuple(filled)
@@ -156,11 +165,15 @@ class HyperbandConfig(Section):
                 "each bracket begins one stage later than the one before"
             )
         if self.adaptive_budgets and self.brackets > 1:
-            raise ValueError("`adaptive_budgets` is for one bracket; `brackets` must be 1")
+            raise ValueError(
+                f"`adaptive_budgets` works with one bracket, but `brackets` is {self.brackets}: "
+                "leave out one of the two"
+            )
         if self.adaptive_budgets and self.promotion == "asynchronous":
             raise ValueError(
-                "`adaptive_budgets` is for synchronous promotion: asynchronous stages compare "
-                "genomes of all generations, which must have had equal budgets"
+                "`adaptive_budgets` gives each generation budgets of its own, but under "
+                "`promotion: asynchronous` stages compare genomes of all generations: leave out "
+                "one of the two"
             )
         return self
 
@@ -169,9 +182,9 @@ class HyperbandConfig(Section):
         comparing = [s.name for s in self.training_stages if "unreachable" in s.stop_within]
         if comparing and self.adaptive_budgets:
             raise ValueError(
-                f"stage {comparing[0]!r} stops within for `unreachable`, which compares genomes of "
-                "all generations, while `adaptive_budgets` gives each its own: leave out one of "
-                "the two"
+                f"stage {comparing[0]!r} has `unreachable` in its stop_within, which compares "
+                "genomes of all generations, but `adaptive_budgets` gives each generation budgets "
+                "of its own: leave out one of the two"
             )
         if self.training_stages[-1].name in comparing:
             raise ValueError(
@@ -186,16 +199,15 @@ class HyperbandConfig(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two stages share the name {twice[0]!r}")
-        previous = None
-        for stage in self.training_stages:
-            share = stage.epoch_budget * stage.data_percentage
-            if previous is not None and share < previous[1]:
+        for before, stage in pairwise(self.training_stages):
+            earlier = before.epoch_budget * before.data_percentage / 100
+            epochs = stage.epoch_budget * stage.data_percentage / 100
+            if epochs < earlier:
                 raise ValueError(
-                    f"stage {stage.name!r} trains up to {written(share / 100)} epochs of the whole "
-                    f"data, less than {written(previous[1] / 100)} of {previous[0]!r} before it; "
+                    f"stage {stage.name!r} trains up to {written(epochs)} epochs of the whole "
+                    f"data, less than the {written(earlier)} of {before.name!r} before it; "
                     "epoch_budget x data_percentage must not fall from stage to stage"
                 )
-            previous = (stage.name, share)
         if self.training_stages[-1].eval_limit is not None:
             raise ValueError(
                 f"the last stage ({self.training_stages[-1].name!r}) is scored on the whole "

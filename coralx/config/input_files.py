@@ -1,8 +1,8 @@
-"""Whether the files and folders that a config names are there; asked before any worker starts."""
+"""Whether the files and folders that a config names exist, checked before any worker starts."""
 
 from __future__ import annotations
 
-from os.path import isdir, isfile  # of what cannot be a name they say no; Path raises
+from os.path import isdir, isfile  # False for an impossible name, where Path raises
 from pathlib import Path
 
 from coralx.config.data import key_of
@@ -16,23 +16,25 @@ FORMATS = {
     ".jsonl": "json",
     ".parquet": "parquet",
 }
-"""Kinds of data files by suffix."""
+"""Formats of data files by suffix."""
 
 
 def is_local(name: str) -> bool:
-    """Whether a name can only mean something on this machine, not on a hub."""
+    """Whether a name can only be a path on this machine, and no id on a hub."""
     return Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
 
 
 def public_name(base: str) -> str:
-    """What a base is called where others read it, as in an adapter that may be published: a local
-    one by the hub's id if it lies in the hub's cache, else by its folder's name. An absolute path
-    tells nobody where to find it, but how this machine is laid out."""
+    """The name of a base for others to read, as in an adapter that may be published: for a local
+    one the hub's id if it lies in the hub's cache, else its folder's name. An absolute path would
+    help nobody else to find it, and show how this machine is laid out."""
     folder = Path(base)
     if not folder.is_absolute():
         return base
-    cached = (part for part in folder.parts if part.startswith("models--"))
-    return next((part[len("models--") :].replace("--", "/") for part in cached), folder.name)
+    for part in folder.parts:
+        if part.startswith("models--"):  # as the hub's cache names the folder of a model
+            return part.removeprefix("models--").replace("--", "/")
+    return folder.name
 
 
 def missing_inputs(config: Config) -> list[str]:
@@ -40,7 +42,7 @@ def missing_inputs(config: Config) -> list[str]:
     problems = []
     base = config.model.base
     if base is not None and is_local(base) and not isdir(base):
-        what = "is a file; a folder is needed" if isfile(base) else "no such folder"
+        what = "expected a folder, found a file" if isfile(base) else "no such folder"
         problems.append(f"model.base: {what}: {base}")
     files = {
         key_of(task, key): name
@@ -51,7 +53,8 @@ def missing_inputs(config: Config) -> list[str]:
         if name.startswith("builtin:"):
             continue
         if isdir(name):
-            problems.append(f"{key}: is a folder; a file is needed: {name}")
+            problems.append(f"{key}: expected a file, found a folder: {name}")
+        # Without a suffix of ours it may be a data set on the hub.
         elif not isfile(name) and (is_local(name) or Path(name).suffix.lower() in FORMATS):
             problems.append(f"{key}: no such file: {name}")
     return problems

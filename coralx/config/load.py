@@ -26,7 +26,7 @@ from coralx.errors import ConfigError, UsageError
 from coralx.text import LONGEST_VALUE, shortened, shown
 
 LABELS = (("data", "labels"), ("data", "tasks", ANY, "labels"))
-"""Where what is written stays text: `no` is a label, not a boolean."""
+"""Keys whose values stay the text that was written: `no` is a label, not a boolean."""
 
 AnySource = TypeVar("AnySource", bound=Source)
 
@@ -37,9 +37,9 @@ def parse_yaml(text: str, source: str, *, most_nodes: int = MOST_NODES) -> dict[
     if data is None:
         raise ConfigError(source, ["the file is empty"], "`configs/quickstart.yaml` is an example.")
     if not isinstance(data, dict):
-        found = "a list" if isinstance(data, list) else shown(data)
+        value = "a list" if isinstance(data, list) else shown(data)
         raise ConfigError(
-            source, [f"expected sections such as `data:` and `model:`, found {found}"]
+            source, [f"expected sections such as `data:` and `model:`, found {value}"]
         )
     return data
 
@@ -61,13 +61,14 @@ def apply_override(data: dict[str, Any], assignment: str) -> None:
         if isinstance(target, list):
             if not _is_position(name) or int(name) >= len(target):
                 raise UsageError(
-                    f"--set {path}: {'.'.join(names[:position])} is a list of {len(target)}, "
+                    f"--set {path}: {'.'.join(names[:position])} is a list of {len(target)}, and "
                     f"{shown(name)} is not one of its positions (from 0)"
                 )
             key: Any = int(name)
         elif isinstance(target, dict):
             key = name
             if not last and target.get(key) is None:
+                # One entry of a list that the file leaves out: the rest of it is the default's.
                 into_list = _is_position(names[position + 1])
                 target[key] = _default_at(names[: position + 1]) if into_list else {}
         else:
@@ -79,21 +80,22 @@ def apply_override(data: dict[str, Any], assignment: str) -> None:
 
 
 def _labels_below(names: Sequence[str]) -> list[Sequence[str]]:
-    """Where in the value of an override at this path there are labels."""
-    return [
-        path[len(names) :]
-        for path in LABELS
-        if all(wanted in (ANY, name) for wanted, name in zip(path, names, strict=False))
-    ]
+    """The paths of labels within the value of an override at this path."""
+    paths = list[Sequence[str]]()
+    for path in LABELS:
+        pairs = zip(path, names, strict=False)
+        if all(key in (ANY, name) for key, name in pairs):
+            paths.append(path[len(names) :])
+    return paths
 
 
 def _is_position(name: str) -> bool:
-    """Whether it may count the entries of a list; `isdigit` alone takes ² for a number."""
+    """Whether a name can be a position in a list. `isdigit` alone takes ² for a digit."""
     return name.isascii() and name.isdigit() and len(name) < 10
 
 
 def _default_at(names: Sequence[str]) -> Any:
-    """What the schema has at a dotted path, for an override that reaches into an omitted list."""
+    """The schema's default for a list at a dotted path; an empty mapping where it has none."""
     value: Any = Config().model_dump(mode="json")
     for name in names:
         value = value.get(name) if isinstance(value, dict) else None
@@ -123,8 +125,8 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, resolved: bool = F
 
 
 def without_functions(config: Config) -> Config:
-    """The config such that no function of a user's is run under it: what a run folder holds may be
-    another's, and is not the file that the user gave."""
+    """The config without a folder to import the user's functions from: it comes from a run folder,
+    which may be somebody else's, and not from the file that the user named."""
     runtime = config.runtime.model_copy(update={"functions_from": None})
     return config.model_copy(update={"runtime": runtime})
 
@@ -138,8 +140,8 @@ def overridden(config: Config, overrides: Sequence[str]) -> Config:
 
 
 def anchor_paths(config: Config, folder: Path) -> Config:
-    """Make local paths absolute: as seen from the working folder, else from the config's folder,
-    in which the user's functions are, too."""
+    """Make local paths absolute: from the working folder where they exist there, else from the
+    config's folder, in which the user's functions are, too."""
 
     def anchored(name: str | None) -> str | None:
         if name is None or name.startswith("builtin:"):
@@ -147,7 +149,7 @@ def anchor_paths(config: Config, folder: Path) -> Config:
         try:
             candidates = [base / Path(name).expanduser() for base in (Path.cwd(), folder)]
             return next((str(path.resolve()) for path in candidates if path.exists()), name)
-        except (OSError, RuntimeError, ValueError):  # too long, or of no known user
+        except (OSError, RuntimeError, ValueError):  # too long, or ~ of an unknown user
             return name
 
     model = config.model.model_copy(update={"base": anchored(config.model.base)})

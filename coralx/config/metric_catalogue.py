@@ -1,7 +1,7 @@
 """The metrics that a config may name: direction, range, and when each is undefined.
 
-How each is computed stands in `coralx.metrics` (what is read off predictions) and in
-`coralx.training` (what is measured); here only what a config needs to be checked.
+They are computed in `coralx.metrics` (from predictions) and in `coralx.training` (by measuring);
+here stands only what is needed to check a config.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ CAUSAL: tuple[Task, ...] = ("label-tokens", "sft")
 EVERY_TASK: tuple[Task, ...] = ("sequence-classification", "label-tokens", "sft")
 
 READS: dict[Task, tuple[Modality, ...]] = dict.fromkeys(EVERY_TASK, ("text",))
-"""What a task reads of an example."""
+"""The modalities that a task reads of an example."""
 
-Source = Literal["predictions", "adapter", "training", "measurement", "user"]
-"""Where a figure comes from: read off predictions, off the adapter, off the training steps,
-measured on this machine (another time a little different), or returned by the user's function."""
+MetricSource = Literal["predictions", "adapter", "training", "measurement", "user"]
+"""Where a figure comes from: predictions, the adapter's size, the training steps, a measurement on
+this machine (which differs a little each time), or a function of the user's."""
 
 SPREAD = "_spread"
-"""Behind the name of what is measured: the spread of its repetitions."""
+"""Added to the name of a measured metric: the spread of its repetitions."""
 
 OF_TASK = "@"
-"""Between a metric and the name of the task of `data.tasks` that it is of."""
+"""Between a metric and a name in `data.tasks`: the figure of that task alone."""
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
 class Extent:
-    """Between which figures, and on which scale, a hypervolume counts a metric; None: no end."""
+    """The range and the scale in which hypervolume counts a metric; None: no end."""
 
     scale: Scale
     low: float | None
@@ -52,23 +52,28 @@ class Extent:
 SHARE = Extent("linear", 0.0, 1.0)
 LOSS = Extent("loss", 0.0, None)
 SIZE = Extent("log", 0.0, 2.0**44)
-"""To 16 TiB, more than any machine has for one model; of adapters a run knows better."""
+"""To 16 TiB, more than any machine has for one model. A run knows tighter ends for adapters."""
 
 ANYTHING = Extent("any", None, None)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """`direction` is None where only the config can say it. `needs` names a key of `data` without
-    which there is nothing to compute; it takes a task that reads so many `modalities`."""
+    """What is known of a metric before it is computed."""
 
     direction: Direction | None
-    source: Source
+    """Its natural direction; None for the user's own, whose direction only the config can say."""
+    source: MetricSource
     range: str
+    """In words."""
     undefined: str = "never"
+    """When it has no value, in words."""
     tasks: tuple[Task, ...] = EVERY_TASK
+    """The tasks that have it."""
     needs: Literal["", "attacks", "group"] = ""
+    """The key of `data` without which there is nothing to compute it from."""
     modalities: int = 1
+    """How many modalities a task must read for it."""
     extent: Extent = SHARE
 
     @property
@@ -89,7 +94,7 @@ NO_CLASS = "a class has no row"
 NO_POSITIVE = "no validation row is positive"
 
 CATALOGUE: dict[str, Metric] = {
-    # P1 to P6
+    # the six published objectives, P1 to P6
     "task_skill": _skill(NO_CLASS),
     "safety": Metric("maximize", "predictions", "0 to 1", NO_POSITIVE, needs="attacks"),
     "false_positive_cost": _error(f"{NO_POSITIVE}, or no row of the hold-out is clean"),
@@ -104,7 +109,7 @@ CATALOGUE: dict[str, Metric] = {
         extent=Extent("linear", -1.0, 1.0),
     ),
     "calibration": _error(),
-    # beside them
+    # further ones
     "calibration_scaled": _error(),
     "auroc": _skill(NO_CLASS),
     "robustness": Metric(
@@ -170,32 +175,32 @@ CATALOGUE: dict[str, Metric] = {
     ),
 }
 
-OWN = Metric(None, "user", "any", "the function returned None", extent=ANYTHING)
-"""A user's own metric, `module:function`."""
+USER_METRIC = Metric(None, "user", "any", "the function returned None", extent=ANYTHING)
+"""A metric of the user's own, `module:function`."""
 
 
 def is_function(name: str) -> bool:
-    """Whether it names a function of the user's, `module:function`."""
+    """Whether a name is that of a function of the user's, `module:function`."""
     return _FUNCTION.fullmatch(name) is not None
 
 
 def of_task(name: str) -> tuple[str, str]:
-    """A metric's own name, and that of the task whose figure is meant; "" for all tasks together.
-    `auroc@toxicity` is the AUROC of the task `toxicity`."""
+    """The two parts of a metric's name: `auroc@toxicity` is the AUROC of the task `toxicity`. The
+    second is "" for a figure of all tasks together."""
     metric, _, task = name.partition(OF_TASK)
     return metric, task
 
 
 def described(name: str) -> Metric:
-    """What the catalogue says of a metric that `check_metric` let pass."""
+    """The catalogue's entry of a metric whose name is valid; KeyError for others."""
     metric, _ = of_task(name)
-    return OWN if is_function(metric) else CATALOGUE[metric]
+    return USER_METRIC if is_function(metric) else CATALOGUE[metric]
 
 
 def check_metric(name: object) -> object:
-    """Pass a known metric's name through, or `module:function`; raises ValueError with the nearest
-    known one, or with the reason why it cannot be computed."""
-    if not isinstance(name, str):
+    """Pass the name of a known metric through, or `module:function`. Raises ValueError with the
+    nearest known one, or with the reason why it cannot be computed."""
+    if not isinstance(name, str):  # pydantic's own check of the type comes after this one
         return name
     metric, task = of_task(name)
     if not is_function(metric) and metric not in CATALOGUE:
@@ -204,26 +209,27 @@ def check_metric(name: object) -> object:
         raise ValueError(
             f"no metric of that name{near}; known: {known}, and your own as `module:function`"
         )
-    found = described(name)
-    if not found.is_computable:
+    entry = described(name)
+    if not entry.is_computable:
         raise ValueError(
-            f"{metric} cannot be computed: it compares {found.modalities} modalities with text "
-            "alone, and every task reads text alone so far, so there is nothing to fuse"
+            f"{metric} cannot be computed: it compares {entry.modalities} modalities with text "
+            "alone, and so far every task reads text alone"
         )
-    for_all = metric == "task_skill" or found.source not in ("predictions", "user")
-    if OF_TASK in name and (not task or for_all):
-        what = "names no task behind @" if not task else "is one figure for all tasks"
+    # `task_skill` is defined over all tasks; size, cost and training are those of the one adapter.
+    is_of_all_tasks = metric == "task_skill" or entry.source not in ("predictions", "user")
+    if OF_TASK in name and (not task or is_of_all_tasks):
+        what = "names no task after the @" if not task else "is one figure for all tasks"
         raise ValueError(f"{name!r}: {what}; `auroc@NAME` is the AUROC of one of data.tasks")
     return name
 
 
 def default_objectives(task: Task) -> tuple[str, str]:
-    """Skill against size, each in its natural direction."""
+    """The objectives of a config that names none: skill against size."""
     return "eval_loss" if task == "sft" else "auroc", "trainable_parameters"
 
 
-def offered_metrics(task: Task, names: Iterable[str]) -> None:
-    """Raise ValueError naming the first of `names` that a task has no figure for."""
+def require_offered(task: Task, names: Iterable[str]) -> None:
+    """Raise ValueError naming the first of `names` that a task does not have."""
     for name in names:
         if task not in described(name).tasks:
             offered = ", ".join(

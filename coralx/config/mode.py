@@ -1,4 +1,4 @@
-"""The flag that switches between simulation, hyperband and full training."""
+"""The mode of a run: simulation, hyperband or full training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from coralx.records.mode import Mode
 
 
 def mode_of(config: Config) -> Mode:
-    """What a resolved config does: `full` without hyperband, `simulation` on simulated curves."""
+    """The mode that a resolved config is for."""
     if not config.hyperband_config.enable_hyperband:
         return "full"
     return "simulation" if config.runtime.backend == "simulated" else "hyperband"
@@ -27,15 +27,15 @@ def resolve_mode(config: Config, mode: Mode | None, backend: str | None) -> Conf
     if mode == "simulation" and backend not in (None, "auto", "simulated"):
         raise UsageError(
             f"--mode simulation trains nothing, so --backend {backend} contradicts it",
-            "Leave one of the two out.",
+            "Leave out one of the two.",
         )
     if mode == "hyperband" and backend == "simulated":
         raise UsageError(
             "--mode hyperband trains for real, so --backend simulated contradicts it",
-            "Say --mode simulation.",
+            "Use --mode simulation.",
         )
     chosen = "simulated" if mode == "simulation" else backend or config.runtime.backend
-    if mode == "hyperband" and chosen == "simulated":
+    if mode == "hyperband" and chosen == "simulated":  # the flag wins over the config
         chosen = "auto"
     enabled = mode != "full" if mode else config.hyperband_config.enable_hyperband
     resolved = config.model_copy(
@@ -55,15 +55,15 @@ def _require_inputs(config: Config) -> None:
     hint = ""
     if config.runtime.backend == "simulated":
         if config.data.steps_per_epoch is None and not config.data.known_rows:
-            problems.append("data.steps_per_epoch: missing; a simulation cannot count real rows")
+            problems.append("data.steps_per_epoch: missing; a simulation has no rows to count")
             hint = "For example: --set data.steps_per_epoch=1000"
     else:
         if config.model.base is None:
-            problems.append("model.base: missing; a hub id, a local folder, or builtin:minilm")
+            problems.append("model.base: missing; set a hub id, a local folder, or builtin:minilm")
         for task, source in config.data.sources.items():
             if source.train is None:
                 key = key_of(task, "train")
-                problems.append(f"{key}: missing; a file, a hub id, or builtin:tweets")
+                problems.append(f"{key}: missing; set a file, a hub id, or builtin:tweets")
         hint = "To try the schedule without a model and data: --mode simulation"
         missing = missing_inputs(config)
         if missing:

@@ -1,4 +1,4 @@
-"""Pydantic's errors as one line each: key path, what is wrong, what was found, nearest key."""
+"""Pydantic's errors as a line each: path of the key, what is wrong, the value, the nearest key."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ _MESSAGES = {
 }
 
 LISTED = 50
-"""Problems of one config that are described; of more only the number is told."""
+"""Problems of one config that are described; of further ones only the number is given."""
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a type consists of: itself, or the members of a union or container."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models_in(part)]
@@ -45,9 +46,9 @@ def _known_keys(root: type[BaseModel], path: list[str | int]) -> set[str]:
     """Keys that may stand where `path` ends; none in a mapping, whose keys are the user's."""
     models, is_mapping = [root], False
     for name in path:
-        if isinstance(name, int):
+        if isinstance(name, int):  # a position in a list
             continue
-        if is_mapping:  # the name of one of its entries
+        if is_mapping:  # the name of one of its entries, which the user chose
             is_mapping = False
             continue
         annotations = [m.model_fields[name].annotation for m in models if name in m.model_fields]
@@ -57,36 +58,41 @@ def _known_keys(root: type[BaseModel], path: list[str | int]) -> set[str]:
 
 
 def _maps_to_a_section(annotation: Any) -> bool:
+    """Whether a type is a mapping of sections by name, as `data.tasks` is."""
     if get_origin(annotation) is dict:
         return bool(_models_in(annotation))
     return any(_maps_to_a_section(part) for part in get_args(annotation))
 
 
 def _real_path(root: type[BaseModel], error: ErrorDetails) -> list[int | str]:
-    """Drop what pydantic adds to a location for the members of a union. An unknown key stands last,
-    and may look like that, too."""
+    """An error's location without the names that pydantic inserts for members of a union."""
     location = error["loc"]
     path: list[int | str] = []
     for position, name in enumerate(location):
-        last = position == len(location) - 1
-        if (
-            isinstance(name, int)
-            or name in (known := _known_keys(root, path))
-            or (not known and path[-1:] == ["tasks"])  # whose keys are names of the user's
-            or (last and (error["type"] == "extra_forbidden" or not _looks_internal(name)))
-        ):
+        if isinstance(name, int):
+            path.append(name)
+            continue
+        known = _known_keys(root, path)
+        is_user_name = not known and path[-1:] == ["tasks"]
+        # An unknown key stands last, and may be one of pydantic's own names.
+        is_last = position == len(location) - 1
+        is_unknown_key = is_last and error["type"] == "extra_forbidden"
+        is_value = is_last and not _looks_internal(name)
+        if name in known or is_user_name or is_unknown_key or is_value:
             path.append(name)
     return path
 
 
 def _looks_internal(name: str) -> bool:
+    """Whether pydantic names members of unions so: by tag, by type, or by a type's repr."""
     internal = ("choices", "range", "str", "int", "float", "decimal", "tuple")
     return name in internal or "[" in name or name.startswith("constrained-")
 
 
 def _describe(error: ErrorDetails, root: type[BaseModel]) -> str:
+    """One problem as a line: `path.of.key: what is wrong, found VALUE`."""
     path = _real_path(root, error)
-    kind, found = error["type"], error["input"]
+    kind, value = error["type"], error["input"]
     if kind == "value_error":
         message = str(error["ctx"]["error"])
     else:
@@ -96,9 +102,9 @@ def _describe(error: ErrorDetails, root: type[BaseModel]) -> str:
         known = _known_keys(root, path[:-1])
         near = did_you_mean(str(path[-1]), known)
         message += near or f"; known here: {', '.join(sorted(known))}"
-    elif kind != "missing" and not isinstance(found, dict | list | BaseModel):
-        message += f", found {shown(found)}"
-        if kind == "string_type" and isinstance(found, int | float):
+    elif kind != "missing" and not isinstance(value, dict | list | BaseModel):
+        message += f", found {shown(value)}"
+        if kind == "string_type" and isinstance(value, int | float):
             message += " (put it in quotes)"
     where = ".".join(shortened(str(part), LONGEST_VALUE) for part in path) or "(top level)"
     return f"{where}: {message}"
@@ -107,22 +113,22 @@ def _describe(error: ErrorDetails, root: type[BaseModel]) -> str:
 def problems_of(error: ValidationError, root: type[BaseModel]) -> list[str]:
     """One line a problem, duplicates (from the members of a union) removed, in file order."""
     details = error.errors(include_url=False)
-    left_out = len(details) - LISTED
+    more = len(details) - LISTED
     details = details[:LISTED]
-    locations = [item["loc"] for item in details]
-    told = [(item["loc"], item["input"]) for item in details]
+    lines = [_describe(item, root) for item in details if not _is_echo(item, details)]
+    lines = list(dict.fromkeys(lines))
+    return lines if more <= 0 else [*lines, f"and {counted(more, 'more problem')}"]
 
-    def is_echo(item: ErrorDetails) -> bool:
-        """A list found too short only because its items were refused, a default that could not be
-        made because something else was, or what a task has from `data` itself."""
-        place = item["loc"]
-        if place[:2] == ("data", "tasks") and (("data", *place[3:]), item["input"]) in told:
-            return True
-        if item["type"] == "default_factory_not_called":
-            return True
-        return item["type"] == "too_short" and any(
-            len(other) > len(place) and other[: len(place)] == place for other in locations
-        )
 
-    found = list(dict.fromkeys(_describe(item, root) for item in details if not is_echo(item)))
-    return found if left_out <= 0 else [*found, f"and {counted(left_out, 'more problem')}"]
+def _is_echo(item: ErrorDetails, details: list[ErrorDetails]) -> bool:
+    """Whether an error only follows from another one of `details`."""
+    if item["type"] == "default_factory_not_called":  # the section that it depends on was refused
+        return True
+    path = item["loc"]
+    if path[:2] == ("data", "tasks"):  # a task takes over what `data` says
+        origin = ("data", *path[3:])
+        if any(o["loc"] == origin and o["input"] == item["input"] for o in details):
+            return True
+    if item["type"] == "too_short":  # a list is, once its items have been refused
+        return any(len(o["loc"]) > len(path) and o["loc"][: len(path)] == path for o in details)
+    return False

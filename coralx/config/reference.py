@@ -1,6 +1,6 @@
-"""The reference of docs/config.md, made from the schema: `python -m coralx.config.reference`.
+"""Writes the reference in docs/config.md from the schema: `python -m coralx.config.reference`.
 
-With a file's name it rewrites what stands there below the marker; without, it prints the tables.
+With a file's name it replaces what that file has below the marker; without, it prints the tables.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from coralx.errors import UsageError
 MARKER = "<!-- What follows is generated from the schema by `make docs`: edit the schema. -->\n"
 HEADER = "| key | value | default | meaning |\n| --- | --- | --- | --- |\n"
 NAME_PATTERN = "^[A-Za-z0-9]"
-"""Every pattern of the schema begins so: a name."""
+"""How the pattern of names begins; the schema has no other pattern."""
 
 BOUNDS = {
     "minimum": "from",
@@ -42,26 +42,26 @@ def reference() -> str:
 
 def _sections(path: str, node: Schema, sections: Schema, outer: Schema | None = None) -> list[str]:
     """The section that a key holds, if it holds one, and the sections inside it."""
-    suffix, found = _section_in(node, sections)
-    if found is None:
+    suffix, section = _section_in(node, sections)
+    if section is None:
         return []
-    path, keys = path + suffix, found["properties"]
+    path, keys = path + suffix, section["properties"]
     shared = [key for key, inner in keys.items() if outer is not None and inner == outer.get(key)]
     own = {key: inner for key, inner in keys.items() if key not in shared}
     if not own:  # a task has the keys of `data`
         return []
-    text = found["description"]
+    text = section["description"]
     if shared:
         text += f"\n\nAlso, as above: {', '.join(f'`{key}`' for key in shared)}."
-    parts = [_table(f"`{path}`", text, own, sections, found.get("required", ()))]
+    parts = [_table(f"`{path}`", text, own, sections, section.get("required", ()))]
     for key, inner in own.items():
         parts += _sections(f"{path}.{key}", inner, sections, keys)
     return parts
 
 
 def _section_in(node: Schema, sections: Schema) -> tuple[str, Schema | None]:
-    """The one section that a key's value is, or is a list or mapping of, and how that is written.
-    Genes, which have two forms, are no sections."""
+    """The section that a key's value is, or is a list or mapping of, and the suffix of its path.
+    None for genes, which have two forms, and for plain values."""
     parts = _alternatives(node)
     if len(parts) != 1:
         return "", None
@@ -89,7 +89,7 @@ def _table(
 def _default(key: str, node: Schema, required: Sequence[str]) -> str:
     if key in required:
         return "needed"
-    if "default" not in node:  # made when the rest of the config is known
+    if "default" not in node:  # it depends on the rest of the config
         return "see right"
     default = node["default"]
     return "unset" if default is None else f"`{_written(default)}`"
@@ -143,8 +143,8 @@ def _plain(number: float) -> str:
 
 
 def _alternatives(node: Schema) -> list[Schema]:
-    """What a value may be one of, unions in unions laid flat; without null, which is "unset", and
-    without numbers written as text."""
+    """The alternatives of a value, those of inner unions included; without null, which is "unset",
+    and without numbers written as text."""
     parts = node.get("anyOf") or node.get("oneOf")
     if parts is None:
         return [node]
@@ -159,19 +159,19 @@ def _alternatives(node: Schema) -> list[Schema]:
 
 
 def _entry(mapping: Schema) -> Schema:
-    """What each entry of a mapping holds; nothing for what is none."""
+    """The schema of the entries of a mapping; empty for what is no mapping."""
     of_names: Schema = mapping.get("patternProperties", {"": mapping.get("additionalProperties")})
     (entry,) = of_names.values()
     return entry or {}
 
 
 def _resolved(node: Schema, sections: Schema) -> Schema:
-    found: Schema = sections[node["$ref"].rpartition("/")[2]]
-    return found
+    section: Schema = sections[node["$ref"].rpartition("/")[2]]
+    return section
 
 
 def rewritten(document: str) -> str:
-    """A document with the tables below its marker as they are today. Raises UsageError."""
+    """A document with current tables below its marker. Raises UsageError where it has no marker."""
     head, marker, _ = document.partition(MARKER)
     if not marker:
         raise UsageError("the file has no marker line for the tables", MARKER.strip())

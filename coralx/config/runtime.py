@@ -1,4 +1,4 @@
-"""How genomes are trained, on what, and what it may cost."""
+"""The sections `training`, `runtime` and `budget`: how adapters are trained, on what, how long."""
 
 from __future__ import annotations
 
@@ -105,15 +105,15 @@ class Runtime(Section):
     @classmethod
     def _are_different_devices(cls, devices: str | tuple[int, ...]) -> str | tuple[int, ...]:
         if not isinstance(devices, str) and len(set(devices)) < len(devices):
-            raise ValueError("each GPU is listed once; `workers` says how many share them")
+            raise ValueError("a GPU is listed twice; for several workers on one, set `workers`")
         return devices
 
     @model_validator(mode="after")
     def _can_choose_devices(self) -> Runtime:
         if self.executor == "in-process" and self.devices != "auto":
             raise ValueError(
-                "`devices` is for worker processes; with `executor: in-process` set "
-                "CUDA_VISIBLE_DEVICES"
+                "`devices` is for worker processes; with `executor: in-process`, set the "
+                "environment variable CUDA_VISIBLE_DEVICES instead"
             )
         return self
 

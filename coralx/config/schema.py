@@ -1,4 +1,4 @@
-"""The shape of a config file: every section, with every default written here."""
+"""The config as a whole: its sections, and the checks that concern more than one of them."""
 
 from __future__ import annotations
 
@@ -12,73 +12,34 @@ from coralx.config.conditions import (
     parse_rule,
     refuse_contradictions,
 )
-from coralx.config.data import NEEDED, Data, key_of
+from coralx.config.data import METRIC_DATA, Data, key_of
 from coralx.config.evolution import Evolution, Objective, full_weights
+from coralx.config.experiment import Experiment, Model
 from coralx.config.hyperband import HyperbandConfig, TrainingStage, with_defaults
 from coralx.config.metric_catalogue import (
     CAUSAL,
     CLASSIFICATION,
     Direction,
-    Task,
     default_objectives,
     described,
     is_function,
     of_task,
-    offered_metrics,
+    require_offered,
 )
 from coralx.config.runtime import Budget, Runtime, Training
 from coralx.config.search_space import IntChoices, SearchSpace
-from coralx.config.section import Name, Section
+from coralx.config.section import Section
 
 Constraint = Annotated[str, BeforeValidator(check_constraint)]
 """What must hold of a genome, `metric op number`; op is one of < <= > >=."""
 
 
-class Experiment(Section):
-    """The run's name and the seed of every draw."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = Field(
-        default="run", description="Names the run and its folder under `runs/`. `latest` is taken."
-    )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
-        default=42, description="Seeds every random draw of the run."
-    )
-
-    @field_validator("name", mode="after")
-    @classmethod
-    def _is_no_keyword(cls, name: str) -> str:
-        if name == "latest":
-            raise ValueError("`latest` means the newest run, so no run can be called so")
-        return name
-
-
-class Model(Section):
-    """The base model, and what it is asked to do."""
-
-    base: Name | None = Field(
-        default=None,
-        description="The base model: a hub id, a local folder, `builtin:minilm` or "
-        "`builtin:smollm2`. Only a simulation does without.",
-    )
-    task: Task = Field(
-        default="sequence-classification",
-        description="A classification head on the base, the label words of a causal language "
-        "model, or supervised fine-tuning of one.",
-    )
-    max_length: Annotated[int, Field(ge=4, le=1 << 24)] = Field(
-        default=128,
-        description="Tokens read of a row, special tokens included. At most what the base reads "
-        "(RoBERTa and its kin: two fewer than `max_position_embeddings`).",
-    )
-    trust_remote_code: bool = Field(
-        default=False,
-        description="Run the Python files that come with the base, on this machine with your "
-        "rights. Without it none is run.",
-    )
-
-
 class Config(Section):
-    """A whole config; every section and key has a default."""
+    """A whole config. Every section has a default, and so has nearly every key.
+
+    Pydantic checks fields in their order, so a validator of one sees those above it in `info.data`;
+    one that was refused is missing there.
+    """
 
     experiment: Experiment = Experiment()
     model: Model = Model()
@@ -109,27 +70,29 @@ class Config(Section):
         objectives = data.get("objectives") if isinstance(data, dict) else None
         if not isinstance(objectives, list | tuple):
             return data
-        kept, found = [], list[str]()
+        plain_objectives, moved = [], list[str]()
         for objective in objectives:
             bound = objective.get("constraint") if isinstance(objective, dict) else None
+            # Any known metric shows whether the bound can be read; one that cannot stays in its
+            # place, and `Objective` reports it.
             if isinstance(bound, str) and _is_constraint(f"eval_loss {bound}"):
-                whole = f"{objective.get('metric')} {bound}"
-                if _is_constraint(whole):  # else what is wrong with the metric is told there
-                    found.append(whole)
+                constraint = f"{objective.get('metric')} {bound}"
+                if _is_constraint(constraint):  # else `Objective` reports the metric
+                    moved.append(constraint)
                 objective = {k: v for k, v in objective.items() if k != "constraint"}
-            kept.append(objective)
-        listed = data.get("constraints", [])
-        if found and isinstance(listed, list | tuple):
-            listed = [*listed, *found]
-        return {**data, "objectives": kept, "constraints": listed}
+            plain_objectives.append(objective)
+        constraints = data.get("constraints", [])
+        if moved and isinstance(constraints, list | tuple):
+            constraints = [*constraints, *moved]
+        return {**data, "objectives": plain_objectives, "constraints": constraints}
 
     @field_validator("data", mode="after")
     @classmethod
     def _is_read_by_the_task(cls, data: Data, info: ValidationInfo) -> Data:
-        """Keys that would be ignored are refused."""
+        """Keys that the task would ignore are refused."""
         if "model" not in info.data:
             return data
-        task, unset = info.data["model"].task, Data()
+        task, defaults = info.data["model"].task, Data()
         readers = {
             "prompt": ("label-tokens",),
             "chat": CAUSAL,
@@ -139,7 +102,7 @@ class Config(Section):
         }
         for key, tasks in readers.items():
             for source in data.sources.values():
-                if task not in tasks and getattr(source, key) != getattr(unset, key):
+                if task not in tasks and getattr(source, key) != getattr(defaults, key):
                     raise ValueError(f"`{key}` is for {' and '.join(tasks)}; model.task is {task}")
         for name, source in data.sources.items():
             if source.attacks is not None:
@@ -156,9 +119,9 @@ class Config(Section):
         if twice:
             raise ValueError(f"{twice[0]!r} is listed twice")
         if all(objective.weight == 0 for objective in objectives):
-            raise ValueError("every `weight` is 0: give one more than 0, or leave them all out")
-        if "model" in info.data:  # else it was refused, and its task is not known
-            offered_metrics(info.data["model"].task, names)
+            raise ValueError("every `weight` is 0: set one above 0, or leave all of them out")
+        if "model" in info.data:
+            require_offered(info.data["model"].task, names)
         return objectives
 
     @field_validator("constraints", mode="after")
@@ -167,7 +130,7 @@ class Config(Section):
         refuse_contradictions(constraints)
         if "model" in info.data:
             names = [parse_constraint(text).metric for text in constraints]
-            offered_metrics(info.data["model"].task, names)
+            require_offered(info.data["model"].task, names)
         return constraints
 
     @field_validator("hyperband_config", mode="after")
@@ -182,7 +145,7 @@ class Config(Section):
         stages = with_defaults(hyperband.training_stages, task)
         for stage in stages:
             try:
-                offered_metrics(task, _metrics_of(stage))
+                require_offered(task, _metrics_of(stage))
             except ValueError as error:
                 raise ValueError(f"stage {stage.name!r}: {error}") from None
         return hyperband.model_copy(update={"training_stages": stages})
@@ -193,14 +156,17 @@ class Config(Section):
         sources = self.data.sources
         for name in self.named_metrics:
             metric, task = of_task(name)
-            if task and task not in (self.data.tasks or {}):
-                known = f"; there are {', '.join(sources)}" if self.data.tasks else ": it is empty"
-                raise ValueError(f"{name!r} is of no task in `data.tasks`{known}")
+            if task and not self.data.tasks:
+                raise ValueError(f"{name!r} names a task, but `data.tasks` is not set")
+            if task and task not in sources:
+                known = ", ".join(sources)
+                raise ValueError(f"{name!r} names no task of `data.tasks`, which has {known}")
             needs = described(metric).needs
             judged = [sources[task]] if task else sources.values()
+            # For a figure of all tasks together, one task that can be judged is enough.
             if needs and all(getattr(source, needs) is None for source in judged):
                 where = key_of(task, needs)
-                raise ValueError(f"the metric {name!r} needs `{where}`: {NEEDED[needs]}")
+                raise ValueError(f"the metric {name!r} needs `{where}`: {METRIC_DATA[needs]}")
         return self
 
     @model_validator(mode="after")
@@ -210,32 +176,27 @@ class Config(Section):
             by = stage.promote_by
             if by is not None and described(by).direction is None and by not in listed:
                 raise ValueError(
-                    f"stage {stage.name!r} promotes by {by!r}, of which only an entry of "
-                    "`objectives` can say whether more is better: list it there"
+                    f"stage {stage.name!r} promotes by {by!r}, but only an entry of `objectives` "
+                    "can say whether more of it is better: list it there"
                 )
         return self
 
     @property
     def named_metrics(self) -> tuple[str, ...]:
         """Every metric that it names anywhere, each once."""
-        names = [
-            *(objective.metric for objective in self.objectives),
-            *(parse_constraint(text).metric for text in self.constraints),
-            *(
-                name
-                for stage in self.hyperband_config.training_stages
-                for name in _metrics_of(stage)
-            ),
-        ]
+        names = [objective.metric for objective in self.objectives]
+        names += [parse_constraint(text).metric for text in self.constraints]
+        for stage in self.hyperband_config.training_stages:
+            names += _metrics_of(stage)
         return tuple(dict.fromkeys(names))
 
     @property
     def weights(self) -> dict[str, float] | None:
-        """What each objective counts in the report's weighted sum; None if there is to be none."""
+        """The weight of each objective in the report's weighted sum, by metric; None: no sum."""
         return full_weights({objective.metric: objective.weight for objective in self.objectives})
 
     def direction_of(self, metric: str) -> Direction:
-        """Which side of a metric is better: as an objective says, else its natural one."""
+        """Which side of a metric is better: what an objective sets, else the natural one."""
         for objective in self.objectives:
             if objective.metric == metric and objective.direction is not None:
                 return objective.direction
@@ -252,8 +213,8 @@ class Config(Section):
 
     @property
     def known_rows(self) -> int:
-        """Training rows as far as the config tells, which is what simulations go by; 0 where
-        neither `data.steps_per_epoch` nor `data.limit` does."""
+        """Training rows as far as the config says how many there are, which is what simulations go
+        by; 0 where neither `data.steps_per_epoch` nor `data.limit` is set."""
         steps = self.data.steps_per_epoch
         return self.data.known_rows if steps is None else steps * self.training.batch_size
 
@@ -269,8 +230,8 @@ class Config(Section):
         """The user's own functions that it names: metrics and judges, each once."""
         judges = [s.attacks.judge for s in self.data.sources.values() if s.attacks is not None]
         names = [of_task(name)[0] for name in self.named_metrics]
-        found = [name for name in (*names, *judges) if name is not None and is_function(name)]
-        return tuple(dict.fromkeys(found))
+        named = [name for name in (*names, *judges) if name is not None and is_function(name)]
+        return tuple(dict.fromkeys(named))
 
     @model_validator(mode="after")
     def _schedules_agree(self) -> Config:
@@ -281,16 +242,17 @@ class Config(Section):
             problems.append(
                 f"`hyperband_config.brackets` is {schedule.brackets}, but "
                 f"`evolution.population_size` is {evolution.population_size}: each bracket needs "
-                "a genome"
+                "a genome at least"
             )
         if schedule.promotion == "asynchronous" and evolution.pbt_quantile:
             problems.append(
-                "`evolution.pbt_quantile` replaces genomes at a stage's end, which "
-                "`hyperband_config.promotion: asynchronous` does not have: leave out one of the two"
+                "`evolution.pbt_quantile` replaces genomes at a stage's end, but under "
+                "`hyperband_config.promotion: asynchronous` a stage has none: leave out one of the "
+                "two"
             )
         if schedule.promotion == "asynchronous" and evolution.patience is not None:
             problems.append(
-                "`evolution.patience` counts generations, which overlap under "
+                "`evolution.patience` counts completed generations, but they overlap under "
                 "`hyperband_config.promotion: asynchronous`: leave out one of the two"
             )
         if problems:

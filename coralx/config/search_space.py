@@ -1,4 +1,4 @@
-"""The search space: which genes are searched, and where they may lie."""
+"""The section `search_space`: which genes are searched, and their ranges and choices."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class ModuleChoices(Section):
 
 
 def _kind(value: Any) -> str:
-    """A gene is a list of choices or a range; told apart by the key that only one of them has."""
+    """Which form a gene has: only a list of choices has the key `choices`."""
     has_choices = "choices" in value if isinstance(value, dict) else hasattr(value, "choices")
     return "choices" if has_choices else "range"
 
@@ -107,10 +107,10 @@ _LIMITS: dict[str, tuple[bool, float | None]] = {
     "weight_decay": (True, None),
     "warmup_ratio": (True, 1.0),
 }
-"""Whether 0 is allowed, and the value that a gene must stay below."""
+"""By gene: whether 0 is allowed, and the value that it must stay below."""
 
 SMALLEST, LARGEST = 1e-12, 1e6
-"""Of any gene but 0: far outside of what trains, and what products and ratios of genes stand."""
+"""Of any gene but 0: far outside of what trains, and safe in products and ratios of genes."""
 
 
 class SearchSpace(Section):
@@ -154,11 +154,11 @@ class SearchSpace(Section):
     ) -> FloatChoices | FloatRange | None:
         if gene is None:
             return None
-        floor_allowed, ceiling = _LIMITS[str(info.field_name)]
+        zero_allowed, ceiling = _LIMITS[str(info.field_name)]
         values = gene.choices if isinstance(gene, FloatChoices) else (gene.low, gene.high)
         low, high = min(values), max(values)
-        if low < 0 or (low == 0 and not floor_allowed):
-            raise ValueError(f"must be {'at least' if floor_allowed else 'above'} 0, found {low:g}")
+        if low < 0 or (low == 0 and not zero_allowed):
+            raise ValueError(f"must be {'at least' if zero_allowed else 'above'} 0, found {low:g}")
         if ceiling is not None and high >= ceiling:
             raise ValueError(f"must be below {ceiling:g}, found {high:g}")
         if high > LARGEST:
@@ -197,7 +197,7 @@ class SeedGenome(Section):
     use_dora: bool | None = Field(default=None, description="DoRA. Unset: off.")
 
     @model_validator(mode="after")
-    def _says_alpha_once(self) -> SeedGenome:
+    def _has_one_alpha(self) -> SeedGenome:
         if self.alpha is not None and self.alpha_ratio is not None:
             raise ValueError("give `alpha` or `alpha_ratio`, not both")
         return self

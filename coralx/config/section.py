@@ -1,4 +1,5 @@
-"""What all sections of a config share: frozen, unknown keys refused; and their common types."""
+"""The base class of all sections of a config, frozen and closed to unknown keys, and the types of
+values that several sections use."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ class Section(BaseModel):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """The section's JSON schema, with the bounds of exact numbers: pydantic leaves them under
-        its own names, which no other program reads."""
+        """The section's JSON schema. Pydantic writes the bounds of exact numbers under names of its
+        own, which no other program reads: they get the standard's."""
         schema = handler(core_schema)
         for node in handler.resolve_ref_schema(schema).get("properties", {}).values():
             for name in _BOUNDS.keys() & node.keys():
@@ -40,11 +41,11 @@ class Section(BaseModel):
 
 
 _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
-
+"""Names of bounds: pydantic's, and those of JSON schema."""
 
 MetricName = Annotated[str, BeforeValidator(check_metric)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
-"""Of rows or steps. Bounds here are not what is advisable, but what arithmetic and memory stand."""
+"""Of rows or steps. The bounds say not what is advisable, but what arithmetic and memory allow."""
 
 Size = Annotated[int, Field(ge=1, le=1 << 16)]
 """Of a rank or a batch."""
@@ -53,14 +54,14 @@ _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
 
 
 def _without_controls(text: str) -> str:
-    found = _CONTROLS.search(text)
-    if found:
-        raise ValueError(f"the character {found[0]!r} is not allowed here")
+    control = _CONTROLS.search(text)
+    if control:
+        raise ValueError(f"the character {control[0]!r} is not allowed here")
     return text
 
 
 Text = Annotated[str, Field(max_length=1 << 16)]
-"""Whatever can be written. Where there is a limit, pydantic also refuses halves of characters."""
+"""Any text. With a `max_length`, pydantic also refuses lone surrogates, which have no UTF-8."""
 
 Name = Annotated[str, Field(max_length=1 << 12), AfterValidator(_without_controls)]
-"""Of a file, a column, a label or a module: nothing that a terminal would obey."""
+"""Of a file, a column, a label or a module: without control characters."""

@@ -17,7 +17,7 @@ Perturbation = Literal["swap", "homoglyph", "spacing", "prefix"]
 
 def _delimiter(delimiter: str) -> str:
     if delimiter in '"\r\n\0':
-        raise ValueError("no quote mark, line break or null character can stand between cells")
+        raise ValueError("must not be a quote mark, a line break or a null character")
     return delimiter
 
 
@@ -47,8 +47,8 @@ class Table(Section):
 def _judge(judge: str) -> str:
     if judge not in ("flagged", "refusal") and not is_function(judge):
         raise ValueError(
-            "a judge is `flagged` (the classifier still says so), `refusal` (the answer refuses, "
-            "by its words), or a function of yours, `module:function`"
+            "expected `flagged` (the classifier flags the row), `refusal` (the words of the answer "
+            "refuse), or a function of yours, `module:function`"
         )
     return judge
 
@@ -82,19 +82,19 @@ class Attacks(Table):
     def _come_from_one_place(self) -> Attacks:
         if (self.file is None) == (not self.perturbations):
             raise ValueError(
-                "attacks are either the rows of a `file`, or `perturbations` of the positive "
-                "class: name one of the two"
+                "set either `file` (rows of attacks) or `perturbations` (of the positive class), "
+                "one of the two"
             )
         keys = ("text", "header", "delimiter", "quoting", "encoding", "max_new_tokens")
         idle = [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
         if self.perturbations and idle:
             raise ValueError(f"`{idle[0]}` is for attacks from a `file`; perturbations have none")
         if len(set(self.perturbations)) < len(self.perturbations):
-            raise ValueError("each of the perturbations is listed once")
+            raise ValueError("a perturbation is listed twice")
         if self.perturbations and self.judge not in (None, "flagged"):
             raise ValueError(
-                f"perturbations are of rows to classify, so they are judged by `flagged`, not by "
-                f"{shown(self.judge)}; give prompts in a `file`"
+                f"perturbations are rows to classify, which only `flagged` can judge, found "
+                f"{shown(self.judge)}: leave `judge` out, or give prompts in a `file`"
             )
         return self
 
@@ -107,8 +107,8 @@ class Attacks(Table):
             )
         if task == "sft" and (self.perturbations or self.judge == "flagged"):
             raise ValueError(
-                f"`{key}`: {task} flags nothing; give harmful prompts in a `file`, of which the "
-                "share that is refused counts"
+                f"`{key}`: the task {task} flags nothing; give harmful prompts in a `file`, and "
+                "the share that is refused counts"
             )
 
 

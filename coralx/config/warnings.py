@@ -1,5 +1,5 @@
-"""What is worth a warning in a config before it is run: code that comes with a model, and figures
-that depend on the machine."""
+"""Warnings about a config by itself: code that comes with a model, and figures that depend on the
+machine. Those about its schedule are in `schedule.plan_warnings`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from coralx.config.schema import Config
 
 
 def remote_code(config: Config) -> list[str]:
-    """A warning where the base may bring code of its own; none without it."""
+    """A warning where code that comes with the base may be run; else none."""
     if not config.model.trust_remote_code:
         return []
     return [
@@ -19,11 +19,12 @@ def remote_code(config: Config) -> list[str]:
 
 
 def measurements(config: Config) -> list[str]:
-    """A warning where the search is led by what another run would measure differently."""
-    found = [n for n in config.named_metrics if described(n).source == "measurement"]
-    if not found:
+    """A warning where the search goes by what another run would measure differently; else none."""
+    measured = [n for n in config.named_metrics if described(n).source == "measurement"]
+    if not measured:
         return []
     return [
-        f"{', '.join(found)}: measured on this machine, so another run of the same seed may decide "
-        "otherwise; genomes are told apart only beyond the spread of their repeated measurements"
+        f"{', '.join(measured)}: measured on this machine, so another run with the same seed may "
+        "decide otherwise; genomes whose measurements differ by no more than their spread count as "
+        "equal"
     ]

@@ -1,9 +1,9 @@
-"""YAML text to plain values and back, whoever wrote it.
+"""YAML text to plain values and back. The text may come from anybody.
 
-PyYAML reads YAML 1.1; two of its habits are mended here: `1e-4` is a number, and only `true` and
-`false` are booleans (`labels: [no, yes]` stays text). Duplicate keys are refused, and so is what
-could make reading take long or mean more than it seems: tags, text of great size, depth or number
-of entries (those counted that aliases repeat), and numbers of very many digits.
+PyYAML reads YAML 1.1. Two rules of YAML 1.2 are added: `1e-4` is a number, and only `true` and
+`false` are booleans (`labels: [no, yes]` stays text). Duplicate keys are refused, and so is all
+that could make reading slow or mean more than it seems: tags, very large or deep text, very many
+entries (counting those that aliases repeat), and numbers of very many digits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from coralx.errors import ConfigError
 from coralx.text import shown
 
 MOST_BYTES, MOST_NODES = 128 * 1024, 10_000
-"""Of a config. The shipped ones have 4 KB and 250 nodes; so large a one is read in half a
+"""Of a config. The shipped ones have 4 KB and 250 nodes; one of this size is read in half a
 second."""
 
 RESOLVED_BYTES, RESOLVED_NODES = 8 * MOST_BYTES, 4 * MOST_NODES
@@ -29,10 +29,10 @@ DEEPEST = 32
 """Levels of a config. A config needs 6; Python's own stack ends at some hundreds."""
 
 LONGEST_NUMBER = 64
-"""Characters of a number. Python takes quadratic time over the digits of one without end."""
+"""Characters of a number. Python takes quadratic time over the digits of an integer."""
 
 ANY = "*"
-"""In a path of keys, whatever stands there."""
+"""Any key, in a path of keys."""
 
 _YAML = "tag:yaml.org,2002:"
 _STRING_TAG = f"{_YAML}str"
@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
         self._most_nodes = most_nodes
         self._nodes = self._level = self._deepest = 0
         self._extents: dict[int, tuple[int, int]] = {}
-        """Nodes and levels of every node that is composed to its end, by its identity."""
+        """Nodes and levels of every node that is complete, by its identity."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
@@ -54,14 +54,17 @@ class _Loader(yaml.SafeLoader):
             raise _error(
                 f"tags are not allowed in a config, found {shown(event.tag)}", event.start_mark
             )
+        # Nodes are counted while they are read, so that a text of too many is refused before it
+        # fills memory; an alias counts as all that it repeats.
         before, outer = self._nodes, self._deepest
         self._level += 1
         self._deepest = self._level
         self._require_small(event.start_mark)
         node: yaml.Node | None = super().compose_node(parent, index)
         if isinstance(event, yaml.AliasEvent):
-            if id(node) not in self._extents:
-                raise _error(f"the alias *{event.anchor} stands in what it names", event.start_mark)
+            if id(node) not in self._extents:  # not complete yet, so the alias is inside of it
+                problem = f"the alias *{event.anchor} stands inside of what it refers to"
+                raise _error(problem, event.start_mark)
             nodes, levels = self._extents[id(node)]
             self._nodes += nodes
             self._deepest = self._level + levels - 1
@@ -78,20 +81,20 @@ class _Loader(yaml.SafeLoader):
         if self._deepest > DEEPEST:
             raise _error(f"nested more than {DEEPEST} levels deep", mark)
         if self._nodes > self._most_nodes:
-            many = f"more than {self._most_nodes:,} keys and values, aliases counted in"
-            raise _error(many, mark)
+            many = f"more than {self._most_nodes:,} keys and values"
+            raise _error(f"{many} (aliases count as all that they repeat)", mark)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise _error(f"the key {shown(key.value)} stands twice", key.start_mark)
+                    raise _error(f"the key {shown(key.value)} is given twice", key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
-        """A number as SafeLoader has it, if it is a short one."""
+        """A number as SafeLoader reads it, if it is short enough."""
         if len(node.value) > LONGEST_NUMBER:
             raise _error(
                 f"a number of {len(node.value):,} characters; at most {LONGEST_NUMBER} are allowed",
@@ -116,11 +119,13 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _install_resolvers(cls: type[_Loader | _Dumper]) -> None:
+    """Have plain scalars read as booleans and numbers by the patterns of YAML 1.2, and not as dates
+    at all."""
     replaced = {f"{_YAML}{kind}" for kind in ("bool", "float", "timestamp", "value")}
-    cls.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag not in replaced]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    kept = {}
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items():
+        kept[first] = [(tag, pattern) for tag, pattern in resolvers if tag not in replaced]
+    cls.yaml_implicit_resolvers = kept
     cls.add_implicit_resolver(
         f"{_YAML}bool",
         re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"),
@@ -156,19 +161,19 @@ def _keep_text(node: yaml.Node) -> None:
 
 
 def _below(node: yaml.Node, path: Sequence[str]) -> list[yaml.Node]:
-    """The nodes at a path of keys, of which `*` is any."""
+    """The nodes at a path of keys, in which `*` is any key."""
     if not path:
         return [node]
     if not isinstance(node, yaml.MappingNode):
         return []
-    return [found for key, value in node.value for found in _inside(key, value, path)]
+    return [inner for key, value in node.value for inner in _inside(key, value, path)]
 
 
 def _inside(key: yaml.Node, value: yaml.Node, path: Sequence[str]) -> list[yaml.Node]:
-    """The nodes at a path, of one entry of a mapping; `<<` stands for the entries of others."""
+    """The nodes at a path within one entry of a mapping; `<<` merges the entries of others."""
     if key.tag == f"{_YAML}merge":
         merged = value.value if isinstance(value, yaml.SequenceNode) else [value]
-        return [found for mapping in merged for found in _below(mapping, path)]
+        return [inner for mapping in merged for inner in _below(mapping, path)]
     if path[0] == ANY or (isinstance(key, yaml.ScalarNode) and key.value == path[0]):
         return _below(value, path[1:])
     return []
@@ -184,8 +189,9 @@ def read_values(
         root = loader.get_single_node()
         if root is None:
             return None
-        for node in (found for path in text_at for found in _below(root, path)):
-            if not (isinstance(node, yaml.ScalarNode) and node.value in ("", "null", "~")):
+        for node in (inner for path in text_at for inner in _below(root, path)):
+            is_null = isinstance(node, yaml.ScalarNode) and node.value in ("", "null", "~")
+            if not is_null:  # `labels: null` is the default, not a label
                 _keep_text(node)
         return loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
@@ -207,7 +213,7 @@ def read_values(
 
 
 def read_file(path: Path, most_bytes: int = MOST_BYTES) -> str:
-    """The text of a config file, of which no more is read than a config may have. Raises
+    """The text of a config file. At most `most_bytes` and one are read, however large it is. Raises
     ConfigError."""
     try:
         with path.open("rb") as file:
@@ -215,18 +221,18 @@ def read_file(path: Path, most_bytes: int = MOST_BYTES) -> str:
     except FileNotFoundError:
         raise ConfigError(str(path), ["no such file"]) from None
     except IsADirectoryError:
-        raise ConfigError(str(path), ["is a folder; a YAML file is needed"]) from None
+        raise ConfigError(str(path), ["expected a YAML file, found a folder"]) from None
     except (OSError, ValueError) as error:
         raise ConfigError(str(path), [f"cannot be read: {error}"]) from None
     if len(content) > most_bytes:
         raise ConfigError(
-            str(path), [f"larger than {most_bytes // 1024} KB, which no config has to be"]
+            str(path), [f"larger than {most_bytes // 1024} KB, the most that a config may have"]
         )
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         wrong = f"byte {content[error.start]:#04x} at position {error.start}"
-        raise ConfigError(str(path), [f"not a text in UTF-8: {wrong}"]) from None
+        raise ConfigError(str(path), [f"not UTF-8 text: {wrong}"]) from None
 
 
 def write_values(values: Any) -> str:

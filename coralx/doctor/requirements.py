@@ -19,7 +19,7 @@ from coralx.records.genomes import Genes
 from coralx.records.run_facts import Footprint
 from coralx.schedule.brackets import brackets_of, cohort_sizes
 from coralx.schedule.rank_growth import growth_of, shape_at
-from coralx.schedule.short_stages import planned_stages
+from coralx.schedule.stages import planned_stages
 from coralx.search.space import space_of
 from coralx.storage.layout import RUNS, RunLayout
 from coralx.text import gib

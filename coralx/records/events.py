@@ -1,4 +1,4 @@
-"""The events of a run's ledger, in the order in which a run brings them forth."""
+"""The events of a run's ledger, about in the order in which a run writes them."""
 
 from __future__ import annotations
 
@@ -15,76 +15,83 @@ from coralx.records.verdicts import Verdict
 
 @dataclass(frozen=True)
 class RunStarted:
-    """The first event: what was found and chosen before anything was trained, under which resolved
-    config (None: by a version that did not record it). `baseline_seed` is what the default recipe
-    draws by where it is trained beside the search (None: by its id alone, as versions before did).
-    `reference` is the box in which hypervolume is measured, an axis for each objective (none: by
-    versions that measured it in the box that the first finishers spanned).
-    """
+    """The first event: what was found out and chosen before anything was trained."""
 
     format: int
+    """Of the ledger: the version of its line format."""
     run: str
     mode: str
     seed: int
     facts: Facts
     settings: Settings
     versions: Mapping[str, str]
+    """Versions of Python and of the packages that a result depends on, by package."""
     hardware: Mapping[str, str | int]
     startup_seconds: float
     config: Mapping[str, Any] | None = None
+    """The resolved config, as plain values; None in runs of versions that did not record it."""
     baseline_seed: int | None = None
+    """Seeds the draws of the default recipe where it is trained outside the search; None in runs of
+    versions that drew by its id alone."""
     reference: tuple[Axis, ...] = ()
+    """The box in which hypervolume is measured, an axis for each objective; empty in runs of
+    versions that measured it in the box that the first finishers spanned."""
 
 
 @dataclass(frozen=True)
 class RunResumed:
-    """A later process took the run up with so many workers, after so many seconds, under a config
-    that may have another budget, runtime and number of generations. `lost_seconds`: how long the
-    process before it went on after the ledger's last event, if it was killed."""
+    """A later process continues the run."""
 
     startup_seconds: float
     workers: int
     lost_seconds: float = 0.0
+    """How long the process before it went on after the ledger's last event, if it was killed."""
     config: Mapping[str, Any] | None = None
+    """Its resolved config, which may have another budget, runtime and number of generations."""
 
 
 @dataclass(frozen=True)
 class WorkerStarted:
-    """A worker is ready. `base_loads` counts how often it has loaded the base model: once."""
+    """A worker is ready."""
 
     worker: int
     pid: int
     device: str
     base_loads: int
+    """How often it has loaded the base model: once."""
     load_seconds: float
 
 
 @dataclass(frozen=True)
 class AttemptFailed:
-    """A worker was at a genome's stage (with `stage` "test": at a measurement, `genome` None being
-    the untuned base) for so many seconds, and brought nothing. What it had kept of a long stage is
-    taken up by the next attempt, and then counts there once more."""
+    """A worker spent time on a job and returned no result.
+
+    What it had kept of a long stage is continued by the next attempt, and then counts there again.
+    """
 
     genome: str | None
+    """None: the untuned base, which is only ever measured."""
     stage: str
+    """"test" for a measurement on the test split."""
     seconds: float
 
 
 @dataclass(frozen=True)
 class GenerationStarted:
-    """The genomes of a generation are fixed, and where budgets adapt, what each stage gets in it
-    by the parents' `diversity` (1: that of the founders)."""
+    """The genomes of a generation are fixed."""
 
     generation: int
     genomes: tuple[Genome, ...]
     warnings: tuple[str, ...] = ()
     budgets: tuple[StageBudget, ...] = ()
+    """What each stage gets in this generation, where budgets adapt; else empty."""
     diversity: float | None = None
+    """That of the parents, by which budgets adapt; 1 is the founders'."""
 
 
 @dataclass(frozen=True)
 class StageCompleted:
-    """A genome went through a stage, whatever came of it."""
+    """A genome was trained through a stage, whether or not its training diverged."""
 
     generation: int
     result: StageResult
@@ -92,8 +99,8 @@ class StageCompleted:
 
 @dataclass(frozen=True)
 class CheckpointRestored:
-    """A checkpoint that was damaged or missing was trained again. What had been decided by its
-    stage stays; the steps count against the budget."""
+    """A checkpoint that was damaged or missing was trained again. The decisions of its stage stay
+    as they were; the steps count against the budget."""
 
     generation: int
     result: StageResult
@@ -101,7 +108,7 @@ class CheckpointRestored:
 
 @dataclass(frozen=True)
 class GenomeFailed:
-    """A genome brought no result on any attempt; the search goes on."""
+    """Every attempt at a genome's stage failed; the search goes on without it."""
 
     generation: int
     genome: str
@@ -111,7 +118,7 @@ class GenomeFailed:
 
 @dataclass(frozen=True)
 class StageDecided:
-    """Who goes on from a stage, and why the others do not; `newborn` go on in place of others.
+    """Who goes on from a stage, and why the others do not.
 
     Under asynchronous promotion one stage has several of these, each with further verdicts.
     """
@@ -120,21 +127,24 @@ class StageDecided:
     stage: str
     verdicts: tuple[Verdict, ...]
     not_judged: tuple[str, ...] = ()
+    """Ids of genomes with too few steps for at least one of the stage's stop rules."""
     warnings: tuple[str, ...] = ()
     newborn: tuple[Genome, ...] = ()
+    """Mutated copies that go on in place of others; see `verdicts.Replace`."""
 
 
 @dataclass(frozen=True)
 class GenerationCompleted:
-    """`population` are the parents of the next generation, best first."""
+    """A generation is over, and the parents of the next are chosen."""
 
     generation: int
     population: tuple[str, ...]
+    """Ids of the parents, best first."""
 
 
 @dataclass(frozen=True)
 class WorkerStopped:
-    """At the worker's end: `base_loads` as it stood then."""
+    """A worker ended, after so many base loads and jobs in all."""
 
     worker: int
     base_loads: int
@@ -159,35 +169,36 @@ class MeasurementFailed:
 
 @dataclass(frozen=True)
 class TrainedBeside:
-    """The default recipe, a head on the frozen base, or a member of the front from scratch, was
-    trained beside the search; counted apart. `result.genome` tells which."""
+    """The default recipe, a head on the frozen base, or a member of the front from scratch was
+    trained outside the search. `result.genome` says which; its cost is counted apart."""
 
     result: StageResult
 
 
 @dataclass(frozen=True)
 class FrontCompared:
-    """The front was compared pair by pair on the test split, and with what it is held against.
-
-    Without `pairs` where no scores of rows were kept, or no objective is a figure of predictions.
-    """
+    """The members of the front were compared on the test split, with each other and with the
+    baselines."""
 
     pairs: tuple[Comparison, ...]
+    """Empty where no scores of rows were kept, or no objective is read off predictions."""
 
 
 @dataclass(frozen=True)
 class BudgetSpent:
-    """A limit ended the search before its time; a resume under a higher limit goes on. `limits` is
-    that limit's key and value; earlier versions named all that were set."""
+    """A limit of the config's `budget` ended the search early; a resume under a higher one goes
+    on."""
 
     limits: str
+    """That limit's key and value; earlier versions named all that were set."""
 
 
 @dataclass(frozen=True)
 class RunCompleted:
-    """The search is over; `front` best first objective first."""
+    """The search is over."""
 
     front: tuple[str, ...]
+    """Ids, the best on the first objective first."""
 
 
 Event = (
@@ -229,22 +240,22 @@ CODES: Mapping[str, type[Event]] = {
     "BudgetSpent": BudgetSpent,
     "RunCompleted": RunCompleted,
 }
-"""What stands for each event in a ledger, which must be readable for ever: a class may be renamed,
-its code may not."""
+"""The code of each event in a ledger. Ledgers must be readable for ever, so a class may be renamed,
+but its code may not."""
 
 FORMER_CODES: Mapping[str, type[Event]] = {
     "BaselineTrained": TrainedBeside,  # while only the baseline was
 }
-"""Codes of earlier versions that are read and no longer written."""
+"""Codes that earlier versions wrote: still read, no longer written."""
 
 _CODE_OF = {cls: code for code, cls in CODES.items()}
 
 
 def code_of(event: Event) -> str:
-    """What stands for the event's class in a ledger."""
+    """The code that stands for an event's class in a ledger."""
     return _CODE_OF[type(event)]
 
 
 def class_of(code: str) -> type[Event] | None:
-    """The class of event that a code of a ledger stands for; None for one that is not known."""
+    """The class of event that a ledger's code stands for; None for an unknown code."""
     return CODES.get(code) or FORMER_CODES.get(code)

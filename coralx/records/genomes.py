@@ -13,7 +13,7 @@ ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
 @dataclass(frozen=True)
 class Shape:
-    """The rank of an adapter and its alpha."""
+    """An adapter's rank and alpha."""
 
     rank: int
     alpha: float
@@ -55,35 +55,36 @@ GENE_NAMES: tuple[str, ...] = tuple(f.name for f in fields(Genes))
 
 @dataclass(frozen=True)
 class Blend:
-    """Two parents' checkpoints made one: `mask` takes each module from either of them, `merge` adds
-    a share of both updates. `other` is the parent beside the one that the genome inherits from."""
+    """A start from two parents' checkpoints combined."""
 
     kind: Literal["mask", "merge"]
+    """`mask` takes each module from either parent, `merge` adds a share of both updates."""
     other: str
+    """The second parent; the first is the one that the genome inherits from."""
 
 
 @dataclass(frozen=True)
 class Genome:
-    """Genes with an identity and a history.
-
-    `inherits`: the parent whose weights it starts from, its own steps counted from 0; with a
-    `blend` only where those of both its parents together are no better. `continues`:
-    the genome that it is a copy of, with other hyperparameters, taking its training up where it
-    enters. `enters`: the place of the first stage that it trains in. `bracket`: the one it belongs
-    to. `seed`: what its initial weights and dropout are drawn by, beside its id; None where the id
-    alone is enough, as those of the search are: they differ from seed to seed.
-    """
+    """Genes with an identity and a history."""
 
     id: str
     generation: int
     genes: Genes
     parents: tuple[str, ...] = ()
+    """Ids, the better parent first."""
     inherits: str | None = None
+    """The parent whose weights it starts from, its own steps counted from 0; with a `blend`, only
+    where the blend scores no better."""
     blend: Blend | None = None
     continues: str | None = None
+    """The genome that it is a copy of, with other hyperparameters: it continues that one's training
+    from the stage at which it enters."""
     enters: int = 0
+    """The place of the first stage that it trains in, from 0."""
     bracket: int = 0
     seed: int | None = None
+    """Seeds its initial weights and dropout together with its id. None where the id alone is
+    enough: ids that the search gives differ from seed to seed."""
 
     def draw(self, purpose: str, *index: int) -> int:
         """The seed of one of its draws: the same in every run of equal id and `seed`."""

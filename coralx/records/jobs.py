@@ -1,4 +1,4 @@
-"""What workers are asked for. Plain frozen dataclasses."""
+"""What workers are asked to do, and by which budget."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from coralx.records.results import Metrics
 
 @dataclass(frozen=True)
 class StageBudget:
-    """What a stage gets in one generation where budgets adapt: its `share` of the generation's
-    steps, and what follows from it. Fractions are written exactly, as in "7/20"."""
+    """What a stage gets in one generation where budgets adapt."""
 
     stage: str
     share: float
+    """Of the generation's steps; the two below follow from it."""
     epoch_budget: str
+    """An exact fraction, as in "7/20"."""
     survival_rate: str
+    """An exact fraction, as in "7/20"."""
 
 
 @dataclass(frozen=True)
@@ -29,30 +31,21 @@ class Horizon:
 
 @dataclass(frozen=True)
 class Watch:
-    """What ends a job before its last step, beside numbers that are not finite: an `explosion` of
-    the training loss; a loss that can come no nearer to `survivors`, the highest in each part of
-    the stage among those that went on from it in earlier generations (empty: not compared)."""
+    """What ends a job before its last step. Numbers that are not finite always do."""
 
     explosion: bool = False
+    """Whether an explosion of the training loss does."""
     survivors: tuple[float, ...] = ()
+    """The highest training loss in each part of the stage among the genomes that went on from it in
+    earlier generations: a loss that cannot reach theirs any more ends the job. Empty: it does not.
+    """
 
 
 @dataclass(frozen=True)
 class Job:
-    """Train one genome from step `first_step` up to `last_step`, evaluate, write `checkpoint`.
+    """Train one genome from step `first_step` up to `last_step`, evaluate, write a checkpoint.
 
-    `resume_from` continues the genome's own previous stage, or that of the genome it is a copy of;
-    `inherit_from` warm-starts a newborn
-    from another genome's checkpoint, whose lineage has trained `inherited_steps` before. With
-    `blend_from`, the checkpoint of its other parent, it may start from both, whose lineages have
-    trained `blended_steps`. Paths are absolute; without a `checkpoint` path none is written.
-    `data_fraction` is the share of the fixed data order that the stage may see; `eval_limit` caps
-    the validation rows (None: all). `shape` is the adapter's in this stage (None: the genes' own),
-    from which it may still grow. At `partial` a long stage keeps what it has trained so far (None:
-    nowhere). `micro_batch` rows are known to fit into memory together (None: a whole batch). At
-    `predictions` is kept what it says about each validation row (None: nowhere). One that is not
-    scored brings no figures of validation. From step `judged_from` on losses make the trend that
-    stop rules judge (None: as in earlier versions, from the end of warm-up).
+    All paths are absolute.
     """
 
     genome: Genome
@@ -61,21 +54,38 @@ class Job:
     last_step: int
     horizon: Horizon
     data_fraction: float
+    """The share of the training rows that the stage may see: the first of one fixed order."""
     checkpoint: str | None
+    """The folder that the checkpoint is written to; None: no checkpoint is written."""
     eval_limit: int | None = None
+    """How many validation rows to score; None: all."""
     resume_from: str | None = None
+    """The checkpoint to continue: of the genome's own previous stage, or of the genome that it is a
+    copy of."""
     inherit_from: str | None = None
+    """The checkpoint of another genome, from whose weights a newborn starts."""
     inherit_optimizer: bool = False
+    """Whether it starts with that checkpoint's optimizer state as well."""
     inherited_steps: int = 0
+    """The steps that the lineage of `inherit_from` has trained."""
     blend_from: str | None = None
+    """The checkpoint of the second parent, if it may start from both."""
     blended_steps: int = 0
+    """The steps that the lineages of both parents have trained."""
     shape: Shape | None = None
+    """The adapter's shape in this stage, from which it may still grow; None: the genes' own."""
     watch: Watch = Watch()
     partial: str | None = None
+    """Where a long stage keeps what it has trained so far; None: nowhere."""
     micro_batch: int | None = None
+    """How many rows are known to fit into memory together; None: a whole batch."""
     predictions: str | None = None
+    """Where the scores of each validation row are kept; None: nowhere."""
     is_scored: bool = True
+    """Whether validation is looked at; if not, the result has no figures of validation."""
     judged_from: int | None = None
+    """The step from which on losses make the trend that stop rules judge; None: the end of
+    warm-up, as in earlier versions."""
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -91,25 +101,21 @@ class Job:
 
 @dataclass(frozen=True)
 class MeasureJob:
-    """Measure a finished adapter, or the untuned base model, on whole validation and test splits.
-
-    `validation` carries figures that are known already and need no second look. At the path
-    `scores` is kept what the model says about each row of the test split.
-    """
+    """Measure a finished adapter on the whole validation and test splits."""
 
     genome: Genome | None
+    """None: the untuned base."""
     checkpoint: str | None
     validation: Metrics | None = None
+    """Figures on the validation split that are known already; None: measure them."""
     scores: str | None = None
+    """Where the scores of each row of the test split are kept; None: nowhere."""
 
 
 @dataclass(frozen=True)
 class JobFailed:
-    """A job that brought no result on any attempt."""
+    """A job of which every attempt failed."""
 
     genome: str | None
     stage: str
     reason: str
-
-
-# -- through JSON and back ------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""What a run may be made for: to be named without loading anything."""
+"""The modes of a run, in a module of their own: the command line names them before it loads the
+config."""
 
 from __future__ import annotations
 

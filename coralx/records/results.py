@@ -1,4 +1,4 @@
-"""What jobs bring: figures, what became of inherited weights, and why training ended early."""
+"""The results of jobs: figures, what became of inherited weights, why training ended early."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Metrics = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class Trend:
-    """A least-squares slope (per step) with its confidence interval: of 99.9 %, in runs of earlier
-    versions of 95 %."""
+    """A least-squares slope, per step, with its confidence interval: 99.9 %, or 95 % in runs of
+    earlier versions."""
 
     slope: float
     low: float
@@ -22,28 +22,25 @@ class Trend:
 
 @dataclass(frozen=True)
 class Divergence:
-    """Why training ended at `step`, before the stage did.
-
-    `quantity` (the loss, the gradient, a parameter, or a score of the evaluation) was no finite
-    number; or the training loss exploded, being
-    `value` where the untuned base has `against`; or it would be `value` at best at the stage's end,
-    where survivors had `against`.
-    """
+    """Why training ended at `step`, before the end of the stage."""
 
     step: int
     quantity: str
+    """What diverged: the loss, the gradient, a parameter, or a score of the evaluation."""
     kind: Literal["non-finite", "exploded", "unreachable"] = "non-finite"
     value: float | None = None
+    """exploded: the training loss. unreachable: the least that it could be at the stage's end."""
     against: float | None = None
+    """exploded: the untuned base's loss. unreachable: the survivors' at the stage's end."""
 
     @property
     def spoils(self) -> bool:
-        """Whether it says that the genome's weights were going to ruin."""
+        """Whether the weights are of no use any more; an unreachable loss leaves them intact."""
         return self.kind != "unreachable"
 
     @property
     def reason(self) -> str:
-        """The rule that it broke, in words."""
+        """Why, in words."""
         match self.kind:
             case "non-finite":
                 return f"{self.quantity} is not finite"
@@ -62,68 +59,71 @@ class Divergence:
 class BlendTrial:
     """A blend scored before any training, against the better parent's weights alone.
 
-    `share` is the better parent's: of the modules in a mask, its weight in a merge. The losses are
-    those of the stage's validation sample; the blend is `kept` where its own is lower.
+    The losses are those of the stage's validation sample.
     """
 
     kind: Literal["mask", "merge"]
     other: str
+    """The second parent."""
     share: float
+    """The better parent's: of the modules in a mask, its weight in a merge."""
     parent_loss: float | None
     blend_loss: float | None
     kept: bool
+    """Whether the blend had the lower loss, so that the genome started from it."""
 
 
 @dataclass(frozen=True)
 class Inheritance:
-    """How the weights that a newborn started from carry its parent's function.
-
-    `error` is the share of the parent's update that was lost, by truncation and with modules that
-    the child does not adapt: a ratio of Frobenius norms, 0 where the function is unchanged.
-    `dropped` and `added` are the kinds of modules that only the parent or only the child adapts;
-    the child's own start at zero output. With a `blend` that was kept, it stands for the parent.
-    """
+    """How far a newborn's initial weights compute what its parent's do."""
 
     parent_rank: int
     error: float
+    """The share of the parent's update that was lost, by truncation and with modules that the child
+    does not adapt: a ratio of Frobenius norms, 0 where the function is unchanged."""
     dropped: tuple[str, ...] = ()
+    """Kinds of modules that only the parent adapts."""
     added: tuple[str, ...] = ()
+    """Kinds of modules that only the child adapts; they start at zero output."""
     blend: BlendTrial | None = None
+    """A blend that was tried; one that was kept is the parent of the fields above."""
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What one job brought: figures on the validation split, training signals and costs.
-
-    `judged_steps` counts the stage's steps after warm-up. `checkpoint` is None after a divergence.
-    `curve` holds the mean training loss in each of the stage's equal parts that were completed.
-    `inherited_steps` counts the lineage's steps before this genome's birth; `trained_tokens` those
-    that the model read while training (0: not counted). `notes` are remarks on how it was trained.
-    `inheritance` stands in the first stage of a genome that started from another's weights. `rank`
-    is the one that the stage trained (None: not recorded); all figures that depend on the adapter's
-    size are those of its final rank. `micro_batch` rows went through the model at once, because a
-    whole batch ran out of memory (None: it did not).
-    """
+    """The result of training one genome through one stage."""
 
     genome: str
     stage: str
     first_step: int
     last_step: int
     metrics: Metrics
+    """Figures on the validation split, and those of training and of the adapter. Those that depend
+    on the adapter's size are of its final rank."""
     judged_steps: int
+    """The stage's steps after warm-up."""
     loss_trend: Trend | None
     train_seconds: float
     eval_seconds: float
     overhead_seconds: float
     inherited_steps: int
+    """The steps that the lineage trained before this genome's birth."""
     checkpoint: str | None
+    """Its path; None after a divergence."""
     divergence: Divergence | None = None
     trained_tokens: int = 0
+    """Tokens that the model read while training; 0: not counted."""
     notes: tuple[str, ...] = ()
+    """Remarks on how it was trained."""
     inheritance: Inheritance | None = None
+    """In the first stage of a genome that started from another's weights; else None."""
     rank: int | None = None
+    """The rank that the stage trained; None: not recorded."""
     curve: tuple[float, ...] = ()
+    """The mean training loss in each of the stage's equal parts that were completed."""
     micro_batch: int | None = None
+    """Rows that went through the model at once, because a whole batch ran out of memory; None: it
+    did not."""
 
     @property
     def seconds(self) -> float:
@@ -136,43 +136,44 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95 % interval; None where it is undefined. Where a figure has no interval,
-    `remark` says why."""
+    """A figure with its 95 % interval; each is None where it is undefined."""
 
     value: float | None
     low: float | None
     high: float | None
     remark: str | None = None
+    """Why a figure has no interval."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Figures of one finished adapter (or, with `genome` None, of the untuned base model).
-
-    `scores` is the SHA-256 of the file of its scores on the test split, None where none was kept.
-    `seconds` is what measuring took; 0 where that was not recorded.
-    """
+    """Figures of one finished adapter on the validation and test splits."""
 
     genome: str | None
+    """None: the untuned base."""
     validation: Metrics
     test: Mapping[str, Interval]
     scores: str | None = None
+    """The SHA-256 of the file of its scores on the test split; None where none was kept."""
     seconds: float = 0.0
+    """What measuring took; 0 where that was not recorded."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A figure of `first` less that of `second` (None: the untuned base) on the same test rows,
-    with the 95 % interval, uncorrected for the number of comparisons. None where one of the two is
-    undefined, or has no interval; `remark` says why."""
+    """A figure of `first` minus that of `second` on the same test rows, with its 95 % interval,
+    uncorrected for the number of comparisons."""
 
     first: str
     second: str | None
+    """None: the untuned base."""
     metric: str
     difference: float | None
+    """None where one of the two figures is undefined."""
     low: float | None
     high: float | None
     remark: str | None = None
+    """Why there is no difference, or no interval of it."""
 
     @property
     def is_indistinguishable(self) -> bool | None:
@@ -183,7 +184,7 @@ class Comparison:
 
     @property
     def reversed(self) -> Comparison:
-        """The same seen from the second, which is a genome."""
+        """The same seen from the second, which must be a genome."""
         low, high, difference = (
             None if end is None else -end for end in (self.high, self.low, self.difference)
         )
@@ -194,7 +195,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Progress:
-    """A sign of life from a training job."""
+    """How far a training job is, sent by its worker from time to time."""
 
     genome: str
     stage: str

@@ -1,4 +1,4 @@
-"""What a run finds out at its start, about machine, base model and data, and what it settles on."""
+"""What a run finds out at its start about machine, base model and data, and what it chooses."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from typing import Literal
 from coralx.text import brief
 
 REVISION = 2
-"""Raised where the same config and seed no longer lead to the same order of rows or to the same
-decisions. A run is led to its end by the revision that it began with."""
+"""Raised whenever the same config and seed no longer lead to the same order of rows or to the same
+decisions. A run keeps the revision that it began with to its end."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run settles on at its start; recorded, and reused on resume. `revision`: by which
-    order of rows and which rules of decision (1: by those before revisions were recorded)."""
+    """What a run chooses at its start; recorded, and reused on resume."""
 
     workers: int
     threads_per_worker: int
     precision: str
     revision: int = 1
+    """The `REVISION` by which rows are ordered and decisions are made; 1 in runs of versions that
+    did not record it."""
 
 
 Scale = Literal["linear", "log", "loss", "perplexity", "any"]
@@ -44,12 +45,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What decides how much memory training an adapter takes; see `backends.memory_estimate`.
-
-    `linear`: the layers that LoRA can adapt, each with its full name, inputs and outputs.
-    `head_parameters` are trained whole. `logits_per_token`: how many are held for each token that
-    is read. `activation_bytes`: of one value. `device_bytes`: the device's memory; 0 on a CPU.
-    """
+    """What decides how much memory training an adapter takes; see `backends.memory_estimate`."""
 
     base_parameters: int
     base_bytes: int
@@ -57,36 +53,34 @@ class Footprint:
     intermediate_size: int
     layers: int
     linear: tuple[tuple[str, int, int], ...]
+    """The layers that LoRA can adapt: full name, inputs, outputs."""
     head_parameters: int = 0
+    """Parameters of a classification head, all of which are trained."""
     logits_per_token: int = 0
+    """How many logits are held for each token that is read."""
     activation_bytes: int = 4
+    """Of one value of an activation."""
     checkpointing: bool = False
+    """Whether gradient checkpointing is on."""
     device_bytes: int = 0
+    """The device's memory; 0 on a CPU."""
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a task, named as in `data.tasks` ("" without named ones), in the order of its
-    logits (label-tokens: of its scores), the negative class first. `rows` counts the rows of each
-    class, in the same order, in each split."""
+    """The classes of one task of a run."""
 
     task: str
+    """Its name in `data.tasks`; "" without named tasks."""
     labels: tuple[str, ...]
+    """In the order of the logits (label-tokens: of the scores), the negative class first."""
     rows: Mapping[str, tuple[int, ...]]
+    """By split: the number of rows of each class, in the order of `labels`."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What only a worker can know: device, base model, the rows of each split and their `classes`
-    (none for sft, in simulations, and in runs of versions that did not record them).
-
-    `base_fingerprint` changes with the settings (before the dash) and the weights (behind it) of
-    the base, wherever it lies; `data_fingerprint` with the encoded examples and their order;
-    `functions` with the files of the user's own metrics and judges (empty without any).
-    `trains_head`: whether a classifier's head is trained beside every adapter (False in
-    simulations, and in runs of versions that did not record it).
-    Earlier versions recorded `fingerprint` instead: the base's parameters, a dash, and the data's.
-    """
+    """What only a worker can know: about the device, the base model and the rows."""
 
     backend: str
     backend_reason: str
@@ -96,30 +90,42 @@ class Facts:
     precision_reason: str
     base_parameters: int
     rows: Mapping[str, int]
+    """By split."""
     fingerprint: str = ""
+    """Of earlier versions, in place of the two below: the base's parameters, a dash, the data's."""
     functions: str = ""
+    """Changes with the files of the user's own metrics and judges; empty without any."""
     warnings: tuple[str, ...] = ()
     footprint: Footprint | None = None
     base_fingerprint: str = ""
+    """Changes with the settings (before the dash) and the weights (behind it) of the base, but not
+    with the folder that holds it."""
     data_fingerprint: str = ""
+    """Changes with the encoded examples and their order."""
     classes: tuple[Classes, ...] = ()
+    """Empty for sft, in simulations, and in runs of versions that did not record them."""
     trains_head: bool = False
+    """Whether a classifier's head is trained with every adapter; False in simulations, and in runs
+    of versions that did not record it."""
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Optimizer steps that one pass over the training rows takes; the last may be short."""
         return math.ceil(self.rows["train"] / batch_size)
 
     def classes_unlike(self, then: Facts) -> str:
-        """Which class is another than it was then, in words; empty where all are the same."""
-        named = [[(c.task, label) for c in f.classes for label in c.labels] for f in (then, self)]
-        for was, now in zip_longest(*named):
+        """The first class that differs from the one `then`, in words; empty where none does."""
+        for was, now in zip_longest(then._tasks_and_labels, self._tasks_and_labels):
             if was != now:
-                return f"{_class(was)} became {_class(now)}"
+                return f"{_class_name(was)} became {_class_name(now)}"
         return ""
 
+    @property
+    def _tasks_and_labels(self) -> list[tuple[str, str]]:
+        return [(c.task, label) for c in self.classes for label in c.labels]
 
-def _class(found: tuple[str, str] | None) -> str:
-    if found is None:
+
+def _class_name(task_and_label: tuple[str, str] | None) -> str:
+    if task_and_label is None:  # there were fewer classes
         return "none"
-    task, label = found
+    task, label = task_and_label
     return brief(label) + (f" of {task}" if task else "")

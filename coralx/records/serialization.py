@@ -1,4 +1,4 @@
-"""How every record goes through JSON and back."""
+"""Records to JSON-ready values and back."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
-
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
-    """Building one takes milliseconds, so each is built once."""
+    """The adapter of a class. Building one takes milliseconds, so each is built once."""
     if cls not in _ADAPTERS:
         _ADAPTERS[cls] = TypeAdapter(cls)
     return _ADAPTERS[cls]

@@ -16,11 +16,12 @@ class Promote:
 
 @dataclass(frozen=True)
 class Replace:
-    """Good enough to go on, but among the poorest of those: a mutated copy of a better one goes on
-    in its place."""
+    """Among the poorest of those good enough to go on: a mutated copy of a better one goes on in
+    its place."""
 
     genome: str
     by: str
+    """The id of the copy."""
     kind: Literal["replace"] = "replace"
 
 
@@ -34,28 +35,32 @@ class Finish:
 
 @dataclass(frozen=True)
 class Cut:
-    """Sound, but not among those that the stage's survival rate lets pass."""
+    """Kept by every stop rule, but not among those that the stage's survival rate lets pass."""
 
     genome: str
     place: int
+    """Its place among the stage's genomes, from 1."""
     quota: int
+    """How many of them went on."""
     kind: Literal["cut"] = "cut"
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Taken out at `step`: by a stop rule, or for what ended its training within the stage."""
+    """Taken out at `step`: by a stop rule, or because its training ended within the stage."""
 
     genome: str
     rule: str
+    """The rule, or the reason in words."""
     value: float | None
+    """The figure that met the rule; None where training ended within the stage."""
     step: int
     kind: Literal["stop"] = "stop"
 
 
 @dataclass(frozen=True)
 class Fail:
-    """Its worker failed, on every attempt."""
+    """Every attempt to train it failed."""
 
     genome: str
     reason: str

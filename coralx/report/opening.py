@@ -11,7 +11,7 @@ from coralx.records.events import RunStarted
 from coralx.report.classes import class_lines, classes_of
 from coralx.schedule.brackets import brackets_of
 from coralx.schedule.cost import plan_of
-from coralx.schedule.short_stages import brevity
+from coralx.schedule.short_stage_warnings import brevity
 from coralx.storage.history import History
 from coralx.text import counted
 

@@ -1,7 +1,6 @@
-"""Adaptive budgets: what a generation's stages get, by how diverse its parents are.
+"""Adaptive budgets: how a generation's steps are shared among stages, by its parents' diversity.
 
-While the population is diverse, more is spent on finding out early; when it has converged, more on
-training to the end.
+While the population is diverse, early stages get more; when it has converged, late stages do.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ from coralx.schedule.stages import Stage
 
 DIVERSE = (0.10, 0.40, 0.30, 0.20)
 CONVERGED = (0.05, 0.20, 0.35, 0.40)
+"""The published shares of four stages."""
+
 HIGH_DIVERSITY = 0.8
 """At this diversity and above, the shares are those of DIVERSE; at 0 those of CONVERGED."""
 
@@ -30,7 +31,7 @@ def shares(diversity: float, stages: int) -> tuple[Fraction, ...]:
     """The share of a generation's steps for each stage; they sum to 1.
 
     `diversity` is relative to the founders' (1). The two published rows are for four stages; for
-    another number they are read off between them, evenly spaced.
+    another number they are interpolated at evenly spaced places.
     """
     weight = min(max(diversity / HIGH_DIVERSITY, 0.0), 1.0)
     row = weight * np.asarray(DIVERSE) + (1.0 - weight) * np.asarray(CONVERGED)
@@ -47,42 +48,42 @@ def adapted(
     A stage that is to get f times the steps that it has now gets sqrt(f) times the genomes, in
     whole numbers and never more than the stage before it, and the rest in steps for each of them.
     Survival rates and epoch budgets follow. Without a stop rule, the generation then costs exactly
-    what it would have cost. Where an epoch takes even the smallest batch no more than
-    `longest_epoch` steps, nobody is cut at a stage that is too short to be scored (None: at any).
+    what it would have cost. `longest_epoch` is the number of steps an epoch takes with the smallest
+    batch: nobody is cut at a stage that is too short even for it. None: every stage can cut.
     """
-    counts = cohort_sizes(stages, population)
-    totals = [stage.planned_steps(1) for stage in stages]
-    added = [total - before for total, before in zip(totals, [Fraction(0), *totals], strict=False)]
-    budget = sum((n * steps for n, steps in zip(counts, added, strict=True)), Fraction(0))
-    wanted = shares(diversity, len(stages))
+    now = _genomes_and_steps(stages, population)
+    budget = sum((genomes * steps for genomes, steps in now), Fraction(0))
+    targets = shares(diversity, len(stages))
     entering: list[int] = []
-    reached = Fraction(0)
     epochs: list[Fraction] = []
-    is_short = False
-    for stage, count, steps, share in zip(stages, counts, added, wanted, strict=True):
-        if not entering:
-            genomes = population
-        elif is_short:
-            genomes = entering[-1]
-        else:
+    reached = Fraction(0)  # the steps of one genome so far, for one step an epoch
+    cuts = False  # whether the stage before can cut
+    for stage, (count, steps), share in zip(stages, now, targets, strict=True):
+        genomes = entering[-1] if entering else population
+        if cuts:
             growth = math.sqrt(share * budget / (count * steps)) if steps else 1.0
-            genomes = min(max(round(count * growth), 1), entering[-1])
+            genomes = min(max(round(count * growth), 1), genomes)
         entering.append(genomes)
         reached += share * budget / genomes
         epochs.append(reached / stage.data_fraction)
-        told = replace(stage, epoch_budget=epochs[-1])
-        is_short = longest_epoch is not None and told.is_too_short(longest_epoch)
+        changed = replace(stage, epoch_budget=epochs[-1])
+        cuts = longest_epoch is None or not changed.is_too_short(longest_epoch)
+    going_on = [*entering[1:], entering[-1]]
     return tuple(
-        StageBudget(
-            stage.name,
-            float(share),
-            str(epoch),
-            str(Fraction(after, before)),
-        )
+        StageBudget(stage.name, float(share), str(epoch), str(Fraction(after, before)))
         for stage, share, epoch, before, after in zip(
-            stages, wanted, epochs, entering, [*entering[1:], entering[-1]], strict=True
+            stages, targets, epochs, entering, going_on, strict=True
         )
     )
+
+
+def _genomes_and_steps(stages: Sequence[Stage], population: int) -> list[tuple[int, Fraction]]:
+    """For each stage, how many genomes train in it and the steps that it adds to each, for one step
+    an epoch."""
+    totals = [stage.planned_steps(1) for stage in stages]
+    before = [Fraction(0), *totals[:-1]]
+    added = [total - earlier for total, earlier in zip(totals, before, strict=True)]
+    return list(zip(cohort_sizes(stages, population), added, strict=True))
 
 
 def with_budgets(stages: Sequence[Stage], budgets: Sequence[StageBudget]) -> tuple[Stage, ...]:

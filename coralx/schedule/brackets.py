@@ -1,6 +1,6 @@
 """Brackets of Hyperband: how a generation hedges against cuts that come too early.
 
-Bracket k begins at stage k: its genomes train up to that stage's budget before anyone judges them.
+Bracket k begins at stage k: its genomes train up to that stage's budget before they are judged.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from coralx.schedule.stages import Stage
 
 
 def brackets_of(configured: HyperbandConfig) -> int:
-    """How many brackets a run has: one where no one is cut."""
+    """How many brackets a run has; one where no genome is cut."""
     return configured.brackets if configured.enable_hyperband else 1
 
 
@@ -32,7 +32,8 @@ def bracket_sizes(stages: Sequence[Stage], brackets: int, population: int) -> tu
     waiting = [(cost, k) for k, cost in enumerate(costs)]
     heapify(waiting)
     for _ in range(population - len(costs)):
-        # bracket k holds more than m genomes as soon as B exceeds m c_k
+        # Bracket k holds more than m genomes as soon as B exceeds m c_k: with a growing B, the
+        # bracket of the smallest m c_k is the next to grow.
         _, smallest = waiting[0]
         sizes[smallest] += 1
         heapreplace(waiting, (sizes[smallest] * costs[smallest], smallest))
@@ -40,7 +41,7 @@ def bracket_sizes(stages: Sequence[Stage], brackets: int, population: int) -> tu
 
 
 def _cost(stages: Sequence[Stage]) -> Fraction:
-    """What a genome that enters `stages` costs, its chance to be cut counted in."""
+    """What a genome that enters `stages` costs on average, as some are cut on the way."""
     total, share = Fraction(0), Fraction(1)
     for stage in stages:
         total += share * stage.planned_steps(1)

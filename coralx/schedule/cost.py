@@ -1,7 +1,7 @@
 """What a schedule costs before anything is trained: pure arithmetic in exact fractions.
 
-Two accountings. *Restart*: every stage from scratch. *Continue*: a stage resumes the previous
-checkpoint and trains the difference only.
+There are two accountings. *Restart*: every stage trains from scratch. *Continue*: a stage resumes
+the previous checkpoint and trains the difference only, which is what CoralX does.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from coralx.schedule.brackets import cohort_sizes, entries
+from coralx.schedule.brackets import entries
 from coralx.schedule.stages import Stage
-from coralx.text import counted
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Plan:
     generations: int
     steps_per_epoch: int
     naive_steps: Fraction
+    """What it costs to train every genome to the end."""
     stages: tuple[StagePlan, ...]
 
     @property
@@ -82,22 +82,3 @@ def plan_of(
         before = steps
     naive = population_size * stages[-1].planned_steps(steps_per_epoch)
     return Plan(population_size, generations, steps_per_epoch, naive, tuple(rows))
-
-
-def finisher_warning(
-    stages: Sequence[Stage], population_size: int, brackets: int = 1
-) -> str | None:
-    """Why a front may be meagre: fewer than three genomes a generation enter the last stage."""
-    finishers = cohort_sizes(stages, population_size, brackets)[-1]
-    if finishers >= 3:
-        return None
-    if finishers == population_size:
-        return (
-            f"{counted(finishers, 'genome')} a generation {'is' if finishers == 1 else 'are'} too "
-            "few for a front of trade-offs. Raise evolution.population_size."
-        )
-    return (
-        f"only {finishers} of {population_size} genomes a generation would enter the last stage "
-        f"({stages[-1].name}): too few for a front of trade-offs. Raise the survival rates or "
-        "evolution.population_size."
-    )

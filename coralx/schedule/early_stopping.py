@@ -1,7 +1,7 @@
-"""What a stage's training losses tell before the stage is over: an explosion, and a learning curve
-that cannot come near the survivors' any more.
+"""When training is stopped inside a stage: on an explosion of the loss, and when the learning curve
+cannot reach the survivors' any more.
 
-Pure arithmetic on losses that training has anyway. Every loss is a cross-entropy in nats.
+Pure arithmetic on losses that training computes anyway. Every loss is a cross-entropy in nats.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from coralx.records.jobs import Job
 from coralx.records.results import Divergence
 
 RECENT_STEPS = 8
-"""An explosion is read off the median of so many losses at least: three wild ones are a spike."""
+"""Losses whose median shows an explosion, at least: a few wild ones are only a spike."""
 RECENT_ROWS = 64
-"""And of so many rows, since the loss of a few rows says more of them than of the model."""
+"""Rows behind those losses, at least: the loss of few rows says more of them than of the model."""
 
 WINDOWS = 8
-"""The equal parts that a stage's curve consists of."""
+"""The number of equal parts of a stage; its curve has a point for each."""
 FEWEST_WINDOWS = 4
 """A trend is fitted to no fewer windows: three points on a line are no evidence."""
 MARGIN = 0.05
-"""A loss is worse than another's if it is more than this share above it. Without a margin, curves
-that are equals but for noise (MiniLM on LIAR) would be told apart."""
+"""A loss is worse than another if it is higher by more than this share. Without a margin, noise
+alone would stop genomes (seen with MiniLM on LIAR)."""
 STUDENT = {2: 2.9200, 3: 2.3534, 4: 2.1318, 5: 2.0150}
 """95th percentiles of Student's t by degrees of freedom: those of 4 to 7 windows and two
 parameters. A table, since the driver reads this module and scipy takes a second to load."""
@@ -34,12 +34,12 @@ def explosion_limit(untuned: float) -> float:
     """The training loss beyond which a genome has blown up: three times the untuned base's, but
     at least 1 and at most 3 nats above it.
 
-    The base's own loss is what a genome has that learnt nothing: no learning rate that helps comes
-    near the limit. On MiniLM and tweets (untuned 0.70) no genome that learnt passed 1.0, and none
-    that passed 2.1 learnt anything. A base that knows the task already has next to no loss, hence
-    the least distance; one that is lost has as much as guessing costs, hence the greatest: 3 nats
-    are 20 times the perplexity. Norms of gradients are no sign: clipping makes large ones harmless
-    as long as the loss does not follow.
+    A genome that learnt nothing has the base's own loss: no learning rate that helps comes near the
+    limit. On MiniLM and tweets (untuned 0.70) no genome that learnt passed 1.0, and none that
+    passed 2.1 learnt anything. The least distance is for a base that knows the task already, and so
+    has next to no loss; the greatest for one whose loss is that of guessing: 3 nats are 20 times
+    the perplexity. Norms of gradients are no sign: clipping makes large ones harmless as long as
+    the loss does not follow.
     """
     return untuned + min(max(2.0 * untuned, 1.0), 3.0)
 
@@ -79,14 +79,14 @@ def slowest(curves: Sequence[Sequence[float]]) -> tuple[float, ...]:
 def loss_within_reach(
     curve: Sequence[float], survivors: Sequence[float], skipped: int = 0
 ) -> float | None:
-    """What the loss may still be at the end of a stage that is under way, by an optimistic view:
-    the lower 95 % bound of a prediction from the windows of `curve` but the first `skipped`; None
-    with too few.
+    """The loss at the end of a stage that is under way, predicted optimistically: the lower 95 %
+    bound of a prediction from the windows of `curve` without the first `skipped`; None with too
+    few of them.
 
-    It is the gap to the survivors that is extrapolated, by a straight line. What the rows of a
-    window do to the loss they do to both, and the gap between two curves that level off bends
-    less than either. Domhan, Springenberg and Hutter (2015) end a training likewise where a model
-    of its curve reaches the best with a probability under 5 %.
+    What is extrapolated, by a straight line, is the gap to the survivors. Rows that are hard raise
+    both losses alike, and the gap between two curves that level off bends less than either.
+    Domhan, Springenberg and Hutter (2015) likewise end a training where a model of its curve
+    reaches the best with a probability under 5 %.
     """
     gaps = [own - other for own, other in zip(curve, survivors, strict=False)][skipped:]
     count = len(gaps)
@@ -104,10 +104,10 @@ def loss_within_reach(
 def unreachable(
     curve: Sequence[float], survivors: Sequence[float], skipped: int = 0
 ) -> float | None:
-    """The loss that is still within reach, if it is no survivor's; else None.
+    """The loss that is still within reach, where that is worse than every survivor's; else None.
 
-    That is the case where the last window's loss and the optimistic one at the stage's end are
-    both worse than the highest that any survivor had then.
+    Both the optimistic loss at the stage's end and the last window's must be worse than the highest
+    of any survivor at that time.
     """
     reach = loss_within_reach(curve, survivors, skipped)
     if reach is None or reach <= survivors[-1] * (1 + MARGIN):
@@ -116,9 +116,10 @@ def unreachable(
 
 
 def ending(job: Job, losses: Sequence[float], untuned: float | None) -> Divergence | None:
-    """Why a job is to end after these steps, by what it watches; asked after each step.
+    """Why a job is to end after these steps, by its `watch`; None: it goes on. Called after each
+    step.
 
-    `untuned` is the base's own training loss; no explosion is told without it.
+    `untuned` is the base's own training loss; without it no explosion is recognised.
     """
     step = job.first_step + len(losses)
     if job.watch.explosion and untuned is not None:
@@ -135,6 +136,6 @@ def ending(job: Job, losses: Sequence[float], untuned: float | None) -> Divergen
 
 
 def windows_in_warmup(job: Job) -> int:
-    """Windows that begin before the genome's warm-up is over; they say nothing of its pace."""
+    """Windows that begin before warm-up is over: they do not show how fast the genome learns."""
     starts = [0, *window_ends(job.last_step - job.first_step)[:-1]]
     return sum(job.first_step + start < job.horizon.warmup_steps for start in starts)

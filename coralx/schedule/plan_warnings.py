@@ -1,20 +1,21 @@
-"""What is to be said against a plan before it is paid: a meagre front, keys that do nothing, and
-code that comes with a model."""
+"""All warnings about a config that is to be trained, but for those about short stages, which depend
+on the number of rows; and two kinds of its own: too few finishers, and keys without effect."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from coralx.config.exact_numbers import written
 from coralx.config.schema import Config
 from coralx.config.warnings import measurements, remote_code
 from coralx.schedule.brackets import brackets_of, cohort_sizes
-from coralx.schedule.cost import finisher_warning
-from coralx.schedule.rate_warnings import rate_warnings
-from coralx.schedule.short_stages import planned_stages
+from coralx.schedule.share_warnings import rate_warnings
+from coralx.schedule.stages import Stage, planned_stages
 from coralx.text import counted
 
 
 def caveats(config: Config) -> list[str]:
-    """Warnings about a config that is to be trained, none where it does what it says."""
+    """Warnings about a config that is to be trained."""
     schedule, births = config.hyperband_config, config.evolution.fewest_births
     stages = planned_stages(config, config.known_rows)
     few = finisher_warning(stages, births, brackets_of(schedule))
@@ -28,12 +29,31 @@ def caveats(config: Config) -> list[str]:
     ]
 
 
+def finisher_warning(
+    stages: Sequence[Stage], population_size: int, brackets: int = 1
+) -> str | None:
+    """A warning where fewer than three genomes a generation enter the last stage; else None."""
+    finishers = cohort_sizes(stages, population_size, brackets)[-1]
+    if finishers >= 3:
+        return None
+    if finishers == population_size:
+        return (
+            f"{counted(finishers, 'genome')} a generation {'is' if finishers == 1 else 'are'} too "
+            "few for a front of trade-offs. Raise evolution.population_size"
+        )
+    return (
+        f"only {finishers} of {population_size} genomes a generation would enter the last stage "
+        f"({stages[-1].name}): too few for a front of trade-offs. Raise the survival rates or "
+        "evolution.population_size"
+    )
+
+
 def idle_keys(config: Config) -> list[str]:
-    """Keys that are set and change nothing, each with what would make it act."""
+    """A warning for each key that is set and has no effect, with what would give it one."""
     schedule, evolution = config.hyperband_config, config.evolution
     stages = planned_stages(config, config.known_rows)
     sizes = cohort_sizes(stages, evolution.births(0), brackets_of(schedule))
-    found = []
+    warnings = []
     if evolution.generations == 1:
         later = {
             "hyperband_config.adaptive_budgets": schedule.adaptive_budgets,
@@ -41,18 +61,18 @@ def idle_keys(config: Config) -> list[str]:
             "evolution.resize_adapters": evolution.resize_adapters,
             "evolution.elite_fraction": bool(evolution.elite_fraction),
         }
-        found += [
-            f"{key} acts from the second generation on, and evolution.generations is 1"
+        warnings += [
+            f"{key} has no effect before the second generation, and evolution.generations is 1"
             for key, is_set in later.items()
             if is_set
         ]
     elif evolution.resize_adapters and evolution.inherit == "off":
-        found.append("evolution.resize_adapters needs evolution.inherit, which is off")
+        warnings.append("evolution.resize_adapters has no effect while evolution.inherit is off")
     most = max(sizes[1:], default=0)
     if evolution.pbt_quantile and int(evolution.pbt_quantile * most) == 0:
-        found.append(
+        warnings.append(
             f"evolution.pbt_quantile is {written(evolution.pbt_quantile)}, and at most "
             f"{counted(most, 'genome')} {'goes' if most == 1 else 'go'} on from a stage: fewer "
-            "than one is replaced. Raise it, or the population"
+            "than one is replaced. Raise it, or evolution.population_size"
         )
-    return found
+    return warnings

@@ -1,5 +1,5 @@
-"""Who goes on from a stage: successive halving (Jamieson and Talwalkar 2016, algorithm 1), and its
-asynchronous form."""
+"""Which genomes go on from a stage: successive halving (Jamieson and Talwalkar 2016, algorithm 1),
+and its asynchronous form."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def decide(
 ) -> tuple[Verdict, ...]:
     """A verdict for every genome that entered `stage`, the best first.
 
-    `best_first` orders the genomes that no rule took out; at most
-    floor(survival rate x entered) of them go on, at least one if there is one. `failed` gives
-    the reason by genome for those whose worker gave no result: they entered all the same.
+    `best_first` orders the genomes that no rule took out; at most floor(survival rate x entered) of
+    them go on, at least one if there is one. `failed` gives the reason by genome for those whose
+    jobs failed; they count as entered.
     """
     quota = stage.quota(len(results) + len(failed))
     verdicts: list[Verdict] = []
@@ -47,9 +47,10 @@ def promotable(
     stage: Stage, best_first: Sequence[str], completed: int, promoted: Collection[str]
 ) -> list[str]:
     """Who may go on at this moment under asynchronous promotion (ASHA: Li et al. 2020, algorithm
-    2): the best floor(survival rate x `completed`) so far, but those who were `promoted` before.
+    2): the best floor(survival rate x `completed`) so far, without those `promoted` before.
 
-    `best_first` orders the genomes that no rule took out; `completed` counts all who went through.
+    `best_first` orders the genomes that no rule took out; `completed` counts all that were trained
+    through the stage.
     """
     quota = math.floor(stage.survival_rate * completed)
     return [genome for genome in best_first[:quota] if genome not in promoted]

@@ -1,7 +1,7 @@
 """Progressive rank growth: the rank and alpha at which each stage trains a genome.
 
-The gene `rank` is the final one; the way to it is the schedule's. An adapter that grows computes
-the same function right after it as before.
+The gene `rank` is the final rank; the schedule decides how an adapter gets there. Growing does not
+change the function that an adapter computes.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from coralx.config.hyperband import HyperbandConfig, RankGrowth
 from coralx.records.genomes import Genes, Shape
 
 PUBLISHED_PLACE = 2
-"""The published form doubles on entering the third stage,"""
+"""The published form doubles the rank on entering the stage at this place, the third."""
 
 PUBLISHED_BELOW = 16
-"""a rank under this."""
+"""And only a rank under this one."""
 
 
 @dataclass(frozen=True)
 class Growth:
-    """`multipliers`: one a stage, applied on entering it; read `by-stage` only."""
+    """How ranks grow under a config."""
 
     kind: RankGrowth
     multipliers: tuple[int, ...]
+    """One for each stage, applied on entering it; used by `by-stage` only."""
 
 
 def growth_of(configured: HyperbandConfig) -> Growth:
@@ -44,6 +45,7 @@ def shape_at(genes: Genes, growth: Growth, place: int) -> Shape:
     match growth.kind:
         case "by-stage":
             rank = genes.rank
+            # Backwards, so that the last stage trains the gene's rank exactly.
             for multiplier in reversed(growth.multipliers[place + 1 :]):
                 rank = rank // multiplier if rank % multiplier == 0 else rank
             return Shape(rank, genes.alpha_ratio * rank)

@@ -1,4 +1,4 @@
-"""Stages and their budgets: pure arithmetic in exact fractions.
+"""The stages that a run goes through, and their budgets: pure arithmetic in exact fractions.
 
 A stage's budget is the genome's *total* at its end: `epoch_budget` passes over the first
 `data_percentage` of the data.
@@ -11,45 +11,54 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from coralx.config.conditions import ParsedRule, parse_rule
+from coralx.config.conditions import Condition, parse_rule
 from coralx.config.hyperband import HyperbandConfig, TrainingStage
+from coralx.config.schema import Config
 from coralx.records.jobs import Horizon
 
 FEWEST_STEPS = 8
-"""Optimizer steps without which nothing is told of a genome: no stop rule judges fewer, and a stage
-that ends before is not scored."""
+"""Optimizer steps that it takes to judge a genome: no stop rule acts on fewer, and a stage with
+fewer is not scored."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One rung of the schedule; `place` counts from 0."""
+    """One rung of the schedule."""
 
     place: int
+    """Counted from 0."""
     name: str
     epoch_budget: Fraction
+    """Passes over the stage's own share of the data, as the genome's total at its end."""
     data_fraction: Fraction
+    """The share of the training rows that the stage sees."""
     survival_rate: Fraction
-    stop_when: tuple[ParsedRule, ...]
+    """The share of the genomes that entered which go on."""
+    stop_when: tuple[Condition, ...]
+    """Stop rules at the stage's end."""
     stop_within: tuple[str, ...]
+    """What ends a genome inside the stage: "explosion", "unreachable"."""
     promote_by: str | None
+    """The metric that ranks genomes; None: all objectives do."""
     eval_limit: int | None
+    """Validation rows to score; None: all."""
     is_last: bool
     is_scored: bool = True
-    """Whether validation is looked at; a stage that decides nothing need not."""
+    """Whether validation is looked at, which a stage that decides nothing need not do."""
     judges_warmup: bool = False
-    """Whether its stop rules may go by what training shows before warm-up is over."""
+    """Whether its stop rules on training figures may act before warm-up is over."""
 
     def planned_steps(self, steps_per_epoch: int) -> Fraction:
         """The genome's planned total at this stage's end, in (fractional) optimizer steps."""
         return self.epoch_budget * self.data_fraction * steps_per_epoch
 
     def trained_steps(self, steps_per_epoch: int) -> int:
-        """The same as training does it: rounded up, at least one step."""
+        """The same in whole steps, as they are trained: rounded up, at least one."""
         return max(1, math.ceil(self.planned_steps(steps_per_epoch)))
 
     def is_too_short(self, steps_per_epoch: int) -> bool:
-        """Whether a genome's figures at its end would tell nothing yet. The last stage's are the
-        run's result, however few steps it has."""
+        """Whether it ends too early for genomes to be judged. The last stage never does: its
+        figures are the run's result, however few steps it has."""
         return not self.is_last and self.trained_steps(steps_per_epoch) < FEWEST_STEPS
 
     def quota(self, entered: int) -> int:
@@ -59,52 +68,54 @@ class Stage:
 
 def stages_of(configured: Sequence[TrainingStage]) -> tuple[Stage, ...]:
     """The schedule that the stages of a config describe."""
-    return tuple(
-        Stage(
-            place=place,
-            name=stage.name,
-            epoch_budget=stage.epoch_budget,
-            data_fraction=stage.data_percentage / 100,
-            survival_rate=stage.survival_rate,
-            stop_when=tuple(parse_rule(rule) for rule in stage.stop_when or ()),
-            stop_within=stage.stop_within,
-            promote_by=stage.promote_by,
-            eval_limit=stage.eval_limit,
-            is_last=place == len(configured) - 1,
-        )
-        for place, stage in enumerate(configured)
+    last = len(configured) - 1
+    return tuple(_stage(stage, place, place == last) for place, stage in enumerate(configured))
+
+
+def _stage(configured: TrainingStage, place: int, is_last: bool) -> Stage:
+    return Stage(
+        place=place,
+        name=configured.name,
+        epoch_budget=configured.epoch_budget,
+        data_fraction=configured.data_percentage / 100,
+        survival_rate=configured.survival_rate,
+        stop_when=tuple(parse_rule(rule) for rule in configured.stop_when or ()),
+        stop_within=configured.stop_within,
+        promote_by=configured.promote_by,
+        eval_limit=configured.eval_limit,
+        is_last=is_last,
     )
 
 
 def schedule_of(configured: HyperbandConfig) -> tuple[Stage, ...]:
     """The stages that a run goes through.
 
-    With `enable_hyperband: false` it is what naive training does: everyone goes on and no stop
-    rule acts, an explosion of the loss ends a training as a loss that is not finite does, and
-    nobody is scored before the end, as nothing is decided before.
+    With `enable_hyperband: false` it is what naive training does: every genome goes on, no stop
+    rule acts, and nothing is scored before the end, as nothing is decided before. Only an explosion
+    of the loss ends a training, as a loss that is not finite does.
     """
     stages = stages_of(configured.training_stages)
     if configured.enable_hyperband:
         return stages
-    return tuple(
-        replace(
-            stage,
-            survival_rate=Fraction(1),
-            stop_when=(),
-            stop_within=tuple(what for what in stage.stop_within if what == "explosion"),
-            is_scored=stage.is_last,
-        )
-        for stage in stages
+    return tuple(_without_decisions(stage) for stage in stages)
+
+
+def _without_decisions(stage: Stage) -> Stage:
+    return replace(
+        stage,
+        survival_rate=Fraction(1),
+        stop_when=(),
+        stop_within=tuple(kind for kind in stage.stop_within if kind == "explosion"),
+        is_scored=stage.is_last,
     )
 
 
 def by_length(stages: Sequence[Stage], steps_per_epoch: int) -> tuple[Stage, ...]:
-    """The stages as they can decide, where the smallest batch makes so many steps an epoch: one in
-    which not even that takes FEWEST_STEPS is not scored, and everyone goes on from it, since
-    nothing tells them apart.
+    """The stages where the smallest batch makes `steps_per_epoch` steps an epoch: one that is too
+    short even then is not scored, and every genome goes on from it.
 
-    It is for all genomes of a stage alike: larger batches have read the same rows in fewer steps,
-    and to let those pass that took too few would favour them.
+    The smallest batch decides for all genomes alike. Larger ones have read the same rows in fewer
+    steps; to let only those pass would favour them.
     """
     judging = [replace(stage, judges_warmup=True) for stage in stages]
     return tuple(
@@ -115,8 +126,20 @@ def by_length(stages: Sequence[Stage], steps_per_epoch: int) -> tuple[Stage, ...
     )
 
 
+def longest_epoch(config: Config, rows: int) -> int:
+    """Steps that an epoch of so many rows takes with the smallest batch that a genome may have."""
+    return math.ceil(rows / config.batch_sizes[0])
+
+
+def planned_stages(config: Config, rows: int) -> tuple[Stage, ...]:
+    """The stages as a run on so many training rows goes through them. On 0 rows, which stands for a
+    number that is not known yet, all count as long enough."""
+    stages = schedule_of(config.hyperband_config)
+    return by_length(stages, longest_epoch(config, rows)) if rows else stages
+
+
 def is_asynchronous(configured: HyperbandConfig) -> bool:
-    """Whether genomes are promoted one by one: not where nobody is cut."""
+    """Whether genomes are promoted one by one; never where none is cut."""
     return configured.enable_hyperband and configured.promotion == "asynchronous"
 
 
@@ -127,5 +150,5 @@ def horizon_of(stages: Sequence[Stage], steps_per_epoch: int, warmup_ratio: floa
     an early stage shows more than the warm-up.
     """
     total = stages[-1].trained_steps(steps_per_epoch)
-    shakeout = stages[min(1, len(stages) - 1)].trained_steps(steps_per_epoch)
-    return Horizon(total, min(math.ceil(warmup_ratio * total), shakeout // 5))
+    second = stages[min(1, len(stages) - 1)].trained_steps(steps_per_epoch)
+    return Horizon(total, min(math.ceil(warmup_ratio * total), second // 5))

@@ -1,11 +1,11 @@
-"""Stop rules: which genomes a stage takes out, and which it has seen too little of to judge."""
+"""Stop rules: which genomes a stage takes out, and which have too few steps to be judged."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coralx.config.conditions import ParsedRule
+from coralx.config.conditions import Condition
 from coralx.config.metric_catalogue import described
 from coralx.records.results import StageResult
 from coralx.schedule.stages import FEWEST_STEPS, Stage
@@ -13,30 +13,33 @@ from coralx.schedule.stages import FEWEST_STEPS, Stage
 
 @dataclass(frozen=True)
 class Breach:
-    """A rule's condition is met: the genome is to be stopped."""
+    """Why a genome is to be stopped."""
 
     rule: str
+    """The rule that it met, or in words why its training ended."""
     value: float | None
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """`breaches` by genome id; `not_judged` had too few steps for at least one rule."""
+    """What the rules of a stage say of its genomes."""
 
     breaches: dict[str, Breach]
+    """By genome id."""
     not_judged: tuple[str, ...]
+    """Ids of those with too few steps for at least one rule."""
     warnings: tuple[str, ...]
 
 
-def rule_text(rule: ParsedRule) -> str:
-    """A rule as it is shown."""
+def rule_text(rule: Condition) -> str:
+    """A rule as text."""
     return f"{rule.metric} {rule.comparison} {rule.threshold!r}"
 
 
 def judged_from(first_step: int, last_step: int, warmup_steps: int) -> int:
-    """The step from which on a stage's losses make its trend: the first after warm-up, where it
-    takes FEWEST_STEPS from there; else its own first. Under a schedule whose first stage ends
-    within warm-up, nothing could be said of that stage otherwise."""
+    """The step from which on a stage's losses make its trend: the first after warm-up if
+    FEWEST_STEPS follow, else the stage's own first. Otherwise a first stage that ends within
+    warm-up would have no trend."""
     after = max(first_step, warmup_steps)
     return after if last_step - after >= FEWEST_STEPS else first_step
 
@@ -46,9 +49,9 @@ def judgeable(stage: Stage, result: StageResult) -> bool:
     return all(_is_judged(stage, rule, result) for rule in stage.stop_when)
 
 
-def _is_judged(stage: Stage, rule: ParsedRule, result: StageResult) -> bool:
-    """Whether a result has steps enough for a rule. A loss that rises or a huge gradient is a bad
-    sign at any time; a poor figure on validation, only of one that has trained at its full rate."""
+def _is_judged(stage: Stage, rule: Condition, result: StageResult) -> bool:
+    """Whether a result has steps enough for a rule. A rising loss or a huge gradient is a bad sign
+    at any time; a poor figure on validation only after steps at the full learning rate."""
     shows_at_once = stage.judges_warmup and described(rule.metric).source == "training"
     return (result.steps if shows_at_once else result.judged_steps) >= FEWEST_STEPS
 
@@ -56,38 +59,38 @@ def _is_judged(stage: Stage, rule: ParsedRule, result: StageResult) -> bool:
 def judge(stage: Stage, results: Sequence[StageResult]) -> Judgement:
     """Apply a stage's rules to its results, in the order in which they are listed.
 
-    One whose training ended within the stage is stopped under any rules. A quality floor which
-    would stop every genome of the stage stops none: then the floor, not the genomes, is at fault.
+    A genome whose training ended within the stage is stopped, whatever the rules are. A quality
+    floor that would stop every genome of the stage stops none: then the floor is at fault.
     """
     breaches = {
         result.genome: Breach(result.divergence.reason, None)
         for result in results
         if result.divergence is not None
     }
-    sound = [result for result in results if result.divergence is None]
+    completed = [result for result in results if result.divergence is None]
     warnings = []
     for rule in stage.stop_when:
-        broken = [r for r in sound if _is_judged(stage, rule, r) and _breaks(rule, r)]
-        if _is_quality_floor(rule) and broken and len(broken) == len(sound):
+        stopped = [r for r in completed if _is_judged(stage, rule, r) and _meets(rule, r)]
+        if _is_quality_floor(rule) and stopped and len(stopped) == len(completed):
             warnings.append(
                 f"the floor `{rule_text(rule)}` is too strict for this stage: it would stop every "
                 "genome, so it stops none and promotion decides"
             )
             continue
-        for result in broken:
+        for result in stopped:  # of several rules, the first one listed is named
             breaches.setdefault(
                 result.genome, Breach(rule_text(rule), result.metrics.get(rule.metric))
             )
-    too_short = [result.genome for result in sound if not judgeable(stage, result)]
+    too_short = [result.genome for result in completed if not judgeable(stage, result)]
     return Judgement(breaches, tuple(too_short), tuple(warnings))
 
 
-def _is_quality_floor(rule: ParsedRule) -> bool:
+def _is_quality_floor(rule: Condition) -> bool:
     return described(rule.metric).source == "predictions"
 
 
-def _breaks(rule: ParsedRule, result: StageResult) -> bool:
-    """Whether the rule's condition is met; an undefined figure meets none.
+def _meets(rule: Condition, result: StageResult) -> bool:
+    """Whether a result meets the rule's condition; an undefined figure meets none.
 
     For loss_slope the whole interval must lie beyond the threshold, not only the estimate.
     """

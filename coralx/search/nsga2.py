@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from coralx.config.conditions import ParsedRule
+from coralx.config.conditions import Condition
 from coralx.config.evolution import CheckpointCrossover, Evolution, Objective
 from coralx.records.genomes import Blend, Genes, Genome
 from coralx.records.results import Metrics
@@ -37,7 +37,7 @@ class Standing:
 def survival_order(
     standings: Sequence[Standing],
     objectives: Sequence[Objective],
-    constraints: Sequence[ParsedRule] = (),
+    constraints: Sequence[Condition] = (),
     niching: Niching | None = None,
     revision: int = REVISION,
 ) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coralx.config.conditions import ParsedRule, parse_constraint
+from coralx.config.conditions import Condition, parse_constraint
 from coralx.config.evolution import Objective
 from coralx.config.metric_catalogue import SPREAD
 from coralx.config.schema import Config
@@ -31,7 +31,7 @@ def in_order(
     ids: Sequence[str],
     metrics: Sequence[Metrics],
     objectives: Sequence[Objective],
-    constraints: Sequence[ParsedRule] = (),
+    constraints: Sequence[Condition] = (),
     niching: Niching | None = None,
     *,
     keep_first_objective: bool = False,
@@ -55,12 +55,12 @@ TOUCHING = sys.float_info.epsilon
 """The violation of a figure that lies on a strict bound: infeasible, by as little as can be."""
 
 
-def constraints_of(config: Config) -> tuple[ParsedRule, ...]:
+def constraints_of(config: Config) -> tuple[Condition, ...]:
     """The constraints of a config."""
     return tuple(parse_constraint(text) for text in config.constraints)
 
 
-def violations(metrics: Sequence[Metrics], constraints: Sequence[ParsedRule]) -> Violations:
+def violations(metrics: Sequence[Metrics], constraints: Sequence[Condition]) -> Violations:
     """By how much each genome misses the constraints, shape (genomes,); 0 where all hold.
 
     A violation is a sum over constraints (Deb et al. 2002, section VI), each normalised: the
@@ -78,7 +78,7 @@ def violations(metrics: Sequence[Metrics], constraints: Sequence[ParsedRule]) ->
 
 
 def _untold(
-    constraint: ParsedRule, values: Sequence[float | None], spreads: Sequence[float | None]
+    constraint: Condition, values: Sequence[float | None], spreads: Sequence[float | None]
 ) -> Sequence[float | None]:
     """The figures; of those that miss the constraint, measurements within their spread made equal.
     Whether one misses it at all is no matter of the others."""
@@ -93,7 +93,7 @@ def _untold(
     ]
 
 
-def _missed_by(constraint: ParsedRule, value: float | None) -> float:
+def _missed_by(constraint: Condition, value: float | None) -> float:
     if value is None:
         return float("inf")
     if constraint.holds_for(value):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from coralx.config.conditions import ParsedRule
+from coralx.config.conditions import Condition
 from coralx.config.evolution import Objective
 from coralx.records.run_facts import REVISION
 from coralx.search.nsga2 import Standing
@@ -26,7 +26,7 @@ Contest = Callable[[int, int], int]
 def tournament(
     standings: Sequence[Standing],
     objectives: Sequence[Objective],
-    constraints: Sequence[ParsedRule] = (),
+    constraints: Sequence[Condition] = (),
     *,
     by_crowding: bool = True,
     revision: int = REVISION,

@@ -1,1 +1,1 @@
-"""The machine under CoralX: files, signals, processes, memory, GPUs, packages."""
+"""The machine: files, signals, processes, memory, GPUs, packages. Nothing here knows of LoRA."""

@@ -1,6 +1,6 @@
-"""What a container or a batch system leaves of this machine: limits of control groups, v1 and v2.
+"""The CPUs and memory that a container or a batch system grants: control groups, v1 and v2.
 
-A group's limits hold beside those of the groups that it lies in: of all, the tightest counts.
+The limits of a group hold together with those of the groups around it: the tightest counts.
 Formats: the kernel's Documentation/admin-guide/cgroup-v1/memory.rst, Documentation/scheduler/
 sched-bwc.rst, and Documentation/admin-guide/cgroup-v2.rst.
 """
@@ -16,35 +16,37 @@ from pathlib import Path
 import psutil
 
 UNLIMITED = 1 << 60
-"""Of v1, which writes "no limit" as the largest whole number of pages."""
+"""A limit of so many bytes is none: v1 writes "no limit" as the largest whole number of pages."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """None where there is no limit: CPUs whose time may be used, bytes that may be held in memory,
-    and bytes of those that are still free, page cache that can be dropped included."""
+    """The limits of control groups; each is None where there is none."""
 
     cpus: float | None = None
+    """CPUs whose time may be used."""
     memory_bytes: int | None = None
+    """Bytes that may be held in memory."""
     free_bytes: int | None = None
+    """Those of them that are still free, page cache that can be dropped included."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of memory that this process and its like may use, and that are still free."""
+    """Bytes of memory within the limits of this process, and how many of them are free."""
 
     total_bytes: int
     free_bytes: int
 
 
 def cores(limits: Limits | None = None) -> int:
-    """Cores that this process may keep busy: with more threads than whole CPUs in its quota it
-    would be halted in the middle of their work."""
-    found = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        found = len(os.sched_getaffinity(0))
+    """Cores that this process may keep busy: with more threads than whole CPUs in its quota, the
+    system would pause them in the middle of their work."""
+    available = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # Linux only; taskset and batch systems lower it
+        available = len(os.sched_getaffinity(0))
     cpus = (limits or limits_of()).cpus
-    return found if cpus is None else max(1, min(found, int(cpus)))
+    return available if cpus is None else max(1, min(available, int(cpus)))
 
 
 def memory(limits: Limits | None = None) -> Memory:
@@ -75,6 +77,7 @@ def _groups(root: Path) -> Iterator[Path]:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         names = [controllers, *controllers.split(",")] if controllers else ["", "unified"]
+        # A group outside the container's own part of the tree has a path that begins with "..".
         parts = [part for part in path.split("/") if part not in ("", "..")]
         for mount in {(mounts / name).resolve() for name in names}:
             for depth in range(len(parts), -1, -1):

@@ -1,4 +1,4 @@
-"""Which packages are installed, found without importing them, and what a run ran on."""
+"""Which packages are installed, looked up without importing them, and what a run ran on."""
 
 from __future__ import annotations
 
@@ -15,13 +15,33 @@ from packaging.requirements import Requirement
 
 INSTALL_UNSLOTH = "Install it: pip install 'coralx[unsloth]' (in a clone: make unsloth)"
 
+PACKAGES = (
+    "coralx",
+    "torch",
+    "transformers",
+    "peft",
+    "datasets",
+    "accelerate",
+    "safetensors",
+    "scikit-learn",
+    "numpy",
+    "moocore",
+    "unsloth",
+    "unsloth_zoo",
+    "trl",
+    "bitsandbytes",
+    "triton",
+)
+"""The packages that a result depends on; a run records their versions."""
+
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A package outside its bounds; `found` is None where it is missing."""
+    """A package whose version lies outside of what CoralX requires."""
 
     package: str
     found: str | None
+    """The installed version; None where it is not installed."""
     bounds: str
 
 
@@ -41,7 +61,7 @@ def is_installed(module: str) -> bool:
 def torch_cuda() -> str | None:
     """The CUDA version that torch was built for; None for a CPU build, or without torch.
 
-    It stands in `torch/version.py`, which is read as text: importing torch takes seconds.
+    `torch/version.py` holds it, and is read as text: importing torch takes seconds.
     """
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
@@ -50,53 +70,36 @@ def torch_cuda() -> str | None:
         text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
     except OSError:
         return None
-    found = re.search(r"^cuda(?:\s*:[^=]*)?\s*=\s*['\"]([^'\"]+)['\"]", text, re.MULTILINE)
-    return found.group(1) if found else None
+    match = re.search(r"^cuda(?:\s*:[^=]*)?\s*=\s*['\"]([^'\"]+)['\"]", text, re.MULTILINE)
+    return match.group(1) if match else None
 
 
 def out_of_bounds() -> tuple[Mismatch, ...]:
-    """Packages whose versions lie outside what CoralX asks for; of the extra `unsloth` only those
-    that are installed. Nothing where CoralX itself is not installed as a package."""
+    """Packages whose versions lie outside of what CoralX requires; of the extra `unsloth` only
+    those that are installed. Empty where CoralX itself is not installed as a package."""
     try:
-        asked = [Requirement(line) for line in requires("coralx") or ()]
+        requirements = [Requirement(line) for line in requires("coralx") or ()]
     except PackageNotFoundError:
         return ()
-    found = []
-    for requirement in asked:
+    mismatches = []
+    for requirement in requirements:
         installed, marker = installed_version(requirement.name), requirement.marker
+        # What only an extra needs has a marker that is false without it.
         is_needed = marker is None or marker.evaluate({"extra": ""})
         is_used = installed and marker is not None and marker.evaluate({"extra": "unsloth"})
         if not is_needed and not is_used:
             continue
         if installed is None or not requirement.specifier.contains(installed, prereleases=True):
-            found.append(Mismatch(requirement.name, installed, str(requirement.specifier)))
-    return tuple(found)
-
-
-PACKAGES = (
-    "coralx",
-    "torch",
-    "transformers",
-    "peft",
-    "datasets",
-    "accelerate",
-    "safetensors",
-    "scikit-learn",
-    "numpy",
-    "moocore",
-    "unsloth",
-    "unsloth_zoo",
-    "trl",
-    "bitsandbytes",
-    "triton",
-)
+            bounds = str(requirement.specifier)
+            mismatches.append(Mismatch(requirement.name, installed, bounds))
+    return tuple(mismatches)
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on, read without importing."""
-    found = {"python": platform.python_version()}
-    listed = {package: installed_version(package) for package in PACKAGES}
-    return found | {package: version for package, version in listed.items() if version}
+    """Versions of Python and of those of `PACKAGES` that are installed."""
+    installed = {package: installed_version(package) for package in PACKAGES}
+    present = {package: version for package, version in installed.items() if version}
+    return {"python": platform.python_version(), **present}
 
 
 def hardware() -> dict[str, str | int]:

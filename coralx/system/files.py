@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: temporary name, fsync, rename."""
+"""Files and folders that are either whole or absent: temporary name, fsync, rename."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from coralx.system.os_errors import WAYS_OUT
 MANIFEST = "manifest.json"
 
 TEMPORARY = ".*.tmp"
-"""Names of what is being written, and of what a killed process left half-written."""
+"""The pattern of names of what is being written, or was when its process was killed."""
 
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Turn what the storage refuses while `path` is written into a SetupError that names it."""
+    """Turn storage errors while `path` is written into a SetupError that names it."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -35,27 +35,27 @@ def storing(path: Path) -> Iterator[None]:
             raise
         raise SetupError(
             f"{path}: cannot be written ({os.strerror(number)})",
-            WAYS_OUT.get(number, "Mend that."),
+            WAYS_OUT.get(number, "Fix the storage error."),
         ) from error
 
 
 def _error_number(error: Exception) -> int | None:
-    """The system's number of an error; safetensors has it in its message only."""
+    """The system's number of an error; safetensors puts it into its message only."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else None
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return int(match[1]) if match else None
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be made again. Raises SetupError where it cannot be made."""
+    """The folder for what can be made again. Raises SetupError where it cannot be created."""
     folder = user_cache_path("coralx")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SetupError(
-            f"the cache folder {folder} cannot be made: {error.strerror}",
-            "Make it writable, or name another by the environment variable XDG_CACHE_HOME.",
+            f"the cache folder {folder} cannot be created: {error.strerror}",
+            "Make it writable, or set the environment variable XDG_CACHE_HOME to another folder.",
         ) from None
     return folder
 
@@ -72,7 +72,7 @@ def sha256_of(path: Path) -> str:
 
 
 def fsync_directory(path: Path) -> None:
-    """Make renames in a folder last; a no-op where the system has no such call."""
+    """Have renames in a folder survive a power cut; a no-op where the system has no such call."""
     if os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -83,14 +83,14 @@ def fsync_directory(path: Path) -> None:
 
 
 def fsync_file(path: Path) -> None:
-    """Make a file's content last."""
+    """Have a file's content survive a power cut."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace `path` by `content` (text as UTF-8); whoever reads it sees the old content or the
-    new, never half. Raises SetupError where the storage refuses it."""
+    new, never half. Raises SetupError on storage errors."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storing(path):
         try:
@@ -100,26 +100,26 @@ def write_atomically(path: Path, content: str | bytes) -> None:
                 os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
-            with suppress(OSError):  # a file system that has become read-only keeps it
+            with suppress(OSError):  # the file system may have become read-only
                 temporary.unlink(missing_ok=True)
             raise
         fsync_directory(path.parent)
 
 
 def make_parents(path: Path, levels: int) -> None:
-    """Make as many of the folders above `path`, and no more: what lies in a run folder that was
-    deleted does not bring it back. Raises SetupError where the storage refuses it."""
+    """Create at most so many levels of missing folders above `path`: a run folder that was deleted
+    is not brought back by a file that belongs into it. Raises SetupError on storage errors."""
     with storing(path):
         for folder in reversed(path.parents[:levels]):
             folder.mkdir(exist_ok=True)
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Make the folder `path` by `fill(temporary folder)`, with a manifest written last.
+    """Create the folder `path` by `fill(temporary folder)`, with a manifest written last.
 
-    The manifest holds the SHA-256 of each file. An older folder of that name is replaced. The two
-    folders above it are made, no more: a run folder that was deleted, whose checkpoint this is to
-    be, does not come back. Raises SetupError where the storage refuses it.
+    The manifest holds the SHA-256 of each file. An older folder of that name is replaced. At most
+    the two folders above it are created: a run folder that was deleted is not brought back by one
+    of its checkpoints. Raises SetupError on storage errors.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     older = path.with_name(f".{path.name}.{os.getpid()}.older.tmp")
@@ -135,7 +135,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
             (temporary / MANIFEST).write_text(text, encoding="utf-8")
             for name in (*names, MANIFEST):
                 fsync_file(temporary / name)
-            if path.exists():
+            if path.exists():  # a folder that is not empty cannot be renamed over
                 path.rename(older)
             temporary.rename(path)
         except BaseException:
@@ -148,19 +148,19 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder; a kill in the midst of it leaves a temporary one, not half of this one."""
+    """Delete a folder; a kill meanwhile leaves one of a temporary name, not half of this one."""
     older = path.with_name(f".{path.name}.{os.getpid()}.older.tmp")
     path.rename(older)
     shutil.rmtree(older)
 
 
 def manifest_of(path: Path) -> dict[str, str]:
-    """What the manifest of a folder says: its files with their SHA-256. Raises DamagedRunError."""
+    """The manifest of a folder: its files with their SHA-256. Raises DamagedRunError."""
     manifest = path / MANIFEST
     try:
         digests = json.loads(manifest.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DamagedRunError(f"{path}: incomplete, it has no {MANIFEST}") from None
+        raise DamagedRunError(f"{path}: incomplete: it has no {MANIFEST}") from None
     except (OSError, ValueError) as error:
         raise DamagedRunError(f"{manifest}: not readable as JSON ({error})") from None
     if not isinstance(digests, dict):
@@ -178,8 +178,8 @@ def verify_folder(path: Path) -> None:
         if not file.is_file():
             raise DamagedRunError(f"{file}: missing")
         try:
-            found = sha256_of(file)
+            actual = sha256_of(file)
         except OSError as error:
             raise DamagedRunError(f"{file}: cannot be read ({error.strerror})") from None
-        if found != digest:
-            raise DamagedRunError(f"{file}: damaged, its checksum is not the manifest's")
+        if actual != digest:
+            raise DamagedRunError(f"{file}: damaged: its checksum differs from the manifest's")

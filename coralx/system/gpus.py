@@ -1,4 +1,4 @@
-"""The GPUs that this process may use, asked of NVIDIA's driver: no training library is loaded."""
+"""The GPUs that this process may use, as NVIDIA's driver lists them: no torch is loaded."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Gpu:
-    """`index` counts within the visible ones; `uuid` is what CUDA_VISIBLE_DEVICES shall say for
-    this one alone. Memory is 0 where the driver does not tell."""
+    """One GPU, or one slice of it (MIG)."""
 
     index: int
+    """Its number among the visible ones."""
     uuid: str
+    """The value of CUDA_VISIBLE_DEVICES that leaves this one visible alone."""
     name: str
     memory_bytes: int
+    """0 where the driver does not say."""
     free_bytes: int
+    """0 where the driver does not say."""
 
 
 def visible_gpus() -> tuple[Gpu, ...]:
@@ -28,14 +31,14 @@ def visible_gpus() -> tuple[Gpu, ...]:
 
     As CUDA does, it reads the list up to the first entry that names no GPU.
     """
-    wanted = os.environ.get(VARIABLE)
+    listed = os.environ.get(VARIABLE)
     with _driver() as nvml:
         if nvml is None:
             return ()
         handles = [nvml.nvmlDeviceGetHandleByIndex(n) for n in range(nvml.nvmlDeviceGetCount())]
         present = [(_text(nvml.nvmlDeviceGetUUID(handle)), handle) for handle in handles]
-        chosen = present if wanted is None else _named(nvml, wanted, present)
-        return tuple(_gpu(nvml, place, *found) for place, found in enumerate(chosen))
+        chosen = present if listed is None else _named(nvml, listed, present)
+        return tuple(_gpu(nvml, place, *entry) for place, entry in enumerate(chosen))
     return ()
 
 
@@ -48,9 +51,9 @@ def driver_version() -> str | None:
 
 @contextlib.contextmanager
 def _driver() -> Iterator[Any]:
-    """NVML, opened; None without a driver. Whatever it cannot answer ends the block silently: a
-    machine whose driver is broken is one without GPUs."""
-    import pynvml  # a tenth of a second, which most commands need not spend
+    """NVML, opened; None without a driver. An error of the driver ends the block silently: a
+    machine whose driver is broken counts as one without GPUs."""
+    import pynvml  # takes a tenth of a second, and most commands do without
 
     try:
         pynvml.nvmlInit()
@@ -65,11 +68,11 @@ def _driver() -> Iterator[Any]:
             pynvml.nvmlShutdown()
 
 
-def _named(nvml: Any, wanted: str, present: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """What the entries of CUDA_VISIBLE_DEVICES name, each with the text that was written: the
-    driver may number the GPUs of a mixed machine in another order than CUDA does."""
+def _named(nvml: Any, listed: str, present: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """What the entries of CUDA_VISIBLE_DEVICES name, each with the text of its entry: the driver
+    may number the GPUs of a mixed machine in another order than CUDA does."""
     chosen: list[tuple[str, Any]] = []
-    for entry in (part.strip() for part in wanted.split(",")):
+    for entry in (part.strip() for part in listed.split(",")):
         if entry.isdigit() and int(entry) < len(present):
             handle = present[int(entry)][1]
         elif entry.startswith("GPU-"):
@@ -78,7 +81,7 @@ def _named(nvml: Any, wanted: str, present: list[tuple[str, Any]]) -> list[tuple
             handle = _mig_slice(nvml, entry)
         else:
             handle = None
-        if handle is None:
+        if handle is None:  # CUDA ignores whatever follows such an entry
             break
         chosen.append((entry, handle))
     return chosen

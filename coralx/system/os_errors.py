@@ -1,4 +1,4 @@
-"""What the operating system refuses, in words and with a way out."""
+"""Errors of the operating system, in words and with a way out."""
 
 from __future__ import annotations
 
@@ -8,46 +8,49 @@ import os
 from coralx.errors import SetupError
 
 WAYS_OUT = {
-    errno.ENOSPC: "Make room on its file system.",
-    errno.EDQUOT: "Make room within the quota.",
-    errno.EFBIG: "Lift the limit on the size of files (ulimit -f), or the file system's own.",
+    errno.ENOSPC: "Free space on its file system.",
+    errno.EDQUOT: "Free space, or have the quota raised.",
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f), or use another file system.",
     errno.EROFS: "Make its file system writable.",
-    errno.EACCES: "Mend its permissions.",
-    errno.EPERM: "Mend its permissions.",
+    errno.EACCES: "Fix its permissions.",
+    errno.EPERM: "Fix its permissions.",
 }
-"""Of errors that are about a file."""
+"""What to do about errors that name a file, by error number."""
 
 WITHOUT_FOLDER = "Change to a folder that exists, and start again."
 
 _PROCESSES = (
-    "Lift the limit on processes (ulimit -u; in a container, its pids limit), end others, or set "
-    "runtime.workers and runtime.threads_per_worker lower."
+    "Raise the limit on processes (ulimit -u; in a container, its pids limit), end other "
+    "processes, or lower runtime.workers and runtime.threads_per_worker."
 )
-_MEMORY = "End other programs, lift the limit on memory (ulimit -v), or set runtime.workers lower."
-_FILES = "Lift the limit on open files (ulimit -n), or set runtime.workers lower."
+_MEMORY = "End other programs, raise the limit on memory (ulimit -v), or lower runtime.workers."
+_FILES = "Raise the limit on open files (ulimit -n), or lower runtime.workers."
 
-_OF_THE_SYSTEM = {
-    errno.EAGAIN: ("the system allows no further process or thread", _PROCESSES),
+_SHORTAGES = {
+    errno.EAGAIN: ("no further process or thread can be started: the limit is reached", _PROCESSES),
     errno.ENOMEM: ("the machine has no memory left", _MEMORY),
-    errno.EMFILE: ("this process may open no further file", _FILES),
-    errno.ENFILE: ("the system can open no further file", _FILES),
-    errno.ENOSPC: ("no space is left on a file system", "Make room on it."),
+    errno.EMFILE: ("too many open files in this process", _FILES),
+    errno.ENFILE: ("too many open files on this machine", _FILES),
+    errno.ENOSPC: ("no space is left on a file system", "Free space on it."),
 }
-"""Of errors that no file of its own is about."""
+"""Message and way out of errors that are about the machine and not about the file they name."""
 
 
 def in_words(error: Exception) -> SetupError | None:
-    """What the system refused, for an error of its; None for an error of another kind."""
+    """An error of the operating system as a SetupError; None for an error of another kind."""
     if isinstance(error, MemoryError):
-        return SetupError(*_OF_THE_SYSTEM[errno.ENOMEM])
+        return SetupError(*_SHORTAGES[errno.ENOMEM])
+    # CPython has no class of its own for a thread that cannot be started.
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
-        return SetupError(*_OF_THE_SYSTEM[errno.EAGAIN])
+        return SetupError(*_SHORTAGES[errno.EAGAIN])
     if not isinstance(error, OSError):
         return None
+    # Without a working folder every relative path is missing, whatever it names.
     if isinstance(error, FileNotFoundError) and not has_working_folder():
         return SetupError("the working folder no longer exists", WITHOUT_FOLDER)
-    if error.errno in _OF_THE_SYSTEM and (error.filename is None or error.errno != errno.ENOSPC):
-        return SetupError(*_OF_THE_SYSTEM[error.errno])
+    # Only a full disk is found by the file that does not fit: its name says which disk.
+    if error.errno in _SHORTAGES and (error.filename is None or error.errno != errno.ENOSPC):
+        return SetupError(*_SHORTAGES[error.errno])
     if error.filename is None or error.strerror is None:
         return None
     return SetupError(f"{error.filename}: {error.strerror}", WAYS_OUT.get(error.errno or 0, ""))

@@ -1,4 +1,4 @@
-"""The memory of this process: given back to the system, and how far it grows."""
+"""The memory of this process: freed memory returned to the system, and how far it grows."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from pathlib import Path
 import psutil
 
 SAMPLE_SECONDS = 0.0005
-"""How often the resident set is looked at where the kernel does not keep its peak."""
+"""Between two looks at the resident set, where the kernel does not keep its peak."""
 
 _STATUS, _REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 
 
 def give_back() -> None:
-    """Return freed memory to the system. glibc keeps as much of it as a job happened to leave in
-    its arenas (a third of a small encoder's worker), so that workers would seem to grow."""
+    """Return freed memory to the system. glibc keeps in its arenas what a job happened to leave
+    there (a third of a small encoder's worker), so that workers would seem to grow."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
 
 
 def growth(work: Callable[[], object]) -> int:
-    """How many bytes the resident set grows at most while `work` is done, over what it is just
-    before, when all that is unused has been given back."""
+    """How many bytes the resident set grows at most while `work` runs, from where it is when all
+    unused memory has been returned."""
     gc.collect()
     give_back()
     before = psutil.Process().memory_info().rss
@@ -40,7 +40,7 @@ def growth(work: Callable[[], object]) -> int:
 
 
 def _forget_peak() -> bool:
-    """Have the kernel keep the peak from now on (proc(5), clear_refs); whether it does."""
+    """Have the kernel keep the peak from now on (proc(5), clear_refs). False where it does not."""
     try:
         _REFERENCES.write_text("5", encoding="ascii")
         return _PEAK.search(_STATUS.read_text(encoding="ascii")) is not None
@@ -49,12 +49,12 @@ def _forget_peak() -> bool:
 
 
 def _peak() -> int:
-    found = _PEAK.search(_STATUS.read_text(encoding="ascii"))
-    return 1024 * int(found[1]) if found else 0
+    match = _PEAK.search(_STATUS.read_text(encoding="ascii"))
+    return 1024 * int(match[1]) if match else 0
 
 
 def _watched(work: Callable[[], object]) -> int:
-    """The highest resident set that a thread sees while `work` is done."""
+    """The highest resident set that a thread sees while `work` runs."""
     process = psutil.Process()
     highest = process.memory_info().rss
     done = threading.Event()

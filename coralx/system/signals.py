@@ -1,8 +1,8 @@
-"""Ctrl-C, and the signals that ask a process to end: heeded where nothing is half done.
+"""Ctrl-C, and the signals that ask a process to end: obeyed where nothing is half done.
 
-The first signal only raises a flag, which executors look at between two events. The second ends the
-process at once, and so does the first if nobody heeds it in time: what is on disk can be resumed
-after any end.
+The first signal only sets a flag, which executors look at between two events. The second ends the
+process at once, and so does the first if the flag is not obeyed in time: what is on disk can be
+resumed after any end.
 """
 
 from __future__ import annotations
@@ -17,40 +17,43 @@ from types import FrameType
 from coralx.errors import Interrupted
 
 GRACE_SECONDS = 4.5
+"""From the first signal until the process ends at once."""
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Of the keyboard, of batch systems, of a terminal that goes away."""
+"""From the keyboard, from batch systems, from a terminal that is closed."""
 
 _HIDE_CURSOR, _SHOW_CURSOR = b"\x1b[?25l", b"\x1b[?25h"
-"""On a terminal's standard error: the live table hides it."""
+"""Escape sequences; the live table hides the cursor, and an end at once must show it again."""
 
 
 class Interruption:
-    """Whether somebody wants the process to end."""
+    """Whether the process was asked to end."""
 
     def __init__(self) -> None:
         self.is_wanted = False
 
     def heed(self) -> None:
-        """Raise KeyboardInterrupt if it is wanted."""
+        """Raise KeyboardInterrupt if it was."""
         if self.is_wanted:
             raise KeyboardInterrupt
 
 
 @contextmanager
 def heeding(interruption: Interruption, last_words: Callable[[], str]) -> Iterator[None]:
-    """Within the block, signals reach `interruption`. `last_words` are for an end in haste."""
+    """Within the block, signals set `interruption`. `last_words` gives the text that is printed if
+    the process ends at once."""
     watchdog = threading.Timer(GRACE_SECONDS, _end_at_once, [last_words])
     watchdog.daemon = True
 
-    def hear(*_: object) -> None:
+    def receive(*_: object) -> None:
         if interruption.is_wanted:
             _end_at_once(last_words)
-        # Nothing is said here: the main thread may be in the middle of a line.
+        # Nothing is printed here: the main thread may be in the middle of a line.
         interruption.is_wanted = True
         watchdog.start()
 
     try:
-        with _handled(hear):
+        with _handled(receive):
             yield
     finally:
         watchdog.cancel()
@@ -65,14 +68,14 @@ def exiting() -> Iterator[None]:
 
 @contextmanager
 def _handled(handler: Callable[..., None]) -> Iterator[None]:
-    """Have `handler` called for those of the signals that are not ignored, as by nohup. Elsewhere
-    than in the main thread, which alone can handle signals, nothing changes."""
+    """Have `handler` called for each of the signals, but for those that are ignored (by nohup, for
+    example). Python handles signals in the main thread alone; in others nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    wanted = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     ours = _in_this_process(handler)
-    before = {number: signal.signal(number, ours) for number in wanted}
+    before = {number: signal.signal(number, ours) for number in handled}
     try:
         yield
     finally:
@@ -81,8 +84,8 @@ def _handled(handler: Callable[..., None]) -> Iterator[None]:
 
 
 def _in_this_process(handler: Callable[..., None]) -> Callable[..., None]:
-    """The handler for this process alone: in one forked from it, such as those of a pool that a
-    metric starts, the signal does what it does to any other."""
+    """The handler for this process alone: a process forked from it, such as those of a pool that a
+    metric starts, keeps the signal's default action."""
     process = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -97,8 +100,9 @@ def _in_this_process(handler: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def kept_from_children() -> Iterator[None]:
-    """Processes that are started in the block never see these signals, which often go to a whole
-    group: their driver is to tell them what to do. It receives its own when the block ends."""
+    """Within the block, processes are started that never see these signals: they often go to a
+    whole group, and it is the driver that ends its workers. It receives its own when the block
+    ends."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -133,7 +137,7 @@ def cursor_shown_while_suspended() -> Iterator[None]:
 def _end_at_once(last_words: Callable[[], str]) -> None:
     """Leave without unwinding; workers end when their pipes close."""
     _tell_terminal(_SHOW_CURSOR)
-    with suppress(OSError):  # nobody may be there to read them
+    with suppress(OSError):  # standard error may be closed
         os.write(2, f"\n{last_words()}\n".encode())
     os._exit(Interrupted.exit_code)
 

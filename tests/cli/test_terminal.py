@@ -167,7 +167,7 @@ def test_a_working_folder_that_is_gone_is_told(place: Path, tmp_path: Path) -> N
     [
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "process or thread"),
         (RuntimeError("can't start new thread"), "no further process or thread"),
-        (OSError(errno.EMFILE, "Too many open files", "/x/y"), "may open no further file"),
+        (OSError(errno.EMFILE, "Too many open files", "/x/y"), "too many open files"),
         (OSError(errno.ENOSPC, "No space left on device"), "no space is left"),
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "/x/y: Permission denied"),
         (MemoryError(), "no memory left"),

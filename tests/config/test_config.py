@@ -208,16 +208,16 @@ def test_a_problem_between_entries_is_reported_along_with_the_others() -> None:
 @pytest.mark.parametrize(
     ("listed", "path", "says"),
     [
-        ("[auroc == 0.7]", "constraints.0", "a constraint reads `metric op number`"),
+        ("[auroc == 0.7]", "constraints.0", "a constraint must be `metric op number`"),
         ("[auroc > 0.7, aurok > 0.1]", "constraints.1", "did you mean 'auroc'?"),
-        ("[auroc > high]", "constraints.0", "a constraint reads"),
+        ("[auroc > high]", "constraints.0", "a constraint must be"),
         ("[auroc > 1e999]", "constraints.0", "not a finite number"),
         ("[0.7]", "constraints.0", "expected text, found 0.7"),
         ("auroc > 0.7", "constraints", "expected a list"),
         ("[perplexity < 5]", "constraints", "has no metric 'perplexity'"),
         ("[auroc > 0.7, auroc>0.70]", "constraints", "`auroc>0.70` is listed twice"),
-        ("[auroc <= 0.5, f1 > 0, auroc > 0.5]", "constraints", "no figure meets both `auroc <="),
-        ("[auroc >= 0.6, auroc <= 0.5]", "constraints", "no figure meets both"),
+        ("[auroc <= 0.5, f1 > 0, auroc > 0.5]", "constraints", "no value can meet both `auroc <="),
+        ("[auroc >= 0.6, auroc <= 0.5]", "constraints", "no value can meet both"),
     ],
 )
 def test_constraints_that_cannot_be_read_or_met_are_refused(
@@ -301,7 +301,7 @@ def test_values_that_make_no_sense_are_refused(text: str, path: str, says: str) 
             "{inherit: off, checkpoint_crossover: {merge: 0.5}}",
             "but `inherit` is off; set `inherit",
         ),
-        ("{checkpoint_crossover: {mask: 0.6, merge: 0.5}}", "together they are at most 1"),
+        ("{checkpoint_crossover: {mask: 0.6, merge: 0.5}}", "add up to more than 1"),
         ("{checkpoint_crossover: {mask: -0.1}}", "evolution.checkpoint_crossover.mask: "),
     ],
 )
@@ -439,7 +439,7 @@ def test_a_mistake_elsewhere_adds_no_noise_about_metrics(
 @pytest.mark.parametrize("prompt", ["no text", "{text} and {text}", "{Text}", "{ text }", "''"])
 def test_a_prompt_holds_the_text_once(prompt: str) -> None:
     problem = only_problem_in(f"data: {{prompt: '{prompt}'}}")
-    assert problem.startswith("data.prompt: must hold {text} once")
+    assert problem.startswith("data.prompt: must contain {text} exactly once")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from coralx.records.run_facts import Settings
 from coralx.records.verdicts import Replace
 from coralx.schedule.plan_warnings import caveats
 from coralx.schedule.promotion import promotable
-from coralx.schedule.rate_warnings import fraction_meant, rate_warnings
+from coralx.schedule.share_warnings import fraction_meant, rate_warnings
 from coralx.storage.history import History
 from coralx.storage.layout import RunLayout
 from coralx.storage.ledger import Ledger
@@ -156,7 +156,7 @@ def test_every_share_takes_fractions() -> None:
 def test_budgets_that_fall_by_a_hair_are_told_apart() -> None:
     stages = [{"name": "A", **row(1)}, {"name": "B", **row(1)}]
     stages[0]["epoch_budget"], stages[1]["epoch_budget"] = "1/3", 0.333333
-    with pytest.raises(ConfigError, match=r"up to 0.333333 epochs .* less than 1/3 of 'A'"):
+    with pytest.raises(ConfigError, match=r"up to 0.333333 epochs .* less than the 1/3 of 'A'"):
         make_config(hyperband_config={"training_stages": stages})
 
 

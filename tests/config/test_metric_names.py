@@ -19,7 +19,7 @@ from coralx.config.metric_catalogue import (
     described,
     is_function,
     of_task,
-    offered_metrics,
+    require_offered,
 )
 from coralx.errors import ConfigError
 from tests.support.factories import make_config
@@ -134,9 +134,9 @@ def test_a_metric_of_a_task_that_is_not_there_names_those_that_are(where: str) -
         "stage": {"hyperband_config": stage(stop_when=["auroc@c < 0.5"])},
     }
     problem = refusal(data=TASKS, **ways[where])
-    assert problem == ("(top level): 'auroc@c' is of no task in `data.tasks`; there are a, b-2.x")
+    assert problem == ("(top level): 'auroc@c' names no task of `data.tasks`, which has a, b-2.x")
     problem = refusal(**ways[where])
-    assert problem == "(top level): 'auroc@c' is of no task in `data.tasks`: it is empty"
+    assert problem == "(top level): 'auroc@c' names a task, but `data.tasks` is not set"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_figures_that_are_not_a_tasks_have_none_of_one_task(metric: str) -> None
 
 def test_an_at_without_a_task_is_refused() -> None:
     for name in ("auroc@", "my:function@"):
-        with pytest.raises(ValueError, match="names no task behind @"):
+        with pytest.raises(ValueError, match="names no task after the @"):
             check_metric(name)
     with pytest.raises(ValueError, match="did you mean 'auroc'"):
         check_metric("aurok@a")
@@ -194,7 +194,7 @@ def test_a_function_is_named_by_module_and_name(name: str, is_one: bool) -> None
 def test_a_function_needs_a_direction(metric: str) -> None:
     problem = refusal(data=TASKS, objectives=objective(metric))
     assert problem.startswith("objectives.0: ")
-    assert "is a function of yours: say `direction: maximize` or `minimize`" in problem
+    assert "is a function of yours: set `direction` to maximize or minimize" in problem
     for direction in ("maximize", "minimize"):
         config = make_config(data=TASKS, objectives=objective(metric, direction=direction))
         assert config.direction_of(metric) == direction
@@ -283,7 +283,7 @@ def test_an_objectives_constraint_becomes_one_of_the_constraints() -> None:
         (
             {"objectives": objective("auroc", constraint=">= 0.8"), "constraints": ["auroc < 0.2"]},
             "constraints",
-            "no figure meets both",
+            "no value can meet both",
         ),
         (
             {"objectives": objective("auroc", constraint="> 1"), "constraints": ["auroc > 1"]},
@@ -360,4 +360,4 @@ def test_every_name_of_a_task_can_stand_behind_an_at(metric: str, task: str) -> 
     if CATALOGUE[metric].is_computable and metric != "task_skill":
         assert check_metric(name) == name
         assert parse_rule(f"{name} > 1").metric == name
-        offered_metrics(CATALOGUE[metric].tasks[0], [name])
+        require_offered(CATALOGUE[metric].tasks[0], [name])

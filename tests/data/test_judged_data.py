@@ -272,11 +272,11 @@ def test_a_missing_column_of_groups_is_named(texts: str) -> None:
 @pytest.mark.parametrize(
     ("written", "path", "says"),
     [
-        ({}, "data.attacks", "name one of the two"),
-        ({"file": "a.csv", "perturbations": ["swap"]}, "data.attacks", "name one of the two"),
-        ([], "data.attacks", "name one of the two"),
+        ({}, "data.attacks", "one of the two"),
+        ({"file": "a.csv", "perturbations": ["swap"]}, "data.attacks", "one of the two"),
+        ([], "data.attacks", "one of the two"),
         (["swop"], "data.attacks.perturbations.0", "'swap'"),
-        (["swap", "swap"], "data.attacks", "listed once"),
+        (["swap", "swap"], "data.attacks", "listed twice"),
         ({"file": "a", "judge": "harsh"}, "data.attacks.judge", "`flagged`"),
         ({"perturbations": ["swap"], "judge": "refusal"}, "data.attacks", "prompts in a `file`"),
         ({"file": "a", "limit": 0}, "data.attacks.limit", "found 0"),

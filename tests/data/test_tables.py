@@ -368,7 +368,7 @@ def test_odd_but_valid_delimited_text(given: Given) -> None:
     path = given.file("t.txt", "text\tlabel\ra\tb\r")
     assert given.texts(path, delimiter="\t") == [["a", "b"]]
     assert given.texts(given.file("s.csv", "text§label\na§b\n"), delimiter="§") == [["a", "b"]]
-    with pytest.raises(ValueError, match="can stand between cells"):
+    with pytest.raises(ValueError, match="must not be a quote mark"):
         Data(train="t.csv", delimiter='"')
 
 

@@ -21,7 +21,7 @@ from tests.support.factories import simulated_config
             {},
             "evolution.checkpoint_crossover",
         ),
-        ({"resize_adapters": True, "inherit": "off"}, {}, "needs evolution.inherit"),
+        ({"resize_adapters": True, "inherit": "off"}, {}, "while evolution.inherit is off"),
         ({"pbt_quantile": 0.1}, {}, "fewer than one is replaced"),
     ],
 )

@@ -18,6 +18,7 @@ from coralx.config import Config, parse_config
 from coralx.config.conditions import parse_rule
 from coralx.config.mode import resolve_mode
 from coralx.engine.engine import Engine
+from coralx.engine.jobs import JobMaker
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.records.events import RunStarted
 from coralx.records.genomes import Genes
@@ -27,7 +28,7 @@ from coralx.records.verdicts import Cut, Promote, Replace, Stop
 from coralx.report.opening import opening_lines
 from coralx.schedule.adaptive_budgets import adapted, with_budgets
 from coralx.schedule.brackets import cohort_sizes
-from coralx.schedule.short_stages import brevity
+from coralx.schedule.short_stage_warnings import brevity
 from coralx.schedule.stages import FEWEST_STEPS, by_length, horizon_of, stages_of
 from coralx.schedule.stop_rules import judge, judged_from
 from coralx.storage.ledger import FORMAT, Ledger
@@ -220,7 +221,9 @@ def test_runs_of_earlier_versions_cut_and_score_as_they_did() -> None:
     assert all("auroc" in r.metrics for r in results if r.divergence is None)
     late = played(published(10_000), revision=1)  # all of the first stage warms up
     assert not any(isinstance(v, Stop) and v.value for v in verdicts(late, "S0"))
-    job = late.jobs.train(next(iter(late.history.genomes.values())), late.stages[0])
+    job = JobMaker(late.state, make_facts(), None).train(
+        next(iter(late.history.genomes.values())), late.stages[0]
+    )
     assert job.judged_from is None
 
 
@@ -280,7 +283,7 @@ def test_each_stage_that_is_too_short_is_named_with_what_would_mend_it() -> None
     config = published(1000)
     (line,) = brevity(config, config.known_rows)
     assert line == (
-        "S0 ends after 3 steps, fewer than the 8 that tell anything of a genome: it is not scored, "
+        "S0 ends after 3 steps, fewer than the 8 needed to judge a genome: it is not scored, "
         "its stop rules do not act, and everyone goes on. Raise its epoch_budget to 0.16 or its "
         "data_percentage to 16, or lower the batch size"
     )
@@ -298,7 +301,7 @@ def test_each_stage_that_is_too_short_is_named_with_what_would_mend_it() -> None
 def test_what_would_mend_a_stage_mends_it(steps: int) -> None:
     config = published(steps)
     for line in brevity(config, config.known_rows):
-        if " to " not in line:
+        if "epoch_budget to " not in line:
             continue
         name, budget = line.split(" ", 1)[0], line.split("epoch_budget to ")[1].split(" ", 1)[0]
         stage = next(s for s in PUBLISHED if s.name.startswith(name))
@@ -328,7 +331,7 @@ def test_opening_and_simulate_say_so_before_anything_is_trained(
     config = published(100, (0.5, 0.5, 0.5, 0.5))
     _, event = started(config)
     said = opening_lines(config, event)
-    assert sum("fewer than the 8 that tell anything" in line for line in said) == 2
+    assert sum("fewer than the 8 needed to judge" in line for line in said) == 2
     assert any("S0 8 x 0.25, S1 8 x 6, S2 8 x 100, S3 4 x 200" in line for line in said)
     _, event = started(config, revision=1)
     said = opening_lines(config, event)

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coralx.schedule.brackets import cohort_sizes
-from coralx.schedule.cost import finisher_warning, plan_of
+from coralx.schedule.cost import plan_of
+from coralx.schedule.plan_warnings import finisher_warning
 from coralx.schedule.stages import Stage, horizon_of, schedule_of, stages_of
 from tests.support.factories import STAGE_NAMES, make_config, make_stages
 

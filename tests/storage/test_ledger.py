@@ -406,7 +406,7 @@ def test_failed_atomic_write_leaves_the_old_file(
     monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(SetupError, match=r"a\.json: cannot be written \(No space") as caught:
         write_atomically(path, "new")
-    assert "Make room" in caught.value.hint
+    assert "Free space" in caught.value.hint
     assert path.read_text(encoding="utf-8") == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 

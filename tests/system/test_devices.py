@@ -237,7 +237,7 @@ def test_devices_without_a_gpu_to_train_on_are_refused(
     [
         ({"devices": []}, "runtime.devices"),
         ({"devices": [-1]}, "runtime.devices"),
-        ({"devices": [0, 0]}, "listed once"),
+        ({"devices": [0, 0]}, "listed twice"),
         ({"devices": [0], "executor": "in-process"}, "CUDA_VISIBLE_DEVICES"),
     ],
 )

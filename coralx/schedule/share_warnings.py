@@ -1,5 +1,5 @@
-"""What shares come to in whole genomes: warnings where a rounded decimal loses one that was meant,
-and where a rate lets nobody pass."""
+"""Warnings about shares of genomes: where a rounded decimal such as 0.33 loses a genome that 1/3
+would not, and where a survival rate lets nobody pass."""
 
 from __future__ import annotations
 
@@ -14,48 +14,52 @@ from coralx.schedule.stages import Stage, is_asynchronous, schedule_of
 from coralx.text import counted
 
 SUSPECTED = ((3, Fraction(1, 100)), (12, Fraction(1, 1000)))
-"""A decimal stands for a fraction of at most this denominator that is less than so much above it:
-0.33 and 0.66 for thirds, 0.333, 0.1428 and 0.0833 for others, too."""
+"""A decimal is taken for a fraction of at most this denominator that is less than so much above it:
+0.33 and 0.66 for thirds; 0.333, 0.1428 and 0.0833 for twelfths and larger parts."""
 
 
 def rate_warnings(config: Config) -> list[str]:
-    """Of each share at most one warning, none where all come to what they say."""
+    """At most one warning for each share of the config."""
     if not config.hyperband_config.enable_hyperband:
         return []
-    found: dict[str, str] = {}
+    warnings: dict[str, str] = {}  # by key; empty where there is nothing to warn of
     for key, rate, genomes in _other_shares(config):
-        found.setdefault(key, _rounded_warning(key, rate, genomes))
+        warnings.setdefault(key, _rounded_warning(key, rate, genomes))
     singly = is_asynchronous(config.hyperband_config)
-    warning_of = _one_by_one if singly else _all_at_once
-    for stage, genomes in _rungs(config, singly=singly):
-        found[_key(stage)] = found.get(_key(stage)) or warning_of(stage, genomes)
-    return [warning for warning in found.values() if warning]
+    warning_of = _asynchronous_warning if singly else _synchronous_warning
+    for stage, genomes in _stages_with_genomes(config, singly=singly):
+        # with brackets, a stage comes repeatedly
+        warnings[_key(stage)] = warnings.get(_key(stage)) or warning_of(stage, genomes)
+    return [warning for warning in warnings.values() if warning]
 
 
-def _all_at_once(stage: Stage, genomes: int) -> str:
+def _synchronous_warning(stage: Stage, genomes: int) -> str:
     return _rounded_warning(_key(stage), stage.survival_rate, genomes, least=1)
 
 
-def _one_by_one(stage: Stage, genomes: int) -> str:
+def _asynchronous_warning(stage: Stage, genomes: int) -> str:
     near = fraction_meant(stage.survival_rate)
-    if near and genomes >= near.denominator:  # at that many, the one more should go on
+    # The rate is applied to a growing number of genomes: it matters once there are so many that the
+    # fraction lets one more go on.
+    if near and genomes >= near.denominator:
         return _rounded_warning(_key(stage), stage.survival_rate, near.denominator)
     return _stuck_warning(stage, genomes) if stage.survival_rate * genomes < 1 else ""
 
 
 def fraction_meant(rate: Fraction) -> Fraction | None:
-    """The fraction that a decimal seems to be the rounded form of, if it lies below it. None for
-    what is a fraction, and for what can be written as a short decimal."""
+    """The fraction of which a decimal seems to be the rounded form, where it is rounded down. None
+    for what is such a fraction, and where the fraction could be written as a short decimal."""
     for denominator, nearest in SUSPECTED:
         near = rate.limit_denominator(denominator)
-        if 0 < near - rate < nearest and 10**6 % near.denominator:
+        has_short_decimal = 10**6 % near.denominator == 0
+        if 0 < near - rate < nearest and not has_short_decimal:
             return near
     return None
 
 
 def _rounded_warning(key: str, rate: Fraction, genomes: int, *, least: int = 0) -> str:
-    """A warning where the fraction that a decimal stands for would come to more of so many genomes;
-    empty where it would not. `least` are taken at any rate."""
+    """A warning where the fraction that a decimal stands for would let more of so many genomes
+    pass; empty where it would not. `least` pass at any rate."""
     near = fraction_meant(rate)
     if near is None:
         return ""
@@ -72,8 +76,8 @@ def _stuck_warning(stage: Stage, genomes: int) -> str:
     return (
         f"{_key(stage)} is {written(stage.survival_rate)}, and at most "
         f"{counted(genomes, 'genome')} of the whole run will train {stage.name}: under "
-        "asynchronous promotion none goes on before all else is done, and then the best one. Raise "
-        "the rate, evolution.population_size or evolution.generations"
+        "asynchronous promotion none goes on before all else is done, and then only the best. "
+        "Raise the rate, evolution.population_size or evolution.generations"
     )
 
 
@@ -81,7 +85,7 @@ def _key(stage: Stage) -> str:
     return f"hyperband_config.training_stages.{stage.place}.survival_rate"
 
 
-def _rungs(config: Config, *, singly: bool) -> Iterator[tuple[Stage, int]]:
+def _stages_with_genomes(config: Config, *, singly: bool) -> Iterator[tuple[Stage, int]]:
     """Each stage before the last with how many genomes compete there, bracket by bracket: those of
     the first generation, or where they are promoted singly those of the whole run."""
     stages = schedule_of(config.hyperband_config)
@@ -102,5 +106,6 @@ def _other_shares(config: Config) -> Iterator[tuple[str, Fraction, int]]:
     evolution, schedule = config.evolution, config.hyperband_config
     if evolution.generations > 1:
         yield "evolution.elite_fraction", evolution.elite_fraction, evolution.population_size
+    # Those who go on are the cohorts of the second stage and of those after it.
     going_on = cohort_sizes(schedule_of(schedule), evolution.births(0), brackets_of(schedule))[1:]
     yield "evolution.pbt_quantile", evolution.pbt_quantile, max(going_on, default=0)
