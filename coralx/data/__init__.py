@@ -1,1 +1,1 @@
-"""Examples: where they come from, what a model does with them, in which order."""
+"""Rows and examples: how tables are read, split and put in order."""

@@ -1,7 +1,7 @@
-"""What a task is judged by beside its validation and test split: attacks, and clean rows.
+"""The attacks and the clean hold-out that a task is judged by.
 
-One file serves both, as search and final measurement must not see the same rows: half of it goes
-with validation, the other half with the test split. Perturbations are of each split's own rows.
+Search and final measurement must not see the same rows, so one half of a file goes with validation,
+the other with the test split. Perturbations are made of each split's own rows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def attacks_of(
     seed: int,
     warnings: list[str],
 ) -> Halves:
-    """The source's attacks; none where it names none. Raises ConfigError for a file that holds
+    """The task's attacks; none where its config names none. Raises ConfigError for a file that has
     fewer than two."""
     attacks = source.attacks
     if attacks is None:
@@ -38,20 +38,17 @@ def attacks_of(
     if attacks.file is not None:
         rows = _attacks_in(attacks, attacks.file, source, task, classes, warnings)
         return _halves(rows, attacks, key_of(task, "attacks"), seed, "attacks")
-    found: Halves = {}
+    halves: Halves = {}
     for split in ("validation", "test"):
         positive = [example for example in splits[split] if example.label > 0]
-        made = [
-            replace(
-                row,
-                text=perturbed(row.text, kind, generator(seed, f"{split}-{kind}", index=n)),
-                source=n,
-            )
-            for n, row in enumerate(positive)
-            for kind in attacks.perturbations
-        ]
-        found[split] = tuple(made[: attacks.limit])
-    return found
+        rewritings = []
+        for number, row in enumerate(positive):
+            for kind in attacks.perturbations:
+                rng = generator(seed, f"{split}-{kind}", index=number)
+                text = perturbed(row.text, kind, rng)
+                rewritings.append(replace(row, text=text, source=number))
+        halves[split] = tuple(rewritings[: attacks.limit])
+    return halves
 
 
 def clean_of(
@@ -61,7 +58,8 @@ def clean_of(
     seed: int,
     warnings: list[str],
 ) -> Halves:
-    """The source's clean hold-out; nothing where it names none."""
+    """The task's clean hold-out; nothing where its config names none. Raises ConfigError for a file
+    that has fewer than two clean rows."""
     holdout = source.clean_holdout
     if holdout is None:
         return {}
@@ -73,11 +71,11 @@ def clean_of(
             f"{key}.file: {holdout.file}",
             f"holds no clean rows: none of its {counted(len(rows), 'row')} is labelled "
             f"{_first(classes)}, the first class",
-            "Give rows that nothing should flag.",
+            "Give rows that should not be flagged.",
         )
     if len(kept) < len(rows):
-        gone = left_out(len(rows) - len(kept), "of other classes")
-        warnings.append(f"{key}.file: {holdout.file}: {gone}")
+        omitted = left_out(len(rows) - len(kept), "of other classes")
+        warnings.append(f"{key}.file: {holdout.file}: {omitted}")
     return _halves([Example(text) for text in kept], holdout, key, seed, "clean-holdout")
 
 
@@ -89,8 +87,8 @@ def _attacks_in(
     classes: Mapping[str, Sequence[str]],
     warnings: list[str],
 ) -> list[Example]:
-    """The rows of a file of attacks; where it has the column of labels, too, those of the first
-    class are none."""
+    """The rows of a file of attacks, but for those of the first class where it has a column of
+    labels: what should not be flagged is no attack."""
     key = key_of(task, "attacks")
     rows = _texts(attacks, file, key, source, task, classes, warnings)
     kept = [text for text, number in rows if number != 0]
@@ -99,18 +97,18 @@ def _attacks_in(
             f"{key}.file: {file}",
             f"holds no attacks: all of its {counted(len(rows), 'row')} "
             f"{'is' if len(rows) == 1 else 'are'} labelled {_first(classes)}, the "
-            "first class, which nothing is to flag",
+            "first class, which should not be flagged",
             f"Give rows that should be flagged, without the column {source.label!r} or with "
             "another class in it.",
         )
     if len(kept) < len(rows):
-        gone = left_out(len(rows) - len(kept), "of the first class")
-        warnings.append(f"{key}.file: {file}: {gone}")
+        omitted = left_out(len(rows) - len(kept), "of the first class")
+        warnings.append(f"{key}.file: {file}: {omitted}")
     return [Example(text, 1) for text in kept]
 
 
 def _first(classes: Mapping[str, Sequence[str]]) -> str:
-    """How the first class is written."""
+    """The labels of the first class, as the data writes them."""
     return listed(sorted(next(iter(classes.values()), ())))
 
 
@@ -123,50 +121,54 @@ def _texts(
     classes: Mapping[str, Sequence[str]],
     warnings: list[str],
 ) -> list[tuple[str, int | None]]:
-    """Texts of a table, each once and with its class's number where the table has the source's
-    column of labels. Raises ConfigError for labels that are in no class."""
+    """Texts of a table, each once, with the number of its class where the table has the column of
+    labels that the task's own rows have. Raises ConfigError for a label that is in no class."""
     where = f"{key}.file: {file}"
     label = source.label
     read = read_table(table, file, f"{key}.file", [table.text, label], warnings)
     count = len(read.rows)
     column = read.column(table.text, f"{key}.text")
-    index = class_numbers(classes)
+    numbers = class_numbers(classes)
     known = [written for labels in classes.values() for written in labels]
+    # A column that is named by its number need not be the same one in another file.
     is_labelled = (
-        isinstance(label, str) and label in read.columns and label != column and bool(index)
+        isinstance(label, str) and label in read.columns and label != column and bool(numbers)
     )
-    found: dict[str, int | None] = {}
+    class_of: dict[str, int | None] = {}
     empty = 0
     texts = map(str.strip, read.texts(column))
     labels = map(str.strip, read.texts(str(label)) if is_labelled else [""] * count)
     for number, (text, written) in enumerate(zip(texts, labels, strict=True), 1):
         if not text:
             empty += 1
-        elif is_labelled and written not in index:
+        elif is_labelled and written not in numbers:
             raise problem(
                 where,
-                f"a row has the label {brief(written)}, which is in no class (row {number})",
-                f"Known labels: {listed(known)}. Correct it, add it to "
+                f"row {number} has the label {brief(written)}, which belongs to no class",
+                f"Known labels: {listed(known)}. Correct the label, add it to "
                 f"{key_of(task, 'labels')}, or leave the column {label!r} out.",
             )
         else:
-            found.setdefault(text, index[written] if is_labelled else None)
-    if not found:
+            class_of.setdefault(text, numbers[written] if is_labelled else None)
+    if not class_of:
         raise problem(where, f"column {column!r} is empty in all {counted(count, 'row')}")
-    again = count - empty - len(found)
-    for gone, what in ((empty, "without a text"), (again, "said before")):
-        if gone:
-            warnings.append(f"{where}: {left_out(gone, what)}")
-    return list(found.items())
+    repeated = count - empty - len(class_of)
+    for omitted, which in (
+        (empty, "without a text"),
+        (repeated, "with the text of an earlier row"),
+    ):
+        if omitted:
+            warnings.append(f"{where}: {left_out(omitted, which)}")
+    return list(class_of.items())
 
 
 def _halves(
-    found: Sequence[Example], table: Attacks | CleanHoldout, key: str, seed: int, purpose: str
+    examples: Sequence[Example], table: Attacks | CleanHoldout, key: str, seed: int, purpose: str
 ) -> Halves:
-    rows = found[: table.limit]
+    rows = examples[: table.limit]
     if len(rows) < 2:
         needed = "at least two are needed, one for the search and one for the test"
-        if len(found) > 1:
+        if len(examples) > 1:
             raise problem(f"{key}.limit", f"{table.limit}, but {needed}")
         raise problem(f"{key}.file: {table.file}", f"holds {counted(len(rows), 'row')}; {needed}")
     order = generator(seed, purpose).permutation(len(rows))

@@ -1,7 +1,8 @@
-"""The batches of a training, of rows of similar length: pure arithmetic.
+"""The batches of a training, of rows of similar length so that they need little padding: pure
+arithmetic.
 
-A batch is a function of (seed, batch size, step, subset): nothing is drawn while training, so
-whatever goes on with a genome reads what it would have read.
+A batch is a function of (seed, batch size, step, subset). Nothing is drawn while training, so a
+genome that is cut off and resumed, or promoted, reads what it would have read.
 """
 
 from __future__ import annotations
@@ -16,26 +17,28 @@ from coralx.data.order import Rows
 from coralx.rng import generator
 
 WINDOW_BATCHES = 16
-"""Rows of similar length are looked for within windows of about so many batches."""
+"""Rows of similar length are put together within windows of about so many batches. Sorting all rows
+would put the shortest of the data into the same few steps."""
 
 WINDOW_ROWS = 32
-"""And within so many rows of each stratum, on average: among a few, none may be as long as those
-of the others."""
+"""A window holds on average at least so many rows of each stratum: among a few, none may be as
+long as those of the other strata."""
 
 PASSES_KEPT = 4
-"""Orders of a million rows take 8 MB each and about a second; a batch reads two at a seam."""
+"""Orders in memory. That of a million rows takes 8 MB and about a second to make, and a batch at a
+seam reads two."""
 
 
 class Batches:
     """The batches of one size, of rows that stand in a stratified order.
 
-    The rows are read from front to back, again and again inside the stage's subset; a batch at the
-    seam has the end of one pass and the beginning of the next. Which stratum each place of a batch
-    is for never changes, so a batch holds as many rows of each as without a look at lengths. Which
-    of its rows stands there does: in later passes they are dealt anew, and in each pass those of a
-    window are sorted by length, stratum by stratum, such that one batch gets the shortest of all
-    strata, another the next, and so on. Where length goes with the stratum, batches hold short and
-    long rows all the same.
+    The rows of the stage's subset are read from front to back, pass after pass; a batch at the seam
+    has the end of one pass and the beginning of the next. Each place of a batch belongs to a
+    stratum, as the order says, and that never changes: a batch holds as many rows of each stratum
+    as if length did not matter. Which row of the stratum stands there does change: later passes
+    deal them anew, and in each pass those of a window are sorted by length, stratum by stratum, so
+    that one batch gets the shortest of every stratum, another the next, and so on. Where strata
+    differ in length, a batch still holds short and long rows.
 
     `strata` and `lengths`, shape (rows,). No row of the first pass crosses one of the subsets'
     `ends` (in rows), so the first pass of a subset is the beginning of that of all rows.
@@ -52,14 +55,14 @@ class Batches:
         self._strata = strata
         self._lengths = np.asarray(lengths, dtype=np.int64)
         self._size = batch_size
-        rows_wanted = WINDOW_ROWS * len(np.unique(strata))
-        self._window = max(WINDOW_BATCHES, -(-rows_wanted // batch_size))
+        window_rows = WINDOW_ROWS * len(np.unique(strata))
+        self._window = max(WINDOW_BATCHES, -(-window_rows // batch_size))
         self._ends = sorted({0, len(strata), *(end for end in ends if 0 < end < len(strata))})
         self._seed = seed
         self._order = lru_cache(PASSES_KEPT)(self._computed)
 
     def rows(self, step: int, subset: int) -> Rows:
-        """Those of batch number `step` (from 0, counted from the genome's birth) in a stage that
+        """The rows of batch number `step` (from 0, counted from the genome's birth) in a stage that
         has the first `subset` rows."""
         start = step * self._size
         end = start + self._size
@@ -70,36 +73,44 @@ class Batches:
 
     def order(self, number: int, subset: int) -> Rows:
         """The rows of a subset as they are read in pass `number` (from 0), shape (subset,)."""
-        if number == 0:  # one for all subsets
+        # The first pass over a smaller subset begins the first pass over all rows, so a genome that
+        # is promoted before it has seen its subset once goes on as if it had had all rows at once.
+        if number == 0:
             return self._order(0, len(self._strata))[:subset]
         return self._order(number, subset)
 
     def _computed(self, number: int, subset: int) -> Rows:
         rows, strata = np.arange(subset), self._strata[:subset]
         if number > 0:
+            # Both sides are listed stratum by stratum: the places that a stratum has in the order
+            # get its rows, in the random order in which they were drawn.
             drawn = generator(self._seed, "pass", subset, number).permutation(subset)
             by_stratum = np.argsort(strata[drawn], kind="stable")
             rows[np.argsort(strata, kind="stable")] = drawn[by_stratum]
         # Batches are counted from birth, so that windows consist of whole ones in every pass.
         batch = (number * subset + np.arange(subset)) // self._size
         window = _windows(batch, self._ends if number == 0 else [0, subset], self._window)
-        # Of a batch, not of a pass or window: the two parts of a batch at a seam are alike.
-        turn = generator(self._seed, "lengths", self._size).random(batch[-1] + 1)[batch]
+        # Batches get short or long rows by a random rank of their own, or training would go from
+        # the shortest rows of each window to the longest. It is the rank of a batch, not of a pass
+        # or window, so that both parts of a batch at a seam are of similar length.
+        rank = generator(self._seed, "lengths", self._size).random(batch[-1] + 1)[batch]
+        # Within each window and stratum, the shortest row goes to the batch of the lowest rank.
+        # (lexsort sorts by its last key first.)
         order = np.empty_like(rows)
         shortest_first = np.lexsort((self._lengths[rows], strata, window))
-        order[np.lexsort((turn, strata, window))] = rows[shortest_first]
+        order[np.lexsort((rank, strata, window))] = rows[shortest_first]
         return order
 
 
-def _windows(batch: Rows, ends: Sequence[int], wanted: int) -> Rows:
-    """The number of the window that each place is in, for the batch that it is in: about `wanted`
-    batches, in windows of equal size between any two of the `ends`."""
+def _windows(batch: Rows, ends: Sequence[int], batches_each: int) -> Rows:
+    """The number of the window that each place is in, from the batch that it is in: windows of
+    about `batches_each` batches, of equal size between any two neighbours among the `ends`."""
     window = np.empty_like(batch)
     before = 0
     for start, end in pairwise(ends):
         own = batch[start:end] - batch[start]
         batches = int(own[-1]) + 1
-        windows = max(1, round(batches / wanted))
+        windows = max(1, round(batches / batches_each))
         window[start:end] = before + own * windows // batches
         before += windows
     return window

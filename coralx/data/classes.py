@@ -1,4 +1,5 @@
-"""Which classes the data holds, how many rows each has, and what is wrong with that."""
+"""Which classes the data has, how many rows each; errors for splits that lack one, and warnings for
+names that may mean the same."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ def classes_of(task: str, labels: Sequence[str], splits: Splits) -> Classes:
 
 
 def _counts(rows: Sequence[Example], labels: Sequence[str]) -> tuple[int, ...]:
-    found = Counter(row.label for row in rows)
-    return tuple(found[number] for number in range(len(labels)))
+    counts = Counter(row.label for row in rows)
+    return tuple(counts[number] for number in range(len(labels)))
 
 
 # -- splits without a class ------------------------------------------------------------------------
@@ -44,22 +45,23 @@ def require_all_classes(
     train split has before `data.limit`.
     """
     for split, rows in splits.items():
-        file = split if split in files else "train"
+        file = split if split in files else "train"  # others are cut from the training file
         in_file = _counts(files[file], labels)
         absent = [n for n, count in enumerate(_counts(rows, labels)) if not count]
-        here, size = key_of(task, file), counted(len(files[file]), "row")
-        if unknown := [n for n in absent if not in_file[n]]:
+        missing = [n for n in absent if not in_file[n]]
+        if missing:
             raise problem(
-                here,
-                f"no row of class {listed(labels[n] for n in unknown)} among its {size}",
+                key_of(task, file),
+                f"no row of class {listed(labels[n] for n in missing)} among its "
+                f"{counted(len(files[file]), 'row')}",
                 "Every split needs rows of every class: give more rows, or correct "
                 f"{key_of(task, 'label')} and {key_of(task, 'labels')}.",
             )
         if absent:
-            raise _left_without(source, task, split, labels, absent, files, unlimited)
+            raise _cut_without(source, task, split, labels, absent, files, unlimited)
 
 
-def _left_without(
+def _cut_without(
     source: Source,
     task: str,
     split: str,
@@ -72,35 +74,41 @@ def _left_without(
     split, which it is cut from, has some."""
     in_file, before = _counts(files["train"], labels), _counts(unlimited, labels)
     causes = [f"{part}_fraction" for part in _split_off(split, files)]
+    # The train split loses a class to the limit, or to the parts that were cut off before it; if
+    # some classes to the one and some to the other, those of the latter are named first.
     if split == "train" and all(before[n] for n in absent):
         causes = ["limit"]
     elif split == "train":
         absent = [n for n in absent if not before[n]]
-    few = min(in_file[n] for n in absent) < 1 + sum(part not in files for part in SPLITS)
+    splits_to_fill = 1 + sum(part not in files for part in SPLITS)
+    is_enough = min(in_file[n] for n in absent) >= splits_to_fill
+    values = " and ".join(f"{getattr(source, cause):g}" for cause in causes)
+    verb = "leave" if len(causes) > 1 else "leaves"
     named = enumerated(f"{brief(labels[n])} ({counted(in_file[n], 'row')})" for n in absent)
     return problem(
         " and ".join(key_of(task, cause) for cause in causes),
-        f"{' and '.join(f'{getattr(source, cause):g}' for cause in causes)} "
-        f"{'leave' if len(causes) > 1 else 'leaves'} no row of class {named} in the {split} split; "
+        f"{values} {verb} no row of class {named} in the {split} split; "
         f"{key_of(task, 'train')} has {counted(len(files['train']), 'row')} in all",
-        _way_out(task, split, causes, can_change=not few),
+        _way_out(task, split, causes, is_enough=is_enough),
     )
 
 
 def _split_off(split: str, files: Splits) -> list[str]:
-    """The splits that take rows from the file of the train split: the one that came out too small,
-    or all that left too few for training."""
-    taken = [part for part in ("validation", "test") if part not in files]
-    return [split] if split in taken else taken
+    """The splits that are cut from the training file and are to blame: the one that came out too
+    small, or for the train split all of them."""
+    cut = [part for part in ("validation", "test") if part not in files]
+    return [split] if split in cut else cut
 
 
-def _way_out(task: str, split: str, causes: Sequence[str], *, can_change: bool) -> str:
-    """`can_change`: there are enough rows of the class for every split to have one."""
+def _way_out(task: str, split: str, causes: Sequence[str], *, is_enough: bool) -> str:
+    """What to do; `is_enough`: the file has rows enough of the class for every split."""
     keys = " or ".join(key_of(task, cause) for cause in causes)
     is_limit = causes == ["limit"]
-    ways = [f"{'lower' if split == 'train' and not is_limit else 'raise'} {keys}"]
-    ways = ways if can_change or is_limit else []
-    ways += [] if is_limit else ["give validation and test files of their own"]
+    ways = []
+    if is_enough or is_limit:  # else no value of the key would help
+        ways.append(f"{'lower' if split == 'train' and not is_limit else 'raise'} {keys}")
+    if not is_limit:
+        ways.append("give validation and test files of their own")
     ways += ["give more rows of it", f"merge it with another in {key_of(task, 'labels')}"]
     return (
         f"Every split needs rows of every class: {', '.join(ways[:-1])}, or {ways[-1]} (a mapping "
@@ -114,20 +122,21 @@ _NUMBER = re.compile(r"[+-]?\d+\.\d*")
 
 
 def lookalikes(key: str, what: str, rows: Mapping[str, int], way_out: str) -> list[str]:
-    """A warning for names that differ only in how they are written; `rows` tells how many rows
-    each name has, `what` what they name, and `key` where the config has their column."""
+    """Warnings for names that differ only in how they are written. `rows` has each name's number of
+    rows, `what` says what they name, `key` which key of the config names their column, and
+    `way_out` what to do."""
     alike: dict[str, list[str]] = {}
     for name in rows:
         alike.setdefault(_normalised(name), []).append(name)
-    found = []
+    warnings = []
     for names in alike.values():
         if len(names) > 1:
-            told = enumerated(f"{brief(name)} ({counted(rows[name], 'row')})" for name in names)
-            found.append(
-                f"{key}: the {what} {told} differ only in how they are written (case, spaces, "
+            listing = enumerated(f"{brief(name)} ({counted(rows[name], 'row')})" for name in names)
+            warnings.append(
+                f"{key}: the {what} {listing} differ only in how they are written (case, spaces, "
                 f"Unicode form), and count as {len(names)} {what}; {way_out}"
             )
-    return found
+    return warnings
 
 
 def _normalised(name: str) -> str:
@@ -137,4 +146,4 @@ def _normalised(name: str) -> str:
     plain = " ".join(unicodedata.normalize("NFKC", visible).casefold().split())
     if _NUMBER.fullmatch(plain):
         return plain.rstrip("0").rstrip(".")
-    return unicodedata.normalize("NFKC", plain)
+    return unicodedata.normalize("NFKC", plain)  # folding case can undo the form

@@ -7,28 +7,39 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a chat; `role` is system, user, assistant or tool. An answer of the assistant
-    that is not learnt is only read, as what stands before later ones."""
+    """One turn of a chat."""
 
     role: str
+    """system, user, assistant or tool."""
+
     content: str
+
     is_learnt: bool = True
+    """Whether an answer of the assistant is trained on, or only read before later ones."""
 
 
 @dataclass(frozen=True)
 class Example:
     """A labelled text, or for sft a prompt and its completion, or a chat.
 
-    `label` is the class's index in the order of the config's `labels`; 0 for sft. `messages` are
-    sft's turns; `is_chat` tells turns of a chat from a bare prompt and its completion. `group` is
-    what `robustness` goes by; `source`, of a rewriting, tells by number which row it was made of.
-    What a task reads of it stands in `config.metric_catalogue.READS`: an image
-    or a sound would be a further field here, and a further word there.
+    Which of it a task reads stands in `config.metric_catalogue.READS`: an image or a sound would be
+    a further field here, and a further word there.
     """
 
     text: str
+
     label: int = 0
+    """The number of its class, in the order of the config's `labels`; 0 for sft."""
+
     messages: tuple[Message, ...] = ()
+    """The turns, for sft."""
+
     is_chat: bool = False
+    """Whether the turns are a chat's, to be put into the chat template, or a bare prompt and its
+    completion."""
+
     group: str = ""
+    """What `data.group` says of it; `robustness` is the AUROC of the worst group."""
+
     source: int | None = None
+    """Of a rewriting, the number of the row that it was made of."""

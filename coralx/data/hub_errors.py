@@ -1,4 +1,4 @@
-"""What goes wrong with a model or data set of the hub, in words and with a way out."""
+"""Errors on the way to a model or data set of the hub: what is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -20,51 +20,57 @@ from huggingface_hub.errors import (
 
 Kind = Literal["model", "data set"]
 
-SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-OF_DATA = ("HF_DATASETS_OFFLINE",)
-ON = ("1", "ON", "YES", "TRUE")
-"""How its client reads such a variable."""
+OFFLINE_SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+DATA_SWITCHES = ("HF_DATASETS_OFFLINE", *OFFLINE_SWITCHES)
+"""Environment variables that keep the hub's clients from the network."""
 
-Found = TypeVar("Found", bound=BaseException)
+ON = ("1", "ON", "YES", "TRUE")
+"""Values that its clients take for true."""
+
+Error = TypeVar("Error", bound=BaseException)
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """What is the matter, as the end of a sentence about the name, and what to do."""
+    """What is wrong, as the end of a sentence about the name, and what to do."""
 
     what: str
     way_out: str
 
 
 def trouble(error: Exception, name: str, kind: Kind) -> Trouble | None:
-    """What an error on the way to the hub says of the hub; None for an error of another kind.
+    """What is wrong with the name, the access or the connection; None for an error of another kind.
 
-    Its client's errors come wrapped, and differently by library: the wrapped ones are looked at.
+    Libraries wrap the errors of the hub's client, each in its own way, so all that an error wraps
+    is looked at.
     """
     if not isinstance(error, OSError | httpx.HTTPError):
         return None
     chain = list(_chain(error))
     here = "a folder on this machine" if kind == "model" else "a file on this machine"
-    told = _of(chain, DatasetNotFoundError)
-    if _of(chain, GatedRepoError) or (told is not None and "gated" in str(told)):
+    not_found = _first_of(chain, DatasetNotFoundError)
+    # For a gated data set, datasets raises the same error and says so in its text alone.
+    is_gated = not_found is not None and "gated" in str(not_found)
+    if _first_of(chain, GatedRepoError) or is_gated:
         page = f"{constants.ENDPOINT}/{'' if kind == 'model' else 'datasets/'}{name}"
         return Trouble(
             "access to it is restricted",
             f"Ask for access at {page}, and log in: hf auth login (or set HF_TOKEN).",
         )
-    if told is not None or _of(chain, RepositoryNotFoundError):
+    if not_found is not None or _first_of(chain, RepositoryNotFoundError):
         return Trouble(
             f"the hub has no {kind} of this name, or it is private",
             f"Correct the name, give {here}, or log in if it is private: hf auth login (or set "
             "HF_TOKEN).",
         )
-    if _of(chain, HFValidationError):
+    if _first_of(chain, HFValidationError):
         return Trouble(
-            f"it is not {here}, and the hub's names are of the form owner/name",
+            f"it is not {here}, and names on the hub have the form owner/name",
             f"Correct the name, or give {here}.",
         )
-    if answer := _of(chain, HfHubHTTPError):
-        return _refused(answer.response, here)
+    refusal = _first_of(chain, HfHubHTTPError)
+    if refusal is not None:
+        return _refused(refusal.response, here)
     return _unreached(chain, kind, here, name)
 
 
@@ -79,27 +85,28 @@ def _refused(response: httpx.Response, here: str) -> Trouble:
     if response.status_code in (401, 403):
         return Trouble(
             f"the hub refuses the access token ({status})",
-            "Log in anew: hf auth login, or correct or unset HF_TOKEN.",
+            "Log in again (hf auth login), or correct or unset HF_TOKEN.",
         )
     return Trouble(f"the hub answers {status}", f"Try again later, or give {here}.")
 
 
 def _unreached(chain: list[BaseException], kind: Kind, here: str, name: str) -> Trouble | None:
+    """There is no connection, or none may be made; None for errors of other kinds."""
     kinds = (ConnectionError, TimeoutError, httpx.HTTPError, LocalEntryNotFoundError)
-    met = [error for error in chain if isinstance(error, kinds)]
-    if not met:
+    failures = [error for error in chain if isinstance(error, kinds)]
+    if not failures:
         return None
-    switches = SWITCHES if kind == "model" else (*OF_DATA, *SWITCHES)
+    switches = OFFLINE_SWITCHES if kind == "model" else DATA_SWITCHES
     switch = next((s for s in switches if os.environ.get(s, "").upper() in ON), None)
     if switch is not None:
-        fetched = f"fetch it (hf download {name})" if kind == "model" else "load it once"
+        fetch = f"fetch it once (hf download {name})" if kind == "model" else "load it once"
         return Trouble(
             f"it is not in the cache, and {switch}={os.environ[switch]} keeps it from being "
             "fetched",
-            f"Unset {switch}, {fetched} while it is unset, or give {here}.",
+            f"Unset {switch} to {fetch}, or give {here}.",
         )
     return Trouble(
-        f"it is not in the cache, and the hub cannot be reached ({reason(met[-1])})",
+        f"it is not in the cache, and the hub cannot be reached ({reason(failures[-1])})",
         f"Check the network (and HTTPS_PROXY, HF_ENDPOINT), or give {here}.",
     )
 
@@ -113,5 +120,5 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _of(chain: list[BaseException], kind: type[Found]) -> Found | None:
+def _first_of(chain: list[BaseException], kind: type[Error]) -> Error | None:
     return next((error for error in chain if isinstance(error, kind)), None)

@@ -13,7 +13,7 @@ from coralx.data.tables import class_numbers, problem
 from coralx.text import brief, counted, enumerated, left_out, listed
 
 MOST_CLASSES = 100
-"""More distinct labels than this mean that a column of texts or numbers was named."""
+"""A column with more distinct labels holds texts or numbers, and was named by mistake."""
 
 
 def read_labelled(
@@ -30,19 +30,21 @@ def read_labelled(
     return examples, classes
 
 
-def _classes(source: Source, task: str, found: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Written labels by class, classes in order, the negative one first."""
+def _classes(source: Source, task: str, labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Written labels by class, classes in order, the negative one first: those of the config, or
+    without any those of the training rows, whose `labels` are given."""
     if isinstance(source.labels, Mapping):
         return dict(source.labels)
     if source.labels is not None:
         return {label: (label,) for label in source.labels}
-    names = sorted(set(found))
+    names = sorted(set(labels))
     if not 2 <= len(names) <= MOST_CLASSES:
-        only = len(names) == 1
-        held = f"one class only ({brief(names[0])})" if only else f"{len(names):,} labels"
+        count = f"{len(names):,} labels"
+        if len(names) == 1:
+            count = f"one class only ({brief(names[0])})"
         raise problem(
             key_of(task, "label"),
-            f"column {source.label!r} of {source.train} holds {held}; 2 to {MOST_CLASSES} are "
+            f"column {source.label!r} of {source.train} holds {count}; 2 to {MOST_CLASSES} are "
             "needed",
             f"List the classes in {key_of(task, 'labels')}, the negative one first, or name "
             "another column.",
@@ -57,25 +59,25 @@ def _labelled(
     task: str,
     split: str,
 ) -> list[Example]:
-    index = class_numbers(classes)
+    numbers = class_numbers(classes)
     known = [written for labels in classes.values() for written in labels]
-    unknown = Counter(row.label for row in rows if row.label not in index)
+    unknown = Counter(row.label for row in rows if row.label not in numbers)
     if unknown:
         where = f"{key_of(task, split)}: {getattr(source, split)}"
         expected = key_of(task, "labels")
         if source.labels is None:
             expected = f"those that {key_of(task, 'train')} holds"
-        told = enumerated(f"{brief(label)} ({n}x)" for label, n in unknown.most_common())
+        listing = enumerated(f"{brief(label)} ({n}x)" for label, n in unknown.most_common())
         total = unknown.total()
         raise problem(
             where,
             f"{total:,} of {counted(len(rows), 'row')} {'has' if total == 1 else 'have'} a label "
-            f"outside {expected}: {told}",
+            f"outside {expected}: {listing}",
             f"Known labels: {listed(known)}. Add the others to "
             f"{key_of(task, 'labels')} (a mapping gives several labels to one class), or correct "
             f"{key_of(task, 'label')}.",
         )
-    return [Example(row.text, index[row.label], group=row.group) for row in rows]
+    return [Example(row.text, numbers[row.label], group=row.group) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -93,15 +95,15 @@ def _read_split(source: Source, task: str, split: str, warnings: list[str]) -> l
     roles = ("text", "label") if source.group is None else ("text", "label", "group")
     table = read_table(source, name, key, [getattr(source, role) for role in roles], warnings)
     columns = {role: table.column(getattr(source, role), key_of(task, role)) for role in roles}
-    cells = [[text.strip() for text in table.texts(columns[role])] for role in roles]
+    cells = [map(str.strip, table.texts(columns[role])) for role in roles]
     rows = [_Row(*row) for row in zip(*cells, strict=True)]
-    for what in ("text", "label"):
-        kept = [row for row in rows if getattr(row, what)]
+    for role in ("text", "label"):
+        kept = [row for row in rows if getattr(row, role)]
         if not kept:
-            held = f"column {columns[what]!r} is empty in all {counted(len(rows), 'row')}"
-            raise problem(f"{key}: {name}", held)
+            wrong = f"column {columns[role]!r} is empty in all {counted(len(rows), 'row')}"
+            raise problem(f"{key}: {name}", wrong)
         if len(kept) < len(rows):
-            gone = left_out(len(rows) - len(kept), f"without a {what}")
-            warnings.append(f"{key}: {name}: {gone}")
+            omitted = left_out(len(rows) - len(kept), f"without a {role}")
+            warnings.append(f"{key}: {name}: {omitted}")
         rows = kept
     return rows

@@ -1,8 +1,8 @@
 """The one order of the training rows, its nested subsets, and the parts split off before it: pure
 arithmetic.
 
-Every prefix of an order has the whole's proportions to within one row, so subsets nest and stay
-representative.
+Every prefix of an order has the proportions of all rows to within one row. So a stage's share of
+the data is a prefix, shares nest, and each is representative.
 """
 
 from __future__ import annotations
@@ -25,39 +25,44 @@ def stratified_order(
     strata: Sequence[Hashable],
     rng: np.random.Generator,
     groups: Sequence[Hashable] | None = None,
-    whole: Mapping[Hashable, int] | None = None,
+    population: Mapping[Hashable, int] | None = None,
 ) -> Rows:
     """Row numbers, shape (rows,), such that each prefix holds every stratum's share of it to
-    within one row; and every group's, where the rows of each stratum are of one of several groups;
-    and the share in a `whole` (rows by stratum) that the rows were cut from, where that can be.
+    within one row. Where `groups` has each row's group, each stratum being of one, a prefix holds
+    every group's share as well. Where these rows were cut from others, and `population` has the
+    number of rows of each stratum there, it also holds the shares there, if possible.
 
     Which row of a stratum comes next is random; which stratum comes next is not.
     """
     members = {stratum: rng.permutation(rows) for stratum, rows in _rows_by_stratum(strata).items()}
     groups = [None] * len(strata) if groups is None else groups
     group_of = [groups[rows[0]] for rows in members.values()]
-    number = {group: place for place, group in enumerate(dict.fromkeys(group_of))}
+    group_numbers = {group: number for number, group in enumerate(dict.fromkeys(group_of))}
     total = len(strata)
-    tightness = total if len(number) > 1 else max(1, 2 * len(members) - 2)
+    # What the theorem allows; with groups, which it says nothing of, only less than one row.
+    tightness = total if len(group_numbers) > 1 else max(1, 2 * len(members) - 2)
     shares = [[Share(len(rows), total, tightness)] for rows in members.values()]
-    if whole is not None:
-        every = sum(whole.values())
+    if population is not None:
+        population_rows = sum(population.values())
         for share, stratum in zip(shares, members, strict=True):
-            share.append(Share(whole[stratum], every, every))
-    numbers = [number[group] for group in group_of]
+            share.append(Share(population[stratum], population_rows, population_rows))
+    numbers = [group_numbers[group] for group in group_of]
     turns = _turns(shares, numbers)
-    if whole is not None and not _is_even(turns, [len(rows) for rows in members.values()]):
+    # Both shares cannot always be kept to. The rows' own is promised, so the other gives way.
+    if population is not None and not _is_even(turns, [len(rows) for rows in members.values()]):
         turns = _turns([share[:1] for share in shares], numbers)
     order = np.empty(total, dtype=np.int64)
+    # A stable sort of the turns lists each stratum's places one stratum after another. Where there
+    # are no rows, the empty array keeps concatenate from refusing an empty list.
     order[np.argsort(turns, kind="stable")] = np.concatenate([*members.values(), order[:0]])
     return order
 
 
 def _rows_by_stratum(strata: Sequence[Hashable]) -> dict[Hashable, Rows]:
-    found: dict[Hashable, list[int]] = {}
+    members: dict[Hashable, list[int]] = {}
     for row, stratum in enumerate(strata):
-        found.setdefault(stratum, []).append(row)
-    return {stratum: np.asarray(rows, dtype=np.int64) for stratum, rows in found.items()}
+        members.setdefault(stratum, []).append(row)
+    return {stratum: np.asarray(rows, dtype=np.int64) for stratum, rows in members.items()}
 
 
 class Share(NamedTuple):
@@ -69,25 +74,27 @@ class Share(NamedTuple):
 
     def bounds(self, row: int) -> tuple[int, int]:
         """The first and the last place that row number `row` may have."""
+        # In whole numbers throughout: a bound that rounding moved by one place would be wrong.
         first = -(-(row * self.tightness + 1) * self.total // (self.rows * self.tightness)) - 1
         last = ((row + 1) * self.tightness - 1) * self.total // (self.rows * self.tightness)
         return first, last
 
 
 def _bounds(shares: Sequence[Share], row: int) -> tuple[int, int]:
-    found = [share.bounds(row) for share in shares]
-    return max(first for first, _ in found), min(last for _, last in found)
+    bounds = [share.bounds(row) for share in shares]
+    return max(first for first, _ in bounds), min(last for _, last in bounds)
 
 
 def _turns(shares: Sequence[Sequence[Share]], group_of: Sequence[int]) -> Rows:
-    """Whose turn each place of the order is, by number of the stratum. Each has a share of the rows
-    and perhaps of more; `group_of` tells its group.
+    """The number of the stratum whose turn each place of the order is. Each stratum has a share of
+    the rows and perhaps of more; `group_of` holds its group.
 
     Tijdeman's algorithm for the chairman assignment problem (Discrete Mathematics 32, 1980): of the
     strata that may have a place without getting ahead of their share, that which would first fall
-    behind it. No stratum is off by more than 1 - 1 / (2k - 2) rows. That more shares or groups can
-    be kept to a row as well is no theorem (of random orders, 2 of 12,000 with groups were off
-    by a row at some place, and 92 of 4,500 with a whole, by two at most): then a bound gives way.
+    behind it. No stratum is off by more than 1 - 1 / (2k - 2) rows, with k strata. No theorem says
+    that further shares or groups can be kept to within a row as well: where they cannot, a bound
+    gives way (of random orders, 2 of 12,000 with groups were off by a row at some place, and 92 of
+    4,500 with a population, by two at most).
     """
     total, groups = sum(own.rows for own, *_ in shares), range(len(set(group_of)))
     rows_of = [0 for _ in groups]
@@ -95,6 +102,8 @@ def _turns(shares: Sequence[Sequence[Share]], group_of: Sequence[int]) -> Rows:
         rows_of[group] += own.rows
     group_shares = [[Share(rows, total, total)] for rows in rows_of]
     group_bounds = [_bounds(share, 0) for share in group_shares]
+    # By group, the strata whose next row is not yet allowed (first place, last place, stratum), the
+    # earliest on top; and those whose next row is (last place, stratum), the most urgent on top.
     early: list[list[tuple[int, int, int]]] = [[] for _ in groups]
     due: list[list[tuple[int, int]]] = [[] for _ in groups]
     for stratum, (share, group) in enumerate(zip(shares, group_of, strict=True)):
@@ -102,13 +111,14 @@ def _turns(shares: Sequence[Sequence[Share]], group_of: Sequence[int]) -> Rows:
     given, group_given = [0 for _ in shares], [0 for _ in groups]
     turns = np.empty(total, dtype=np.int64)
     for place in range(total):
-        for ahead, behind in zip(early, due, strict=True):
-            while ahead and ahead[0][0] <= place:
-                heappush(behind, heappop(ahead)[1:])
-        if not any(due):
-            _, group = min((ahead[0], group) for group, ahead in enumerate(early) if ahead)
+        for group_early, group_due in zip(early, due, strict=True):
+            while group_early and group_early[0][0] <= place:
+                heappush(group_due, heappop(group_early)[1:])
+        if not any(due):  # nobody may have the place, but somebody must: who comes first anyway
+            _, group = min((heap[0], group) for group, heap in enumerate(early) if heap)
             heappush(due[group], heappop(early[group])[1:])
         ready = [group for group in groups if due[group]]
+        # A group that is ahead of its own share waits, unless all of them are.
         ready = [group for group in ready if group_bounds[group][0] <= place] or ready
         group = min(ready, key=lambda group: min(group_bounds[group][1], due[group][0][0]))
         _, stratum = heappop(due[group])
@@ -126,6 +136,8 @@ def _is_even(turns: Rows, sizes: Sequence[int]) -> bool:
     places, total = np.argsort(turns, kind="stable"), len(turns)
     size = np.repeat(np.asarray(sizes, dtype=np.int64), sizes)
     row = np.concatenate([np.arange(count) for count in (*sizes, 0)])
+    # Row r of a stratum, from 0, is too early where the prefix that ends with it is due r rows or
+    # fewer, and too late where the prefix before it is due r + 1 or more. In whole numbers.
     return bool(
         (row * total < (places + 1) * size).all() and (places * size < (row + 1) * total).all()
     )
@@ -133,6 +145,7 @@ def _is_even(turns: Rows, sizes: Sequence[int]) -> bool:
 
 def subset_size(rows: int, fraction: float) -> int:
     """Rows in the first `fraction` of the order; at least one."""
+    # Rounded first: 0.07 * 100 is a little more than 7, and no eighth row is meant.
     return max(1, min(rows, math.ceil(round(fraction * rows, 9))))
 
 
@@ -159,24 +172,27 @@ def stratified_parts(
     members = _rows_by_stratum(strata)
     counts = [len(rows) for rows in members.values()]
     table = apportioned(counts, sizes, is_rest_used=is_rest_used)
-    cut = [
-        np.split(rng.permutation(rows), ends)
-        for rows, ends in zip(members.values(), np.cumsum(table, axis=1), strict=True)
-    ]
-    whole = dict(zip(members, counts, strict=True))
-    parts = [np.concatenate([pieces[n] for pieces in cut]) for n in range(len(sizes) + 1)]
-    return [
-        part[stratified_order([strata[row] for row in part], rng, whole=whole)] for part in parts
-    ]
+    pieces: list[list[Rows]] = [[] for _ in range(len(sizes) + 1)]
+    for rows, ends in zip(members.values(), np.cumsum(table, axis=1), strict=True):
+        for part, piece in enumerate(np.split(rng.permutation(rows), ends)):
+            pieces[part].append(piece)
+    population = dict(zip(members, counts, strict=True))
+    parts = []
+    for of_strata in pieces:
+        part_rows = np.concatenate(of_strata)
+        own_strata = [strata[row] for row in part_rows]
+        parts.append(part_rows[stratified_order(own_strata, rng, population=population)])
+    return parts
 
 
 def apportioned(counts: Sequence[int], sizes: Sequence[int], *, is_rest_used: bool = True) -> Rows:
     """How many of each stratum's rows go into each of one or two parts, shape (strata, parts):
     its share of the part, rounded up or down.
 
-    Rounded up is first where a part would have no row of a stratum, then the largest remainder
-    (Hamilton's method), rows that an earlier part withheld included; last, where that would leave
-    a later part without any, the rest among them if it `is_rest_used`.
+    Shares are rounded up first where a part would have no row of a stratum, then by the largest
+    remainder (Hamilton's method), to which what an earlier part rounded down is added; and last
+    where that would leave a later part without any row of the stratum. The rest is such a part if
+    it `is_rest_used`.
     """
     rows = np.asarray(counts, dtype=np.int64)
     total, left, owed = int(rows.sum()), rows.copy(), np.zeros_like(rows)
@@ -186,8 +202,9 @@ def apportioned(counts: Sequence[int], sizes: Sequence[int], *, is_rest_used: bo
         given, remainder = rows * size // total, rows * size % total
         owed += remainder
         spare = left - given
-        worst_first = np.lexsort((owed, given == 0, spare > needed, remainder > 0, spare > 0))
-        up = worst_first[len(rows) - (size - int(given.sum())) :]
+        # lexsort goes by its last key first and ascends: who is to be rounded up stands at the end.
+        urgent_last = np.lexsort((owed, given == 0, spare > needed, remainder > 0, spare > 0))
+        up = urgent_last[len(rows) - (size - int(given.sum())) :]
         given[up] += 1
         owed[up] -= total
         left -= given

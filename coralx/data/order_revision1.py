@@ -1,7 +1,7 @@
-"""The order of rows and batches by which runs of revision 1 are led to their end.
+"""The order of rows and batches of runs that began under revision 1 (`run_facts.REVISION`).
 
-Kept as it was, since a run that is resumed must read what it would have read. New runs are led by
-`subsets.py` and `batches.py`.
+Kept as it was, since a run that is resumed must read what it would have read. New runs go by
+`order.py` and `batches.py`.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def split_off(order: Rows, fractions: Sequence[float]) -> list[Rows]:
 
 
 class Batches:
-    """As `batches.Batches`, of rows of similar length whatever their strata, the same ones in every
-    pass."""
+    """As `batches.Batches`, but rows of similar length are put together whatever their strata, and
+    every pass has the same batches."""
 
     def __init__(
         self,

@@ -1,14 +1,14 @@
-"""Built-in attacks on classifiers: rewritings that a reader hardly notices, of rows to be flagged.
+"""Built-in attacks on classifiers: rewritings of rows to be flagged that a reader hardly notices.
 
 None of them changes what a text means, so each should still be flagged:
 
 - `swap`: two neighbouring letters inside some of the words change places (Belinkov and Bisk 2018,
   section 3.1, "swap");
-- `homoglyph`: some letters give way to ones of other scripts that look the same (Boucher et al.
+- `homoglyph`: some letters are replaced by ones of other scripts that look the same (Boucher et al.
   2022, section III, "homoglyphs");
-- `spacing`: some words are torn apart, some are run together (Gröndahl et al. 2018, section 4);
-- `prefix`: a harmless opening stands before the text, with no negation in it (in the spirit of
-  Ribeiro et al. 2020, "invariance tests").
+- `spacing`: some words are split, some are joined (Gröndahl et al. 2018, section 4);
+- `prefix`: a harmless opening without a negation is put before the text (in the spirit of Ribeiro
+  et al. 2020, "invariance tests").
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from coralx.config.tables import Perturbation
 
 SHARE = 0.3
-"""Of the words, or of the letters that have a twin."""
+"""The share that is rewritten: of the words, or of the letters that have a twin."""
 
 TWINS = str.maketrans(
     "aceiopsxyABCEHIKMOPTX",
@@ -40,8 +40,8 @@ PREFIXES = (
 
 
 def perturbed(text: str, kind: Perturbation, rng: np.random.Generator) -> str:
-    """The text, rewritten; as it is where it has nothing that could be (no word of four letters to
-    swap in, say)."""
+    """The text, rewritten; unchanged where there is nothing to rewrite (for `swap`, no word of four
+    letters)."""
     match kind:
         case "swap":
             return _swapped(text, rng)
@@ -54,13 +54,14 @@ def perturbed(text: str, kind: Perturbation, rng: np.random.Generator) -> str:
 
 
 def _chosen(count: int, rng: np.random.Generator) -> set[int]:
-    """A share of so many places; at least one, if there is one."""
+    """A random share of so many places; at least one, if there is one."""
     size = min(count, max(1, round(SHARE * count)))
     return set(rng.choice(count, size=size, replace=False).tolist()) if count else set()
 
 
 def _swapped(text: str, rng: np.random.Generator) -> str:
-    """Two letters inside of some words change places; the first and the last of a word stay."""
+    """Two letters inside some words change places; a word's first and last letter stay, by which
+    people recognise it."""
     words = [word for word in re.finditer(r"[^\W\d_]{4,}", text) if _differ_inside(word[0])]
     letters = list(text)
     for number in sorted(_chosen(len(words), rng)):
@@ -84,15 +85,15 @@ def _homoglyphs(text: str, rng: np.random.Generator) -> str:
 
 
 def _spaced(text: str, rng: np.random.Generator) -> str:
-    """Of the words chosen, the long ones are torn apart and the others joined to the next."""
+    """Of the words chosen, the long ones are split and the others joined to the next."""
     words = text.split(" ")
-    able = [n for n, word in enumerate(words) if len(word) >= 4 or n + 1 < len(words)]
-    chosen = {able[number] for number in _chosen(len(able), rng)}
+    candidates = [n for n, word in enumerate(words) if len(word) >= 4 or n + 1 < len(words)]
+    chosen = {candidates[number] for number in _chosen(len(candidates), rng)}
     pieces = []
     for number, word in enumerate(words):
-        torn = number in chosen and len(word) >= 4
-        if torn:
+        is_split = number in chosen and len(word) >= 4
+        if is_split:
             at = int(rng.integers(1, len(word)))
             word = f"{word[:at]} {word[at:]}"
-        pieces.append(word if number in chosen and not torn else word + " ")
+        pieces.append(word if number in chosen and not is_split else word + " ")
     return "".join(pieces).removesuffix(" ")

@@ -1,4 +1,4 @@
-"""Rows of files, packages and the hub."""
+"""A table's rows, from a file, a package or the hub."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".tar")
 
 
 def read_table(
-    table: Table, name: str, key: str, wanted: Collection[Column], warnings: list[str]
+    table: Table, name: str, key: str, requested: Collection[Column], warnings: list[str]
 ) -> Rows:
     """Rows of a file, of `builtin:<name>`, or of a hub data set (its split of the key's name, else
-    its train split), read as `table` says, with the `wanted` columns alone; `key` is where the
+    its train split), read as `table` says, with the `requested` columns alone; `key` is where the
     config names it.
 
     Raises ConfigError where it cannot be read, or holds no rows.
     """
     path, (section, _, last) = Path(name), key.rpartition(".")
-    file = TableFile(path, table, name, f"{key}: {name}", section, frozenset(wanted), warnings)
+    file = TableFile(path, table, name, f"{key}: {name}", section, frozenset(requested), warnings)
     kind = FORMATS.get(path.suffix.lower())
     if name.startswith("builtin:"):
-        found = _builtin(file)
+        rows = _builtin(file)
     elif not isfile(path):
         if kind is not None or is_local(name):
             raise file.problem("no such file")
-        found = _from_hub(file, last if last in SPLITS else "train")
+        rows = _from_hub(file, last if last in SPLITS else "train")
     elif kind is None:
         known = ", ".join(FORMATS)
         is_packed = path.suffix.lower() in COMPRESSED
@@ -46,14 +46,14 @@ def read_table(
             "Unpack it first." if is_packed else "",
         )
     else:
-        found = READERS[kind](file)
-    if not found.rows:
+        rows = READERS[kind](file)
+    if not rows.rows:
         raise file.problem("holds no rows")
-    return found
+    return rows
 
 
 def _builtin(file: TableFile) -> Rows:
-    gathered = Gatherer(file.wanted)
+    gathered = Gatherer(file.requested)
     for row in tweets.table(file.name.removeprefix("builtin:")):
         gathered.add(row)
     return file.rows(gathered.columns, gathered.rows)
@@ -63,12 +63,12 @@ def _from_hub(file: TableFile, split: str) -> Rows:
     try:
         loaded = load_dataset(file.name, split=split)
         names = loaded.column_names
-        kept = [name for n, name in enumerate(names) if {name, n} & file.wanted]
-        # without a column there would be no rows
+        kept = [name for n, name in enumerate(names) if {name, n} & file.requested]
+        # Without a column datasets gives no rows; that there are some makes the better message.
         rows = [dict(row) for row in (loaded.select_columns(kept) if kept else loaded)]
     except Exception as error:  # datasets passes on the errors of pandas, pyarrow and the hub
-        met = hub.trouble(error, file.name, "data set")
-        what = met.what if met else hub.reason(error.__cause__ or error)
-        hint = met.way_out if met else f"Check the name, and that it has a split {split!r}."
+        trouble = hub.trouble(error, file.name, "data set")
+        what = trouble.what if trouble else hub.reason(error.__cause__ or error)
+        hint = trouble.way_out if trouble else f"Check the name, and that it has a split {split!r}."
         raise file.problem(f"cannot be read: {what}", hint) from None
     return file.rows(names, rows)

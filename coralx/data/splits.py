@@ -1,4 +1,4 @@
-"""Examples from tables, split into train, validation and test, in the run's one fixed order."""
+"""Each task's examples, split into train, validation and test, in the run's one fixed order."""
 
 from __future__ import annotations
 
@@ -25,17 +25,24 @@ SPLIT_PAIRS = (("train", "validation"), ("train", "test"), ("validation", "test"
 
 @dataclass(frozen=True)
 class Examples:
-    """The three splits of one task; training rows stand in the run's one fixed order. `labels` are
-    the names of the classes; none for sft. `attacks` and `clean` are what it is judged by beside
-    validation and test."""
+    """The data of one task."""
 
     train: tuple[Example, ...]
+    """In the run's one fixed order, of which each stage reads a prefix."""
+
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
+
     labels: tuple[str, ...]
+    """The names of the classes, the negative one first; none for sft."""
+
     warnings: tuple[str, ...] = ()
+
     attacks: Halves = field(default_factory=dict)
+    """What `safety` is measured by."""
+
     clean: Halves = field(default_factory=dict)
+    """The clean hold-out, which `false_positive_cost` is measured by."""
 
     @property
     def splits(self) -> dict[str, tuple[Example, ...]]:
@@ -43,9 +50,9 @@ class Examples:
 
 
 def load_all(data: Data, seed: int, task: Task, revision: int = REVISION) -> dict[str, Examples]:
-    """The examples of each task of a run, by name; that of a run without named ones is called "".
-    `revision`: in which version's order (see `run_facts.Settings`). Raises ConfigError naming key,
-    file and way out."""
+    """The examples of each task of a run, by name; the task of a run without named ones is called
+    "". `revision`: in which version's order (see `run_facts.Settings`). Raises ConfigError naming
+    key and file, with a hint what to do."""
     return {
         name: load_examples(source, seed, task, name, revision)
         for name, source in data.sources.items()
@@ -69,14 +76,12 @@ def load_examples(
     splits = _split(source, name, labels, files, seed, revision)
     attacks = attacks_of(source, name, classes, splits, seed, warnings)
     clean = clean_of(source, name, classes, seed, warnings)
-    warnings += [
-        f"{name}: {found}" if name else found
-        for found in (
-            *_duplicates(splits, SPLIT_PAIRS),
-            *_duplicates({**splits, "attacks": _all(attacks)}, [("train", "attacks")]),
-            *_duplicates({**splits, "clean": _all(clean)}, [("train", "clean")]),
-        )
-    ]
+    for warning in (
+        *_duplicates(splits, SPLIT_PAIRS),
+        *_duplicates({**splits, "attacks": _all(attacks)}, [("train", "attacks")]),
+        *_duplicates({**splits, "clean": _all(clean)}, [("train", "clean")]),
+    ):
+        warnings.append(f"{name}: {warning}" if name else warning)
     return Examples(**splits, labels=labels, warnings=tuple(warnings), attacks=attacks, clean=clean)
 
 
@@ -95,27 +100,27 @@ def _split(
     if sum(fractions) >= 1:
         raise problem(
             f"data.tasks.{task}" if task else "data",
-            f"the fractions split off add up to {sum(fractions):g}; nothing is left",
+            f"the fractions split off add up to {sum(fractions):g}; nothing is left to train on",
+            f"Lower {' or '.join(key_of(task, f'{split}_fraction') for split in missing)}.",
         )
-    whole = files["train"]
+    rows = files["train"]
     cut = _cut_by_revision_1 if revision < 2 else _cut
-    train, *off, rest = cut(whole, fractions, source.limit, seed)
-    splits = {"train": tuple(whole[row] for row in train)}
-    for split, places in zip(missing, off, strict=True):
-        splits[split] = tuple(whole[row] for row in places)
-    for split, rows in files.items():
-        if split != "train":  # so that its first rows are a fair sample of it
-            rng = generator(seed, f"{split}-order")
-            ordered = revision1.stratified_order if revision < 2 else stratified_order
-            places = ordered(_strata(rows), rng)
-            splits[split] = tuple(rows[row] for row in places)
+    train, *parts, rest = cut(rows, fractions, source.limit, seed)
+    splits = {"train": tuple(rows[row] for row in train)}
+    for split, places in zip(missing, parts, strict=True):
+        splits[split] = tuple(rows[row] for row in places)
+    ordered = revision1.stratified_order if revision < 2 else stratified_order
+    for split, own_rows in files.items():
+        if split != "train":  # in order, too: early stages are scored on the first rows
+            places = ordered(_strata(own_rows), generator(seed, f"{split}-order"))
+            splits[split] = tuple(own_rows[row] for row in places)
     if labels:
-        unlimited = [whole[row] for row in rest]
+        unlimited = [rows[row] for row in rest]
         require_all_classes(source, task, labels, splits, files, unlimited)
     if not splits["train"]:
         raise problem(
             key_of(task, "train"),
-            f"{counted(len(whole), 'row')}: too few for three splits",
+            f"{counted(len(rows), 'row')}: too few for three splits",
             f"Give more rows, or files of their own in {key_of(task, 'validation')} and "
             f"{key_of(task, 'test')}.",
         )
@@ -125,23 +130,23 @@ def _split(
 def _cut(
     rows: Sequence[Example], fractions: Sequence[float], limit: int | None, seed: int
 ) -> list[Rows]:
-    """The training rows, the parts that are split off, and what these leave."""
+    """The training rows, the parts that are split off, and the rows that remain without a limit."""
     rng, strata = generator(seed, "data-order"), _strata(rows)
-    *off, rest = stratified_parts(strata, part_sizes(len(rows), fractions), rng)
+    *parts, rest = stratified_parts(strata, part_sizes(len(rows), fractions), rng)
     if limit is None or limit >= len(rest):
-        return [rest, *off, rest]
-    among = [strata[row] for row in rest]
+        return [rest, *parts, rest]
+    rest_strata = [strata[row] for row in rest]
     # The draws are the same for every limit, so that a greater one keeps the rows of a smaller.
-    first, _ = stratified_parts(among, [limit], rng, is_rest_used=False)
-    return [rest[first], *off, rest]
+    first, _ = stratified_parts(rest_strata, [limit], rng, is_rest_used=False)
+    return [rest[first], *parts, rest]
 
 
 def _cut_by_revision_1(
     rows: Sequence[Example], fractions: Sequence[float], limit: int | None, seed: int
 ) -> list[Rows]:
     order = revision1.stratified_order(_strata(rows), generator(seed, "data-order"))
-    *off, rest = revision1.split_off(order, fractions)
-    return [rest[:limit], *off, rest]
+    *parts, rest = revision1.split_off(order, fractions)
+    return [rest[:limit], *parts, rest]
 
 
 def _strata(rows: Sequence[Example]) -> list[int]:
@@ -153,9 +158,9 @@ def _alike(
 ) -> list[str]:
     """Warnings about names of classes and of groups that may be the same, and about rows without a
     group."""
-    every = [row for rows in files.values() for row in rows]
-    classes = Counter(labels[row.label] for row in every) if labels else Counter[str]()
-    found = lookalikes(
+    examples = _all(files)
+    classes = Counter(labels[row.label] for row in examples) if labels else Counter[str]()
+    warnings = lookalikes(
         key_of(task, "label"),
         "classes",
         classes,
@@ -163,32 +168,32 @@ def _alike(
         "written labels",
     )
     if source.group is None:
-        return found
-    key, groups = key_of(task, "group"), Counter(row.group for row in every)
+        return warnings
+    key, groups = key_of(task, "group"), Counter(row.group for row in examples)
     if groups[""]:
-        found.append(
-            f"{key}: {counted(groups[''], 'row')} of {len(every):,} have no group; they count as "
-            "a group of their own"
+        warnings.append(
+            f"{key}: {counted(groups[''], 'row')} of {len(examples):,} have no group; they count "
+            "as a group of their own"
         )
-    return found + lookalikes(key, "groups", groups, "if they are one, write them alike")
+    return warnings + lookalikes(key, "groups", groups, "if they are one, write them alike")
 
 
-def _all(halves: Halves) -> list[Example]:
-    return [example for rows in halves.values() for example in rows]
+def _all(parts: Mapping[str, Sequence[Example]]) -> list[Example]:
+    return [example for rows in parts.values() for example in rows]
 
 
 def _duplicates(
     splits: Mapping[str, Sequence[Example]], pairs: Sequence[tuple[str, str]]
 ) -> list[str]:
-    """Warnings about texts that stand in both of a pair."""
-    texts = {name: {example.text for example in splits[name]} for name in splits}
-    found = []
-    for held, other in pairs:
-        count = sum(example.text in texts[held] for example in splits[other])
+    """Warnings about texts of a pair's second split that its first one has, too."""
+    warnings = []
+    for first, second in pairs:
+        known = {example.text for example in splits[first]}
+        count = sum(example.text in known for example in splits[second])
         if count:
-            found.append(
-                f"{count} of {counted(len(splits[other]), f'{other} text')} "
-                f"{'stands' if count == 1 else 'stand'} in the {held} split, too: "
-                "its figures will look better than they are"
+            warnings.append(
+                f"{count} of {counted(len(splits[second]), f'{second} text')} "
+                f"{'stands' if count == 1 else 'stand'} in the {first} split, too: "
+                "figures will look better than they are"
             )
-    return found
+    return warnings

@@ -1,4 +1,4 @@
-"""Tables of rows: what readers of files give, every cell as it was written."""
+"""Tables of rows, as the readers of files return them: every cell as it was written."""
 
 from __future__ import annotations
 
@@ -23,35 +23,43 @@ WHOLE_NUMBER = re.compile(r"-?[0-9]+(\.0)?")
 
 
 def problem(key: str, what: str, hint: str = "") -> ConfigError:
-    """The error for one thing that is wrong with the data."""
+    """The error for one problem with the data, at `key` of the config."""
     return ConfigError("config", [f"{key}: {what}"], hint)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one table. `columns` are all that any row has, in the order in which they first
-    appear; the rows hold the cells of those columns alone that were asked for, and lack a cell that
-    was not written. `hint` says what may be wrong where a column is missing."""
+    """The rows of one table."""
 
     columns: tuple[str, ...]
-    rows: Sequence[Row]
-    name: str
-    where: str
-    hint: str = ""
+    """All columns that any row has, in the order in which they first appear."""
 
-    def column(self, wanted: Column, key: str) -> str:
-        """The name of the column that the config's `key` points at, by name or by number. Raises
+    rows: Sequence[Row]
+    """Cells by column: of the columns that were asked for alone, and only cells that are there."""
+
+    name: str
+    """What the config calls the table: a path, or a name on the hub."""
+
+    where: str
+    """Its place in messages: key and name."""
+
+    hint: str = ""
+    """What may be wrong where a column is missing."""
+
+    def column(self, column: Column, key: str) -> str:
+        """The name of the column that the config gives at `key`, by name or by number. Raises
         ConfigError where there is none."""
-        if isinstance(wanted, int):
-            if wanted < len(self.columns):
-                return self.columns[wanted]
-            held, near = f"{len(self.columns)} columns, counted from 0", ""
-        elif wanted in self.columns:
-            return wanted
+        if isinstance(column, int):
+            if column < len(self.columns):
+                return self.columns[column]
+            present, near = f"{len(self.columns)} columns, counted from 0", ""
+        elif column in self.columns:
+            return column
         else:
-            held = ", ".join(map(repr, self.columns)) or "none at all"
-            near = did_you_mean(wanted, self.columns)
-        raise problem(key, f"no column {wanted!r} in {self.name}{near}; it has {held}", self.hint)
+            present = ", ".join(map(repr, self.columns)) or "none at all"
+            near = did_you_mean(column, self.columns)
+        wrong = f"no column {column!r} in {self.name}{near}; it has {present}"
+        raise problem(key, wrong, self.hint)
 
     def texts(self, column: str, hint: str = "") -> list[str]:
         """The column's cells as text. Raises ConfigError, naming the row, where one is not."""
@@ -68,29 +76,30 @@ class Rows:
 
 def class_numbers(classes: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """The number of the class to which each written label belongs. A whole number is the same
-    label with and without the `.0` that pandas gives it where a row of its column has none."""
+    label with and without the `.0` that pandas gives it where another cell of its column is empty.
+    """
     exact = {written: n for n, name in enumerate(classes) for written in classes[name]}
-    same = {
+    other_forms = {
         written.removesuffix(".0") if written.endswith(".0") else f"{written}.0": number
         for written, number in exact.items()
         if WHOLE_NUMBER.fullmatch(written)
     }
-    return {**same, **exact}
+    return {**other_forms, **exact}  # what the config writes itself comes first
 
 
 class Gatherer:
-    """Collects rows, of which it keeps the wanted columns alone, by name or by number."""
+    """Collects rows, and keeps the requested columns alone, by name or by number."""
 
-    def __init__(self, wanted: Collection[Column]) -> None:
-        self._wanted = wanted
-        self._kept: dict[str, str] = {}  # one string a name, not one a row
+    def __init__(self, requested: Collection[Column]) -> None:
+        self._requested = requested
+        self._kept: dict[str, str] = {}  # the rows share one string a name
         self.columns: dict[str, None] = {}
         self.rows: list[Row] = []
 
     def add(self, row: Mapping[str, Any]) -> None:
         for name in row:
             if name not in self.columns:
-                if name in self._wanted or len(self.columns) in self._wanted:
+                if name in self._requested or len(self.columns) in self._requested:
                     self._kept[name] = name
                 self.columns[name] = None
         kept = self._kept
@@ -99,15 +108,24 @@ class Gatherer:
 
 @dataclass(frozen=True)
 class TableFile:
-    """A file to be read as the config says at `section`, and its place in messages."""
+    """A file to be read, how, and how messages name it."""
 
     path: Path
     table: Table
     name: str
+    """What the config calls it."""
+
     where: str
+    """Its place in messages: key and name."""
+
     section: str
-    wanted: frozenset[Column]
+    """The path of the config's section that says how it is read, such as `data`."""
+
+    requested: frozenset[Column]
+    """The columns that are read, by name or number."""
+
     warnings: list[str] = field(default_factory=list)
+    """Warnings are appended to it."""
 
     def problem(self, what: str, hint: str = "") -> ConfigError:
         return problem(self.where, what, hint)
@@ -142,7 +160,9 @@ class TableFile:
         )
 
     def _undecodable(self) -> str:
-        """Where the file's encoding ends; a decoder that reads in pieces does not know."""
+        """Which byte, in which line, the encoding cannot read; "" where there is none."""
+        # The file is decoded again as a whole: the error of a decoder that read it in pieces counts
+        # from the beginning of the piece.
         content, encoding = self.path.read_bytes(), self.table.encoding
         try:
             content.decode(encoding)
@@ -156,7 +176,7 @@ class TableFile:
 
 
 class WrittenNumber(float):
-    """A number that knows the digits it was written in."""
+    """A number that keeps the digits it was written in: as a label, 1.0 is not 1.00."""
 
     __slots__ = ("written",)
     written: str
@@ -173,13 +193,13 @@ class WrittenNumber(float):
 
 
 def as_text(value: Any) -> str:
-    """A cell as it was written: JSON's booleans in JSON's own words, dates in ISO 8601; absent
-    cells, of which NaN is one, empty. Raises ValueError, naming its kind, for what is no text."""
+    """A cell as it was written: booleans as JSON writes them, dates in ISO 8601; absent cells, of
+    which NaN is one, empty. Raises ValueError, naming its kind, for what is no text."""
     if isinstance(value, str):
         return value
-    if value is None or value != value:
+    if value is None or value != value:  # NaN differs from itself
         return ""
-    if isinstance(value, bool):
+    if isinstance(value, bool):  # before int, of which it is a subclass
         return "true" if value else "false"
     if isinstance(value, Decimal):
         return format(value, "f")

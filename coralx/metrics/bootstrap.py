@@ -1,7 +1,7 @@
-"""Figures on resampled rows, a thousand resamples in a few matrix products: how the figures of two
-models move together, and the intervals of means.
+"""The bootstrap: a model's figures on a thousand resamples of its rows, in a few matrix products.
 
-A resample is a row of counts: how often each example was drawn.
+They show how the figures of two models vary together, and give the intervals of means. A resample
+is a row of counts: how often each example was drawn.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from coralx.rng import generator
 
 RESAMPLES = 1000
 CHUNK = 1 << 22
-"""Counts held at once."""
+"""Counts held at once: 32 MiB."""
 
-Name = TypeVar("Name")
+Model = TypeVar("Model")
+"""The name by which a model is told from the others."""
 
-Figures = Callable[[RowScores, Counts, Drawn], dict[str, Drawn]]
+TableFigures = Callable[[RowScores, Counts, Drawn], dict[str, Drawn]]
 """The figures of a table of rows on resamples, each with its own threshold."""
 
 TOTALS = "totals"
@@ -34,29 +35,33 @@ TOTALS = "totals"
 
 
 def drawn_figures(
-    models: Mapping[Name, Said], seed: int, resamples: int = RESAMPLES
-) -> dict[Name, dict[str, Drawn]]:
+    models: Mapping[Model, Said], seed: int, resamples: int = RESAMPLES
+) -> dict[Model, dict[str, Drawn]]:
     """Every model's figures by name, all on the same resamples, so that they can be compared draw
-    by draw; those of a model are the same in whatever company. Each task's rows, attacks and clean
-    hold-out are drawn for themselves, rewritings of one row together; so are the positive rows of
-    validation, on which the threshold is settled anew. Files of earlier versions do not know those:
-    what is told by the threshold is undefined. The temperature stays as it is.
+    by draw; a model's draws do not depend on which others it is compared with.
+
+    Each task's rows, attacks and clean hold-out are drawn separately, rewritings of one row
+    together. So are the positive rows of validation, on which each draw chooses its threshold
+    again; files of earlier versions lack them, and figures at the threshold are then undefined.
+    The temperature is not fitted again.
 
     Raises ValueError for models that scored different rows.
     """
     if not models:
         return {}
     first = next(iter(models.values()))
-    if not all(_score_the_same_rows(first, said) for said in models.values()):
+    if not all(_score_the_same_rows(first, scores) for scores in models.values()):
         raise ValueError("models that scored different rows cannot be compared draw by draw")
-    by_task: dict[Name, dict[str, dict[str, Drawn]]] = {name: {} for name in models}
-    totals: dict[Name, list[Drawn]] = {name: [] for name in models}
+    by_task: dict[Model, dict[str, dict[str, Drawn]]] = {name: {} for name in models}
+    totals: dict[Model, list[Drawn]] = {name: [] for name in models}
     for task in first:
-        rows = {name: said[task] for name, said in models.items()}
-        for name, found in _drawn_task_figures(rows, task, seed, resamples).items():
-            totals[name] += [found.pop(TOTALS)] if TOTALS in found else []
-            by_task[name][task] = found
+        rows = {name: scores[task] for name, scores in models.items()}
+        for name, task_figures in _drawn_task_figures(rows, task, seed, resamples).items():
+            if TOTALS in task_figures:
+                totals[name].append(task_figures.pop(TOTALS))
+            by_task[name][task] = task_figures
     drawn = {name: macro(tasks) for name, tasks in by_task.items()}
+    # Each token counts alike in a run's perplexity, so it is no mean over its tasks.
     for name, parts in totals.items():
         if parts:
             drawn[name]["perplexity"] = _perplexity(np.sum(parts, axis=0))
@@ -64,11 +69,11 @@ def drawn_figures(
 
 
 def _drawn_task_figures(
-    models: Mapping[Name, RowScores], task: str, seed: int, resamples: int
-) -> dict[Name, dict[str, Drawn]]:
+    models: Mapping[Model, RowScores], task: str, seed: int, resamples: int
+) -> dict[Model, dict[str, Drawn]]:
     """One task's figures of every model."""
     first = next(iter(models.values()))
-    tables: list[tuple[str, NDArray[np.int64], Figures]] = [
+    tables: list[tuple[str, NDArray[np.int64], TableFigures]] = [
         ("", np.arange(len(first.scores)), _row_figures)
     ]
     if first.withstood is not None:
@@ -76,22 +81,25 @@ def _drawn_task_figures(
     if first.clean is not None:
         tables.append(("clean", np.arange(len(first.clean)), _clean_figures))
     thresholds = _drawn_thresholds(models, task, seed, resamples)
-    found: dict[Name, dict[str, Drawn]] = {name: {} for name in models}
+    drawn: dict[Model, dict[str, Drawn]] = {name: {} for name in models}
     for table, clusters, figures in tables:
-        chunks: dict[Name, list[dict[str, Drawn]]] = {name: [] for name in models}
+        chunks: dict[Model, list[dict[str, Drawn]]] = {name: [] for name in models}
         done = 0
-        for drawn in _draws(int(clusters.max()) + 1, seed, _index(task, table), resamples):
-            counts = drawn[:, clusters]
+        for cluster_counts in _draws(int(clusters.max()) + 1, seed, _index(task, table), resamples):
+            counts = cluster_counts[:, clusters]  # rows of a cluster are drawn together
             for name, rows in models.items():
-                limits = thresholds[name][done : done + len(counts)]
-                chunks[name].append(figures(rows, counts, limits))
+                own_thresholds = thresholds[name][done : done + len(counts)]
+                chunks[name].append(figures(rows, counts, own_thresholds))
             done += len(counts)
         for name, parts in chunks.items():
-            found[name] |= {f: np.concatenate([part[f] for part in parts]) for f in parts[0]}
-    return found
+            for figure in parts[0]:
+                drawn[name][figure] = np.concatenate([part[figure] for part in parts])
+    return drawn
 
 
 def _index(task: str, table: str) -> int | str:
+    """What tells the draws of one table from those of others. The rows of a run without named tasks
+    have the number that they had before there were other tables: draws stay what they were."""
     return f"{task}/{table}" if task or table else 0
 
 
@@ -104,24 +112,26 @@ def _clusters(rows: RowScores) -> NDArray[np.int64]:
 
 
 def _drawn_thresholds(
-    models: Mapping[Name, RowScores], task: str, seed: int, resamples: int
-) -> dict[Name, Drawn]:
+    models: Mapping[Model, RowScores], task: str, seed: int, resamples: int
+) -> dict[Model, Drawn]:
     """The threshold of every model on each resample of the positive validation rows; NaN where
     they are not known."""
-    found = {name: np.full(resamples, np.nan) for name in models}
+    thresholds = {name: np.full(resamples, np.nan) for name in models}
     known = {n: r.positives for n, r in models.items() if r.positives is not None}
     sizes = {len(positives) for positives in known.values()}
     if not sizes or sizes == {0}:
-        return found
+        return thresholds
     (size,) = sizes
     done = 0
     for counts in _draws(size, seed, _index(task, "positives"), resamples):
         for name, positives in known.items():
             order = np.argsort(-positives, kind="stable")
             enough = np.cumsum(counts[:, order], axis=1) >= flagged_of(size)
-            found[name][done : done + len(counts)] = positives[order][enough.argmax(axis=1)]
+            # argmax of a row of booleans is the place of its first True: the most suspicious row
+            # with which enough are flagged.
+            thresholds[name][done : done + len(counts)] = positives[order][enough.argmax(axis=1)]
         done += len(counts)
-    return found
+    return thresholds
 
 
 def percentile_interval(drawn: Drawn) -> tuple[float, float] | None:
@@ -141,7 +151,8 @@ def _score_the_same_rows(first: Said, second: Said) -> bool:
 
 
 def _have_the_same_rows(first: RowScores, second: RowScores) -> bool:
-    """What one of the two does not know, as an earlier version measured it, is no difference."""
+    """`positives` that only one of the two has, since an earlier version measured the other, are no
+    difference."""
     for name in ("scores", "groups", "withstood", "clean"):
         one, other = getattr(first, name), getattr(second, name)
         if (one is None) != (other is None) or (one is not None and len(one) != len(other)):
@@ -160,26 +171,28 @@ def _draws(rows: int, seed: int, index: int | str, resamples: int) -> Iterator[C
     left = resamples
     while left:
         size = min(left, max(1, CHUNK // rows))
+        # How often each row occurs among as many draws with replacement is multinomial.
         counts = rng.multinomial(rows, np.full(rows, 1.0 / rows), size=size)
-        yield counts.astype(np.float64)
+        yield counts.astype(np.float64)  # numpy multiplies matrices fast only in floats
         left -= size
 
 
 def _row_figures(rows: RowScores, counts: Counts, thresholds: Drawn) -> dict[str, Drawn]:
     if rows.labels is None:
         return _language_figures(rows.scores, counts)
-    found = resampled(rows.scores, rows.labels, counts, rows.temperature)
-    looks = suspicion(rows.scores)
-    if rows.clean is None:
+    figures = resampled(rows.scores, rows.labels, counts, rows.temperature)
+    suspicions = suspicion(rows.scores)
+    if rows.clean is None:  # without a hold-out, the split's own negative rows are the clean ones
         negative = rows.labels == 0
-        found["false_positive_cost"] = _rate_above(looks, negative, thresholds, counts)
-        found["false_positive_rate_argmax"] = _share(flagged(rows.scores), negative, counts)
-    limit = np.nan if rows.threshold is None else rows.threshold
-    wanted = (rows.labels > 0) & np.isfinite(limit)
-    found["recall_at_threshold"] = _share(looks >= limit, wanted, counts)
+        figures["false_positive_cost"] = _rate_above(suspicions, negative, thresholds, counts)
+        figures["false_positive_rate_argmax"] = _share(flagged(rows.scores), negative, counts)
+    # The recall is that of the threshold as it is deployed: this figure does not choose it again.
+    threshold = np.nan if rows.threshold is None else rows.threshold
+    positive = (rows.labels > 0) & np.isfinite(threshold)
+    figures["recall_at_threshold"] = _share(suspicions >= threshold, positive, counts)
     if rows.groups is not None:
-        found["robustness"] = _robustness(rows.scores, rows.labels, rows.groups, counts)
-    return found
+        figures["robustness"] = _robustness(rows.scores, rows.labels, rows.groups, counts)
+    return figures
 
 
 def _attack_figures(rows: RowScores, counts: Counts, thresholds: Drawn) -> dict[str, Drawn]:
@@ -198,33 +211,35 @@ def _clean_figures(rows: RowScores, counts: Counts, thresholds: Drawn) -> dict[s
         return {}
     every = np.ones(len(rows.clean), dtype=np.bool_)
     flags = rows.clean_flagged
-    alarms = np.full(len(counts), np.nan) if flags is None else _share(flags, every, counts)
+    flagged_rate = np.full(len(counts), np.nan) if flags is None else _share(flags, every, counts)
     return {
         "false_positive_cost": _rate_above(rows.clean, every, thresholds, counts),
-        "false_positive_rate_argmax": alarms,
+        "false_positive_rate_argmax": flagged_rate,
     }
 
 
-def _share(hits: NDArray[Any], among: NDArray[np.bool_], counts: Counts) -> Drawn:
-    """Of the rows drawn `among` which it is looked for, the share that are hits."""
-    drawn = counts @ among.astype(np.float64)
-    found = counts @ (among * hits.astype(np.float64))
-    share: Drawn = np.where(drawn > 0, found / np.maximum(drawn, 1.0), np.nan)
+def _share(hits: NDArray[Any], members: NDArray[np.bool_], counts: Counts) -> Drawn:
+    """The share of the `members` drawn that are hits; NaN where none was drawn."""
+    total = counts @ members.astype(np.float64)
+    drawn_hits = counts @ (members * hits.astype(np.float64))
+    share: Drawn = np.where(total > 0, drawn_hits / np.maximum(total, 1.0), np.nan)
     return share
 
 
 def _rate_above(
-    suspicion: NDArray[np.float64],
-    among: NDArray[np.bool_],
+    suspicions: NDArray[np.float64],
+    members: NDArray[np.bool_],
     thresholds: Drawn,
     counts: Counts,
 ) -> Drawn:
-    """Of the rows drawn `among` which it is looked for, the share that reaches each resample's own
-    threshold."""
-    order = np.flatnonzero(among)[np.argsort(suspicion[among], kind="stable")]
+    """The share of the `members` drawn whose suspicion reaches the resample's own threshold; NaN
+    where none was drawn, or there is no threshold."""
+    # In ascending order, the rows below a threshold come first: how many of them were drawn stands
+    # in one cumulative sum, which serves every threshold.
+    order = np.flatnonzero(members)[np.argsort(suspicions[members], kind="stable")]
     below = np.cumsum(counts[:, order], axis=1)
     below = np.concatenate([np.zeros((len(counts), 1)), below], axis=1)
-    places = np.searchsorted(suspicion[order], thresholds, side="left")
+    places = np.searchsorted(suspicions[order], thresholds, side="left")
     total = below[:, -1]
     reached = total - below[np.arange(len(counts)), places]
     defined = (total > 0) & np.isfinite(thresholds)
@@ -239,11 +254,11 @@ def _robustness(
     judged = judged_groups(labels, groups, probabilities.shape[1])
     if not judged:
         return np.full(len(counts), np.nan)
-    each = []
+    aurocs = []
     for group in judged:
         members = np.flatnonzero(groups == group)
-        each.append(counted_auroc(probabilities[members], labels[members], counts[:, members]))
-    lowest: Drawn = np.min(each, axis=0)
+        aurocs.append(counted_auroc(probabilities[members], labels[members], counts[:, members]))
+    lowest: Drawn = np.min(aurocs, axis=0)
     return lowest
 
 
@@ -255,5 +270,5 @@ def _language_figures(scores: LanguageScores, counts: Counts) -> dict[str, Drawn
 
 def _perplexity(totals: Drawn) -> Drawn:
     """Of the losses and tokens of each resample, shape (resamples, 2)."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # beyond any float it is infinite, which counts as undefined
         return np.exp(totals[:, 0] / totals[:, 1])

@@ -1,4 +1,5 @@
-"""P6 `calibration`: whether probabilities mean what they say; and the same after one correction."""
+"""P6 `calibration`: how far stated probabilities lie from how often they come true; its interval;
+and `calibration_scaled`, the same after temperature scaling."""
 
 from __future__ import annotations
 
@@ -16,11 +17,14 @@ from coralx.rng import generator
 
 BINS = 15
 
-LOWER = (1.0 + LEVEL) / 2.0
-"""How often an end of an interval is to hold by itself."""
+ONE_SIDED = (1.0 + LEVEL) / 2.0
+"""How often one end of an interval is to hold."""
 
 SMALLEST = 1e-12
-"""Probabilities below this one count as so much where their logarithm is taken."""
+"""Probabilities below it are raised to it before their logarithm is taken."""
+
+COLDEST, HOTTEST = 0.01, 100.0
+"""The temperatures among which the best is looked for."""
 
 
 def calibration(probabilities: Probabilities, labels: Labels) -> float:
@@ -36,6 +40,7 @@ def bin_gaps(
     """Each row's bin, and whether its most probable class is right minus that class's
     probability; both of shape (rows,)."""
     confidence = probabilities.max(axis=1)
+    # ceil - 1 puts a confidence that lies on an edge into the bin below it; clip, that of 0.
     bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
     return bins, (probabilities.argmax(axis=1) == labels) - confidence
 
@@ -50,42 +55,39 @@ def calibration_interval(
     al. 2019, section 5). So with m the bins' mean gaps in the sample and M those of all rows,
 
     - |m| - |M| <= |m - M| (triangle inequality): the lower end is the error less the 97.5 %
-      quantile of the latter, the greater of two: by the variance of the gaps, and were the model
-      calibrated, by binomial draws in each bin (consistency resampling, Broecker and Smith 2007);
+      quantile of |m - M|, the greater of two estimates: by the variance of the gaps, and, as if the
+      model were calibrated, by binomial draws in each bin (consistency resampling, Broecker and
+      Smith 2007);
     - |M| - |m| <= s (M - m), with s the signs of M: a mean over rows, whose variance is that of a
-      row's gap. To it two right and two wrong rows of the mean confidence are added (Agresti and
-      Coull 1998), as where nothing is wrong yet, something may be.
+      row's gap. Two right and two wrong rows of the mean confidence are added to it (Agresti and
+      Coull 1998): a sample without a wrong row does not show that there is none.
     """
     rows = len(labels)
     bins, gaps = bin_gaps(probabilities, labels)
     confidence = probabilities.max(axis=1)
     error = calibration(probabilities, labels)
     rng = generator(seed, "calibration")
-    noise = max(
-        float(np.quantile(deviations, LOWER))
-        for deviations in (
-            _spread(bins, gaps, rng, resamples),
-            _were_it_calibrated(bins, confidence, rng, resamples),
-        )
-    )
+    by_variance = _sampling_noise(bins, gaps, rng, resamples)
+    if_calibrated = _error_if_calibrated(bins, confidence, rng, resamples)
+    noise = max(float(np.quantile(drawn, ONE_SIDED)) for drawn in (by_variance, if_calibrated))
     added = 2.0 * ((1.0 - confidence.mean()) ** 2 + confidence.mean() ** 2)
     variance = max(float((gaps**2).sum() + added) / (rows + 4) - error**2, 0.0)
-    reach = float(norm.ppf(LOWER)) * math.sqrt(variance / rows)
+    reach = float(norm.ppf(ONE_SIDED)) * math.sqrt(variance / rows)
     return max(0.0, error - noise), min(1.0, error + reach)
 
 
-def _spread(
+def _sampling_noise(
     bins: NDArray[np.int64], gaps: NDArray[np.float64], rng: np.random.Generator, resamples: int
 ) -> NDArray[np.float64]:
     """How far the bins' mean gaps lie from those of all rows, shape (resamples,): a normal draw a
     bin, of the variance that the gaps of its rows have."""
     variance = np.bincount(bins, weights=gaps**2, minlength=BINS)
-    off = np.sqrt(variance) * rng.standard_normal((resamples, BINS))
-    found: NDArray[np.float64] = np.abs(off).sum(axis=1) / len(gaps)
-    return found
+    deviations = np.sqrt(variance) * rng.standard_normal((resamples, BINS))
+    noise: NDArray[np.float64] = np.abs(deviations).sum(axis=1) / len(gaps)
+    return noise
 
 
-def _were_it_calibrated(
+def _error_if_calibrated(
     bins: NDArray[np.int64],
     confidence: NDArray[np.float64],
     rng: np.random.Generator,
@@ -93,43 +95,43 @@ def _were_it_calibrated(
 ) -> NDArray[np.float64]:
     """The error that a calibrated model of this confidence would show, shape (resamples,)."""
     sizes = np.bincount(bins, minlength=BINS)
-    wanted = np.bincount(bins, weights=confidence, minlength=BINS)
-    chance = np.clip(wanted / np.maximum(sizes, 1), 0.0, 1.0)
+    expected = np.bincount(bins, weights=confidence, minlength=BINS)
+    chance = np.clip(expected / np.maximum(sizes, 1), 0.0, 1.0)
     right = rng.binomial(sizes, chance, size=(resamples, BINS))
-    found: NDArray[np.float64] = np.abs(right - wanted).sum(axis=1) / len(bins)
-    return found
+    error: NDArray[np.float64] = np.abs(right - expected).sum(axis=1) / len(bins)
+    return error
+
+
+# -- temperature scaling ---------------------------------------------------------------------------
+
+
+def temperature(probabilities: Probabilities, labels: Labels) -> float:
+    """The temperature T that minimises the negative log-likelihood of these rows (Guo et al. 2017,
+    section 4.2). It is fitted on validation, so on validation itself `calibration_scaled` is a
+    little too good: not by much, with one number fitted to all rows. On the test split it is
+    fair."""
+    logits = _logits(probabilities)
+    rows = np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        divided = logits / np.exp(log_temperature)
+        return float((logsumexp(divided, axis=1) - divided[rows, labels]).mean())
+
+    bounds = (np.log(COLDEST), np.log(HOTTEST))
+    fit = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8})
+    return float(np.exp(fit.x))
 
 
 def scaled(probabilities: Probabilities, temperature: float) -> Probabilities:
     """The probabilities of the same logits divided by the temperature; the order of the classes
     stays. `calibration_scaled` is the expected calibration error of these."""
-    values = logs(probabilities) / temperature
-    weights = np.exp(values - values.max(axis=1, keepdims=True))
-    cooled: Probabilities = weights / weights.sum(axis=1, keepdims=True)
-    return cooled
+    logits = _logits(probabilities) / temperature
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    softmax: Probabilities = weights / weights.sum(axis=1, keepdims=True)
+    return softmax
 
 
-def logs(probabilities: Probabilities) -> NDArray[np.float64]:
-    """Log-probabilities, which serve for logits: those that differ by a constant of the row scale
-    alike. Of shape (rows, classes)."""
+def _logits(probabilities: Probabilities) -> NDArray[np.float64]:
+    """Log-probabilities, shape (rows, classes). They serve for logits: those of a row that differ
+    by a constant give the same probabilities at every temperature."""
     return np.log(np.clip(probabilities, SMALLEST, None))
-
-
-COLDEST, HOTTEST = 0.01, 100.0
-"""Between these the temperature is looked for."""
-
-
-def temperature(probabilities: Probabilities, labels: Labels) -> float:
-    """The temperature T that minimises the negative log-likelihood of these rows (Guo et al. 2017,
-    section 4.2), on validation: for validation itself it is fitted to the rows that it is judged
-    by, which one number cannot spoil much; for the test split it is not."""
-    values = logs(probabilities)
-    rows = np.arange(len(labels))
-
-    def loss(log_temperature: float) -> float:
-        scaled = values / np.exp(log_temperature)
-        return float((logsumexp(scaled, axis=1) - scaled[rows, labels]).mean())
-
-    bounds = (np.log(COLDEST), np.log(HOTTEST))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8})
-    return float(np.exp(found.x))

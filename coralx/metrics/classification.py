@@ -1,8 +1,8 @@
 """How well a classifier tells the classes apart. scikit-learn's implementations throughout.
 
 Each function takes class probabilities, shape (rows, classes), and labels, shape (rows,). A figure
-is None where it is undefined. The positive class of a binary task is the
-second; with more classes the figures are macro averages.
+is None where it is undefined. The positive class of a binary task is the second; with more classes
+the figures are macro averages.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ def auroc(probabilities: Probabilities, labels: Labels) -> float | None:
 def decisions(probabilities: Probabilities, labels: Labels) -> dict[str, float | None]:
     """Figures of the most probable class, each 0 to 1 and to be maximised.
 
-    `accuracy` is the share of rows that are right; `precision` the share of rows called positive
-    that are (0 if none is called so); `recall` the share of positive rows that are called so; `f1`
-    the harmonic mean of the two (0 with no true positive); `balanced_accuracy` the mean recall of
-    the classes, undefined where one has no row.
+    `accuracy` is the share of rows that are right; `precision` the share of rows predicted positive
+    that are (0 if none is predicted so); `recall` the share of positive rows that are predicted so;
+    `f1` the harmonic mean of the two (0 with no true positive); `balanced_accuracy` the mean recall
+    of the classes, undefined where one has no row.
     """
-    called = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1)
     balanced = None
     if len(np.unique(labels)) == probabilities.shape[1]:
-        balanced = float(balanced_accuracy_score(labels, called))
+        balanced = float(balanced_accuracy_score(labels, predicted))
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels,
-        called,
+        predicted,
         labels=range(probabilities.shape[1]),
         average="binary" if probabilities.shape[1] == 2 else "macro",
         zero_division=0,
     )
     return {
-        "accuracy": float(accuracy_score(labels, called)),
+        "accuracy": float(accuracy_score(labels, predicted)),
         "balanced_accuracy": balanced,
         "f1": float(f1),
         "precision": float(precision),

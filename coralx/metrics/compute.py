@@ -19,82 +19,93 @@ from coralx.metrics.task_skill import macro
 
 Figures = dict[str, float | None]
 
+CLASSIFIER_FIGURES = (
+    "auroc",
+    "accuracy",
+    "balanced_accuracy",
+    "f1",
+    "precision",
+    "recall",
+    "brier",
+    "calibration",
+    "calibration_scaled",
+    "eval_loss",
+    "false_positive_cost",
+    "false_positive_rate_argmax",
+    "recall_at_threshold",
+)
+
 SETTLED = {"threshold": "threshold_at_recall_90", "temperature": "temperature"}
-"""What is settled on validation, and under which name it stands beside the figures."""
+"""The fields that are fitted on validation, and the names under which figures report them."""
 
 
-def settled(rows: RowScores, by: RowScores) -> RowScores:
-    """The rows with what is settled `by` the validation rows: threshold and temperature."""
-    if by.labels is None or not by.is_finite:
+def settled(rows: RowScores, validation: RowScores) -> RowScores:
+    """The rows with the threshold and the temperature that are fitted on the validation rows."""
+    if validation.labels is None or not validation.is_finite:
         return rows
-    known = positives(by.scores, by.labels)
+    suspicions = positives(validation.scores, validation.labels)
     return replace(
         rows,
-        threshold=threshold(known),
-        temperature=temperature(by.scores, by.labels),
-        positives=known,
+        threshold=threshold(suspicions),
+        temperature=temperature(validation.scores, validation.labels),
+        positives=suspicions,
     )
 
 
-def figures(said: Said) -> Figures:
+def figures(scores: Said) -> Figures:
     """All figures of a run, by name; None where one is undefined or a score is not finite."""
-    own = {task: task_figures(rows) for task, rows in said.items()}
-    values = macro(
-        {
-            task: {n: np.array(np.nan if v is None else v) for n, v in found.items()}
-            for task, found in own.items()
-        }
-    )
-    values |= {
-        n: np.array(np.nan if v is None else v) for n, v in language.of_all_tasks(said).items()
-    }
-    settled = {
-        name + (f"{OF_TASK}{task}" if task else ""): value
-        for task, rows in said.items()
-        for field, name in SETTLED.items()
-        if (value := getattr(rows, field)) is not None
-    }
-    return {**{n: float(v) if np.isfinite(v) else None for n, v in values.items()}, **settled}
+    by_task = {task: _arrays(task_figures(rows)) for task, rows in scores.items()}
+    values = {**macro(by_task), **_arrays(language.of_all_tasks(scores))}
+    run: Figures = {n: float(v) if np.isfinite(v) else None for n, v in values.items()}
+    for task, rows in scores.items():
+        for field, name in SETTLED.items():
+            value = getattr(rows, field)
+            if value is not None:
+                run[f"{name}{OF_TASK}{task}" if task else name] = value
+    return run
+
+
+def _arrays(figures: Figures) -> dict[str, NDArray[np.float64]]:
+    """The figures in the form in which `macro` takes their means: NaN for None."""
+    return {name: np.array(np.nan if v is None else v) for name, v in figures.items()}
 
 
 def task_figures(rows: RowScores) -> Figures:
     """All figures of one task."""
-    found: Figures = {}
     if rows.labels is None:
-        found = language.figures(rows.scores)
+        own = language.figures(rows.scores)
     else:
-        found = _classifier_figures(rows, rows.scores, rows.labels)
-    failed = withstood(rows)
-    if failed is not None and rows.withstood is not None:
-        share = safety(failed)
-        found["safety"] = share if np.isfinite(share) else None
+        own = _classifier_figures(rows, rows.scores, rows.labels)
+    at_threshold = withstood(rows)
+    if at_threshold is not None and rows.withstood is not None:
+        share = safety(at_threshold)
+        own["safety"] = share if np.isfinite(share) else None
         if rows.attacked is not None:
-            found["safety_argmax"] = safety(rows.withstood)
-    return found if rows.is_finite else dict.fromkeys(found)
+            own["safety_argmax"] = safety(rows.withstood)
+    # One score that is no number makes every figure undefined, also those that do not read it: a
+    # model that has broken down should not look good by what is left of it.
+    return own if rows.is_finite else dict.fromkeys(own)
 
 
 def _classifier_figures(rows: RowScores, probabilities: Probabilities, labels: Labels) -> Figures:
-    names = ("auroc", "accuracy", "balanced_accuracy", "f1", "precision", "recall", "brier")
-    more = ("calibration", "calibration_scaled", "eval_loss", "false_positive_cost")
-    last = ("false_positive_rate_argmax", "recall_at_threshold")
-    optional = ("robustness",) if rows.groups is not None else ()
-    if not rows.is_finite:
-        return dict.fromkeys((*names, *more, *last, *optional))
-    heat = rows.temperature
-    found = {
+    if not rows.is_finite:  # scikit-learn raises errors for such scores
+        optional = ("robustness",) if rows.groups is not None else ()
+        return dict.fromkeys((*CLASSIFIER_FIGURES, *optional))
+    cooled = scaled(probabilities, rows.temperature) if rows.temperature else None
+    own = {
         "auroc": auroc(probabilities, labels),
         **decisions(probabilities, labels),
         "brier": brier(probabilities, labels),
         "calibration": calibration(probabilities, labels),
-        "calibration_scaled": calibration(scaled(probabilities, heat), labels) if heat else None,
+        "calibration_scaled": None if cooled is None else calibration(cooled, labels),
         "eval_loss": eval_loss(probabilities, labels),
         "false_positive_cost": rate(clean_rows(rows), rows.threshold),
         "false_positive_rate_argmax": _mean(clean_flagged(rows)),
         "recall_at_threshold": rate(positives(probabilities, labels), rows.threshold),
     }
     if rows.groups is not None:
-        found["robustness"] = robustness(probabilities, labels, rows.groups)
-    return found
+        own["robustness"] = robustness(probabilities, labels, rows.groups)
+    return own
 
 
 def clean_rows(rows: RowScores) -> NDArray[np.float64]:

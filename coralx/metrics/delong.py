@@ -12,7 +12,7 @@ from coralx.metrics.proportion_intervals import LEVEL, Ends, wilson
 from coralx.metrics.row_scores import Labels, Probabilities
 
 LEAST_ROWS = 5
-"""Of each class: with fewer there is no telling how far an AUROC may be off."""
+"""Rows of each class, below which a variance says nothing about how far an AUROC may be off."""
 
 
 def auroc_interval(
@@ -30,13 +30,17 @@ def auroc_interval(
     sizes = np.bincount(labels, minlength=classes)
     if sizes.min() < LEAST_ROWS:
         return None
-    against = {c: _parts(probabilities[:, c], labels == c) for c in _wanted(classes)}
-    each = sum(_variance(parts, labels) for parts in against.values())
-    modelled = sum(_modelled(parts, labels == c) for c, parts in against.items())
-    joint = _variance(np.mean(list(against.values()), axis=0), labels)
-    variance = joint * max(1.0, modelled / each) if each else 0.0
-    in_order_or_not = value * (1.0 - value)
-    rows = in_order_or_not / variance if variance and in_order_or_not else float(sizes.min())
+    parts = {c: _parts(probabilities[:, c], labels == c) for c in _scored_classes(classes)}
+    separate = sum(_variance(own, labels) for own in parts.values())
+    modelled = sum(_modelled(own, labels == c) for c, own in parts.items())
+    # With several classes their AUROCs share rows: DeLong's variance of the mean sees that, Hanley
+    # and McNeil's does not, so the latter only says by how much the former is too small.
+    joint = _variance(np.mean(list(parts.values()), axis=0), labels)
+    variance = joint * max(1.0, modelled / separate) if separate else 0.0
+    binomial = value * (1.0 - value)
+    # Where all pairs are in order, or all wrong, no variance tells how many rows the AUROC is
+    # worth: no more than those of the rarest class.
+    rows = binomial / variance if variance and binomial else float(sizes.min())
     return wilson(value, rows, level)
 
 
@@ -45,37 +49,38 @@ def worst_interval(
 ) -> Ends | None:
     """Of the lowest AUROC among groups, each with its rows and its AUROC.
 
-    From the lowest lower end to the lowest upper end. That the lowest figure lies below the former
-    takes the worst group's own interval to miss (Berger 1982, intersection-union); that it lies
-    above the latter takes some group's upper end to miss, so these ends share what may miss among
-    them (Bonferroni).
+    From the lowest lower end to the lowest upper end. The true figure lies below the lower end only
+    if the worst group's own interval misses (Berger 1982, intersection-union). It lies above the
+    upper end if any group's upper end misses, so the groups share the error of the upper ends
+    (Bonferroni).
     """
     lows, highs = [], []
     for probabilities, labels, value in groups:
-        found = auroc_interval(probabilities, labels, value, level)
+        own = auroc_interval(probabilities, labels, value, level)
         wider = auroc_interval(probabilities, labels, value, 1.0 - (1.0 - level) / len(groups))
-        if found is None or wider is None:
+        if own is None or wider is None:
             return None
-        lows.append(found[0])
+        lows.append(own[0])
         highs.append(wider[1])
     return (min(lows), min(highs)) if groups else None
 
 
-def _wanted(classes: int) -> Sequence[int]:
+def _scored_classes(classes: int) -> Sequence[int]:
     return [1] if classes == 2 else range(classes)
 
 
 def _parts(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """What each row adds to the AUROC, shape (rows,): over the size of its side, the share of the
-    other side that it is on the right side of, ties counting half. Either side sums to the AUROC.
-    """
+    """What each row adds to the AUROC, shape (rows,): the share of the rows of the other side that
+    it is in the right order with, ties counting half, over the number of rows on its own side.
+    Either side sums to the AUROC."""
     ranks = rankdata(scores)
-    found = np.empty(len(scores))
-    for mine in (positive, ~positive):
-        others = len(scores) - np.count_nonzero(mine)
-        below = (ranks[mine] - rankdata(scores[mine])) / others
-        found[mine] = (below if mine is positive else 1.0 - below) / np.count_nonzero(mine)
-    return found
+    parts = np.empty(len(scores))
+    for side in (positive, ~positive):
+        others = len(scores) - np.count_nonzero(side)
+        # A rank among all rows less that among one's own counts the other side's rows below.
+        below = (ranks[side] - rankdata(scores[side])) / others
+        parts[side] = (below if side is positive else 1.0 - below) / np.count_nonzero(side)
+    return parts
 
 
 def _variance(parts: NDArray[np.float64], labels: Labels) -> float:
@@ -89,9 +94,9 @@ def _variance(parts: NDArray[np.float64], labels: Labels) -> float:
 def _modelled(parts: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
     """Hanley and McNeil's variance, for two exponential distributions, with the mean of the two
     class sizes in the place of each (Newcombe 2006, method 5)."""
-    area = float(parts[positive].sum())
-    wanted = np.count_nonzero(positive)
-    others = len(positive) - wanted
-    balanced = (wanted + others) / 2.0 - 1.0
-    spread = (1.0 - area) / (2.0 - area) + area / (1.0 + area)
-    return area * (1.0 - area) * (1.0 + balanced * spread) / (wanted * others)
+    auc = float(parts[positive].sum())
+    positives = np.count_nonzero(positive)
+    negatives = len(positive) - positives
+    mean_size = (positives + negatives) / 2.0
+    spread = (1.0 - auc) / (2.0 - auc) + auc / (1.0 + auc)
+    return auc * (1.0 - auc) * (1.0 + (mean_size - 1.0) * spread) / (positives * negatives)

@@ -1,10 +1,10 @@
-"""P3 `false_positive_cost`: what the wanted recall costs in false alarms, 0 to 1, to be minimised.
+"""P3 `false_positive_cost`: what 90 % recall costs in false alarms, 0 to 1, to be minimised.
 
 The false-positive rate on a clean hold-out, flagging whatever looks at least as suspicious as the
-threshold that gives 90 % recall on the validation positives: the point (FPR at TPR = 0.9) of the
-ROC curve (Fawcett 2006, section 4), its threshold settled on one set of rows, its price on another.
-Without a hold-out, the negative rows of the split itself stand for it. Undefined where validation
-has no positive row, or where there is no clean one.
+threshold that gives 90 % recall on the validation positives. That is the point FPR at TPR = 0.9 of
+the ROC curve (Fawcett 2006, section 4), but the threshold is chosen on one set of rows and the rate
+measured on another. Without a hold-out, the negative rows of the split itself stand for it.
+Undefined where validation has no positive row, or where there is no clean one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ RECALL = 0.9
 
 def suspicion(probabilities: Probabilities) -> NDArray[np.float64]:
     """The probability of any class but the first, negative one, shape (rows,)."""
-    found: NDArray[np.float64] = probabilities[:, 1:].sum(axis=1)
-    return found
+    of_others: NDArray[np.float64] = probabilities[:, 1:].sum(axis=1)
+    return of_others
 
 
 def positives(probabilities: Probabilities, labels: Labels) -> NDArray[np.float64]:
@@ -31,7 +31,7 @@ def positives(probabilities: Probabilities, labels: Labels) -> NDArray[np.float6
 
 
 def threshold(positives: NDArray[np.float64]) -> float | None:
-    """The greatest suspicion that still flags 90 % of the positive rows; None without one."""
+    """The greatest suspicion that still flags 90 % of the positive rows; None without a row."""
     if not len(positives):
         return None
     return float(np.sort(positives)[::-1][flagged_of(len(positives)) - 1])
@@ -42,9 +42,9 @@ def flagged_of(positives: int) -> int:
     return math.ceil(RECALL * positives)
 
 
-def rate(judged: NDArray[np.float64], threshold: float | None) -> float | None:
+def rate(suspicions: NDArray[np.float64], threshold: float | None) -> float | None:
     """The share of rows whose suspicion, shape (rows,), reaches the threshold: of clean rows
     `false_positive_cost`, of attacks `safety`, of positive rows `recall_at_threshold`."""
-    if threshold is None or not len(judged):
+    if threshold is None or not len(suspicions):
         return None
-    return float((judged >= threshold).mean())
+    return float((suspicions >= threshold).mean())

@@ -1,6 +1,7 @@
 """Confidence intervals of every figure that is read off predictions, by a method that holds for it.
 
-`benchmarks/objectives/simulated_coverage.py` simulates how often each covers what it is of.
+`_METHODS` at the end says which. `benchmarks/objectives/simulated_coverage.py` simulates how often
+each interval covers the true figure.
 """
 
 from __future__ import annotations
@@ -27,23 +28,24 @@ from coralx.metrics.row_scores import Labels, RowScores, Said
 from coralx.records.results import Interval
 
 LANGUAGE = ("eval_loss", "perplexity")
-"""Of language models the bootstrap's percentiles, which whole examples are drawn for."""
+"""A language model's figures. Their intervals are percentiles of the bootstrap, which draws whole
+examples: the tokens of one are not independent."""
 
 TOO_FEW = f"fewer than {delong.LEAST_ROWS} rows of a class"
 TOO_FEW_POSITIVES = (
-    f"fewer than {operating_point.LEAST_POSITIVES} positive validation rows, "
-    "which settle the threshold"
+    f"fewer than {operating_point.LEAST_POSITIVES} positive validation rows to choose the threshold"
 )
-NOT_KEPT = "what validation settles was not kept by the earlier version that measured it"
-NOTHING_CALLED = "no row was called positive"
+NOT_KEPT = "measured by an earlier version, which did not keep the positive validation rows"
+NOTHING_PREDICTED = "no row was predicted positive"
+CLASS_UNPREDICTED = "a class has no row, or was never predicted"
 NOT_DEFINED = "it is undefined"
 
-Found = Ends | str
-"""The ends, or why there are none."""
+EndsOrReason = Ends | str
+"""The ends of an interval, or why there are none."""
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Sample:
     """One task's rows, the figure on their resamples, and how draws are made."""
 
     rows: RowScores
@@ -53,52 +55,55 @@ class _Asked:
     resamples: int
 
 
-def intervals(said: Said, seed: int, resamples: int = RESAMPLES) -> dict[str, Interval]:
+def intervals(scores: Said, seed: int, resamples: int = RESAMPLES) -> dict[str, Interval]:
     """All figures of a run with 95 % intervals; where a figure has none, `remark` says why.
 
     A run's figure is a mean over its tasks, which are independent; its interval is made of theirs.
     """
     values = {
         name: value
-        for name, value in figures(said).items()
-        if not name.startswith(tuple(SETTLED.values()))
+        for name, value in figures(scores).items()
+        if not name.startswith(tuple(SETTLED.values()))  # no figures, but what they are taken at
     }
-    if not all(rows.is_finite for rows in said.values()):
+    if not all(rows.is_finite for rows in scores.values()):
         return {name: Interval(None, None, None) for name in values}
-    drawn = drawn_figures({"it": said}, seed, resamples)["it"]
-    of_language = all(rows.labels is None for rows in said.values())
-    own = {task: _task_intervals(rows, task, drawn, seed, resamples) for task, rows in said.items()}
-    found = {}
+    drawn = drawn_figures({"model": scores}, seed, resamples)["model"]
+    is_language_model = all(rows.labels is None for rows in scores.values())
+    own = {
+        task: _task_intervals(rows, task, drawn, seed, resamples) for task, rows in scores.items()
+    }
+    run = {}
     for name, value in values.items():
         metric, task = of_task(name)
         if value is None:
-            found[name] = Interval(None, None, None)
-        elif of_language and metric in LANGUAGE:
-            ends = percentile_interval(drawn[name])
-            found[name] = _interval(value, ends if ends is not None else NOT_DEFINED)
+            run[name] = Interval(None, None, None)
+        elif is_language_model and metric in LANGUAGE:
+            run[name] = _interval(value, percentile_interval(drawn[name]) or NOT_DEFINED)
         elif OF_TASK in name:
-            found[name] = own[task][metric]
+            run[name] = own[task][metric]
         else:
             own_name = "auroc" if name == "task_skill" else name
             parts = [by_name[own_name] for by_name in own.values() if own_name in by_name]
-            found[name] = _interval(value, _mean(parts))
-    return found
+            run[name] = _interval(value, _mean(parts))
+    return run
 
 
-def _interval(value: float, found: Found) -> Interval:
-    if isinstance(found, str):
-        return Interval(value, None, None, found)
-    return Interval(value, *found)
+def _interval(value: float, ends: EndsOrReason) -> Interval:
+    if isinstance(ends, str):
+        return Interval(value, None, None, ends)
+    return Interval(value, *ends)
 
 
-def _mean(parts: list[Interval]) -> Found:
-    known = [(p.value, (p.low, p.high)) for p in parts if p.value is not None]
+def _mean(parts: list[Interval]) -> EndsOrReason:
+    """Of the mean of tasks' figures; without an interval where one of them has none."""
     values, ends = [], []
-    for value, (low, high) in known:
-        if low is None or high is None:
-            return next(p.remark or NOT_DEFINED for p in parts if p.low is None)
-        values.append(value)
-        ends.append((low, high))
+    for part in parts:
+        if part.value is None:
+            continue
+        if part.low is None or part.high is None:
+            return part.remark or NOT_DEFINED
+        values.append(part.value)
+        ends.append((part.low, part.high))
     return of_mean(values, ends)
 
 
@@ -106,80 +111,89 @@ def _task_intervals(
     rows: RowScores, task: str, drawn: Mapping[str, Drawn], seed: int, resamples: int
 ) -> dict[str, Interval]:
     """One task's figures, but for a language model's losses."""
-    found = {}
+    own = {}
     for name, value in task_figures(rows).items():
         labels = rows.labels if rows.labels is not None else np.zeros(0, dtype=np.int64)
         if value is None:
-            found[name] = Interval(None, None, None)
+            own[name] = Interval(None, None, None)
         elif name in _METHODS:
-            of_its_own = drawn[f"{name}{OF_TASK}{task}" if task else name]
-            asked = _Asked(rows, labels, of_its_own, seed, resamples)
-            found[name] = _interval(value, _METHODS[name](asked, value))
-    return found
+            drawn_name = f"{name}{OF_TASK}{task}" if task else name
+            sample = _Sample(rows, labels, drawn[drawn_name], seed, resamples)
+            own[name] = _interval(value, _METHODS[name](sample, value))
+    return own
 
 
-def _mean_loss(asked: _Asked, value: float) -> Found:
-    """Of a mean over rows, which is no less than 0, on the logarithm's scale: from the bootstrap's
-    standard error, by Student's t with as many degrees as the rarest class has rows but one, which
-    is what such a mean may hang on (Efron and Tibshirani 1993, section 12.3)."""
-    fewest = int(np.bincount(asked.labels, minlength=asked.rows.scores.shape[1]).min())
+# -- one method a figure, from its sample and its value --------------------------------------------
+
+
+def _mean_loss(sample: _Sample, value: float) -> EndsOrReason:
+    """Of a mean over rows that is no less than 0, on a logarithmic scale: from the bootstrap's
+    standard error, by Student's t (Efron and Tibshirani 1993, section 12.3). Its degrees of freedom
+    are the rows of the rarest class less one, since a few of those may make up most of the mean."""
+    fewest = int(np.bincount(sample.labels, minlength=sample.rows.scores.shape[1]).min())
     if fewest < delong.LEAST_ROWS:
         return TOO_FEW
-    error = float(np.nanstd(asked.drawn)) * math.sqrt(fewest / (fewest - 1))
+    error = float(np.nanstd(sample.drawn)) * math.sqrt(fewest / (fewest - 1))
     if not value or not error:
         return value, value
     reach = math.exp(float(student.ppf((1.0 + LEVEL) / 2.0, fewest - 1)) * error / value)
     return value / reach, value * reach
 
 
-def _auroc(asked: _Asked, value: float) -> Found:
-    return delong.auroc_interval(asked.rows.scores, asked.labels, value) or TOO_FEW
+def _auroc(sample: _Sample, value: float) -> EndsOrReason:
+    return delong.auroc_interval(sample.rows.scores, sample.labels, value) or TOO_FEW
 
 
-def _robustness(asked: _Asked, value: float) -> Found:  # noqa: ARG001
-    groups, scores = asked.rows.groups, asked.rows.scores
+def _robustness(sample: _Sample, value: float) -> EndsOrReason:  # noqa: ARG001
+    scores, labels, groups = sample.rows.scores, sample.labels, sample.rows.groups
     if groups is None:
         return NOT_DEFINED
-    members = [groups == g for g in judged_groups(asked.labels, groups, scores.shape[1])]
-    parts = [(scores[own], asked.labels[own]) for own in members]
-    areas = [(own, labels, auroc(own, labels)) for own, labels in parts]
-    return delong.worst_interval([(*_, a) for *_, a in areas if a is not None]) or TOO_FEW
+    parts = []
+    for group in judged_groups(labels, groups, scores.shape[1]):
+        own_scores, own_labels = scores[groups == group], labels[groups == group]
+        own = auroc(own_scores, own_labels)
+        if own is not None:
+            parts.append((own_scores, own_labels, own))
+    return delong.worst_interval(parts) or TOO_FEW
 
 
-def _calibration(asked: _Asked, value: float) -> Found:  # noqa: ARG001
-    return calibration_interval(asked.rows.scores, asked.labels, asked.seed, asked.resamples)
+def _calibration(sample: _Sample, value: float) -> EndsOrReason:  # noqa: ARG001
+    return calibration_interval(sample.rows.scores, sample.labels, sample.seed, sample.resamples)
 
 
-def _calibration_scaled(asked: _Asked, value: float) -> Found:  # noqa: ARG001
-    heat = asked.rows.temperature
-    if heat is None:
+def _calibration_scaled(sample: _Sample, value: float) -> EndsOrReason:  # noqa: ARG001
+    temperature = sample.rows.temperature
+    if temperature is None:
         return NOT_DEFINED
-    cooled = scaled(asked.rows.scores, heat)
-    return calibration_interval(cooled, asked.labels, asked.seed, asked.resamples)
+    probabilities = scaled(sample.rows.scores, temperature)
+    return calibration_interval(probabilities, sample.labels, sample.seed, sample.resamples)
 
 
-def _accuracy(asked: _Asked, value: float) -> Found:
-    return wilson(value, len(asked.labels))
+def _accuracy(sample: _Sample, value: float) -> EndsOrReason:
+    return wilson(value, len(sample.labels))
 
 
-Counted = Callable[[NDArray[np.bool_], NDArray[np.bool_]], tuple[float, Ends | None]]
-"""A share of one class and its interval, by which rows are called so, and which are so."""
+ClassShare = Callable[[NDArray[np.bool_], NDArray[np.bool_]], tuple[float, Ends | None]]
+"""A share of one class and its interval, from which rows are predicted to be of the class, and
+which are of it."""
 
 
-def _recall_of(called: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> tuple[float, Ends | None]:
-    return _share((called & wanted)[wanted])
+def _recall_of(
+    predicted: NDArray[np.bool_], actual: NDArray[np.bool_]
+) -> tuple[float, Ends | None]:
+    return _share((predicted & actual)[actual])
 
 
 def _precision_of(
-    called: NDArray[np.bool_], wanted: NDArray[np.bool_]
+    predicted: NDArray[np.bool_], actual: NDArray[np.bool_]
 ) -> tuple[float, Ends | None]:
-    return _share((called & wanted)[called])
+    return _share((predicted & actual)[predicted])
 
 
-def _f1_of(called: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> tuple[float, Ends | None]:
-    """F1 is 2 J / (1 + J), with J the share of the rows that are called so or are so which are
-    both."""
-    share, ends = _share((called & wanted)[called | wanted])
+def _f1_of(predicted: NDArray[np.bool_], actual: NDArray[np.bool_]) -> tuple[float, Ends | None]:
+    """F1 is 2 J / (1 + J), with J the share that is both predicted and actual among the rows that
+    are either. J is a share of rows, so it has Wilson's interval, and F1 has that one's image."""
+    share, ends = _share((predicted & actual)[predicted | actual])
     if ends is None:
         return 0.0, None
     low, high = (2.0 * end / (1.0 + end) for end in ends)
@@ -193,64 +207,65 @@ def _share(hits: NDArray[np.bool_]) -> tuple[float, Ends | None]:
 
 
 def _by_class(
-    counted: Counted, *, every: bool = False, dependent: bool = False
-) -> Callable[[_Asked, float], Found]:
+    class_share: ClassShare, *, every: bool = False, dependent: bool = False
+) -> Callable[[_Sample, float], EndsOrReason]:
     """Of the positive class, or the mean over all with more than two (`every`: with two, too)."""
 
-    def method(asked: _Asked, value: float) -> Found:  # noqa: ARG001
-        classes = asked.rows.scores.shape[1]
-        called = asked.rows.scores.argmax(axis=1)
+    def method(sample: _Sample, value: float) -> EndsOrReason:  # noqa: ARG001
+        classes = sample.rows.scores.shape[1]
+        predicted = sample.rows.scores.argmax(axis=1)
         values, ends = [], []
-        for wanted in range(classes) if every or classes > 2 else [1]:
-            share, found = counted(called == wanted, asked.labels == wanted)
-            if found is None:
-                return NOTHING_CALLED if classes == 2 else "a class has no row, or was never called"
+        for number in range(classes) if every or classes > 2 else [1]:
+            share, own = class_share(predicted == number, sample.labels == number)
+            if own is None:
+                return NOTHING_PREDICTED if classes == 2 else CLASS_UNPREDICTED
             values.append(share)
-            ends.append(found)
+            ends.append(own)
         return of_mean(values, ends, dependent=dependent)
 
     return method
 
 
-def _safety(asked: _Asked, value: float) -> Found:
-    rows = asked.rows
-    if rows.attacked is None:
-        return _safety_argmax(asked, value)
+def _safety(sample: _Sample, value: float) -> EndsOrReason:
+    rows = sample.rows
+    if rows.attacked is None:  # judged by answers, or measured by an earlier version
+        return _safety_argmax(sample, value)
     return _at_threshold(rows.attacked, rows, rows.sources)
 
 
-def _safety_argmax(asked: _Asked, value: float) -> Found:
-    withstood = asked.rows.withstood
+def _safety_argmax(sample: _Sample, value: float) -> EndsOrReason:
+    withstood = sample.rows.withstood
     if withstood is None:
         return NOT_DEFINED
-    return wilson(value, effective_rows(withstood, asked.rows.sources))
+    return wilson(value, effective_rows(withstood, sample.rows.sources))
 
 
-def _false_positive_cost(asked: _Asked, value: float) -> Found:  # noqa: ARG001
-    return _at_threshold(clean_rows(asked.rows), asked.rows)
+def _false_positive_cost(sample: _Sample, value: float) -> EndsOrReason:  # noqa: ARG001
+    return _at_threshold(clean_rows(sample.rows), sample.rows)
 
 
 def _at_threshold(
-    judged: NDArray[np.float64], rows: RowScores, clusters: Labels | None = None
-) -> Found:
+    suspicions: NDArray[np.float64], rows: RowScores, clusters: Labels | None = None
+) -> EndsOrReason:
     if rows.threshold is None:
         return NOT_DEFINED
     if rows.positives is None:
         return NOT_KEPT
-    ends = operating_point.rate_interval(judged, rows.positives, rows.threshold, clusters)
+    ends = operating_point.rate_interval(suspicions, rows.positives, rows.threshold, clusters)
     return ends or TOO_FEW_POSITIVES
 
 
-def _recall_at_threshold(asked: _Asked, value: float) -> Found:
-    """At the very threshold, as it would be deployed."""
-    return wilson(value, len(positives(asked.rows.scores, asked.labels)))
+def _recall_at_threshold(sample: _Sample, value: float) -> EndsOrReason:
+    """At the threshold as it is deployed: that validation might have chosen another is no part of
+    the interval."""
+    return wilson(value, len(positives(sample.rows.scores, sample.labels)))
 
 
-def _false_positive_rate_argmax(asked: _Asked, value: float) -> Found:
-    return wilson(value, len(clean_flagged(asked.rows)))
+def _false_positive_rate_argmax(sample: _Sample, value: float) -> EndsOrReason:
+    return wilson(value, len(clean_flagged(sample.rows)))
 
 
-_METHODS: dict[str, Callable[[_Asked, float], Found]] = {
+_METHODS: dict[str, Callable[[_Sample, float], EndsOrReason]] = {
     "auroc": _auroc,
     "brier": _mean_loss,
     "eval_loss": _mean_loss,

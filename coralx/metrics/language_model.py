@@ -18,15 +18,15 @@ def figures(scores: LanguageScores) -> dict[str, float | None]:
     return {"eval_loss": loss, "perplexity": _exponential(loss)}
 
 
-def of_all_tasks(said: Said) -> dict[str, float | None]:
+def of_all_tasks(scores: Said) -> dict[str, float | None]:
     """`perplexity` of a run of several tasks: the exponential of the loss over the completion
     tokens of all of them together, so that each token counts alike. Nothing for classifiers."""
-    if len(said) < 2 or any(rows.labels is not None for rows in said.values()):
+    if len(scores) < 2 or any(rows.labels is not None for rows in scores.values()):
         return {}
-    together = np.concatenate([rows.scores for rows in said.values()])
-    return {"perplexity": figures(together)["perplexity"]}
+    all_rows = np.concatenate([rows.scores for rows in scores.values()])
+    return {"perplexity": figures(all_rows)["perplexity"]}
 
 
 def _exponential(loss: float) -> float | None:
-    """None where it is beyond any float."""
+    """None where it exceeds the greatest float."""
     return math.exp(loss) if loss < math.log(np.finfo(np.float64).max) else None

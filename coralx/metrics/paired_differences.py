@@ -9,30 +9,30 @@ from coralx.metrics.proportion_intervals import Ends, of_difference
 from coralx.metrics.resampled_figures import Drawn
 from coralx.records.results import Interval
 
-NOISE_ADDS = ("calibration", "calibration_scaled", "robustness")
-"""Figures of which a resample's lies off to one side, so that how two of them move together says
-nothing about how the two err."""
+BIASED_BY_RESAMPLING = ("calibration", "calibration_scaled", "robustness")
+"""Figures that resampling moves to one side, so that how two models' vary together over resamples
+says nothing about how their errors do."""
 
 
 def difference_interval(
     metric: str, first: Interval, second: Interval, drawn: tuple[Drawn, Drawn]
 ) -> Ends | None:
-    """Of `first` less `second`, from the intervals of the two and from how their figures move
+    """Of `first` less `second`, from the intervals of the two and from how their figures vary
     together over the same resamples; None where one has no interval."""
-    own: list[tuple[float, Ends]] = []
+    known: list[tuple[float, Ends]] = []
     for side in (first, second):
         if side.value is None or side.low is None or side.high is None:
             return None
-        own.append((side.value, (side.low, side.high)))
+        known.append((side.value, (side.low, side.high)))
     name, _ = of_task(metric)
-    together = 0.0 if name in NOISE_ADDS else correlation(*drawn)
-    return of_difference(*own[0], *own[1], together)
+    correlated = 0.0 if name in BIASED_BY_RESAMPLING else correlation(*drawn)
+    return of_difference(*known[0], *known[1], correlated)
 
 
 def correlation(first: Drawn, second: Drawn) -> float:
-    """Of two figures over the same resamples; 0 where one of them does not move."""
+    """Of two figures over the same resamples; 0 where one of them is constant."""
     defined = np.isfinite(first) & np.isfinite(second)
     one, other = first[defined], second[defined]
     if len(one) < 2 or not one.std() or not other.std():
         return 0.0
-    return float(np.clip(np.corrcoef(one, other)[0, 1], -1.0, 1.0))
+    return float(np.clip(np.corrcoef(one, other)[0, 1], -1.0, 1.0))  # rounding may exceed 1

@@ -1,7 +1,7 @@
-"""Figures of a classifier's rows by how often each row counts: of many resamples at once.
+"""A classifier's figures on many resamples at once, by how often each drew each row.
 
-All are functions of weighted sums over rows; on counts of one they equal scikit-learn's figures,
-which a test holds.
+All are functions of weighted sums over rows. Where each row counts once they equal scikit-learn's
+figures, which a test checks.
 """
 
 from __future__ import annotations
@@ -24,22 +24,24 @@ def resampled(
 ) -> dict[str, Drawn]:
     """Every figure of a classifier that is read off its rows alone, by name."""
     rows, classes = probabilities.shape
-    drawn = counts.sum(axis=1)
-    called = probabilities.argmax(axis=1)
-    own = probabilities[np.arange(rows), labels]
-    loss = -np.log(np.clip(own, np.finfo(np.float64).eps, None))
+    total = counts.sum(axis=1)
+    predicted = probabilities.argmax(axis=1)
+    of_truth = probabilities[np.arange(rows), labels]
+    loss = -np.log(np.clip(of_truth, np.finfo(np.float64).eps, None))
     truth = np.eye(classes)[labels]
+    # With two classes both columns are off by the same: the Brier score counts one of them.
     distance = ((probabilities - truth) ** 2).sum(axis=1) / (2.0 if classes == 2 else 1.0)
+    calibration_scaled = np.full(len(counts), np.nan)
+    if temperature:
+        calibration_scaled = _calibration(scaled(probabilities, temperature), labels, counts)
     return {
         "auroc": counted_auroc(probabilities, labels, counts),
-        "accuracy": counts @ (called == labels) / drawn,
-        **_decisions(called, labels, counts, classes),
-        "brier": counts @ distance / drawn,
+        "accuracy": counts @ (predicted == labels) / total,
+        **_decisions(predicted, labels, counts, classes),
+        "brier": counts @ distance / total,
         "calibration": _calibration(probabilities, labels, counts),
-        "calibration_scaled": _calibration(scaled(probabilities, temperature), labels, counts)
-        if temperature
-        else np.full(len(counts), np.nan),
-        "eval_loss": counts @ loss / drawn,
+        "calibration_scaled": calibration_scaled,
+        "eval_loss": counts @ loss / total,
     }
 
 
@@ -51,25 +53,24 @@ def _calibration(probabilities: Probabilities, labels: Labels, counts: Counts) -
     return error
 
 
-def _decisions(
-    called: Labels, labels: Labels, counts: Counts, classes: int
-) -> dict[str, NDArray[np.float64]]:
-    """Precision, recall and F1, of the positive class or averaged over all; 0 where nothing was
-    called or is so. And the mean recall of all classes, undefined where one was not drawn."""
-    precision, recall, f1, recalls = [], [], [], []
-    for wanted in range(classes):
-        hits = counts @ ((called == wanted) & (labels == wanted)).astype(np.float64)
-        present = counts @ (labels == wanted).astype(np.float64)
-        recalls.append(np.where(present > 0, hits / np.maximum(present, 1.0), np.nan))
-    for wanted in [1] if classes == 2 else range(classes):
-        hits = counts @ ((called == wanted) & (labels == wanted)).astype(np.float64)
-        claimed = counts @ (called == wanted).astype(np.float64)
-        present = counts @ (labels == wanted).astype(np.float64)
+def _decisions(predicted: Labels, labels: Labels, counts: Counts, classes: int) -> dict[str, Drawn]:
+    """Precision, recall and F1, of the positive class or averaged over all; 0 where no row is
+    predicted positive, or none is. And the mean recall of all classes, undefined where one was not
+    drawn."""
+    precision, recall, f1, defined_recall = [], [], [], []
+    for number in range(classes):
+        of_class = labels == number
+        hits = counts @ ((predicted == number) & of_class).astype(np.float64)
+        claimed = counts @ (predicted == number).astype(np.float64)
+        present = counts @ of_class.astype(np.float64)
+        defined_recall.append(np.where(present > 0, hits / np.maximum(present, 1.0), np.nan))
+        if classes == 2 and number == 0:  # of two classes, only the positive one has figures
+            continue
         precision.append(hits / np.maximum(claimed, 1.0))
         recall.append(hits / np.maximum(present, 1.0))
         f1.append(2.0 * hits / np.maximum(claimed + present, 1.0))
     return {
-        "balanced_accuracy": np.mean(recalls, axis=0),
+        "balanced_accuracy": np.mean(defined_recall, axis=0),
         "precision": np.mean(precision, axis=0),
         "recall": np.mean(recall, axis=0),
         "f1": np.mean(f1, axis=0),
@@ -81,9 +82,9 @@ def counted_auroc(
 ) -> NDArray[np.float64]:
     """Of each resample, one against the rest with more than two classes."""
     classes = probabilities.shape[1]
-    wanted = [1] if classes == 2 else range(classes)
-    each = [_binary_auroc(probabilities[:, c], labels == c, counts) for c in wanted]
-    mean: NDArray[np.float64] = np.mean(each, axis=0)
+    scored = [1] if classes == 2 else range(classes)
+    aurocs = [_binary_auroc(probabilities[:, c], labels == c, counts) for c in scored]
+    mean: NDArray[np.float64] = np.mean(aurocs, axis=0)
     return mean
 
 
@@ -92,7 +93,7 @@ def _binary_auroc(
 ) -> NDArray[np.float64]:
     """Share of (positive, negative) pairs in the right order, ties counting half (Mann-Whitney)."""
     order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])
+    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])  # one column a distinct score
     positives = np.add.reduceat(counts[:, order] * positive[order], starts, axis=1)
     negatives = np.add.reduceat(counts[:, order] * ~positive[order], starts, axis=1)
     below = np.cumsum(negatives, axis=1) - negatives / 2.0

@@ -7,23 +7,23 @@ import numpy as np
 from coralx.metrics.classification import auroc
 from coralx.metrics.row_scores import Labels, Probabilities
 
+LEAST_ROWS = 20
+"""Rows of each class that a group needs to count: the AUROC of a model that guesses then has a
+standard error of 0.09."""
+
 
 def robustness(probabilities: Probabilities, labels: Labels, groups: Labels) -> float | None:
-    """The lowest of the groups' figures; `groups` tells each row's group, shape (rows,)."""
-    classes = probabilities.shape[1]
-    found = [
+    """The lowest AUROC among the groups that count; None if there is none. `groups` holds each
+    row's group by number, shape (rows,)."""
+    aurocs = [
         auroc(probabilities[groups == group], labels[groups == group])
-        for group in judged_groups(labels, groups, classes)
+        for group in judged_groups(labels, groups, probabilities.shape[1])
     ]
-    return min((figure for figure in found if figure is not None), default=None)
-
-
-LEAST_ROWS = 20
-"""Of each class, in a group that counts: the AUROC of chance then has a standard error of 0.09."""
+    return min((value for value in aurocs if value is not None), default=None)
 
 
 def judged_groups(labels: Labels, groups: Labels, classes: int) -> list[int]:
-    """The groups with enough rows of every class; `groups` tells each row's, shape (rows,)."""
+    """The groups with enough rows of every class; `groups` holds each row's, shape (rows,)."""
     return [
         int(group)
         for group in np.unique(groups)

@@ -1,4 +1,4 @@
-"""What a model said about every row of a split, and the file that keeps it."""
+"""A model's scores of every row of a split, and the file that keeps them."""
 
 from __future__ import annotations
 
@@ -29,31 +29,46 @@ number of tokens."""
 
 @dataclass(frozen=True)
 class RowScores:
-    """What a model said about one task's rows of a split, and about what else it is judged by.
+    """A model's scores of one task's rows of a split, and of its attacks and clean hold-out.
 
-    `scores`: a classifier's probabilities, with the true `labels`; or a language model's scores,
-    which have no labels. `groups`: of each row, by index. `withstood`: of each attack, 1 where it
-    failed, shape (attacks,): the answer was judged to refuse, or the most probable class is any but
-    the first; then `attacked` is how suspicious each looked, 0 to 1. `sources`: the row that each
-    attack was made of, by index. `clean`: how suspicious each row of the clean hold-out looked,
-    shape (rows of the hold-out,), and `clean_flagged`: 1 where its most probable class is any but
-    the first. `threshold` and `temperature` were settled on validation (see `false_positives` and
-    `calibration`); `positives`: how suspicious its positive rows looked, which the threshold was
-    settled on. Files of earlier versions have no `attacked`, `sources`, `clean_flagged` and
-    `positives`.
+    The names of the fields are those of the file's tensors. Suspicion, 0 to 1, is the probability
+    of any class but the first (`false_positive_cost.suspicion`). Files of earlier versions have no
+    `attacked`, `sources`, `clean_flagged` and `positives`.
     """
 
     scores: Probabilities | LanguageScores
+    """A classifier's probabilities; or a language model's losses, which have no labels."""
+
     labels: Labels | None = None
+    """The true classes, shape (rows,)."""
+
     groups: Labels | None = None
+    """Each row's group by number, shape (rows,)."""
+
     withstood: NDArray[np.float64] | None = None
+    """1 for each attack that failed, shape (attacks,): the answer was judged to refuse, or the most
+    probable class is any but the first."""
+
     attacked: NDArray[np.float64] | None = None
+    """The suspicion of each attack, shape (attacks,), where a classifier is attacked."""
+
     sources: Labels | None = None
+    """The number of the row that each attack is a rewriting of, shape (attacks,)."""
+
     clean: NDArray[np.float64] | None = None
+    """The suspicion of each row of the clean hold-out, shape (rows of the hold-out,)."""
+
     clean_flagged: NDArray[np.float64] | None = None
+    """1 for each of them whose most probable class is any but the first."""
+
     threshold: float | None = None
+    """The suspicion from which rows are flagged, chosen on validation (`false_positive_cost`)."""
+
     temperature: float | None = None
+    """Fitted on validation (`calibration`)."""
+
     positives: NDArray[np.float64] | None = None
+    """The suspicion of validation's positive rows, on which the threshold was chosen."""
 
     @property
     def is_finite(self) -> bool:
@@ -63,24 +78,26 @@ class RowScores:
 
 
 Said = Mapping[str, RowScores]
-"""What a model said about a split, by task; the task of a run without named ones is called ""."""
+"""A model's scores of a split, by task; the task of a run without named ones is called ""."""
 
-_WHOLE = ("labels", "groups", "sources")
-_SINGLE = ("threshold", "temperature")
+_INTEGERS = ("labels", "groups", "sources")
+_NUMBERS = ("threshold", "temperature")
+"""Fields that hold one number, which the file keeps as a tensor of length 1."""
 
 
-def write_scores(path: Path, said: Said) -> str:
+def write_scores(path: Path, scores: Said) -> str:
     """Keep the scores at `path`, in float64 as they were computed; returns the file's SHA-256.
 
-    Tensors are called as the fields of RowScores, behind the name of their task and a slash where
-    tasks have names. Raises SetupError where the storage refuses the file.
+    A tensor has the name of its field in RowScores; where tasks have names, that of its task and a
+    slash stand before it. Raises SetupError where the storage refuses the file.
     """
-    tensors = {
-        (f"{task}/" if task else "") + field.name: _tensor(field.name, value)
-        for task, rows in said.items()
-        for field in fields(rows)
-        if (value := getattr(rows, field.name)) is not None
-    }
+    tensors = {}
+    for task, rows in scores.items():
+        prefix = f"{task}/" if task else ""
+        for field in fields(rows):
+            value = getattr(rows, field.name)
+            if value is not None:
+                tensors[prefix + field.name] = _tensor(field.name, value)
     content = save(tensors)
     make_parents(path, 1)
     write_atomically(path, content)
@@ -88,8 +105,8 @@ def write_scores(path: Path, said: Said) -> str:
 
 
 def _tensor(name: str, value: Any) -> NDArray[Any]:
-    kind = np.int64 if name in _WHOLE else np.float64
-    return np.ascontiguousarray(np.atleast_1d(value), dtype=kind)
+    dtype = np.int64 if name in _INTEGERS else np.float64
+    return np.ascontiguousarray(np.atleast_1d(value), dtype=dtype)
 
 
 def is_whole(path: Path, digest: str) -> bool:
@@ -98,12 +115,13 @@ def is_whole(path: Path, digest: str) -> bool:
 
 
 def read_scores(path: Path) -> dict[str, RowScores]:
-    """The scores that `write_scores` kept. Raises DamagedRunError naming a file that is none."""
+    """The scores that `write_scores` kept. Raises DamagedRunError naming a file that is missing or
+    damaged."""
     try:
-        found: dict[str, dict[str, Any]] = {}
+        by_task: dict[str, dict[str, Any]] = {}
         for key, tensor in load(path.read_bytes()).items():
             task, _, name = key.rpartition("/")
-            found.setdefault(task, {})[name] = float(tensor[0]) if name in _SINGLE else tensor
-        return {task: RowScores(**tensors) for task, tensors in sorted(found.items())}
+            by_task.setdefault(task, {})[name] = float(tensor[0]) if name in _NUMBERS else tensor
+        return {task: RowScores(**tensors) for task, tensors in sorted(by_task.items())}
     except (OSError, SafetensorError, TypeError, LookupError) as error:
-        raise DamagedRunError(f"{path}: no scores of a split ({error})") from None
+        raise DamagedRunError(f"{path}: cannot be read as scores of rows: {error}") from None

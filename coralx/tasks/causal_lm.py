@@ -1,4 +1,4 @@
-"""Text as a causal language model reads it, and the next-token logits that it answers with."""
+"""What tasks of causal language models share: text to token ids, chats, and next-token logits."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ from coralx.tasks.protocol import padded
 
 Ids = tuple[int, ...]
 
+HEAD_ROWS = 1 << 14
+"""Rows of a head's weight that are held in float32 at once."""
+
+TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+"""The names in models' configs of what some do to their logits after the head."""
+
 
 class CausalText:
-    """Text to token ids the way a causal model saw it in training, and next-token logits."""
+    """Text to token ids as a causal model saw it in training, and next-token logits."""
 
     def __init__(self, tokenizer: Any, device: torch.device) -> None:
         self._tokenizer = tokenizer
@@ -32,8 +38,9 @@ class CausalText:
         self._anchor = "\n" if "".join(tokenizer.tokenize("a")).startswith("▁") else ""
 
     def plain(self, text: str) -> str:
-        """A text of the data's without the tokenizer's special tokens, which would end its turn or
-        open another's."""
+        """A text from the data without the tokenizer's special tokens, which would end its turn or
+        open another."""
+        # Again until there is none: taking one out may join two halves of another.
         while any(special in text for special in self._special):
             for special in self._special:
                 text = text.replace(special, "")
@@ -44,13 +51,15 @@ class CausalText:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def following(self, text: str) -> Ids:
-        """Tokens of a text that goes on where another ended."""
+        """Tokens of a text that continues another."""
         anchor = self.ids(self._anchor) if self._anchor else ()
         both = self.ids(self._anchor + text)
         return both[len(anchor) :] if both[: len(anchor)] == anchor else self.ids(text)
 
     def chat(self, messages: Sequence[Message], *, answer_follows: bool) -> str:
-        """Turns in the tokenizer's chat template. Raises ConfigError where it has none."""
+        """The turns written out by the tokenizer's chat template; where `answer_follows`, with what
+        it puts before an answer. Raises ConfigError where it has no template, or refuses the chat.
+        """
         template = self._tokenizer.chat_template
         if not template or (isinstance(template, dict) and "default" not in template):
             named = f" called default; it has {', '.join(map(repr, template))}" if template else ""
@@ -75,18 +84,18 @@ class CausalText:
 
     def gap_before_answers(self) -> str:
         """The white space that the chat template puts between a generation prompt and an answer."""
-        asked, answer = [Message("user", "1")], "2"
-        before = self.chat(asked, answer_follows=True)
-        whole = self.chat([*asked, Message("assistant", answer)], answer_follows=False)
-        follows = whole.removeprefix(before)
-        gap = follows[: len(follows) - len(follows.lstrip())]
-        return gap if follows.startswith(gap + answer) else ""
+        question, answer = [Message("user", "1")], "2"
+        before = self.chat(question, answer_follows=True)
+        chat = self.chat([*question, Message("assistant", answer)], answer_follows=False)
+        rest = chat.removeprefix(before)
+        gap = rest[: len(rest) - len(rest.lstrip())]
+        return gap if rest.startswith(gap + answer) else ""
 
     def _beginning(self) -> Ids:
         """Special tokens that the tokenizer puts before a text."""
-        whole, plain = tuple(self._tokenizer("a")["input_ids"]), self.ids("a")
-        starts = (n for n in range(len(whole)) if whole[n : n + len(plain)] == plain)
-        return whole[: next(starts, 0)]
+        ids, plain = tuple(self._tokenizer("a")["input_ids"]), self.ids("a")
+        starts = (n for n in range(len(ids)) if ids[n : n + len(plain)] == plain)
+        return ids[: next(starts, 0)]
 
     def logits(
         self,
@@ -101,16 +110,19 @@ class CausalText:
 
         Rows are padded on the right, where a causal model never looks, and only the positions
         that are needed go through the language-model head. That of a 16-bit base rounds logits to
-        eight bits, which makes ties; `exact` computes them anew in float32, without gradient.
+        eight bits, which makes ties; `exact` computes them again in float32, without gradient.
         """
         batch = padded(sequences, self._tokenizer.pad_token_id, self._device)
-        first = min(min(row) for row in places) - 1
+        first = min(min(row) for row in places) - 1  # the logits of a token stand one place before
         keep = batch["input_ids"].shape[1] - first
         with _watched(model.get_output_embeddings()) as states:
             out = model(**batch, use_cache=False, logits_to_keep=keep).logits
-        rows = [row for row, wanted in enumerate(places) for _ in wanted]
         left_out = batch["input_ids"].shape[1] - out.shape[1]  # none, where a model keeps them all
-        columns = [place - 1 - left_out for wanted in places for place in wanted]
+        rows, columns = [], []
+        for row, own_places in enumerate(places):
+            for place in own_places:
+                rows.append(row)
+                columns.append(place - 1 - left_out)
         selected: torch.Tensor = out[rows, columns]
         if exact and selected.dtype != torch.float32 and _is_plain_head(model, states, out):
             return _full_logits(model.get_output_embeddings().weight, states[0][rows, columns])
@@ -121,18 +133,20 @@ class CausalText:
     ) -> torch.Tensor:
         """Log-probability of each sequence's own tokens at `places`, row by row."""
         logits = self.logits(model, sequences, places)
-        own = [
-            ids[place] for ids, wanted in zip(sequences, places, strict=True) for place in wanted
+        tokens = [
+            ids[place]
+            for ids, own_places in zip(sequences, places, strict=True)
+            for place in own_places
         ]
         return -torch.nn.functional.cross_entropy(
-            logits, torch.tensor(own, device=logits.device), reduction="none"
+            logits, torch.tensor(tokens, device=logits.device), reduction="none"
         )
 
 
 def longest_fitting(prompt: Callable[[str], Ids], text: str, room: int) -> Ids | None:
-    """The prompt with the longest beginning of `text` that takes at most `room` tokens, to within a
-    word: bisection overlooks that a word's beginning may take more tokens than the word. None where
-    not even the prompt without a text fits."""
+    """The prompt with the longest beginning of `text` that takes at most `room` tokens; None where
+    not even the prompt without a text fits. It is the longest to within a word: bisection takes the
+    number of tokens to grow with the text, while a word's beginning may take more than the word."""
     best = prompt("")
     if len(best) > room:
         return None
@@ -147,11 +161,7 @@ def longest_fitting(prompt: Callable[[str], Ids], text: str, room: int) -> Ids |
     return best
 
 
-HEAD_ROWS = 1 << 14
-"""Rows of a head's weight that are held in float32 at once."""
-
-TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
-"""What configs call that which some models do to logits behind their head."""
+# -- logits in float32 -----------------------------------------------------------------------------
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a causal language model answers to prompts, taking the most probable token each time."""
+"""Answers of a causal language model to the prompts of attacks, by greedy decoding."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from coralx.text import counted
 
 
 class Answers:
-    """Prompts as a chat model reads them (in the tokenizer's chat template, if it has one), and the
-    most probable `max_new_tokens` that follow."""
+    """Encodes prompts as a chat model reads them (in the tokenizer's chat template, if it has one),
+    and generates `max_new_tokens` at most, the most probable one each time."""
 
     def __init__(
         self, tokenizer: Any, max_length: int, max_new_tokens: int, device: torch.device
@@ -44,7 +44,7 @@ class Answers:
                         "model.max_length",
                         f"{self._max_length}, but the chat template alone takes "
                         f"{counted(len(self._prompt('')), 'token')} around an attack's prompt",
-                        "Give a longer max_length.",
+                        "Raise max_length.",
                     )
                 ids, cut = fitting, cut + 1
             rows.append(ids)
@@ -59,6 +59,7 @@ class Answers:
         self, model: Any, data: Encoded, rows: Sequence[int], beat: Callable[[], None]
     ) -> list[str]:
         """The answers to the prompts of these rows; `beat` is called at every token."""
+        # Padded on the left, as answers go on from the end of the row.
         prompts = [data.ids[row] for row in rows]
         longest = max(map(len, prompts))
         padding = self._tokenizer.pad_token_id or 0
@@ -68,20 +69,22 @@ class Answers:
             ids[place, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
             mask[place, longest - len(prompt) :] = 1
         with _as_before(model):
-            made = model.generate(
+            generated = model.generate(
                 input_ids=ids.to(self._device),
                 attention_mask=mask.to(self._device),
                 generation_config=self._greedy(model),
                 stopping_criteria=StoppingCriteriaList([_Beating(beat)]),
             )
-        texts: list[str] = self._tokenizer.batch_decode(made[:, longest:], skip_special_tokens=True)
+        answers = generated[:, longest:]
+        texts: list[str] = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
     def _greedy(self, model: Any) -> GenerationConfig:
-        """The most probable token at every step, whatever the base's own habits are."""
+        """The most probable token at every step, whatever the base's own generation config says."""
         ends = model.generation_config.eos_token_id
         ends = [ends] if isinstance(ends, int) else list(ends or ())
-        own = self._tokenizer.eos_token_id
+        if self._tokenizer.eos_token_id is not None:
+            ends.append(self._tokenizer.eos_token_id)
         return GenerationConfig(
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
@@ -89,14 +92,14 @@ class Answers:
             repetition_penalty=1.0,
             no_repeat_ngram_size=0,
             pad_token_id=self._tokenizer.pad_token_id or 0,
-            eos_token_id=sorted({*ends, *([] if own is None else [own])}) or None,
+            eos_token_id=sorted(set(ends)) or None,
         )
 
 
 @contextmanager
 def _as_before(model: Any) -> Iterator[None]:
-    """Leaves gradient checkpointing as it was: Unsloth turns it off to generate, and not on again
-    for a model that is not in training mode."""
+    """Restores gradient checkpointing: Unsloth turns it off to generate, and does not turn it on
+    again for a model that is not in training mode."""
     flags = {
         module: module.gradient_checkpointing
         for module in model.modules()
@@ -110,7 +113,7 @@ def _as_before(model: Any) -> Iterator[None]:
 
 
 class _Beating(StoppingCriteria):  # type: ignore[misc]
-    """Stops nothing, but says at every token that work goes on."""
+    """Never stops the generation, but calls `beat` at every token."""
 
     def __init__(self, beat: Callable[[], None]) -> None:
         self._beat = beat

@@ -1,8 +1,8 @@
-"""Classification by a causal language model: which label word follows the prompt?"""
+"""`label-tokens`: classification by which label word a causal language model expects next."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,13 @@ from coralx.tasks.causal_lm import CausalText, Ids, longest_fitting
 from coralx.tasks.protocol import Classification, Encoded, Scores
 from coralx.text import counted
 
-MOST_PIECES = 4
+MOST_TOKENS = 4
 """Tokens of a label word beyond which its mean log-probability says little about the word."""
 
 
 class LabelTokens(Classification):
-    """Which label word follows the prompt. The score of a class is the mean log-probability of its
-    word's tokens; probabilities are the softmax of the scores. Only label tokens are trained on."""
+    """The score of a class is the mean log-probability of its label word's tokens, given the
+    prompt; probabilities are the softmax of the scores. Only label tokens are trained on."""
 
     eval_tokens = 1 << 12
 
@@ -37,6 +37,7 @@ class LabelTokens(Classification):
         self._text = CausalText(tokenizer, device)
         self._name = name
         self._chat = source.chat
+        # Tokens begin with the space before a word, so it goes to the label, not to the prompt.
         self._template = source.prompt if self._chat else source.prompt.rstrip(" ")
         self._max_length = max_length
         if self._chat:
@@ -49,7 +50,8 @@ class LabelTokens(Classification):
         self._prefixes = _longest_prefixes(self.words)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Prompts that leave room for the longest label. A longer one loses the end of its text."""
+        """Prompts that leave room for the longest label. A longer one loses the end of its text.
+        Raises ConfigError where there is no room for any."""
         room = self._max_length - max(map(len, self.words))
         rows, cut = [], 0
         for example in examples:
@@ -67,18 +69,20 @@ class LabelTokens(Classification):
         sequences = [data.ids[row] + word for row, word in zip(rows, words, strict=True)]
         places = [range(len(data.ids[row]), len(s)) for row, s in zip(rows, sequences, strict=True)]
         logs = self._text.log_probabilities(model, sequences, places)
-        shares = [1.0 / (len(word) * len(words)) for word in words for _ in word]
-        return -(logs * torch.tensor(shares, device=logs.device)).sum()
+        # Mean over a word's tokens first, then over rows: rows with long words count no more.
+        weights = [1.0 / (len(word) * len(words)) for word in words for _ in word]
+        return -(logs * torch.tensor(weights, device=logs.device)).sum()
 
     def scores(self, model: Any, data: Encoded, rows: Sequence[int]) -> Scores:
+        """Probabilities of the classes, shape (rows, classes)."""
         sums = np.zeros((len(rows), len(self.words)))
-        for prefix, wanted in self._prefixes.items():
+        for prefix, predicted in self._prefixes.items():
             prompts = [data.ids[row] for row in rows]
             places = [range(len(ids), len(ids) + len(prefix) + 1) for ids in prompts]
             sequences = [ids + prefix for ids in prompts]
             logits = self._text.logits(model, sequences, places, exact=True)
             logs = torch.log_softmax(logits, dim=-1).view(len(rows), len(prefix) + 1, -1)
-            for word, place in wanted:
+            for word, place in predicted:
                 token = self.words[word][place]
                 sums[:, word] += logs[:, place, token].cpu().double().numpy()
         means = torch.from_numpy(sums / [len(word) for word in self.words])
@@ -87,19 +91,22 @@ class LabelTokens(Classification):
 
     def oddities(self) -> list[str]:
         """Warnings about label words that the tokenizer splits so that their scores are hard to
-        compare: in many pieces, or with one the beginning of another."""
-        found = []
+        compare: into many tokens, or so that one begins another."""
+        where, way_out = key_of(self._name, "labels"), "name the classes by short, different words"
+        warnings = []
         words = dict(zip(self._labels, self.words, strict=True))
         for label, word in words.items():
-            if len(word) > MOST_PIECES:
-                found.append(f"the label {label!r} is {len(word)} tokens long")
-            found += [
-                f"the label {label!r} is the beginning of {other!r} to the tokenizer"
-                for other, longer in words.items()
-                if other != label and longer[: len(word)] == word
-            ]
-        where, way_out = key_of(self._name, "labels"), "name the classes by short, different words"
-        return [f"{where}: {what}; {way_out}" for what in found]
+            if len(word) > MOST_TOKENS:
+                warnings.append(
+                    f"{where}: the label {label!r} is {len(word)} tokens long; {way_out}"
+                )
+            for other, longer in words.items():
+                if other != label and longer[: len(word)] == word:
+                    warnings.append(
+                        f"{where}: the label {label!r} is the beginning of {other!r} to the "
+                        f"tokenizer; {way_out}"
+                    )
+        return warnings
 
     def _prompt(self, text: str) -> Ids:
         filled = self._template.replace("{text}", text)
@@ -116,42 +123,47 @@ class LabelTokens(Classification):
                 f"{self._max_length}, but the prompt alone takes "
                 f"{counted(len(self._prompt('')), 'token')} and the longest label "
                 f"{self._max_length - room}",
-                f"Give a longer max_length or a shorter {key_of(self._name, 'prompt')}.",
+                f"Raise max_length or shorten {key_of(self._name, 'prompt')}.",
             )
         return fitting
 
     def _require_distinct_words(self, labels: Sequence[str]) -> None:
-        """Raise ConfigError for words that are no tokens, unknown ones, or those of another."""
+        """Raise ConfigError for a word without tokens, with unknown ones, or with those of another
+        word."""
         seen: dict[Ids, str] = {}
         for label, word in zip(labels, self.words, strict=True):
-            is_unknown = self._text.unknown is not None and self._text.unknown in word
-            if not word or word in seen or is_unknown:
-                what = "no tokens" if not word else "not known: it has no tokens for all of it"
-                if word in seen:
-                    what = f"the same tokens as {seen[word]!r}"
+            wrong = ""
+            if not word:
+                wrong = "no tokens"
+            elif word in seen:
+                wrong = f"the same tokens as {seen[word]!r}"
+            elif self._text.unknown is not None and self._text.unknown in word:
+                wrong = "not known: it has no tokens for all of it"
+            if wrong:
                 raise problem(
                     key_of(self._name, "labels"),
-                    f"to the base's tokenizer, the label {label!r} is {what}",
+                    f"to the base's tokenizer, the label {label!r} is {wrong}",
                     "Name the classes by words that differ: labels: {positive: [1], ...}",
                 )
             seen[word] = label
 
 
 def _longest_prefixes(words: Sequence[Ids]) -> dict[Ids, list[tuple[int, int]]]:
-    """What to put behind a prompt so that every token of every word is predicted once.
+    """What to append to a prompt so that every token of every word is predicted once.
 
-    Keys are words without their last token, none the beginning of another; values the (word,
-    token place) pairs that each of them predicts. Words of one token need a single empty one.
+    Keys are words without their last token, none the beginning of another; values the (number of
+    the word, place of its token) pairs that each of them predicts. Where all words are one token
+    long, the one key is empty: a single pass scores them all.
     """
     prefixes = {word[:-1] for word in words}
-    longest = [
-        prefix
-        for prefix in sorted(prefixes)
-        if not any(other != prefix and other[: len(prefix)] == prefix for other in prefixes)
-    ]
-    found: dict[Ids, list[tuple[int, int]]] = {prefix: [] for prefix in longest}
+    longest = [prefix for prefix in sorted(prefixes) if not _begins_another(prefix, prefixes)]
+    predicted: dict[Ids, list[tuple[int, int]]] = {prefix: [] for prefix in longest}
     for number, word in enumerate(words):
         for place in range(len(word)):
-            home = next(prefix for prefix in longest if prefix[:place] == word[:place])
-            found[home].append((number, place))
-    return found
+            first = next(prefix for prefix in longest if prefix[:place] == word[:place])
+            predicted[first].append((number, place))
+    return predicted
+
+
+def _begins_another(prefix: Ids, prefixes: Iterable[Ids]) -> bool:
+    return any(other != prefix and other[: len(prefix)] == prefix for other in prefixes)

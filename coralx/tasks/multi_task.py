@@ -16,8 +16,8 @@ from coralx.tasks.protocol import Encoded, Trainable
 
 
 class Mixture:
-    """What a model is trained on that is to learn several tasks: of each batch, every task reads
-    its own rows, and each row (or token, for sft) counts as much as any other."""
+    """Several tasks in one: of each batch, every task's loss reads its own rows, and each row (or
+    token, for sft) counts as much as any other."""
 
     def __init__(self, tasks: Sequence[Trainable]) -> None:
         self._tasks = tuple(tasks)
@@ -25,11 +25,11 @@ class Mixture:
 
     def loss(self, model: Any, data: Encoded, rows: Sequence[int]) -> torch.Tensor:
         parts = self._by_task(data, rows)
-        weights = [task.weight(data, own) for task, own in parts]
-        losses = [
-            task.loss(model, data, own) * (weight / sum(weights))
-            for (task, own), weight in zip(parts, weights, strict=True)
-        ]
+        total = self.weight(data, rows)
+        losses = []
+        for task, own in parts:
+            # A task's loss is a mean over its own rows; by its share, they sum to the mean of all.
+            losses.append(task.loss(model, data, own) * (task.weight(data, own) / total))
         return torch.stack(losses).sum()
 
     def weight(self, data: Encoded, rows: Sequence[int]) -> int:
@@ -37,21 +37,21 @@ class Mixture:
 
     def _by_task(self, data: Encoded, rows: Sequence[int]) -> list[tuple[Trainable, list[int]]]:
         """The tasks that have rows here, each with its own."""
-        found: dict[int, list[int]] = {}
+        by_number: dict[int, list[int]] = {}
         for row in rows:
-            found.setdefault(data.tasks[row], []).append(row)
-        return [(self._tasks[task], own) for task, own in sorted(found.items())]
+            by_number.setdefault(data.tasks[row], []).append(row)
+        return [(self._tasks[number], own) for number, own in sorted(by_number.items())]
 
 
 def mixed(parts: Sequence[Encoded], seed: int, revision: int = REVISION) -> Encoded:
     """All tasks' training rows in one order, of which every prefix holds each task's and each
-    class's share to within a row. `revision`: in which version's (see `run_facts.Settings`)."""
+    class's share to within a row. `revision`: in which version's order (`run_facts.Settings`)."""
     strata = [(task, int(label)) for task, part in enumerate(parts) for label in part.labels]
     rng = generator(seed, "task-order")
     if revision < 2:
         order = revision1.stratified_order(strata, rng).tolist()
     else:
-        order = stratified_order(strata, rng, [task for task, _ in strata]).tolist()
+        order = stratified_order(strata, rng, groups=[task for task, _ in strata]).tolist()
     ids = [row for part in parts for row in part.ids]
     labels = np.concatenate([part.labels for part in parts])
     targets = [row for part in parts for row in part.targets]

@@ -1,4 +1,4 @@
-"""What a task is: how an example is encoded, trained on and scored."""
+"""The contract of a task: how examples are encoded, trained on and scored."""
 
 from __future__ import annotations
 
@@ -14,27 +14,37 @@ from coralx.data.examples import Example
 from coralx.metrics.row_scores import RowScores
 
 Scores = NDArray[np.float64]
-"""What a task reads off the model for each row, shape (rows, columns); columns by task."""
+"""What a task computes from the model for each row, shape (rows, columns): a class's probability a
+column, or for sft the columns of `LanguageScores`."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokenised examples: ids and label of each row.
-
-    `targets` are, for sft, the places of each row's completion tokens. `cut` counts rows that lost
-    tokens to the context's length, `left_out` rows that were too long to keep, and `empty` rows
-    left out as they had nothing to learn but an end; then `kept` are the places of the others
-    among all. `tasks` tells, where rows of several are mixed, which task each row is of.
-    """
+    """Tokenised examples."""
 
     ids: tuple[tuple[int, ...], ...]
+    """The token ids of each row."""
+
     labels: NDArray[np.int64]
+    """The number of each row's class, shape (rows,); 0 for sft."""
+
     targets: tuple[tuple[int, ...], ...] = ()
+    """For sft, the places of each row's completion tokens."""
+
     cut: int = 0
+    """How many rows lost tokens to the context's length."""
+
     left_out: int = 0
+    """How many rows were too long to keep."""
+
     empty: int = 0
+    """How many rows were left out because they have nothing to learn but an end."""
+
     kept: tuple[int, ...] = ()
+    """Where rows may be left out, the numbers of those that were not, among all."""
+
     tasks: tuple[int, ...] = ()
+    """Where rows of several tasks are mixed, the number of each row's task."""
 
     @property
     def lengths(self) -> list[int]:
@@ -42,7 +52,7 @@ class Encoded:
 
     @property
     def strata(self) -> NDArray[np.int64]:
-        """A number for each row's task and class."""
+        """A number for each row's task and class, shape (rows,)."""
         tasks = np.asarray(self.tasks or np.zeros_like(self.labels), dtype=np.int64)
         return tasks * (int(self.labels.max(initial=0)) + 1) + self.labels
 
@@ -50,30 +60,30 @@ class Encoded:
         """The first `limit` rows; all of them for None."""
         return Encoded(self.ids[:limit], self.labels[:limit], self.targets[:limit])
 
-    def where(self, wanted: NDArray[np.bool_]) -> Encoded:
-        """The rows that are `wanted`, shape (rows,)."""
-        places = np.flatnonzero(wanted).tolist()
-        targets = tuple(self.targets[place] for place in places) if self.targets else ()
-        return Encoded(tuple(self.ids[place] for place in places), self.labels[wanted], targets)
+    def where(self, mask: NDArray[np.bool_]) -> Encoded:
+        """The rows of which the mask, shape (rows,), is true."""
+        rows = np.flatnonzero(mask).tolist()
+        targets = tuple(self.targets[row] for row in rows) if self.targets else ()
+        return Encoded(tuple(self.ids[row] for row in rows), self.labels[mask], targets)
 
 
 class Trainable(Protocol):
-    """What a model can be trained on."""
+    """What a model can be trained on: a task, or several mixed."""
 
     eval_tokens: int
-    """Tokens scored together, padding included; the figures do not depend on it."""
+    """Tokens scored in one batch, padding included; the figures do not depend on it."""
 
     def loss(self, model: Any, data: Encoded, rows: Sequence[int]) -> torch.Tensor:
         """Mean loss over the rows, a float32 scalar with gradient."""
         ...
 
     def weight(self, data: Encoded, rows: Sequence[int]) -> int:
-        """How many things the loss of these rows is the mean of: rows, or tokens."""
+        """How many items the loss of these rows is the mean of: rows, or for sft tokens."""
         ...
 
 
 class Task(Trainable, Protocol):
-    """One way to train and score a model."""
+    """One way to train and score a model: what `model.task` names."""
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Token ids, at most `model.max_length` a row.
@@ -83,16 +93,16 @@ class Task(Trainable, Protocol):
         ...
 
     def scores(self, model: Any, data: Encoded, rows: Sequence[int]) -> Scores:
-        """What the figures are computed from, shape (rows, columns)."""
+        """What figures are computed from, shape (rows, columns)."""
         ...
 
     def by_row(self, scores: Scores, data: Encoded) -> RowScores:
-        """The scores in the form in which figures are read off them, and in which they are kept."""
+        """The scores in the form from which figures are computed, and in which they are kept."""
         ...
 
 
 class Classification:
-    """What tasks have in common whose scores are class probabilities, shape (rows, classes)."""
+    """Base of the tasks whose scores are class probabilities, shape (rows, classes)."""
 
     def weight(self, data: Encoded, rows: Sequence[int]) -> int:
         return len(rows)

@@ -1,4 +1,4 @@
-"""`sequence-classification`: one logit a class, from a head on the whole text."""
+"""`sequence-classification`: a head on the base gives one logit a class for the whole text."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from coralx.tasks.protocol import Classification, Encoded, Scores, padded
 
 
 class SequenceClassification(Classification):
-    """One logit a class from the whole text; cross-entropy. Where one head serves several tasks,
-    `logits` are those of this one. `padding` is the token that the base's config names for it.
+    """One logit a class for the whole text, trained by cross-entropy. Where one head serves several
+    tasks, `logits` are those of this one. `padding` is the padding token of the base's config.
 
-    Every row has the logits that it has alone, by transformers and the base's own config.
+    In a batch every row has the logits that it has alone, by transformers and the base's own
+    config.
     """
 
     eval_tokens = 1 << 13
@@ -39,18 +40,21 @@ class SequenceClassification(Classification):
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Texts with special tokens; longer ones lose their end."""
         texts = [example.text for example in examples]
-        whole = self._tokenizer(texts)["input_ids"]
-        short = self._tokenizer(texts, truncation=True, max_length=self._max_length)["input_ids"]
+        uncut = self._tokenizer(texts)["input_ids"]
+        limits = {"truncation": True, "max_length": self._max_length}
+        truncated = self._tokenizer(texts, **limits)["input_ids"]  # special tokens at the end stay
         labels = np.asarray([example.label for example in examples], dtype=np.int64)
-        cut = sum(len(ids) > self._max_length for ids in whole)
-        return Encoded(tuple(tuple(ids) for ids in short), labels, cut=cut)
+        cut = sum(len(ids) > self._max_length for ids in uncut)
+        return Encoded(tuple(map(tuple, truncated)), labels, cut=cut)
 
     def loss(self, model: Any, data: Encoded, rows: Sequence[int]) -> torch.Tensor:
+        """Mean cross-entropy over the rows, a float32 scalar with gradient."""
         logits = self.logits(model, data, rows)
         labels = torch.as_tensor(data.labels[list(rows)], device=logits.device)
         return torch.nn.functional.cross_entropy(logits.float(), labels)
 
     def scores(self, model: Any, data: Encoded, rows: Sequence[int]) -> Scores:
+        """Probabilities of the classes, shape (rows, classes)."""
         logits = self.logits(model, data, rows).cpu().double()
         probabilities: Scores = torch.softmax(logits, dim=-1).numpy()
         return probabilities
@@ -61,32 +65,35 @@ class SequenceClassification(Classification):
 
     def logits_of(self, model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The logits of a batch, shape (rows, classes)."""
-        found: torch.Tensor = model(**batch).logits[:, self._logits]
-        return found
+        logits: torch.Tensor = model(**batch).logits[:, self._logits]
+        return logits
 
     def logits_alone(self, model: Any, text: str) -> torch.Tensor:
-        """A text's logits, shape (classes,), as transformers has them without a batch, from all
-        that the tokenizer gives."""
+        """A text's logits, shape (classes,), as transformers computes them without a batch, from
+        all that the tokenizer returns."""
         limits = {"truncation": True, "max_length": self._max_length, "return_tensors": "pt"}
         inputs = self._tokenizer(text, **limits).to(self._device)
-        found: torch.Tensor = model(**inputs).logits[0, self._logits]
-        return found
+        logits: torch.Tensor = model(**inputs).logits[0, self._logits]
+        return logits
 
     def batch(self, model: Any, data: Encoded, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         """The rows' tokens, padded on the right."""
         sequences = [data.ids[row] for row in rows]
         padding = self._padding
         if padding is None:
-            described = model.config.get_text_config()
-            vocabulary = getattr(described, "vocab_size", sys.maxsize)
+            text_config = model.config.get_text_config()
+            vocabulary = getattr(text_config, "vocab_size", sys.maxsize)
             padding = self._stand_in({ids[-1] for ids in sequences if ids}, vocabulary)
-            described.pad_token_id = model.config.pad_token_id = padding
+            text_config.pad_token_id = model.config.pad_token_id = padding
         return padded(sequences, padding, self._device)
 
     def _stand_in(self, ends: Collection[int], vocabulary: int) -> int:
-        """A token to pad with for a base that names none, which alone reads a text's class off its
-        last token, whatever that is: in a batch, off the last one that is not padding. So none at
-        which a text `ends`, as all do at the end token where the tokenizer appends it."""
+        """A token to pad with, for a base whose config names none.
+
+        Such a base takes a text's class from its last token; in a batch, from the last one that is
+        not padding. So padding must not be a token with which a text `ends`; with the usual one,
+        the end token, all do where the tokenizer appends it.
+        """
         usual = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id)
         known = [id_ for id_ in usual if id_ is not None and id_ < vocabulary]
         tokens: list[int] = [*known, *range(len(ends) + 1)]

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning of a causal language model on completions."""
+"""`sft`: supervised fine-tuning of a causal language model on completions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from coralx.text import brief, counted
 
 
 class InstructionTuning:
-    """Supervised fine-tuning: the next token of completions, and of nothing else.
+    """Trains on the tokens of completions, and on nothing else.
 
     Scores are, for each row, the negative log-likelihood of its completion in nats and its number
     of tokens.
@@ -41,24 +41,25 @@ class InstructionTuning:
         """Prompt and completion, cut at the end. Left out are rows whose prompt leaves no room for
         a token of the completion, and those whose answer is nothing but its end. Raises ConfigError
         if none is left, or where the chat template does not show a turn."""
-        rows, targets, taken, cut, empty = [], [], [], 0, 0
+        rows, targets, kept, cut, empty = [], [], [], 0, 0
         for number, example in enumerate(examples):
             ids, places = self._tokens(example)
-            learnt = [place for place in places if place > 0]
-            if not self._says(example.messages[-1]) or all(ids[p] in self._end for p in learnt):
+            learnt = [place for place in places if place > 0]  # nothing predicts the first token
+            is_end_only = all(ids[place] in self._end for place in learnt)
+            if is_end_only or not self._has_answer(example.messages[-1]):
                 empty += 1
                 continue
-            kept = tuple(place for place in learnt if place < self._max_length)
-            if kept:
+            within = tuple(place for place in learnt if place < self._max_length)
+            if within:
                 cut += len(ids) > self._max_length
                 rows.append(ids[: self._max_length])
-                targets.append(kept)
-                taken.append(number)
+                targets.append(within)
+                kept.append(number)
         left_out = len(examples) - len(rows) - empty
         if not rows:
             self._refuse(empty, left_out)
         labels = np.zeros(len(rows), dtype=np.int64)
-        return Encoded(tuple(rows), labels, tuple(targets), cut, left_out, empty, tuple(taken))
+        return Encoded(tuple(rows), labels, tuple(targets), cut, left_out, empty, tuple(kept))
 
     def _refuse(self, empty: int, left_out: int) -> NoReturn:
         """Raise ConfigError for rows of which none can be learnt."""
@@ -66,16 +67,17 @@ class InstructionTuning:
             raise problem(
                 "model.max_length",
                 f"{self._max_length}: no prompt leaves room for its completion",
-                "Give a longer max_length.",
+                "Raise max_length.",
             )
         raise problem(
             "data",
-            f"of {counted(empty, 'row')}, none has an answer to learn: beside its end, there is "
-            "nothing in it but special tokens",
+            f"of {counted(empty, 'row')}, none has an answer to learn: there is nothing in it but "
+            "special tokens",
+            "Give rows whose answers have a text.",
         )
 
-    def _says(self, message: Message) -> bool:
-        """Whether there is anything to learn in an answer, beside that it ends."""
+    def _has_answer(self, message: Message) -> bool:
+        """Whether an answer has anything to learn but that it ends."""
         return message.is_learnt and bool(self._text.plain(message.content).strip())
 
     def _tokens(self, example: Example) -> tuple[Ids, list[int]]:
@@ -88,13 +90,14 @@ class InstructionTuning:
             if is_answer:
                 places += range(len(ids), len(ids) + len(piece))
             ids += piece
+        # A chat template ends the answer itself.
         if not example.is_chat and ids[-1:] != self._end:
             places += range(len(ids), len(ids) + len(self._end))
             ids += self._end
         return ids, places
 
     def loss(self, model: Any, data: Encoded, rows: Sequence[int]) -> torch.Tensor:
-        """Mean negative log-likelihood over the completions' tokens."""
+        """Mean negative log-likelihood over the completions' tokens, in nats."""
         sequences = [data.ids[row] for row in rows]
         places = [data.targets[row] for row in rows]
         if self._fused_loss:
@@ -107,19 +110,20 @@ class InstructionTuning:
     def _loss_inside(
         self, model: Any, sequences: Sequence[Ids], places: Sequence[Sequence[int]]
     ) -> torch.Tensor:
-        """The same loss by the model itself, which may know how not to hold all logits at once."""
+        """The same loss, computed by the model itself, which may do without holding all logits."""
         batch = padded(sequences, self._tokenizer.pad_token_id, self._device)
-        labels = torch.full_like(batch["input_ids"], -100)
-        for row, wanted in enumerate(places):
-            chosen = torch.tensor(wanted, device=self._device)
-            labels[row, chosen] = batch["input_ids"][row, chosen]
+        labels = torch.full_like(batch["input_ids"], -100)  # what transformers leaves out
+        for row, own_places in enumerate(places):
+            columns = torch.tensor(own_places, device=self._device)
+            labels[row, columns] = batch["input_ids"][row, columns]
         loss: torch.Tensor = model(**batch, labels=labels, use_cache=False).loss
         return loss
 
     def scores(self, model: Any, data: Encoded, rows: Sequence[int]) -> Scores:
+        """Negative log-likelihood and number of tokens of each completion, shape (rows, 2)."""
         places = [data.targets[row] for row in rows]
         logs = self._text.log_probabilities(model, [data.ids[row] for row in rows], places)
-        counts = [len(wanted) for wanted in places]
+        counts = [len(own_places) for own_places in places]
         starts = np.cumsum([0, *counts[:-1]])
         sums = np.add.reduceat(-logs.cpu().double().numpy(), starts)
         return np.column_stack([sums, counts]).astype(np.float64)
@@ -136,38 +140,40 @@ class InstructionTuning:
 
     def _turns(self, messages: Sequence[Message]) -> list[tuple[str, bool]]:
         """A chat cut at its answers. A template that rewrites earlier turns when later ones come
-        (as reasoning models' do) leaves the last answer alone to be learnt."""
-        whole = self._text.chat(messages, answer_follows=False)
-        self._require_shown(messages, whole)
+        (as reasoning models' do) leaves only the last answer to be learnt."""
+        chat = self._text.chat(messages, answer_follows=False)
+        self._require_shown(messages, chat)
         spans = []
         for place, message in enumerate(messages):
-            if message.role == "assistant" and place > 0 and self._says(message):
+            if message.role == "assistant" and place > 0 and self._has_answer(message):
                 before = self._text.chat(messages[:place], answer_follows=True)
                 after = self._text.chat(messages[: place + 1], answer_follows=False)
-                if whole.startswith(before) and whole.startswith(after):
+                if chat.startswith(before) and chat.startswith(after):
                     spans.append((len(before), max(len(before), len(after.rstrip()))))
-        if not spans:
+        if not spans:  # it rewrites the last answer, too: that one is written behind the prompt
             before = self._text.chat(messages[:-1], answer_follows=True)
             end = self._tokenizer.eos_token or ""
             return [(before, False), (messages[-1].content + end, True)]
         pieces, done = [], 0
         for start, stop in spans:
-            pieces += [(whole[done:start], False), (whole[start:stop], True)]
+            pieces += [(chat[done:start], False), (chat[start:stop], True)]
             done = stop
         return pieces
 
-    def _require_shown(self, messages: Sequence[Message], whole: str) -> None:
-        """Raise ConfigError for a turn that the template drops, as some do with the roles that they
-        do not know. The assistant's turns they may rewrite."""
+    def _require_shown(self, messages: Sequence[Message], chat: str) -> None:
+        """Raise ConfigError for a turn that the template drops, as some do with roles that they do
+        not know. The assistant's turns they may rewrite."""
         for place, message in enumerate(messages):
-            said = self._text.plain(message.content).strip()
-            if message.role == "assistant" or said in whole:
+            content = self._text.plain(message.content).strip()
+            if message.role == "assistant" or content in chat:
                 continue
-            other = [*messages[:place], Message(message.role, f"{said} x"), *messages[place + 1 :]]
-            if self._text.chat(other, answer_follows=False) == whole:
+            # A template may also show a turn in other words: then other words change the chat.
+            changed = Message(message.role, f"{content} x")
+            other = [*messages[:place], changed, *messages[place + 1 :]]
+            if self._text.chat(other, answer_follows=False) == chat:
                 raise problem(
                     "data",
                     f"the base's chat template leaves out turns of the role {message.role!r}: "
-                    f"{brief(said)}",
-                    "Take these turns out of the chats, or a base whose template has them.",
+                    f"{brief(content)}",
+                    "Remove these turns from the chats, or take a base whose template shows them.",
                 )

@@ -42,7 +42,7 @@ def test_a_call_of_a_tool_is_refused_by_row_turn_and_key(
     later = [{"role": "tool", "content": "10:00"}, ANSWER] if followed else []
     error = refusal(ASKED, call, *later)
     assert (
-        f"row 7: messages[1].{next(iter(said))}: calls of tools are not read" in error.problems[0]
+        f"row 7: messages[1].{next(iter(said))}: tool calls are not supported" in error.problems[0]
     )
     assert "leave the row out" in error.hint
 
@@ -58,18 +58,24 @@ def test_a_key_that_holds_nothing_is_no_call(nothing: Any) -> None:
 @pytest.mark.parametrize(
     ("turn", "says"),
     [
-        ({"role": "assistant", "content": None}, "messages[1].content is missing or null"),
-        ({"role": "assistant"}, "messages[1].content is missing or null"),
+        (
+            {"role": "assistant", "content": None},
+            "messages[1].content must be text, but is missing or null",
+        ),
+        ({"role": "assistant"}, "messages[1].content must be text, but is missing or null"),
         (
             {"role": "assistant", "content": [{"type": "text", "text": "Ten."}]},
-            "messages[1].content is a list of parts",
+            "messages[1].content must be text, but is a list of parts",
         ),
-        ({"role": "assistant", "content": 10}, "messages[1].content is 10"),
+        ({"role": "assistant", "content": 10}, "messages[1].content must be text, but is 10"),
         ({"role": "function", "content": "x"}, "unknown role 'function'"),
-        ({"content": "x"}, "unknown role 'None'"),
-        ({**ANSWER, "weight": 0.5}, "messages[1].weight is 0.5; it may be 1, or 0"),
-        ({**ANSWER, "weight": "0"}, "messages[1].weight is '0'"),
-        ("Ten.", "messages must be a list of {role, content}; messages[1] is text: 'Ten.'"),
+        ({"content": "x"}, "messages[1].role is missing or null"),
+        (
+            {**ANSWER, "weight": 0.5},
+            "messages[1].weight must be 1, or 0 for an answer that is not learnt, but is 0.5",
+        ),
+        ({**ANSWER, "weight": "0"}, "not learnt, but is '0'"),
+        ("Ten.", "messages must be a list of {role, content}, but messages[1] is text: 'Ten.'"),
     ],
 )
 def test_a_turn_that_cannot_be_read_is_named(turn: Any, says: str) -> None:
@@ -79,7 +85,7 @@ def test_a_turn_that_cannot_be_read_is_named(turn: Any, says: str) -> None:
 def test_turns_given_as_text_are_told_to_be_text() -> None:
     with pytest.raises(ConfigError) as caught:
         Chats("messages").read('[{"role": "user", "content": "Hi"}]', "row 1")
-    assert "must be a list of {role, content}, and is text: '[{" in caught.value.problems[0]
+    assert "must be a list of {role, content}, but is text: '[{" in caught.value.problems[0]
     assert "jsonl or parquet, with a list in that place" in caught.value.hint
 
 

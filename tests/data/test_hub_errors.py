@@ -91,7 +91,7 @@ def test_an_offline_switch_is_named(
     found = hub.trouble(error, "a/b", kind)
     assert found is not None
     assert found.what == f"it is not in the cache, and {switch}=yes keeps it from being fetched"
-    assert found.way_out.startswith(f"Unset {switch}, ")
+    assert found.way_out.startswith(f"Unset {switch} to ")
     monkeypatch.setenv(switch, "0")
     found = hub.trouble(error, "a/b", kind)
     assert found is not None

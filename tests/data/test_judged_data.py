@@ -168,7 +168,7 @@ def test_labels_that_are_in_no_class_are_refused(texts: str, tmp_path: Path) -> 
     file = lines(tmp_path / "odd.jsonl", [{"text": f"row {n}", "label": "worse"} for n in range(3)])
     for key in ("attacks", "clean_holdout"):
         problem = refusal(texts, **{key: file})
-        assert problem.startswith(f"data.{key}.file: {file}: a row has the label 'worse'")
+        assert problem.startswith(f"data.{key}.file: {file}: row 1 has the label 'worse'")
 
 
 def test_a_hold_out_without_clean_rows_is_refused(texts: str, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_texts_said_twice_and_texts_that_were_trained_on_are_told(
     known = read(texts).train[0].text
     file = lines(tmp_path / "own.jsonl", [{"text": t} for t in (known, "new", "new", "other")])
     found = read(texts, attacks=file, clean_holdout=file)
-    said = [w for w in found.warnings if "1 row said before was left out" in w]
+    said = [w for w in found.warnings if "1 row with the text of an earlier row was left out" in w]
     assert len(said) == 2
     for kind in ("attacks", "clean"):
         assert any(f"1 of 3 {kind} texts stands in the train split" in w for w in found.warnings)

@@ -189,7 +189,7 @@ def test_a_whole_number_is_the_same_label_with_and_without_a_decimal(given: Give
         ("t.json", f"[{ROW},\n{ROW},\n", ": line 4, character 2: not valid JSON", "cut off"),
         ("t.json", f"[{ROW},\n{ROW} {ROW}]", ": line 4, character 2: not valid JSON", "Correct"),
         ("t.json", f"[{ROW}, 3]", ": element 2 is a number, where a row is needed: 3", "object"),
-        ("t.json", f"[\n{ROW}]\n[]", ": something follows behind the end of the list", "one list"),
+        ("t.json", f"[\n{ROW}]\n[]", ": something follows the end of the list", "one list"),
         ("t.json", '{\n"text": "a",\n"label" 1}', ": line 3, character 9: not valid", "Correct"),
         ("t.json", '{"text": ["a", "b"], "label": ["x"]}', "different lengths: 'text' 2", ""),
         ("t.json", f'{{"a": [{ROW}], "b": [{ROW}]}}', "one object with the keys 'a', 'b'", "list"),
@@ -349,7 +349,7 @@ def test_quote_marks_that_csv_readers_pass_over_are_told(given: Given) -> None:
     assert "in 1 of 3 rows (the first in line 3) a cell begins" in given.warnings[0]
     path = given.file("t.csv", 'text,label\n"Hi there,ham\nfoo,spam\nbar",ham\nq,r\n')
     assert len(given.texts(path)) == 2
-    assert "in 1 of 2 rows (the first in line 2) a cell in quote marks" in given.warnings[0]
+    assert "in 1 of 2 rows (the first in line 2) a quoted cell has several" in given.warnings[0]
     assert len(given.texts(path, quoting="none")) == 4
     path = given.file("t.csv", "text,label\n'a',x\n'b',y\n")
     assert given.texts(path) == [["'a'", "x"], ["'b'", "y"]]
@@ -360,7 +360,7 @@ def test_odd_but_valid_delimited_text(given: Given) -> None:
     path = given.file("t.csv", "\n \ntext,label,text,\na,b,c,d\n\ne\n" + "x" * 200_000 + ",y\n")
     assert given.texts(path) == [["a", "b"], ["e", ""], ["x" * 200_000, "y"]]
     assert given.warnings == [
-        f"data.train: {path}: the column 'text' stands twice in the header; the first is read"
+        f"data.train: {path}: the header has the column 'text' twice; the first is read"
     ]
     assert given.texts(path, 2, "Unnamed: 3")[:2] == [["c", "d"], ["", ""]]
     path = given.file("b.csv", '\ufeff"text","label"\r\r\n"a","b"\r\r\n')
