@@ -201,7 +201,7 @@ def test_a_token_without_an_embedding_is_refused(
 ) -> None:
     tiny_config["model"]["base"] = save(tmp_path / "b", bert(words, rows=len(words) - 3), words)
     said = refused(backend, tiny_config)
-    assert f"has {len(words)} tokens, the base embeddings for {len(words) - 3}" in said
+    assert f"has {len(words)} tokens, but the base has embeddings for {len(words) - 3}" in said
     assert f"token {len(words) - 1} ('dirty')" in said
 
 

@@ -65,7 +65,7 @@ class InProcessExecutor:
             self._jobs += 1
             try:
                 outcome = self._done(job, self._backend, self._listener)
-            except Paused:
+            except Paused:  # which the beat raises for an interruption alone
                 raise KeyboardInterrupt from None
             yield outcome
 

@@ -91,6 +91,7 @@ class LocalExecutor:
 
     def _start(self, config: Config, settings: Settings | None) -> Facts:
         """Start the first worker. Raises LostWorker where it dies or hangs before it is ready."""
+        # At most: how many it is to use is decided once it has said on what device it trains.
         threads = settings.threads_per_worker if settings else cores()
         self._pins = pins(config, self._backend)
         first = self._spawn(threads)
@@ -116,6 +117,7 @@ class LocalExecutor:
         return Prepare(values, precision, threads, settings.revision)
 
     def _spawn(self, threads: int) -> WorkerProcess:
+        # The slot of a worker that failed is free again, and with it that worker's GPU.
         taken = {worker.slot for worker in self._workers}
         slot = next(slot for slot in itertools.count() if slot not in taken)
         extra = environment(self._config)
@@ -142,6 +144,7 @@ class LocalExecutor:
         while open_jobs:
             left = math.inf if deadline is None else deadline - time.monotonic()
             if self._interruption.is_wanted or left <= 0:
+                # Here and not by an exception: outcomes that come meanwhile are to be recorded.
                 yield from self._pause()
                 break
             self._staff(open_jobs)
@@ -266,7 +269,9 @@ class LocalExecutor:
         self._given_up += 1
         if not self._workers:
             raise WorkerError(f"worker {worker.number} could not start: {reason}", details=details)
-        self._listener(f"continuing with one worker fewer, since none could start: {reason}")
+        self._listener(
+            f"worker {worker.number} could not start: {reason}; continuing with one worker fewer"
+        )
 
     # -- end -------------------------------------------------------------------------------------
 

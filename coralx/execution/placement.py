@@ -39,6 +39,7 @@ def late_pins(config: Config, device: str, count: int) -> tuple[str, ...]:
     """
     if not device.startswith("cuda"):
         return _in_use(config, [], [])
+    # Numbers or names: whatever the variable holds is what a worker's own is made of.
     visible = os.environ.get(VARIABLE)
     names = visible.split(",") if visible else [str(number) for number in range(count)]
     return _in_use(config, names, names)

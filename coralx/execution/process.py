@@ -47,9 +47,9 @@ CRASHED = "Current thread"
 POLL_SECONDS = 0.25
 """How long a driver listens before it looks for interruptions and the like."""
 
-OUT_OF_MEMORY = ", which the kernel sends when memory runs out"
+OUT_OF_MEMORY = " (as the kernel does when memory runs out)"
 
-NEEDS_LESS_MEMORY = "If memory ran out: fewer runtime.workers or a smaller base need less."
+NEEDS_LESS_MEMORY = "If memory ran out, use a smaller base or fewer runtime.workers."
 
 _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -108,6 +108,7 @@ class WorkerProcess:
             self._release()
             raise
         finally:
+            # The worker's ends: as long as this process holds them, the pipes would never close.
             os.close(orders)
             os.close(replies)
 
@@ -138,6 +139,7 @@ class WorkerProcess:
             try:
                 reply = decode_reply(line)
             except ValueError:
+                # A library or a user's function may have found the pipe; the worker is not broken.
                 note = f"coralx: ignored a line that is not a reply: {line[:200]!r}\n"
                 os.write(self._log.fileno(), note.encode())
                 continue
@@ -192,7 +194,7 @@ class WorkerProcess:
         why = OUT_OF_MEMORY if -code == signal.SIGKILL else ""
         known = -code in set(signal.Signals)
         name = signal.Signals(-code).name if known else f"signal {-code}"
-        return f"was killed by {name}{self.within}{why}"
+        return f"was killed by {name}{why}{self.within}"
 
     def dismiss(self) -> None:
         """Ask it to stop; its last reply is Goodbye."""

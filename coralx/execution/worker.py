@@ -147,7 +147,7 @@ def _listen(pipe: BinaryIO, orders: queue.SimpleQueue[Order], pause: threading.E
         if isinstance(order, Train | Measure):
             pause.clear()  # one that came too late was meant for the job before
         orders.put(order)
-    os._exit(0)
+    os._exit(0)  # sys.exit would end this thread alone
 
 
 def _end_with_driver() -> None:

@@ -52,8 +52,9 @@ def _check_targets(choices: ModuleChoices, model: Any, head: Sequence[str]) -> N
         raise ConfigError(
             "config",
             ["model.base: it has no linear layer that LoRA can adapt"],
-            "Take another base.",
+            "Use another base.",
         )
+    # Every block has layers of the same names; a message names each once.
     leaves = list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in linear))
     more = len(leaves) - MOST_LISTED
     offered = ", ".join(leaves[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
@@ -84,6 +85,7 @@ def _is_called(full: str, name: str) -> bool:
 
 def _why_not(name: str, model: Any, head: Sequence[str], leaves: Sequence[str]) -> str:
     """Why LoRA cannot adapt the modules of a name."""
+    # First what people know from examples of language models, where a classifier has no such layer.
     named = {full: module for full, module in model.named_modules() if _is_called(full, name)}
     if not named and name.rpartition(".")[2] in OUTPUT_LAYERS:
         return (

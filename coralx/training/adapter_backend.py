@@ -91,6 +91,7 @@ class AdaptingBackend(ABC):
         self._config = config
         self._device = _device()
         check_quantization(config, self._device)
+        # Tasks may share a file.
         tables = {source.train: None for source in config.data.sources.values()}
         say(f"reading {', '.join(map(str, tables))}")
         examples = load_all(config.data, config.experiment.seed, config.model.task, revision)

@@ -108,6 +108,7 @@ def load_optimizer(
             if key.startswith(prefix)
         }
         if state and _fits(state, parameter):
+            # Set directly: load_state_dict goes by position, and parents may adapt other modules.
             optimizer.state[parameter] = {
                 key: _padded(tensor, parameter) for key, tensor in state.items()
             }

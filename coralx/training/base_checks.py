@@ -27,10 +27,10 @@ def require_causal(config: Config, model: Any, vocabulary: int) -> None:
         raise ConfigError(
             "config",
             [
-                f"model.base: {config.model.base} is not a causal language model: what it says "
-                "about a token depends on the tokens behind it"
+                f"model.base: {config.model.base} is not a causal language model: its scores "
+                "for a token depend on the tokens after it"
             ],
-            "Take a decoder, or model.task: sequence-classification.",
+            "Use a decoder, or set model.task: sequence-classification.",
         )
 
 
@@ -53,9 +53,9 @@ def require_known_tokens(config: Config, base: Base, material: Material) -> None
     largest = material.largest_token
     if largest >= rows:
         raise _unfit(
-            f"its tokenizer has {len(tokenizer)} tokens, the base embeddings for {rows}: the data "
-            f"holds token {largest} ({tokenizer.convert_ids_to_tokens(largest)!r})",
-            f"{resize}, or take the tokenizer that the base was trained with.",
+            f"its tokenizer has {len(tokenizer)} tokens, but the base has embeddings for {rows}: "
+            f"the data holds token {largest} ({tokenizer.convert_ids_to_tokens(largest)!r})",
+            f"{resize}, or use the tokenizer that the base was trained with.",
         )
     if config.model.task == "sequence-classification" and base.model.config.is_encoder_decoder:
         _require_ends(base, material)
@@ -70,7 +70,7 @@ def _require_ends(base: Base, material: Material) -> None:
         raise _unfit(
             f"its tokenizer does not end texts with the end token ({token or end}), where "
             f"a {base.model.config.model_type} reads the class",
-            "Take the tokenizer that the base was published with, or an encoder.",
+            "Use the tokenizer that the base was published with, or an encoder.",
         )
     if odd := sum(count > min(counts) for count in counts):
         raise ConfigError(
@@ -80,7 +80,7 @@ def _require_ends(base: Base, material: Material) -> None:
                 f"text; a {base.model.config.model_type} reads the class at it, so a row may have "
                 "only the one that the tokenizer appends"
             ],
-            f"Take {token} out of these texts.",
+            f"Remove {token} from these texts.",
         )
 
 

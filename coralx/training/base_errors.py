@@ -34,6 +34,7 @@ def explaining(config: Config, who: str, genes: Genes | None = None) -> Iterator
 
 def _explained(config: Config, who: str, genes: Genes | None, error: Exception) -> ConfigError:
     text = str(error)
+    # PEFT's own message names neither the genes nor a way out.
     if genes is not None and any(sign in text for sign in FUSED_SIGNS):
         return _fused(config, genes)
     return ConfigError(

@@ -60,6 +60,7 @@ def of_base(path: str, *, runs_code: bool) -> str:
     folder = Path(path) if os.path.isdir(path) else Path(str(cached)).parent
     settings = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=runs_code)
     code = sorted(folder.glob("*.py")) if runs_code else []
+    # A base's own code decides what is computed as much as its settings do.
     described = [
         _computed_with(settings.to_diff_dict()),
         [file.read_text("utf-8") for file in code],

@@ -89,7 +89,7 @@ def _way_out(config: Config, cause: str, of_hub: str | None) -> str:
             "pad_token_id there to a token that the base knows."
         )
     if "safetensors" in cause:
-        return "CoralX reads no pickled weights: take a version of the model in safetensors."
+        return "CoralX reads no pickled weights: use a version of the model in safetensors."
     if of_hub is not None:
         return of_hub
     builtins = ", ".join(f"builtin:{name}" for name in builtin.MODELS)

@@ -129,6 +129,7 @@ class DetachedHead:
         if self._is_flat:
             return given.detach(), logits.detach()
         (slope,) = torch.autograd.grad(total, given)
+        # Where the logits have no slope, they do not depend on the token's vector.
         is_read = slope.abs().sum(dim=-1) > 0
         if (is_read.sum(dim=1) != 1).any():
             raise ValueError("the head reads more than one vector of a text")
@@ -137,6 +138,7 @@ class DetachedHead:
     def logits(self, task: SequenceClassification, vectors: torch.Tensor) -> torch.Tensor:
         """The logits of vectors, shape (rows, classes)."""
         count = len(vectors)
+        # Few counts occur: that of a full chunk, and one for the rest of each set of rows.
         if count not in self._recorded:
             texts = Encoded(((self._token,),) * count, np.zeros(count, dtype=np.int64))
             batch = task.batch(self._model, texts, range(count))

@@ -102,6 +102,7 @@ def mean_loss(
     """The training loss of `rows`, the mean over them, of the model as it stands."""
     by_length = sorted(rows, key=lambda row: len(data.ids[row]))
 
+    # Summed, as batches differ in size.
     def summed(rows: list[int]) -> float:
         return task.loss(model, data, rows).item() * len(rows)
 

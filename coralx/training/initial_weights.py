@@ -48,7 +48,7 @@ def begin(model: PeftModel, job: Job, seed: int, loss: Loss) -> Start:
         return Start(job.inherited_steps)
     newborn = _Newborn(model, job)
     start = newborn.from_parent()
-    if job.genome.blend is None or job.blend_from is None:
+    if job.genome.blend is None or job.blend_from is None:  # it has one parent
         return start
     rng = generator(seed, "blend", job.genome.generation, job.genome.id)
     return newborn.from_both(job.genome.blend, Path(job.blend_from), start, rng, loss)

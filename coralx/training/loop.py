@@ -109,6 +109,7 @@ class Trainer:
                 pace = (now - began) / (step + 1 - first)
                 loss = trace.losses[-1]
                 report(Progress(job.genome.id, job.stage, step + 1, job.last_step, loss, pace))
+            # After the last step the stage's own checkpoint follows.
             if now - kept >= keep_seconds and step + 1 < job.last_step:
                 keep()
                 kept = time.monotonic()
@@ -132,6 +133,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         trace.losses.append(loss)
         trace.norms.append(norm)
+        # A step of finite loss and gradient may overflow all the same.
         if not math.isfinite(torch.nn.utils.get_total_norm(self.parameters, math.inf).item()):
             return Divergence(step + 1, "parameter")
         return None

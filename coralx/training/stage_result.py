@@ -47,6 +47,7 @@ def result_of(
         loss_trend=None if trace.divergence else _trend(job, trace),
         train_seconds=trace.seconds,
         eval_seconds=eval_seconds,
+        # The parts are timed one by one, and may add up to more than the total by a rounding.
         overhead_seconds=max(0.0, overhead_seconds),
         inherited_steps=start.inherited_steps,
         checkpoint=None if trace.divergence else job.checkpoint,

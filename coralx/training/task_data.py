@@ -100,6 +100,7 @@ class Material:
             stages = self._config.hyperband_config.training_stages
             shares = [float(stage.data_percentage / 100) for stage in stages]
             ends = [subset_size(len(train.ids), share) for share in shares]
+            # A run ends by the order of rows that it began with.
             kind = revision1.Batches if self._revision < 2 else Batches
             self._batches[batch_size] = kind(train.strata, train.lengths, batch_size, ends, seed)
         return self._batches[batch_size]
@@ -161,7 +162,7 @@ def _check_groups(config: Config, part: TaskPart) -> None:
                 f"{key_of(part.name, 'group')}: robustness cannot be computed: of {groups}, none "
                 f"has {LEAST_ROWS} validation rows of every class"
             ],
-            "Give more validation rows, group by something coarser, or leave robustness out.",
+            "Add validation rows, group by something coarser, or leave robustness out.",
         )
 
 
@@ -176,5 +177,5 @@ def _check_batches(config: Config, rows: int) -> None:
         raise ConfigError(
             "config",
             [f"{key}: {largest}, but data.train has only {counted(rows, 'row')}"],
-            "Give more rows, or make the batches smaller.",
+            f"Add rows, or lower {key}.",
         )

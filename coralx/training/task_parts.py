@@ -124,6 +124,7 @@ def _eval_split(
         groups = np.asarray([number[row.group] for row in rows])
     return EvalSplit(
         encoded,
+        # Rows that were left out have no scores.
         tuple(rows[place] for place in encoded.kept) if encoded.kept else rows,
         groups,
         attacked.encode(attacks) if attacks else None,
@@ -170,6 +171,7 @@ def _judging(
     """Who answers attacks, and who judges the answers; nobody, where attacks are classified."""
     if attacks is None:
         return None, None
+    # A chat model answers attacks, so its answer is judged; a classifier is to flag them.
     kind = attacks.judge or ("refusal" if config.model.task == "sft" else "flagged")
     if kind == "flagged":
         return None, None

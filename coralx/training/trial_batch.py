@@ -140,7 +140,7 @@ class Trial:
             rows = _picked(split.attacks, _ends(split.attacks))
             answered(self.model, brief, rows, self.scoring)
         for table in tables:
-            if table is not None and table.ids:
+            if table is not None and table.ids:  # not every split has attacks or clean rows
                 rows = _picked(table, _ends(table))
                 if not np.isfinite(predict(self.model, part.task, rows, self.scoring)).all():
                     raise self._not_finite("a score")
@@ -154,10 +154,10 @@ class Trial:
             if not torch.isfinite(parameter).all()
         )
         where = next(bad, None)
-        why, way_out = "it overflows", "Set training.precision: fp32, or take another base."
+        why, way_out = "it overflows", "Set training.precision: fp32, or use another base."
         if where is not None:
             why = f"the weights in {where.replace('.base_layer', '')} are not finite"
-            way_out = "Download or save the base again, or take another one."
+            way_out = "Download or save the base again, or use another one."
         return ConfigError(
             "config",
             [

@@ -64,7 +64,7 @@ def _module(name: str, module_name: str, folder: Path) -> ModuleType:
         if error.name != module_name.split(".", maxsplit=1)[0]:
             raise _invalid(name, _cause(error)) from None
         raise _invalid(name, f"there is no {path}, and no module {module_name!r}") from None
-    except BaseException as error:
+    except BaseException as error:  # a module may call sys.exit
         raise _invalid(name, _cause(error)) from None
 
 
