@@ -263,7 +263,7 @@ class LocalExecutor:
         gets ready; then there is one worker fewer. Raises WorkerError where none is left."""
         self._lost_starts += 1
         if self._lost_starts < ATTEMPTS:
-            self._listener(f"worker {worker.number} did not start: {reason}; starting another")
+            self._listener(f"worker {worker.number} failed: {reason}; starting another")
             return
         self._lost_starts = 0
         self._given_up += 1

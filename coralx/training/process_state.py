@@ -67,11 +67,10 @@ def kept(name: str) -> Iterator[None]:
 def _no_input() -> Iterator[None]:
     """In the block, standard input is empty; but at a terminal it is left alone, for debuggers."""
     try:
-        if os.isatty(0):
-            yield
-            return
-        before = os.dup(0)
+        before = None if os.isatty(0) else os.dup(0)
     except OSError:  # it is closed
+        before = None
+    if before is None:
         yield
         return
     nothing = open(os.devnull, encoding="ascii")  # noqa: SIM115  closing it may fail, see below

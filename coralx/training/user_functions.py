@@ -80,9 +80,8 @@ def _imported(module_name: str, path: Path) -> ModuleType:
     return module
 
 
-class OwnMetric:
-    """A metric of the user's. Called, it returns a finite number, or None where it is `undefined`,
-    which says why.
+class UserMetric:
+    """A metric of the user's. Called, it returns a finite number, or None where it is undefined.
 
     Raises ConfigError where the function fails, or returns what is no number.
     """
@@ -91,6 +90,7 @@ class OwnMetric:
         self._name = name
         self._function = load(config, name)
         self.undefined = ""
+        """Why it had no value the last time; "" where it had one."""
 
     def __call__(self, predictions: Predictions) -> float | None:
         self.undefined = ""
@@ -110,9 +110,9 @@ class OwnMetric:
         return None
 
 
-def metric(config: Config, name: str) -> OwnMetric:
+def metric(config: Config, name: str) -> UserMetric:
     """A metric of the user's. Raises ConfigError where it cannot be found or loaded."""
-    return OwnMetric(config, name)
+    return UserMetric(config, name)
 
 
 def judge(config: Config, name: str) -> Callable[[str, str], bool]:
