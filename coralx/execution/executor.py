@@ -1,4 +1,4 @@
-"""Where jobs run: one Protocol, and the executor that runs them in this very process."""
+"""Where jobs run: the Protocol of all executors, and what they have in common."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from coralx.records.run_facts import Facts, Settings
 Task = Job | MeasureJob
 Outcome = StageResult | Measurement | JobFailed
 Signal = Progress | WorkerStarted | WorkerStopped | AttemptFailed | str
-"""What a worker says between results; a str is a line about what it is doing."""
+"""What a worker says between outcomes; a str is a line about what it is doing."""
 
 Listener = Callable[[Signal], None]
 
 
 class Executor(Protocol):
-    """Runs tasks on workers that have loaded the base model once."""
+    """Runs jobs on workers that have loaded the base model once."""
 
     def start(self, config: Config, settings: Settings | None, listener: Listener) -> Facts:
         """Start a first worker and learn what only it can know.
@@ -37,13 +37,13 @@ class Executor(Protocol):
         """What was chosen at the start."""
         ...
 
-    def run(self, tasks: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
-        """Outcomes of all `tasks` in the order of their completion.
+    def run(self, jobs: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
+        """Outcomes of all `jobs` in the order of their completion.
 
-        A task is taken when a worker is free for it; None means that there is none until a further
+        A job is taken when a worker is free for it; None means that there is none until a further
         outcome has been seen.
         At the `deadline` (of the monotonic clock) it ends: what is not done by then is dropped (in
-        this very process a task under way is finished first).
+        this very process a job under way is finished first).
         """
         ...
 
@@ -53,7 +53,7 @@ class Executor(Protocol):
 
 
 def reason_of(kind: str, message: str, problems: Sequence[str] = ()) -> str:
-    """Why a task failed whose worker met an exception of this kind, in words; `problems` are those
+    """Why a job failed whose worker met an exception of this kind, in words; `problems` are those
     of a config."""
     if problems:
         return "; ".join(problems)
@@ -62,8 +62,8 @@ def reason_of(kind: str, message: str, problems: Sequence[str] = ()) -> str:
     return f"{kind}: {message}" if message else kind
 
 
-def task_name(task: Task) -> tuple[str | None, str]:
-    """The genome and the stage that a task is about."""
-    if isinstance(task, MeasureJob):
-        return (task.genome.id if task.genome else None), "test"
-    return task.genome.id, task.stage
+def genome_and_stage(job: Task) -> tuple[str | None, str]:
+    """What a job is about: the genome (None: the untuned base) and the stage."""
+    if isinstance(job, MeasureJob):
+        return (job.genome.id if job.genome else None), "test"
+    return job.genome.id, job.stage

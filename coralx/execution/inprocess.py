@@ -1,4 +1,4 @@
-"""The executor that runs every task in this very process: for simulation and for debugging."""
+"""The executor that runs every job in this very process: for simulation and for debugging."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from coralx.backends.protocol import Backend, Paused, create
 from coralx.config.schema import Config
 from coralx.errors import ConfigError, CoralXError, SetupError, WorkerError
-from coralx.execution.executor import Listener, Outcome, Task, reason_of, task_name
+from coralx.execution.executor import Listener, Outcome, Task, genome_and_stage, reason_of
 from coralx.records.events import AttemptFailed, WorkerStarted, WorkerStopped
 from coralx.records.jobs import JobFailed, MeasureJob
 from coralx.records.run_facts import REVISION, Facts, Settings
@@ -41,10 +41,10 @@ class InProcessExecutor:
         began = time.monotonic()
         with _known_errors():
             self._listener, self._backend = listener, create(self._name)
-        threads = config.runtime.threads_per_worker
-        threads = settings.threads_per_worker if settings else 1 if threads == "auto" else threads
-        precision = settings.precision if settings else None
-        revision = settings.revision if settings else REVISION
+        threads, precision, revision = _threads(config), None, REVISION
+        if settings is not None:  # of a run that is resumed
+            threads, precision = settings.threads_per_worker, settings.precision
+            revision = settings.revision
         with _known_errors():
             facts = self._backend.prepare(config, precision, threads, listener, revision)
         self._settings = settings or Settings(1, threads, facts.precision, revision)
@@ -53,38 +53,39 @@ class InProcessExecutor:
         listener(WorkerStarted(0, os.getpid(), facts.device, loads, load_seconds))
         return facts
 
-    def run(self, tasks: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
+    def run(self, jobs: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
         if self._backend is None or self._listener is None:
             raise RuntimeError("the executor has not been started")
-        for task in tasks:
+        for job in jobs:
             if deadline is not None and time.monotonic() >= deadline:
                 return
-            if task is None:
-                raise RuntimeError("no task is left, and none is under way that could bring one")
+            if job is None:
+                raise RuntimeError("no job is left, and none is under way that could bring one")
             self._interruption.heed()
             self._jobs += 1
             try:
-                outcome = self._done(task, self._backend, self._listener)
-            except Paused:
+                outcome = self._done(job, self._backend, self._listener)
+            except Paused:  # which the beat raises for an interruption alone
                 raise KeyboardInterrupt from None
             yield outcome
 
-    def _done(self, task: Task, backend: Backend, listener: Listener) -> Outcome:
+    def _done(self, job: Task, backend: Backend, listener: Listener) -> Outcome:
         began = time.monotonic()
         try:
-            if isinstance(task, MeasureJob):
-                return backend.measure(task, self._beat)
-            return backend.train(task, listener, self._beat)
+            if isinstance(job, MeasureJob):
+                return backend.measure(job, self._beat)
+            return backend.train(job, listener, self._beat)
         except (Paused, SetupError):
             raise
         except Exception as error:
             problems = error.problems if isinstance(error, ConfigError) else ()
-            if problems and not isinstance(task, MeasureJob):
+            # A wrong config costs a measurement; training would fail for every genome.
+            if problems and not isinstance(job, MeasureJob):
                 raise
             _show(error)
-            listener(AttemptFailed(*task_name(task), round(time.monotonic() - began, 3)))
+            listener(AttemptFailed(*genome_and_stage(job), round(time.monotonic() - began, 3)))
             reason = reason_of(type(error).__name__, str(error), problems)
-            return JobFailed(*task_name(task), reason)
+            return JobFailed(*genome_and_stage(job), reason)
 
     def _beat(self) -> None:
         if self._interruption.is_wanted:
@@ -96,9 +97,15 @@ class InProcessExecutor:
             self._backend = None
 
 
+def _threads(config: Config) -> int:
+    """One, unless the config says otherwise."""
+    threads = config.runtime.threads_per_worker
+    return 1 if threads == "auto" else threads
+
+
 @contextmanager
 def _known_errors() -> Iterator[None]:
-    """Within the block, what is raised for an unknown reason becomes a WorkerError."""
+    """In the block, what is raised for an unknown reason becomes a WorkerError."""
     try:
         yield
     except CoralXError:
@@ -110,6 +117,6 @@ def _known_errors() -> Iterator[None]:
 
 
 def _show(error: Exception) -> None:
-    """The traceback, for whoever looks for it."""
+    """The traceback, for who asked for it."""
     if "--debug" in sys.argv:
         traceback.print_exception(error)

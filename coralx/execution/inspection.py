@@ -1,12 +1,12 @@
-"""What can be found out of a config's base before a run: what it needs of memory, asked of a worker
-that loads nothing else; and whether its genomes can be trained."""
+"""What a run would find at its start, asked before it: the sizes of the config's base, by a worker
+that loads no weights, and whether its genomes can be trained."""
 
 from __future__ import annotations
 
 from coralx.config.schema import Config
 from coralx.execution.executor import Listener
 from coralx.execution.local import LocalExecutor
-from coralx.execution.messages import Inspect, Inspected
+from coralx.execution.messages import BaseDescribed, DescribeBase
 from coralx.execution.process import WorkerProcess, await_reply, environment
 from coralx.records.run_facts import Facts, Footprint
 from coralx.system.containers import cores
@@ -16,20 +16,20 @@ from coralx.system.signals import Interruption
 def inspect(config: Config) -> Footprint:
     """The footprint of the config's base on this machine's kind of device.
 
-    Raises ConfigError where the base cannot be found or described, or has not the modules that the
-    search space names.
+    Raises ConfigError where the base cannot be found or described, or lacks modules that the search
+    space names.
     """
     lightest = "simulated"  # the backend that imports nothing
     worker = WorkerProcess(0, lightest, cores(), 0, environment(config))
     try:
-        worker.send(Inspect(config.model_dump(mode="json")))
-        return await_reply(worker, Inspected, _ignore, Interruption()).footprint
+        worker.send(DescribeBase(config.model_dump(mode="json")))
+        return await_reply(worker, BaseDescribed, _ignore, Interruption()).footprint
     finally:
         worker.kill()
 
 
 def try_out(config: Config, backend: str, listener: Listener) -> Facts:
-    """Load base and data as a run does, and try one batch; what a run would find at its start.
+    """Load base and data as a run does, and try one batch; the facts that the run would record.
 
     Raises ConfigError where the config cannot be trained, SetupError and WorkerError where this
     machine does not allow it.
@@ -42,4 +42,4 @@ def try_out(config: Config, backend: str, listener: Listener) -> Facts:
 
 
 def _ignore(text: str) -> None:
-    """Nobody is told what the worker does."""
+    """What the worker does for a second needs no line."""

@@ -1,4 +1,4 @@
-"""What driver and worker say to each other: one JSON object a line, told apart by `kind`."""
+"""The messages between driver and worker: one JSON object a line, its type in `kind`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from coralx.records.run_facts import Facts, Footprint
 
 @dataclass(frozen=True)
 class Prepare:
-    """Load base model and data. `config` is the resolved config; `precision` None: measure;
-    `revision`: see `run_facts.Settings`."""
+    """Load base model and data."""
 
     config: dict[str, Any]
+    """Resolved: with every default."""
     precision: str | None
+    """fp32 or bf16; None: as the config says, or measured."""
     threads: int
     revision: int
+    """See `run_facts.Settings`."""
     kind: Literal["prepare"] = "prepare"
 
 
@@ -44,17 +46,17 @@ class Measure:
 
 @dataclass(frozen=True)
 class Pause:
-    """Leave the job that is under way, if there is one, where it stands."""
+    """Stop the job that is under way, if there is one, and keep what it has trained so far."""
 
     kind: Literal["pause"] = "pause"
 
 
 @dataclass(frozen=True)
-class Inspect:
-    """Tell the sizes of a config's base without loading it. No Prepare is needed before."""
+class DescribeBase:
+    """Report the sizes of a config's base without loading it. No Prepare is needed before."""
 
     config: dict[str, Any]
-    kind: Literal["inspect"] = "inspect"
+    kind: Literal["describe base"] = "describe base"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Shutdown:
     kind: Literal["shutdown"] = "shutdown"
 
 
-Order = Prepare | Train | Measure | Pause | Inspect | Shutdown
+Order = Prepare | Train | Measure | Pause | DescribeBase | Shutdown
 
 # -- from the worker -----------------------------------------------------------------------------
 
@@ -98,7 +100,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Step:
-    """Training goes on."""
+    """Training continues."""
 
     progress: Progress
     kind: Literal["step"] = "step"
@@ -106,7 +108,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Work goes on, and there is nothing to say about it."""
+    """Work continues; nothing else is to be reported."""
 
     kind: Literal["heartbeat"] = "heartbeat"
 
@@ -120,52 +122,55 @@ class Calling:
 
 
 @dataclass(frozen=True)
-class Left:
-    """A job was left where it stood, as Pause asked."""
+class JobPaused:
+    """A job was stopped, as Pause asked."""
 
-    kind: Literal["left"] = "left"
+    kind: Literal["job paused"] = "job paused"
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingDone:
     """A training job is done."""
 
     result: StageResult
-    kind: Literal["trained"] = "trained"
+    kind: Literal["training done"] = "training done"
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuringDone:
     """A measuring job is done."""
 
     measurement: Measurement
-    kind: Literal["measured"] = "measured"
+    kind: Literal["measuring done"] = "measuring done"
 
 
 @dataclass(frozen=True)
-class Inspected:
-    """The base was described."""
+class BaseDescribed:
+    """The sizes of a config's base."""
 
     footprint: Footprint
-    kind: Literal["inspected"] = "inspected"
+    kind: Literal["base described"] = "base described"
 
 
 @dataclass(frozen=True)
 class Failed:
-    """An exception, by the name of its class; `known` are CoralX's own errors."""
+    """An exception."""
 
     error: str
+    """The name of its class."""
     message: str
     hint: str
     known: bool
+    """Whether it is one of CoralX's own errors."""
     traceback: str
     problems: tuple[str, ...] = ()
+    """Of a ConfigError."""
     kind: Literal["failed"] = "failed"
 
 
 @dataclass(frozen=True)
 class Goodbye:
-    """The last word of a worker that was told to stop."""
+    """The last reply of a worker, after Shutdown."""
 
     base_loads: int
     jobs: int
@@ -179,10 +184,10 @@ Reply = (
     | Step
     | Heartbeat
     | Calling
-    | Left
-    | Trained
-    | Measured
-    | Inspected
+    | JobPaused
+    | TrainingDone
+    | MeasuringDone
+    | BaseDescribed
     | Failed
     | Goodbye
 )

@@ -12,53 +12,56 @@ from coralx.system.containers import cores, memory
 from coralx.system.gpus import VARIABLE, Gpu, visible_gpus
 
 MAX_CPU_WORKERS = 4
+"""Chosen by itself; the config may ask for more."""
+
 BYTES_PER_CPU_WORKER = 2 << 30
 BYTES_PER_CPU_LANGUAGE_MODEL = 4 << 30
 """A small one: 135 M parameters take 3.2 GB in training."""
 
 
 def pins(config: Config, backend: str) -> tuple[str, ...]:
-    """What each worker's CUDA_VISIBLE_DEVICES shall say: one entry a GPU in use.
+    """The CUDA_VISIBLE_DEVICES of each worker: one entry a GPU in use.
 
-    Empty where nothing trains, or where the driver names no GPU. Raises ConfigError for a number
-    in `runtime.devices` that none of the visible GPUs has.
+    Empty where nothing trains, or where NVIDIA's driver names no GPU. Raises ConfigError for a
+    number in `runtime.devices` that none of the visible GPUs has.
     """
     if backend == "simulated":
         return ()
     gpus = visible_gpus()
     names = [gpu.uuid for gpu in gpus]
-    return _taken(config, names, [_described(gpu) for gpu in gpus]) if gpus else ()
+    return _in_use(config, names, [_described(gpu) for gpu in gpus]) if gpus else ()
 
 
 def late_pins(config: Config, device: str, count: int) -> tuple[str, ...]:
-    """The same where only the first worker saw the devices: `count` GPUs by ROCm.
+    """The same where only the first worker sees the devices, as with ROCm: `count` GPUs.
 
     Raises ConfigError where `runtime.devices` names GPUs and there is none to train on.
     """
     if not device.startswith("cuda"):
-        return _taken(config, [], [])
+        return _in_use(config, [], [])
+    # Numbers or names: whatever the variable holds is what a worker's own is made of.
     visible = os.environ.get(VARIABLE)
     names = visible.split(",") if visible else [str(number) for number in range(count)]
-    return _taken(config, names, names)
+    return _in_use(config, names, names)
 
 
-def _taken(config: Config, names: list[str], described: list[str]) -> tuple[str, ...]:
+def _in_use(config: Config, names: list[str], described: list[str]) -> tuple[str, ...]:
     """Those of the visible GPUs that `runtime.devices` asks for."""
-    wanted = config.runtime.devices
-    if wanted == "auto":
+    devices = config.runtime.devices
+    if devices == "auto":
         return tuple(names)
-    if missing := [str(number) for number in wanted if number >= len(names)]:
-        shown = ", ".join(f"{place} ({text})" for place, text in enumerate(described))
+    if missing := [str(number) for number in devices if number >= len(names)]:
+        visible = ", ".join(f"{place} ({text})" for place, text in enumerate(described))
         raise ConfigError(
             "config",
             [
                 f"runtime.devices: no GPU {', '.join(missing)}; "
-                + (f"visible are {shown}" if names else "none is visible to torch")
+                + (f"visible are {visible}" if names else "none is visible to torch")
             ],
-            "Numbers count from 0 within what CUDA_VISIBLE_DEVICES leaves visible; `auto` takes "
-            "all. `coralx doctor` shows what is there.",
+            "GPUs are numbered from 0 among those that CUDA_VISIBLE_DEVICES leaves visible; `auto` "
+            "takes all of them. `coralx doctor` lists them.",
         )
-    return tuple(names[number] for number in wanted)
+    return tuple(names[number] for number in devices)
 
 
 def _described(gpu: Gpu) -> str:
@@ -66,13 +69,14 @@ def _described(gpu: Gpu) -> str:
 
 
 def share_out(config: Config, device: str, gpus: int) -> Settings:
-    """Workers and threads where the config leaves them to us; precision is still open."""
+    """Workers and threads, chosen where the config leaves them open; precision is not known yet."""
     runtime, most = config.runtime, gpus
     if device == "cpu":
         causal = config.model.task in CAUSAL
         each = BYTES_PER_CPU_LANGUAGE_MODEL if causal else BYTES_PER_CPU_WORKER
         fitting = memory().free_bytes // each
         most = min(cores(), MAX_CPU_WORKERS, max(1, fitting))
+    # No generation has more jobs at a time than genomes.
     useful = max(1, min(most, config.evolution.population_size))
     workers = useful if runtime.workers == "auto" else runtime.workers
     share = max(1, cores() // workers)

@@ -1,7 +1,7 @@
 """A worker process as its driver sees it: a pipe of orders in, a pipe of replies out.
 
-Both are descriptors of their own, of which nothing that prints or reads knows: what a worker and
-its children print goes into its log, and their standard input is empty.
+Both are descriptors of their own, which nothing else prints to or reads from: what a worker and its
+children print goes into its log, and their standard input is empty.
 """
 
 from __future__ import annotations
@@ -34,19 +34,22 @@ from coralx.execution.messages import (
 from coralx.system.python_process import command
 from coralx.system.signals import Interruption, kept_from_children
 
-Wanted = TypeVar("Wanted", bound=Reply)
+Expected = TypeVar("Expected", bound=Reply)
 
 EXIT_SECONDS = 5.0
 LOG_LINES, LOG_BYTES = 15, 1 << 16
-"""As much is shown, of as much of its end as is read: a function may print without end."""
+"""The last lines that are shown, and the last bytes that are read for them: a user's function may
+print without end."""
 
 CRASHED = "Current thread"
-"""How the line begins after which faulthandler tells the innermost frame."""
+"""How the line begins after which faulthandler prints the innermost frame."""
 
 POLL_SECONDS = 0.25
 """How long a driver listens before it looks for interruptions and the like."""
 
-OUT_OF_MEMORY = ", which the kernel sends where memory runs out"
+OUT_OF_MEMORY = " (as the kernel does when memory runs out)"
+
+NEEDS_LESS_MEMORY = "If memory ran out, use a smaller base or fewer runtime.workers."
 
 _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -57,8 +60,8 @@ _QUIET = {
 
 
 def environment(config: Config) -> dict[str, str]:
-    """What a worker for such a config needs in its environment: where everything lies on this
-    machine, no library is to ask the network."""
+    """Variables that a worker for such a config needs: where everything lies on this machine, no
+    library may ask the network."""
     return {"HF_HUB_OFFLINE": "1"} if needs_no_hub(config) else {}
 
 
@@ -67,21 +70,26 @@ class LostWorker(WorkerError):
 
 
 class WorkerProcess:
-    """`task` is what it works on, `ready` whether it has loaded the base, `slot` its device.
-    `silence` are the seconds, of those that the driver has listened, since its last word; `began`
-    is when it was given its task, by the monotonic clock."""
+    """A worker process, started with `extra` variables in its environment."""
 
     def __init__(
         self, number: int, backend: str, threads: int, slot: int, extra: Mapping[str, str]
     ) -> None:
         self.number = number
         self.slot = slot
+        """By which it gets its GPU; no two workers at a time have the same."""
         self.ready = False
-        self.task: Task | None = None
+        """Whether it has loaded the base."""
+        self.job: Task | None = None
+        """What it works on."""
         self.silence = 0.0
+        """Seconds since its last reply, of those in which the driver has listened."""
         self.began = 0.0
+        """When it was given its job, by the monotonic clock."""
         self._calling: str | None = None
+        """The user's function that it runs."""
         self._rest = b""
+        """The beginning of a reply whose end has not come yet."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         numbers = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         orders, self._orders = os.pipe()  # no other child inherits them
@@ -100,6 +108,7 @@ class WorkerProcess:
             self._release()
             raise
         finally:
+            # The worker's ends: as long as this process holds them, the pipes would never close.
             os.close(orders)
             os.close(replies)
 
@@ -119,7 +128,7 @@ class WorkerProcess:
                 left = left[os.write(self._orders, left) :]
 
     def receive(self) -> Iterator[Reply | None]:
-        """Whole replies that have come; None once the worker is gone. Blocks until one of both."""
+        """The replies that have come; None once the worker is gone. Blocks until one of both."""
         chunk = os.read(self._replies, 1 << 16)
         if not chunk:
             yield None
@@ -130,7 +139,8 @@ class WorkerProcess:
             try:
                 reply = decode_reply(line)
             except ValueError:
-                note = f"coralx: passed over what is no reply: {line[:200]!r}\n"
+                # A library or a user's function may have found the pipe; the worker is not broken.
+                note = f"coralx: ignored a line that is not a reply: {line[:200]!r}\n"
                 os.write(self._log.fileno(), note.encode())
                 continue
             if isinstance(reply, Calling):
@@ -142,13 +152,13 @@ class WorkerProcess:
         return "\n".join(self._printed()[-LOG_LINES:])
 
     def last_words(self) -> tuple[str, str]:
-        """A hint: which function is to blame, and where it crashed or the last line that was
-        printed; and the details."""
+        """A hint: what to do, and where it crashed or the last line that it printed; and the
+        details."""
         lines = self._printed()
         crashes = [after for line, after in pairwise(lines) if line.startswith(CRASHED)]
-        said = f"Its last words: {lines[-1].strip()}" if lines else ""
-        where = f"It crashed in: {crashes[0].strip()}" if crashes else said
-        return " ".join(part for part in (self._blame(), where) if part), self.end_of_log()
+        printed = f"The last line it printed: {lines[-1].strip()}" if lines else ""
+        where = f"It crashed in: {crashes[0].strip()}" if crashes else printed
+        return " ".join(part for part in (self._way_out(), where) if part), self.end_of_log()
 
     def _printed(self) -> list[str]:
         log = self._log.fileno()
@@ -160,40 +170,40 @@ class WorkerProcess:
         """Which function of the user's it runs, as the end of a sentence; "" if it runs none."""
         return f" while it ran {self._calling}" if self._calling else ""
 
-    def _blame(self) -> str:
-        """What to mend where it ended while it ran a function of the user's; "" if it ran none."""
-        if not self._calling:
-            return ""
+    def _way_out(self) -> str:
+        """What to do about its end, as far as the cause is known."""
         code = self._process.poll()
+        if not self._calling:
+            return NEEDS_LESS_MEMORY if code == -signal.SIGKILL else ""
         if code == -signal.SIGKILL:
-            does = "takes more memory than there is"
+            fault = "takes more memory than there is"
         elif code is not None and code < 0:
-            does = "crashes the process"
+            fault = "crashes the process"
         else:
-            does = "ends the process, or closes files that it did not open"
-        return f"Mend {self._calling}: most likely it {does}."
+            fault = "ends the process, or closes files that it did not open"
+        return f"Fix {self._calling}: most likely it {fault}."
 
     def exit_reason(self) -> str:
         """What happened to the process, in words: "was killed by ..."."""
         try:
             code = self._process.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:
-            return f"was cut off from its pipe{self.within}"
+            return f"closed its pipe and did not end{self.within}"
         if code >= 0:
             return f"ended with exit code {code}{self.within}"
         why = OUT_OF_MEMORY if -code == signal.SIGKILL else ""
         known = -code in set(signal.Signals)
         name = signal.Signals(-code).name if known else f"signal {-code}"
-        return f"was killed by {name}{self.within}{why}"
+        return f"was killed by {name}{why}{self.within}"
 
     def dismiss(self) -> None:
-        """Ask it to stop; its Goodbye comes as a last reply."""
+        """Ask it to stop; its last reply is Goodbye."""
         self.send(Shutdown())
 
     def kill(self) -> None:
         """End it at once and release its pipes."""
         self._process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: left to it
+        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel, which ends it
             self._process.wait(EXIT_SECONDS)
         self._release()
 
@@ -203,12 +213,11 @@ class WorkerProcess:
         self._log.close()
 
 
-Said = tuple[WorkerProcess, Reply | None]
-
-
-def replies(workers: Iterable[WorkerProcess], seconds: float) -> Iterator[Said]:
-    """Wait, at most so long, until a worker says something, and pass on what has come; None in
-    place of a reply where the worker is gone."""
+def replies(
+    workers: Iterable[WorkerProcess], seconds: float
+) -> Iterator[tuple[WorkerProcess, Reply | None]]:
+    """Wait, at most so long, for a reply, and pass on those that have come, each with its worker;
+    None in place of a reply where the worker is gone."""
     with selectors.DefaultSelector() as selector:
         for worker in workers:
             selector.register(worker, selectors.EVENT_READ, worker)
@@ -219,12 +228,12 @@ def replies(workers: Iterable[WorkerProcess], seconds: float) -> Iterator[Said]:
 
 def await_reply(
     worker: WorkerProcess,
-    wanted: type[Wanted],
+    expected: type[Expected],
     say: Callable[[str], None],
     interruption: Interruption,
     patience: float = math.inf,
-) -> Wanted:
-    """The next reply of the `wanted` kind. Raises what the worker reports instead, LostWorker for
+) -> Expected:
+    """The next reply of the `expected` kind. Raises what the worker reports instead, LostWorker for
     one that dies or is silent for `patience` seconds, and KeyboardInterrupt for an interruption."""
     while True:
         interruption.heed()
@@ -233,10 +242,10 @@ def await_reply(
             minutes = f"{patience / 60:g} min{worker.within}"
             raise LostWorker(
                 f"the first worker gave no sign of life for {minutes}",
-                "If it is slow, but not stuck, raise runtime.heartbeat_minutes.",
+                "If it is slow but not stuck, raise runtime.heartbeat_minutes.",
             )
         for _, reply in replies([worker], POLL_SECONDS):
-            if isinstance(reply, wanted):
+            if isinstance(reply, expected):
                 return reply
             match reply:
                 case Note(text=text):
@@ -244,7 +253,7 @@ def await_reply(
                 case Failed():
                     raise reported(reply)
                 case None:
-                    interruption.heed()  # it may have been meant for all processes
+                    interruption.heed()  # what ended it may have been a signal to all processes
                     raise LostWorker(
                         f"the first worker {worker.exit_reason()} before it was ready",
                         *worker.last_words(),

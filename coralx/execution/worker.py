@@ -1,5 +1,5 @@
 """The worker process: `coralx.execution.worker BACKEND ORDERS REPLIES`, the latter two being the
-descriptors on which it hears and speaks.
+descriptors of the pipes from and to its driver.
 
 It imports one backend, loads the base once, then does jobs until it is told to stop. It ends at
 once when its driver goes away, which it sees by the closing of its pipe of orders; on Linux the
@@ -24,16 +24,16 @@ from coralx.backends.protocol import Backend, Paused, create
 from coralx.config import parse_config
 from coralx.errors import ConfigError, CoralXError
 from coralx.execution.messages import (
+    BaseDescribed,
     Calling,
+    DescribeBase,
     Failed,
     Goodbye,
     Heartbeat,
     Hello,
-    Inspect,
-    Inspected,
-    Left,
+    JobPaused,
     Measure,
-    Measured,
+    MeasuringDone,
     Note,
     Order,
     Pause,
@@ -43,38 +43,41 @@ from coralx.execution.messages import (
     Shutdown,
     Step,
     Train,
-    Trained,
+    TrainingDone,
     decode_order,
     encode,
 )
 from coralx.system.process_memory import give_back
-from coralx.training import process_state as surroundings
+from coralx.training import process_state
 
 BEAT_SECONDS = 1.0
+"""Between two signs of life, at least."""
+
 PARENT_DEATH_SIGNAL = 1
 """Of Linux's prctl(2): PR_SET_PDEATHSIG."""
 
 
 class Worker:
     """One backend, answering orders one by one. `pause` is set where the driver wants the job that
-    is under way to be left."""
+    is under way to be paused."""
 
     def __init__(self, channel: BinaryIO, pause: threading.Event) -> None:
         self._channel = channel
         self._pause = pause
         self._jobs = 0
-        self._spoke = 0.0
+        self._last_reply = 0.0
 
     def send(self, reply: Reply) -> None:
         self._channel.write(encode(reply))
         self._channel.flush()
-        self._spoke = time.monotonic()
+        self._last_reply = time.monotonic()
 
     def beat(self) -> None:
-        """Say that work goes on, now and then. Raises Paused where it is not to."""
+        """Say that work continues, if no reply has said so for a while. Raises Paused where the
+        driver wants it to stop."""
         if self._pause.is_set():
             raise Paused
-        if time.monotonic() - self._spoke >= BEAT_SECONDS:
+        if time.monotonic() - self._last_reply >= BEAT_SECONDS:
             self.send(Heartbeat())
 
     def serve(self, backend_name: str, orders: queue.SimpleQueue[Order]) -> None:
@@ -87,14 +90,14 @@ class Worker:
             return
         while not isinstance(order := orders.get(), Shutdown):
             try:
-                self._obey(backend, order)
+                self._carry_out(backend, order)
             except Paused:
-                self.send(Left())
+                self.send(JobPaused())
             except Exception as error:
                 self._fail(error)
         self.send(Goodbye(backend.base_loads, self._jobs))
 
-    def _obey(self, backend: Backend, order: Order) -> None:
+    def _carry_out(self, backend: Backend, order: Order) -> None:
         match order:
             case Prepare():
                 began = time.monotonic()
@@ -111,16 +114,17 @@ class Worker:
                 self._jobs += 1
                 result = backend.train(job, lambda progress: self.send(Step(progress)), self.beat)
                 give_back()
-                self.send(Trained(result))
+                self.send(TrainingDone(result))
             case Measure(job=measure_job):
                 self._jobs += 1
                 measurement = backend.measure(measure_job, self.beat)
                 give_back()
-                self.send(Measured(measurement))
-            case Inspect():
-                from coralx.training.footprint import inspect  # what no other order needs
+                self.send(MeasuringDone(measurement))
+            case DescribeBase():
+                # Imported here, as the simulated backend must not load torch for other orders.
+                from coralx.training.footprint import inspect
 
-                self.send(Inspected(inspect(parse_config(order.config, "config"))))
+                self.send(BaseDescribed(inspect(parse_config(order.config, "config"))))
             case _:
                 raise TypeError(f"unexpected order {order!r}")
 
@@ -141,9 +145,9 @@ def _listen(pipe: BinaryIO, orders: queue.SimpleQueue[Order], pause: threading.E
             pause.set()
             continue
         if isinstance(order, Train | Measure):
-            pause.clear()  # it was meant for a job that was done by then
+            pause.clear()  # one that came too late was meant for the job before
         orders.put(order)
-    os._exit(0)
+    os._exit(0)  # sys.exit would end this thread alone
 
 
 def _end_with_driver() -> None:
@@ -153,8 +157,8 @@ def _end_with_driver() -> None:
 
 
 def _keep_from_children(*descriptors: int) -> None:
-    """Have no process that a function starts or forks hold the pipes: it may outlive this one, of
-    whose end the driver would not hear."""
+    """Have no process that a user's function starts or forks hold the pipes: it may outlive this
+    one, and the driver would not see this one end."""
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
 
@@ -167,8 +171,8 @@ def _keep_from_children(*descriptors: int) -> None:
     os.register_at_fork(after_in_child=replace)
 
 
-def _keep_last_words() -> None:
-    """Whatever is printed, and where a crash came from, is in the log at once."""
+def _log_at_once() -> None:
+    """What is printed, and where a crash came from, is in the log before this process ends."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     faulthandler.enable()
@@ -178,13 +182,13 @@ def main(backend: str, orders_from: int, replies_to: int) -> None:
     """Serve the driver."""
     _end_with_driver()
     _keep_from_children(orders_from, replies_to)
-    _keep_last_words()
+    _log_at_once()
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     pause = threading.Event()
     pipe = os.fdopen(orders_from, "rb")
     threading.Thread(target=_listen, args=(pipe, orders, pause), daemon=True).start()
     worker = Worker(os.fdopen(replies_to, "wb"), pause)
-    surroundings.on_call = lambda name: worker.send(Calling(name))
+    process_state.on_call = lambda name: worker.send(Calling(name))
     worker.serve(backend, orders)
 
 

@@ -1,1 +1,1 @@
-"""What trains: backends behind one Protocol. Imported by workers only."""
+"""Adapters trained on a frozen base with torch. Imported by workers only."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +14,33 @@ import torch
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
 
-from coralx.backends.protocol import Beat, Paused, Report, Say, unheard
+from coralx.backends.protocol import Beat, Report, Say, unheard
 from coralx.config.metric_catalogue import CAUSAL
 from coralx.config.schema import Config
 from coralx.data.classes import classes_of
-from coralx.data.order import subset_size
-from coralx.data.splits import load_all
-from coralx.records.genomes import Genes, Genome
+from coralx.data.splits import Examples, load_all
+from coralx.records.genomes import Genes, Genome, Shape
 from coralx.records.jobs import Job, MeasureJob
-from coralx.records.results import Divergence, Measurement, StageResult
-from coralx.records.run_facts import REVISION, Facts
+from coralx.records.results import Measurement, StageResult
+from coralx.records.run_facts import REVISION, Facts, Footprint
 from coralx.training import adapters
-from coralx.training import partial_checkpoint as partial
 from coralx.training import user_functions as functions
-from coralx.training.base_errors import explaining, require_known_tokens
+from coralx.training.base_checks import require_causal, require_known_tokens
+from coralx.training.base_errors import explaining
 from coralx.training.base_fingerprint import of_base
-from coralx.training.base_model import Base, check_quantization, require_causal, source_of
-from coralx.training.evaluation import Evaluation, undefined
+from coralx.training.base_model import Base, check_quantization
+from coralx.training.base_source import locate_base
+from coralx.training.evaluation import Evaluation
 from coralx.training.footprint import footprint_of
-from coralx.training.inference import mean_loss
-from coralx.training.initial_weights import Start, begin
-from coralx.training.loop import Trace, Trainer
-from coralx.training.out_of_memory import free, reason_of, refusing
+from coralx.training.out_of_memory import free, raising_out_of_memory, reason_of
 from coralx.training.padding_check import disagreements
-from coralx.training.precision import autocast, base_dtype, faster_precision, settled_precision
-from coralx.training.stage_result import result_of, signals_of
+from coralx.training.precision import autocast, base_dtype, faster_precision, known_precision
+from coralx.training.stage_training import StageTraining
 from coralx.training.task_data import Material
-from coralx.training.trained_head import train_head
 from coralx.training.trial_batch import Trial
 
 TEMPLATE = "default"
 """The first adapter, which wraps the base; never trained. Genomes are added beside it."""
-
-UNTUNED_ROWS = 64
-"""Rows of the data order by which the untuned base's training loss is measured."""
 
 
 class AdaptingBackend(ABC):
@@ -58,7 +50,6 @@ class AdaptingBackend(ABC):
 
     def __init__(self) -> None:
         self.base_loads = 0
-        self._untuned_loss: float | None = None
 
     @abstractmethod
     def load(
@@ -86,6 +77,8 @@ class AdaptingBackend(ABC):
         device = _device().type
         return device, torch.cuda.device_count() if device == "cuda" else 1
 
+    # -- before the first job --------------------------------------------------------------------
+
     def prepare(
         self,
         config: Config,
@@ -98,26 +91,53 @@ class AdaptingBackend(ABC):
         self._config = config
         self._device = _device()
         check_quantization(config, self._device)
-        files = {source.train: None for source in config.data.sources.values()}
-        say(f"reading {', '.join(map(str, files))}")
+        # Tasks may share a file.
+        tables = {source.train: None for source in config.data.sources.values()}
+        say(f"reading {', '.join(map(str, tables))}")
         examples = load_all(config.data, config.experiment.seed, config.model.task, revision)
-        labels = [label for read in examples.values() for label in read.labels]
         say(f"loading {config.model.base} on {self._device}")
-        settled = settled_precision(config, precision, self._device)
-        dtype = base_dtype(config, settled and settled[0], self._device)
+        known = known_precision(config, precision, self._device)
+        self._precision = known[0] if known else "fp32"
+        footprint = self._load_base(examples, known[0] if known else None, revision, say)
+        self._wrap_base()
+        # Where a precision is given, a worker before this one has tried a batch and measured it.
+        warnings = self._trial().run(footprint, say) if precision is None else ()
+        self._precision, reason = known or self._faster_precision(say)
+        self._training = StageTraining(
+            self._config,
+            self._model,
+            self._material,
+            self._evaluation,
+            self._autocast,
+            self._scoring,
+            self.notes_on,
+        )
+        return self._facts(footprint, reason, examples, warnings, say)
+
+    def _load_base(
+        self, examples: Mapping[str, Examples], precision: str | None, revision: int, say: Say
+    ) -> Footprint:
+        """Load the base, and encode the rows for it; the footprint is that without adapters."""
+        config = self._config
+        labels = [label for read in examples.values() for label in read.labels]
+        dtype = base_dtype(config, precision, self._device)
         self._base = self.load(config, labels, self._device, dtype, say)
         self.base_loads += 1
-        self._is_whole = dtype == torch.float32
+        self._is_float32 = dtype == torch.float32
         self._material = Material(config, examples, self._base, self._device, revision)
         require_known_tokens(config, self._base, self._material)
-        footprint = footprint_of(
+        return footprint_of(
             config,
             self._base.model,
             self._base.head,
             self._device,
-            precision=settled[0] if settled else "fp32",
+            precision=self._precision,
             fused_loss=self._base.fused_loss,
         )
+
+    def _wrap_base(self) -> None:
+        """Add the template adapter, and what scores the model."""
+        config = self._config
         with explaining(config, "an adapter"):
             self._model = self.wrap(config, self._base)
         self._evaluation = Evaluation(
@@ -126,36 +146,6 @@ class AdaptingBackend(ABC):
         if config.model.task in CAUSAL:
             with self._scoring(), explaining(config, "the untuned base"):
                 require_causal(config, self._model, len(self._base.tokenizer))
-        self._precision = settled[0] if settled else "fp32"
-        warnings = self._trial().run(footprint, say) if precision is None else ()
-        self._precision, reason = settled or self._faster_precision(say)
-        return Facts(
-            backend=self.name,
-            backend_reason="",
-            device=str(self._device),
-            device_count=torch.cuda.device_count() if self._device.type == "cuda" else 1,
-            precision=self._precision,
-            precision_reason=reason,
-            base_parameters=footprint.base_parameters,
-            rows=self._material.rows,
-            base_fingerprint=self._base_fingerprint(config, say),
-            data_fingerprint=self._material.fingerprint(),
-            functions=functions.fingerprint(config),
-            footprint=footprint,
-            trains_head=any(isinstance(m, ModulesToSaveWrapper) for m in self._model.modules()),
-            classes=tuple(
-                classes_of(name, read.labels, read.splits)
-                for name, read in examples.items()
-                if read.labels
-            ),
-            warnings=(
-                *self._base.notes,
-                *(warning for read in examples.values() for warning in read.warnings),
-                *self._material.losses_of_text(),
-                *warnings,
-                *disagreements(self._model, self._material, self._scoring),
-            ),
-        )
 
     def _trial(self) -> Trial:
         return Trial(
@@ -168,16 +158,55 @@ class AdaptingBackend(ABC):
             TEMPLATE,
         )
 
-    def _base_fingerprint(self, config: Config, say: Say) -> str:
-        """By which a resume knows the base again; where its files cannot be found any more, the
-        commit of the hub that it is of."""
+    def _facts(
+        self,
+        footprint: Footprint,
+        precision_reason: str,
+        examples: Mapping[str, Examples],
+        warnings: Sequence[str],
+        say: Say,
+    ) -> Facts:
+        """What is recorded at the start of a run; `warnings` are those of the trial."""
+        read = [warning for table in examples.values() for warning in table.warnings]
+        return Facts(
+            backend=self.name,
+            backend_reason="",
+            device=str(self._device),
+            device_count=torch.cuda.device_count() if self._device.type == "cuda" else 1,
+            precision=self._precision,
+            precision_reason=precision_reason,
+            base_parameters=footprint.base_parameters,
+            rows=self._material.rows,
+            base_fingerprint=self._base_fingerprint(say),
+            data_fingerprint=self._material.fingerprint(),
+            functions=functions.fingerprint(self._config),
+            footprint=footprint,
+            trains_head=any(isinstance(m, ModulesToSaveWrapper) for m in self._model.modules()),
+            classes=tuple(
+                classes_of(name, table.labels, table.splits)
+                for name, table in examples.items()
+                if table.labels
+            ),
+            warnings=(
+                *self._base.notes,
+                *read,
+                *self._material.warnings(),
+                *warnings,
+                *disagreements(self._model, self._material, self._scoring),
+            ),
+        )
+
+    def _base_fingerprint(self, say: Say) -> str:
+        """By which a resume recognises the base; where its files are gone since it was loaded, the
+        hub's commit of it."""
         try:
-            path = source_of(config, say).path
-            return of_base(path, runs_code=config.model.trust_remote_code)
+            path = locate_base(self._config, say).path
+            return of_base(path, runs_code=self._config.model.trust_remote_code)
         except (OSError, ValueError):
             return str(getattr(self._base.model.config, "_commit_hash", None) or "")
 
     def _faster_precision(self, say: Say) -> tuple[str, str]:
+        """fp32 or bf16, as measured, and the reason in words."""
         say("measuring whether bf16 is faster than fp32 here")
         batches = self._material.batches(self._config.training.batch_size)
         rows = len(self._material.train.ids)
@@ -200,174 +229,44 @@ class AdaptingBackend(ABC):
 
     def _scoring(self) -> AbstractContextManager[Any]:
         """How scoring does: in full precision where the base is held so, else in bf16."""
-        return autocast("fp32" if self._is_whole else "bf16", self._device)
+        return autocast("fp32" if self._is_float32 else "bf16", self._device)
 
-    # -- training --------------------------------------------------------------------------------
+    # -- jobs ------------------------------------------------------------------------------------
 
     def train(self, job: Job, report: Report, beat: Beat = unheard) -> StageResult:
         began = time.monotonic()
-        adapter = adapters.name_of(job.genome)
-        with refusing():
-            if job.watch.explosion and self._untuned_loss is None:
-                self._untuned_loss = self._loss_before_training()
-            adapters.add(self._model, job.genome, job.trained_shape, self._base)
-            try:
-                if not job.genome.genes.adapts_base:
-                    return self._head_trained(job, report, beat, began)
-                return self._trained(job, report, beat, began)
-            finally:
-                self._drop(adapter)
-
-    def _trained(self, job: Job, report: Report, beat: Beat, began: float) -> StageResult:
-        """Train, evaluate and save the active adapter, from its partial checkpoint on if there is
-        one; where the beat says so, leave such a one and stop."""
-        start, trace = partial.take_up(self._model, job) or self._fresh(job, beat)
-        trained_before, steps_before = trace.seconds, len(trace.losses)
-        trainer = self._trainer(job, start)
-
-        def keep() -> None:
-            partial.keep(self._model, job, trainer.optimizer, start, trace)
-
-        try:
-            minutes = self._config.runtime.checkpoint_minutes
-            trainer.run(job, trace, report, beat, keep, 60.0 * minutes)
-            trained = time.monotonic()
-            metrics, remarks = self._figures_after(job, trace, beat)
-        except Paused:
-            if len(trace.losses) > steps_before:
-                keep()
-            raise
-        evaluated = time.monotonic()
-        if job.checkpoint is not None and trace.divergence is None:
-            self._save(job, trainer.optimizer, start)
-        evaluation = start.eval_seconds + evaluated - trained
-        spent = trace.seconds - trained_before
-        overhead = time.monotonic() - began - spent - evaluation
-        notes = (*self.notes_on(job.genome.genes), *remarks)
-        return result_of(job, start, trace, metrics, notes, evaluation, overhead)
-
-    def _head_trained(self, job: Job, report: Report, beat: Beat, began: float) -> StageResult:
-        """Fit the head alone on the frozen base, evaluate and save it."""
-        name, start = adapters.name_of(job.genome), Start(0)
-        parts = self._material.parts
-        fitted = train_head(self._model, name, parts, self._scoring, job, report, beat)
-        trained = time.monotonic()
-        ended = None if fitted.is_finite else Divergence(len(fitted.losses), "loss")
-        trace = Trace(list(fitted.losses), seconds=trained - began, divergence=ended)
-        metrics, remarks = self._figures_after(job, trace, beat)
-        evaluation = time.monotonic() - trained
-        if job.checkpoint is not None and trace.divergence is None:
-            self._save(job, None, start)
-        overhead = time.monotonic() - trained - evaluation
-        notes = (*fitted.notes, *remarks)
-        return result_of(job, start, trace, metrics, notes, evaluation, overhead)
-
-    def _fresh(self, job: Job, beat: Beat) -> tuple[Start, Trace]:
-        """How the stage begins, with nothing trained yet."""
-        seed = self._config.experiment.seed
-
-        def loss() -> float | None:
-            return self._evaluation.loss(job.eval_limit, beat)
-
-        start = begin(self._model, job, seed, loss)
-        return start, Trace(micro_batch=job.micro_batch)
-
-    def _save(self, job: Job, optimizer: torch.optim.Optimizer | None, start: Start) -> None:
-        state = {
-            "genome": job.genome.id,
-            "stage": job.stage,
-            "step": job.last_step,
-            "inherited_steps": start.inherited_steps,
-            "horizon": {
-                "total_steps": job.horizon.total_steps,
-                "warmup_steps": job.horizon.warmup_steps,
-            },
-        }
-        name = adapters.name_of(job.genome)
-        adapters.save(Path(str(job.checkpoint)), self._model, name, optimizer, state)
-
-    def _loss_before_training(self) -> float:
-        """The untuned base's mean training loss over the first rows of the data order."""
-        batches = self._material.batches(self._config.training.batch_size)
-        rows = batches.order(0, len(self._material.train.ids))[:UNTUNED_ROWS].tolist()
-        return mean_loss(
-            self._model, self._material.task, self._material.train, rows, self._autocast
-        )
-
-    def _trainer(self, job: Job, start: Start) -> Trainer:
-        genes = job.genome.genes
-        parameters = adapters.trainable(self._model)
-        optimizer = torch.optim.AdamW(
-            parameters.values(), lr=genes.learning_rate, weight_decay=genes.weight_decay
-        )
-        if start.moments is not None:
-            name = adapters.name_of(job.genome)
-            adapters.load_optimizer(optimizer, parameters, name, start.moments, start.factor)
-        batches = self._material.batches(genes.batch_size)
-        subset = subset_size(len(self._material.train.ids), job.data_fraction)
-        return Trainer(
-            model=self._model,
-            parameters=list(parameters.values()),
-            optimizer=optimizer,
-            task=self._material.task,
-            data=self._material.train,
-            rows_of=lambda step: batches.rows(step, subset),
-            settings=self._config.training,
-            autocast=self._autocast,
-            untuned_loss=self._untuned_loss,
-        )
-
-    def _drop(self, adapter: str) -> None:
-        self._model.set_adapter(TEMPLATE)
-        self._model.delete_adapter(adapter)
-
-    # -- evaluation ------------------------------------------------------------------------------
-
-    def _figures_after(
-        self, job: Job, trace: Trace, beat: Beat
-    ) -> tuple[dict[str, float | None], tuple[str, ...]]:
-        """Every figure of the stage (predictions on validation, adapter, training signals), and
-        what is to be remarked on them. None of what diverged; scores that are not finite are a
-        divergence, too, which then stands in the trace."""
-        if trace.divergence is not None:
-            return {}, ()
-        costs = self._costs(job.genome, job.trained_shape.rank)
-        if not job.is_scored:
-            return {**costs, **signals_of(job, trace)}, ()
-        figures = self._evaluation.validated(job.eval_limit, beat, job.predictions)
-        if figures is None:
-            trace.divergence = Divergence(job.last_step, "score")
-            return {}, ()
-        rows = self._material.rows["validation"]
-        if job.eval_limit is not None:
-            rows = min(rows, job.eval_limit * len(self._material.parts))
-        remarks = undefined(figures, rows, self._evaluation.why_undefined)
-        return {**figures, **costs, **signals_of(job, trace)}, remarks
-
-    def _costs(self, genome: Genome, rank: int) -> dict[str, float | None]:
-        """What the genome's finished adapter costs, whatever its rank is now: that is what its
-        skill is weighed against, in early stages too."""
-        growth = Fraction(genome.genes.rank, rank)
-        return adapters.costs(self._model, adapters.name_of(genome), growth)
+        with raising_out_of_memory():
+            if job.watch.explosion:
+                self._training.measure_untuned_loss()
+            with self._adapter(job.genome, job.trained_shape):
+                return self._training.run(job, report, beat, began)
 
     def measure(self, job: MeasureJob, beat: Beat = unheard) -> Measurement:
         began = time.monotonic()
-        found = self._measured(job, beat)
-        return replace(found, seconds=time.monotonic() - began)
+        measurement = self._measured(job, beat)
+        return replace(measurement, seconds=time.monotonic() - began)
 
     def _measured(self, job: MeasureJob, beat: Beat) -> Measurement:
         if job.genome is None:
             with self._model.disable_adapter():
                 untuned = {"trainable_parameters": 0.0, "adapter_bytes": 0.0}
                 return self._evaluation.measured(job, untuned, beat)
-        name, genes = adapters.name_of(job.genome), job.genome.genes
-        with refusing():
-            adapters.add(self._model, job.genome, genes.shape, self._base)
-            try:
-                adapters.put(self._model, name, adapters.read(Path(str(job.checkpoint))).weights)
-                return self._evaluation.measured(job, self._costs(job.genome, genes.rank), beat)
-            finally:
-                self._drop(name)
+        genes, saved = job.genome.genes, Path(str(job.checkpoint))
+        with raising_out_of_memory(), self._adapter(job.genome, genes.shape) as name:
+            adapters.put(self._model, name, adapters.read(saved).weights)
+            costs = self._training.costs(job.genome, genes.rank)
+            return self._evaluation.measured(job, costs, beat)
+
+    @contextmanager
+    def _adapter(self, genome: Genome, shape: Shape) -> Iterator[str]:
+        """In the block, a fresh adapter of the genome's is active; its name."""
+        name = adapters.name_of(genome)
+        adapters.add(self._model, genome, shape, self._base)
+        try:
+            yield name
+        finally:
+            self._model.set_adapter(TEMPLATE)
+            self._model.delete_adapter(name)
 
 
 def _device() -> torch.device:

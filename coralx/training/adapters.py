@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ STATE = "trainer_state.json"
 
 
 def lora_config(genes: Genes, shape: Shape, base: Base) -> LoraConfig:
-    """PEFT's description of a genome at some rank and alpha; the base's head is trained whole and
-    saved. Where nothing in the base is adapted, PEFT is told so by a name of its own."""
+    """PEFT's description of a genome at some rank and alpha; the base's head is trained in full and
+    saved. Where nothing in the base is adapted, PEFT has a target name of its own for that."""
     targets = genes.target_modules or DUMMY_TARGET_MODULES
     return LoraConfig(
         base_model_name_or_path=base.published_name,
@@ -46,7 +46,7 @@ def lora_config(genes: Genes, shape: Shape, base: Base) -> LoraConfig:
 
 
 def name_of(genome: Genome) -> str:
-    """The adapter's name inside the model, where names hold no dots and `default` is taken."""
+    """The adapter's name inside the model, where names may hold no dots and `default` is taken."""
     return f"genome-{genome.id}".replace(".", "_")
 
 
@@ -103,11 +103,12 @@ def load_optimizer(
     for name, parameter in parameters.items():
         prefix = _neutral(name, adapter) + "|"
         state = {
-            key.removeprefix(prefix): _placed(key, tensor, parameter) * _damped(key, factor)
+            key.removeprefix(prefix): _placed(key, tensor, parameter) * _damping(key, factor)
             for key, tensor in saved.items()
             if key.startswith(prefix)
         }
         if state and _fits(state, parameter):
+            # Set directly: load_state_dict goes by position, and parents may adapt other modules.
             optimizer.state[parameter] = {
                 key: _padded(tensor, parameter) for key, tensor in state.items()
             }
@@ -115,24 +116,26 @@ def load_optimizer(
 
 def _fits(state: Mapping[str, torch.Tensor], parameter: torch.nn.Parameter) -> bool:
     """Whether no moment is larger than its parameter."""
-    return all(
-        had <= has
-        for tensor in state.values()
-        for had, has in zip(tensor.shape, parameter.shape, strict=False)
-    )
+    for tensor in state.values():
+        # Not strict, as the step count has no dimensions.
+        sizes = zip(tensor.shape, parameter.shape, strict=False)
+        if any(saved > now for saved, now in sizes):
+            return False
+    return True
 
 
 def _padded(tensor: torch.Tensor, parameter: torch.nn.Parameter) -> torch.Tensor:
     """A moment with zeros behind it, up to its parameter's shape; a step count as it is."""
     if tensor.ndim != parameter.ndim or tensor.shape == parameter.shape:
         return tensor
-    whole = tensor.new_zeros(parameter.shape)
-    whole[tuple(slice(size) for size in tensor.shape)] = tensor
-    return whole
+    padded = tensor.new_zeros(parameter.shape)
+    padded[tuple(slice(size) for size in tensor.shape)] = tensor
+    return padded
 
 
-def _damped(key: str, factor: float) -> float:
-    """What to multiply a moment by when B was multiplied by `factor`."""
+def _damping(key: str, factor: float) -> float:
+    """What to multiply a moment by when B was multiplied by `factor`: its gradient shrinks by as
+    much, and Adam's second moment is one of squares."""
     power = {"exp_avg": 1, "exp_avg_sq": 2}.get(key.rsplit("|", 1)[-1], 0)
     return float(factor**-power) if ".lora_B." in key else 1.0
 
@@ -149,14 +152,9 @@ def save(
     optimizer: torch.optim.Optimizer | None,
     state: Mapping[str, Any],
 ) -> None:
-    """Write adapter, optimizer (None: training does not go on) and trainer state, whole or not at
-    all, with a manifest."""
-    names = {id(parameter): name for name, parameter in trainable(model).items()}
-    moments = {
-        f"{_neutral(names[id(parameter)], adapter)}|{key}": value.detach().cpu().contiguous()
-        for parameter, values in (optimizer.state.items() if optimizer else ())
-        for key, value in values.items()
-    }
+    """Write adapter, optimizer (None: training does not continue) and trainer state, all of them or
+    none, with a manifest."""
+    moments = _moments(model, adapter, optimizer) if optimizer else {}
 
     def fill(folder: Path) -> None:
         save_file(weights(model, adapter), folder / ADAPTER, metadata={"format": "pt"})
@@ -166,6 +164,19 @@ def save(
         (folder / STATE).write_text(text, encoding="utf-8")
 
     write_folder(checkpoint, fill)
+
+
+def _moments(
+    model: PeftModel, adapter: str, optimizer: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
+    """The optimizer's state on the CPU, by the parameter's name, a bar, and the state's own."""
+    names = {id(parameter): name for name, parameter in trainable(model).items()}
+    moments = {}
+    for parameter, state in optimizer.state.items():
+        name = _neutral(names[id(parameter)], adapter)
+        for key, value in state.items():
+            moments[f"{name}|{key}"] = value.detach().cpu().contiguous()
+    return moments
 
 
 def costs(model: PeftModel, adapter: str, growth: Fraction) -> dict[str, float | None]:
@@ -191,17 +202,28 @@ def _config_json(model: PeftModel, adapter: str) -> str:
     values = model.peft_config[adapter].to_dict()
     values["inference_mode"] = True
     if values["modules_to_save"] is not None:
-        heads = [f".{n}" for n, m in model.named_modules() if isinstance(m, ModulesToSaveWrapper)]
-        saved = {m for m in values["modules_to_save"] if any(h.endswith(f".{m}") for h in heads)}
+        saved = _saved_modules(model, values["modules_to_save"])
         values["modules_to_save"] = saved or None
         if not isinstance(values["target_modules"], str):
             values["target_modules"] = {
-                target
-                for target in values["target_modules"]
-                if not any(f".{module}." in f".{target}." for module in saved)
+                target for target in values["target_modules"] if not _is_inside(target, saved)
             }
     ordered = {k: sorted(v) if isinstance(v, set) else v for k, v in values.items()}
     return json.dumps(ordered, indent=2, sort_keys=True) + "\n"
+
+
+def _saved_modules(model: PeftModel, names: Collection[str]) -> set[str]:
+    """Those of the names that are of a module which is saved in full."""
+    saved = set()
+    for full, module in model.named_modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            saved |= {name for name in names if f".{full}".endswith(f".{name}")}
+    return saved
+
+
+def _is_inside(target: str, modules: Collection[str]) -> bool:
+    """Whether the target's full name leads through one of the modules."""
+    return any(f".{module}." in f".{target}." for module in modules)
 
 
 def _neutral(name: str, adapter: str) -> str:

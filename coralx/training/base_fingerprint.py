@@ -1,4 +1,4 @@
-"""By what a base is known again: the numbers and settings that it computes with, wherever it lies.
+"""By what a resume recognises a base, wherever it lies: the numbers and settings it computes with.
 
 Weights are compared as the files have them, tensor by tensor: a base that is loaded in 4 bits, in
 another precision or onto another device is the same, and so is one that was copied or saved anew in
@@ -24,11 +24,11 @@ from coralx.system.files import canonical_json
 
 WEIGHTS = "model.safetensors"
 
-NOTES = {
+IRRELEVANT = {
     *("_name_or_path", "_commit_hash", "auto_map", "architectures"),
     *("transformers_version", "dtype", "torch_dtype"),
 }
-"""Settings that say where a base came from or how it was saved, not what it computes."""
+"""Settings about where a base came from or how it was saved, not about what it computes."""
 
 CHUNK = 1 << 24
 """Bytes that are read at a time."""
@@ -36,14 +36,17 @@ CHUNK = 1 << 24
 
 @dataclass(frozen=True, order=True)
 class _Tensor:
-    """A tensor in a file: `size` bytes from `place` on."""
+    """A tensor in a file."""
 
     name: str
     kind: str
+    """Its type, as safetensors calls it."""
     shape: tuple[int, ...]
     file: Path
     place: int
+    """Where in the file it begins, in bytes."""
     size: int
+    """In bytes."""
 
 
 def of_base(path: str, *, runs_code: bool) -> str:
@@ -53,22 +56,23 @@ def of_base(path: str, *, runs_code: bool) -> str:
     `path` is a folder, or a hub id that has been loaded. Raises OSError where its files cannot be
     found or read, ValueError where they are of another format.
     """
-    found = cached_file(path, "config.json", local_files_only=True)
-    folder = Path(path) if os.path.isdir(path) else Path(str(found)).parent
+    cached = cached_file(path, "config.json", local_files_only=True)
+    folder = Path(path) if os.path.isdir(path) else Path(str(cached)).parent
     settings = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=runs_code)
     code = sorted(folder.glob("*.py")) if runs_code else []
+    # A base's own code decides what is computed as much as its settings do.
     described = [
-        _without_notes(settings.to_diff_dict()),
+        _computed_with(settings.to_diff_dict()),
         [file.read_text("utf-8") for file in code],
     ]
     text = json.dumps(described, sort_keys=True, default=str)
     return f"{hashlib.sha256(text.encode()).hexdigest()}-{_of_weights(folder)}"
 
 
-def _without_notes(settings: Any) -> Any:
-    """Without the notes, in nested configs too."""
+def _computed_with(settings: Any) -> Any:
+    """The settings without irrelevant ones, in nested configs too."""
     if isinstance(settings, dict):
-        return {k: _without_notes(value) for k, value in settings.items() if k not in NOTES}
+        return {k: _computed_with(value) for k, value in settings.items() if k not in IRRELEVANT}
     return settings
 
 
@@ -91,18 +95,20 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _tensors(file: Path) -> Iterator[_Tensor]:
-    """What a safetensors file says it holds: eight bytes of length, a header in JSON, the data."""
+    """What a safetensors file holds by its header. The format: eight bytes with the header's
+    length, the header in JSON, the data."""
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(length))
     header.pop("__metadata__", None)
-    for name, told in header.items():
-        begin, end = told["data_offsets"]
-        shape = tuple(told["shape"])
-        yield _Tensor(name, told["dtype"], shape, file, 8 + length + begin, end - begin)
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        shape = tuple(entry["shape"])
+        yield _Tensor(name, entry["dtype"], shape, file, 8 + length + begin, end - begin)
 
 
 def _digest(tensor: _Tensor) -> str:
+    """The SHA-256 of a tensor's bytes, read in pieces, as a tensor may have gigabytes."""
     digest, left = hashlib.sha256(), tensor.size
     with tensor.file.open("rb") as stream:
         stream.seek(tensor.place)

@@ -1,11 +1,10 @@
-"""The frozen base model: found, loaded once, and what can be adapted in it."""
+"""The frozen base model, loaded once for all jobs of a worker."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from os.path import isdir
 from typing import Any
 
 import torch
@@ -16,121 +15,33 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
 )
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from coralx.backends.protocol import Say
-from coralx.config.input_files import is_local, public_name
 from coralx.config.schema import Config
-from coralx.config.search_space import ModuleChoices
-from coralx.data import builtin
-from coralx.data import hub_errors as hub
 from coralx.errors import ConfigError
-from coralx.records.genomes import ALL_LINEAR
 from coralx.rng import derive_seed
-from coralx.text import did_you_mean
-from coralx.training.gguf import expanded
-from coralx.training.input_length import longest_input
-
-MOST_LISTED = 12
-"""Kinds of linear modules that a message names; some mixtures of experts have hundreds."""
-
-OUTPUT_LAYERS = ("lm_head", "embed_out", "output", "cls", "score", "classifier")
-"""What usually turns states into logits, in language models and classifiers."""
-
-LINEAR = (torch.nn.Linear, Conv1D)
-"""What PEFT can adapt: GPT-2's linear layers are of transformers' own kind."""
+from coralx.training.adaptable_layers import check
+from coralx.training.base_source import BaseSource, loading_error, loading_options, locate_base
 
 
 @dataclass(frozen=True)
 class Base:
-    """`head` names the modules that came without weights: they are trained and saved whole.
-
-    `published_name` is what others know the same base by: a hub id, or the local folder's name.
-    `fused_loss`: the model computes its loss without holding all logits at once. `notes` are
-    remarks for the run's report. `padding` is the token that a classifier pads texts with (None: it
-    names none).
-    """
+    """A loaded base, its weights frozen."""
 
     published_name: str
+    """What others know the same base by: a hub id, or the local folder's name."""
     model: Any
     tokenizer: Any
     task_type: TaskType
     head: tuple[str, ...] = ()
+    """The modules that came without weights: they are trained and saved in full."""
     fused_loss: bool = False
+    """The model computes its loss without holding all logits at once."""
     notes: tuple[str, ...] = ()
+    """Remarks for the run's report."""
     padding: int | None = None
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a config's base is read from: a folder or a hub id, and the name it has elsewhere."""
-
-    path: str
-    is_local: bool
-    published_name: str
-    notes: tuple[str, ...] = ()
-
-
-def source_of(config: Config, say: Say) -> Source:
-    """Find the base. Raises ConfigError for a folder that is not there."""
-    name = str(config.model.base)
-    if name.startswith("builtin:"):
-        entry, path = builtin.find(name.removeprefix("builtin:"), builtin.MODELS, "model")
-        if path is None:
-            return Source(entry.hub, False, entry.hub)
-        if path.suffix == ".gguf":
-            path = expanded(path, entry, say)
-        return Source(str(path), True, entry.hub, entry.notes)
-    local = isdir(name)
-    if not local and is_local(name):
-        raise ConfigError("config", [f"model.base: no such folder: {name}"])
-    return Source(name, local, public_name(name))
-
-
-def reading(config: Config, source: Source) -> dict[str, bool]:
-    """How transformers may read a base. Where it is told nothing about code that a base brings
-    along, it asks on standard input, which in a worker belongs to the driver."""
-    return {
-        "local_files_only": source.is_local,
-        "trust_remote_code": config.model.trust_remote_code,
-    }
-
-
-def loading_error(config: Config, source: Source, error: Exception) -> Exception:
-    """What to raise where the base cannot be loaded: hub, file and format errors come in many
-    classes."""
-    name = str(config.model.base)
-    met = None if source.is_local else hub.trouble(error, source.path, "model")
-    what = met.what if met else hub.reason(error)
-    if name.startswith("builtin:") and not source.is_local:
-        name = name.removeprefix("builtin:")
-        return builtin.missing(name, builtin.MODELS[name], what)
-    hint = (
-        met.way_out
-        if met
-        else (
-            "Give a hub id, a folder that save_pretrained wrote, or a builtin: "
-            f"{', '.join(f'builtin:{known}' for known in builtin.MODELS)}."
-        )
-    )
-    if "custom code" in what and not config.model.trust_remote_code:
-        hint = (
-            "It can be read by Python files of its own alone. Look at them, and if you trust them "
-            "to run on this machine with your rights: --set model.trust_remote_code=true"
-        )
-    elif "padding_idx" in what.lower():
-        hint = (
-            "Its config.json names a padding token that its embeddings have no row for: set "
-            "pad_token_id there to a token that the base knows."
-        )
-    elif "safetensors" in what:
-        hint = "CoralX reads no pickled weights: take a version of the model in safetensors."
-    return ConfigError(
-        "config",
-        [f"model.base: {name} cannot be loaded for {config.model.task}: {what}"],
-        hint,
-    )
+    """The token that a classifier pads texts with; None where its config names none."""
 
 
 def load(
@@ -140,32 +51,23 @@ def load(
 
     Raises ConfigError where it cannot be loaded or adapted.
     """
-    source = source_of(config, say)
+    source = locate_base(config, say)
     quiet()
     classifies = config.model.task == "sequence-classification"
     torch.manual_seed(derive_seed(config.experiment.seed, "head"))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.path, **reading(config, source))
-        auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
-        model, info = auto.from_pretrained(
-            source.path,
-            dtype=dtype,
-            use_safetensors=True,  # other weights are pickled
-            output_loading_info=True,
-            **reading(config, source),
-            **({"num_labels": len(labels), "ignore_mismatched_sizes": True} if classifies else {}),
-            **_quantized(config, device, dtype),
-        )
+        tokenizer, model, report = _read(config, source, len(labels), device, dtype)
     except Exception as error:
         raise loading_error(config, source, error) from None
     if not classifies:
         give_padding(model, tokenizer)
-    replaced = _replaced_head(config, source, model, info["mismatched_keys"])
-    head = _modules_without_weights(model, [*info["missing_keys"], *replaced])
+    replaced = _replaced_head(config, source, model, report["mismatched_keys"])
+    head = _modules_without_weights(model, [*report["missing_keys"], *replaced])
     if head and not classifies:
         raise loading_error(config, source, ValueError(f"it has no weights for {', '.join(head)}"))
     check(config, model, head)
-    if config.runtime.quantization == "none":  # otherwise it was loaded where it is to be
+    if config.runtime.quantization == "none":
+        # Quantized weights were put onto their device while loading, and cannot be moved.
         model = model.to(device)
     return Base(
         published_name=source.published_name,
@@ -178,35 +80,71 @@ def load(
     )
 
 
+def _read(
+    config: Config, source: BaseSource, classes: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Tokenizer and model, and transformers' report of keys that are missing or mismatched."""
+    options = loading_options(config, source)
+    tokenizer = AutoTokenizer.from_pretrained(source.path, **options)
+    auto, extra = AutoModelForCausalLM, dict[str, Any]()
+    if config.model.task == "sequence-classification":
+        auto = AutoModelForSequenceClassification
+        # A head for other classes is made anew instead of refused; see _replaced_head.
+        extra = {"num_labels": classes, "ignore_mismatched_sizes": True}
+    model, report = auto.from_pretrained(
+        source.path,
+        dtype=dtype,
+        use_safetensors=True,  # other weights are pickled, and unpickling runs code
+        output_loading_info=True,
+        **options,
+        **extra,
+        **_quantized(config, device, dtype),
+    )
+    return tokenizer, model, report
+
+
 def _replaced_head(
-    config: Config, source: Source, model: Any, mismatched: Iterable[tuple[str, Any, Any]]
+    config: Config, source: BaseSource, model: Any, mismatched: Iterable[tuple[str, Any, Any]]
 ) -> dict[str, int]:
     """The head's weights that the checkpoint has for another number of classes, and that number.
 
-    Raises ConfigError where other weights have not the shape that the base's description says.
+    Raises ConfigError where weights of the backbone have other shapes than config.json says.
     """
-    found = {name: int(shape[0]) for name, shape, _ in sorted(mismatched)}
-    if other := [name for name in found if name.startswith(f"{model.base_model_prefix}.")]:
-        reason = f"its weights have not the shapes of its config.json: {', '.join(other[:3])}"
+    classes = {name: int(shape[0]) for name, shape, _ in sorted(mismatched)}
+    if other := [name for name in classes if name.startswith(f"{model.base_model_prefix}.")]:
+        reason = f"its weights differ in shape from its config.json: {', '.join(other[:3])}"
         raise loading_error(config, source, ValueError(reason))
-    return found
+    return classes
 
 
 def _remarks_on(replaced: Mapping[str, int], classes: int) -> Iterable[str]:
     if replaced:
-        had = next(iter(replaced.values()))
+        before = next(iter(replaced.values()))
         yield (
-            f"the base has a head for {had} classes, the data has {classes}: the head is trained "
-            "anew (transformers loads the base beside it with ignore_mismatched_sizes=True)"
+            f"the base has a head for {before} classes, the data has {classes}: the head is "
+            "trained from scratch (to load base and adapter with transformers, pass "
+            "ignore_mismatched_sizes=True)"
         )
+
+
+def _modules_without_weights(model: Any, missing: Sequence[str]) -> tuple[str, ...]:
+    """The outermost modules that the checkpoint has no weights for, such as `classifier`."""
+    backbone = model.base_model_prefix
+    modules = set()
+    for key in missing:
+        parts = key.split(".")[:-1]
+        # In the backbone, whose own name is no module to train, one level further down.
+        depth = 2 if parts[0] == backbone else 1
+        modules.add(".".join(parts[:depth]))
+    return tuple(sorted(modules))
 
 
 def checkpoints_gradients(config: Config, device: torch.device) -> bool:
     """Whether activations are recomputed in the backward pass instead of being held."""
-    wanted = config.runtime.gradient_checkpointing
-    if wanted == "auto":
+    setting = config.runtime.gradient_checkpointing
+    if setting == "auto":
         return device.type == "cuda" and config.model.task != "sequence-classification"
-    return wanted
+    return setting
 
 
 def quiet() -> None:
@@ -258,110 +196,3 @@ def _own_padding(model: Any) -> int | None:
     named = getattr(described, "pad_token_id", None)
     vocabulary = getattr(described, "vocab_size", sys.maxsize)
     return named if named is not None and 0 <= named < vocabulary else None
-
-
-def check(config: Config, model: Any, head: Sequence[str]) -> None:
-    """Raise ConfigError where target modules or lengths do not fit the base."""
-    _check_targets(config.search_space.target_modules, model, head)
-    _check_length(config, model)
-
-
-def require_causal(config: Config, model: Any, vocabulary: int) -> None:
-    """Raise ConfigError where the base reads what it is to predict, as an encoder does: then the
-    logits of a text's beginning change with its end."""
-    vocabulary = min(vocabulary, len(model.get_input_embeddings().weight))
-    tokens = torch.arange(8, device=model.device) % vocabulary
-    other = tokens.clone()
-    other[-1] = (other[-1] + vocabulary // 2) % vocabulary
-    model.eval()
-    with torch.no_grad():
-        logits = model(input_ids=torch.stack([tokens, other])).logits[:, :-1].float()
-    if (logits[0] - logits[1]).abs().max() > 0.02 * logits.std():
-        raise ConfigError(
-            "config",
-            [
-                f"model.base: {config.model.base} is no causal language model: it looks at tokens "
-                "that are still to come"
-            ],
-            "Take a decoder, or model.task: sequence-classification.",
-        )
-
-
-def _modules_without_weights(model: Any, missing: Sequence[str]) -> tuple[str, ...]:
-    """The outermost modules that the checkpoint has no weights for, such as `classifier`."""
-    backbone = model.base_model_prefix
-    found = set()
-    for key in missing:
-        parts = key.split(".")[:-1]
-        depth = 2 if parts[0] == backbone else 1
-        found.add(".".join(parts[:depth]))
-    return tuple(sorted(found))
-
-
-def linear_names(model: Any, head: Sequence[str]) -> list[str]:
-    """Full names of the linear layers that LoRA can adapt: not the head, and not what turns a
-    language model's states into logits."""
-    output = model.get_output_embeddings()
-    return [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, LINEAR)
-        and module is not output
-        and not any(name == part or name.startswith(part + ".") for part in head)
-    ]
-
-
-def _check_targets(choices: ModuleChoices, model: Any, head: Sequence[str]) -> None:
-    linear = linear_names(model, head)
-    if not linear:
-        raise ConfigError("config", ["model.base: it has no linear layer that LoRA could adapt"])
-    leaves = list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in linear))
-    more = len(leaves) - MOST_LISTED
-    offered = ", ".join(leaves[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
-    problems = [
-        f"search_space.target_modules.choices.{place}: {_why_not(name, model, head, leaves)}; "
-        f"LoRA can adapt {offered}, or {ALL_LINEAR}"
-        for place, wanted in enumerate(choices.choices)
-        for name in (() if wanted == ALL_LINEAR else wanted)
-        if not any(_is_called(full, name) for full in linear)
-    ]
-    if problems:
-        raise ConfigError("config", problems)
-
-
-def _is_called(full: str, name: str) -> bool:
-    """Whether a target module's name means the module of that full name, as PEFT sees it."""
-    return full == name or full.endswith("." + name)
-
-
-def _why_not(name: str, model: Any, head: Sequence[str], leaves: Sequence[str]) -> str:
-    """Why LoRA cannot adapt the modules of a name."""
-    named = {full: part for full, part in model.named_modules() if _is_called(full, name)}
-    if not named and name.rpartition(".")[2] in OUTPUT_LAYERS:
-        return (
-            f"{name!r} names an output layer, and none is adapted: that of a language model is no "
-            "part of a classifier, whose own head every adapter trains in full"
-        )
-    if not named:
-        return f"the base has no linear module {name!r}{did_you_mean(name, leaves)}"
-    if any(part is model.get_output_embeddings() for part in named.values()):
-        return (
-            f"{name!r} is the output layer, which is not adapted: many bases share it with their "
-            f"input embeddings, and PEFT leaves it out of {ALL_LINEAR}, too"
-        )
-    if any(full == part or full.startswith(part + ".") for full in named for part in head):
-        return f"{name!r} belongs to the classification head, which every adapter trains in full"
-    return f"{name!r} is no linear layer but {type(next(iter(named.values()))).__name__}"
-
-
-def _check_length(config: Config, model: Any) -> None:
-    limit = longest_input(model)
-    if limit is not None and config.model.max_length > limit:
-        raise ConfigError(
-            "config",
-            [
-                f"model.max_length: {config.model.max_length} is more than the base reads "
-                f"({limit} tokens)"
-            ],
-            f"Set model.max_length: {limit}, or less.",
-        )

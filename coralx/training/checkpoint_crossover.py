@@ -1,7 +1,7 @@
 """Two parents' LoRA updates made one: each module from either of them, or a weighted mean.
 
 An update is s B A for every module; see `training.resize`. A blend has the better parent's scaling,
-and of module to module whatever rank it needs: `rank.transfer` fits it into a child.
+and in each module whatever rank it needs: `resize.transfer` fits it into a child.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def merge(better: Update, other: Update, share: float) -> Update:
     parts = ((better, share), (other, (1.0 - share) * other.scaling / better.scaling))
     weights = dict[str, torch.Tensor]()
     for stem in sorted(_stems(better) | _stems(other)):
+        # A parent that does not adapt the module adds nothing to the sum.
         holders = [(update.weights, times) for update, times in parts if stem + A in update.weights]
         weights[stem + A] = torch.cat([held[stem + A] for held, _ in holders])
         weights[stem + B] = torch.cat([held[stem + B] * times for held, times in holders], dim=1)

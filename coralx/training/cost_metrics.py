@@ -1,7 +1,7 @@
 """Figures that are measured, not computed: P4 `memory`, and `latency_ms`.
 
-Both are of one and the same work for every genome, done several times; the median counts, and its
-spread is kept beside it: what lies no further apart than that is not told apart
+Both are of one and the same work for every genome, done several times; the median counts. Its
+spread is recorded, too: figures that are no further apart than that count as equal
 (`search.pareto.as_minimised`).
 
 `memory`, to be minimised: the peak, in bytes, while the validation batch with the most tokens is
@@ -29,6 +29,7 @@ MEMORY_REPEATS = 7
 LATENCY_WARM_UP = 3
 LATENCY_REPEATS = 20
 LATENCY_ROWS = 8
+"""Rows of the one batch whose time is taken."""
 
 Work = Callable[[], object]
 
@@ -37,7 +38,7 @@ def memory(work: Work, device: torch.device) -> dict[str, float]:
     """`memory` of `work`, with its spread."""
     for _ in range(MEMORY_WARM_UP):  # for what is made at first use
         work()
-    peak = _cuda_peak if device.type == "cuda" else growth
+    peak = _cuda_peak if device.type == "cuda" else growth  # of the process's resident set
     peaks = [peak(work) for _ in range(MEMORY_REPEATS)]
     return _with_spread("memory", peaks, max(peaks) - min(peaks))
 

@@ -16,7 +16,9 @@ from transformers.pytorch_utils import Conv1D
 
 from coralx.config.schema import Config
 from coralx.records.run_facts import Footprint
-from coralx.training import base_model as bases
+from coralx.training.adaptable_layers import check, linear_names
+from coralx.training.base_model import checkpoints_gradients, quiet
+from coralx.training.base_source import BaseSource, loading_error, loading_options, locate_base
 from coralx.training.precision import base_dtype
 
 QUANTIZED_BYTES = {"4bit": 0.5 + 0.127 / 8, "8bit": 1.01}
@@ -38,12 +40,13 @@ def footprint_of(
 ) -> Footprint:
     """The footprint of a base as it is loaded, before an adapter wraps it.
 
-    `head` names the modules that are trained whole; `fused_loss` is `base_model.Base`'s.
+    `head` names the modules that are trained in full; `fused_loss` as in `base_model.Base`.
     """
     described = model.config.get_text_config()
     hidden = int(getattr(described, "hidden_size", 0))
     modules = dict(model.named_modules())
     stored = [*model.parameters(), *model.buffers()]
+    trained = [parameter for name in head for parameter in modules[name].parameters()]
     keeps_logits = config.model.task == "sft" and not fused_loss
     return Footprint(
         base_parameters=int(model.num_parameters()),
@@ -51,11 +54,11 @@ def footprint_of(
         hidden_size=hidden,
         intermediate_size=_inner_width(described, hidden),
         layers=int(getattr(described, "num_hidden_layers", 0)),
-        linear=tuple((name, *_features(modules[name])) for name in bases.linear_names(model, head)),
-        head_parameters=sum(p.numel() for name in head for p in modules[name].parameters()),
+        linear=tuple((name, *_features(modules[name])) for name in linear_names(model, head)),
+        head_parameters=sum(parameter.numel() for parameter in trained),
         logits_per_token=int(described.vocab_size) if keeps_logits else 0,
         activation_bytes=2 if precision == "bf16" else 4,
-        checkpointing=bases.checkpoints_gradients(config, device),
+        checkpointing=checkpoints_gradients(config, device),
         device_bytes=_memory_of(device),
     )
 
@@ -67,53 +70,61 @@ def inspect(config: Config, device: torch.device | None = None) -> Footprint:
     Raises ConfigError where the base cannot be found or described.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    source = bases.source_of(config, lambda text: None)  # noqa: ARG005  nobody to tell
-    bases.quiet()
+    source = locate_base(config, lambda text: None)  # noqa: ARG005  nobody to tell
+    quiet()
     precision = config.training.precision
-    if precision == "auto":
+    if precision == "auto":  # not measured here: what a run on such a device most likely takes
         precision = "bf16" if device.type == "cuda" else "fp32"
     dtype = base_dtype(config, precision, device)
-    classifies = config.model.task == "sequence-classification"
-    trusted = config.model.trust_remote_code
     try:
-        described = AutoConfig.from_pretrained(source.path, **bases.reading(config, source))
-        classes = [source.labels for source in config.data.sources.values()]
-        if classifies and all(labels is not None for labels in classes):
-            described.num_labels = sum(len(labels or ()) for labels in classes)
-        auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
-        with torch.device("meta"):
-            model = auto.from_config(described, dtype=dtype, trust_remote_code=trusted)
+        model = _without_weights(config, source, dtype)
     except Exception as error:
-        raise bases.loading_error(config, source, error) from None
-    head = _head_of(model) if classifies else ()
-    bases.check(config, model, head)
+        raise loading_error(config, source, error) from None
+    head = _head_of(model) if config.model.task == "sequence-classification" else ()
+    check(config, model, head)
     fused = config.runtime.backend == "unsloth" and device.type == "cuda"
-    found = footprint_of(
+    unquantized = footprint_of(
         config, model, head, torch.device("meta"), precision=precision, fused_loss=fused
     )
     return replace(
-        found,
-        base_bytes=_quantized_bytes(config, found, dtype),
-        checkpointing=bases.checkpoints_gradients(config, device),
+        unquantized,
+        base_bytes=_quantized_bytes(config, unquantized, dtype),
+        checkpointing=checkpoints_gradients(config, device),
     )
+
+
+def _without_weights(config: Config, source: BaseSource, dtype: torch.dtype) -> Any:
+    """The base's modules and shapes alone, on torch's meta device."""
+    described = AutoConfig.from_pretrained(source.path, **loading_options(config, source))
+    auto = AutoModelForCausalLM
+    if config.model.task == "sequence-classification":
+        auto = AutoModelForSequenceClassification
+        classes = [task.labels for task in config.data.sources.values()]
+        # Labels that only the data names leave the head as it is described: no row is read here.
+        if all(labels is not None for labels in classes):
+            described.num_labels = sum(len(labels or ()) for labels in classes)
+    with torch.device("meta"):
+        return auto.from_config(
+            described, dtype=dtype, trust_remote_code=config.model.trust_remote_code
+        )
 
 
 def _head_of(model: Any) -> tuple[str, ...]:
-    """What stands beside the backbone: a checkpoint of a language model has no weights for it."""
+    """What is outside of the backbone: a checkpoint of a language model has no weights for it."""
     return tuple(
         name
         for name, module in model.named_children()
-        if name != model.base_model_prefix and any(True for _ in module.parameters())
+        if name != model.base_model_prefix and list(module.parameters())
     )
 
 
-def _quantized_bytes(config: Config, found: Footprint, dtype: torch.dtype) -> int:
-    """Bytes of the weights once bitsandbytes has stored the linear layers; as found without it."""
+def _quantized_bytes(config: Config, unquantized: Footprint, dtype: torch.dtype) -> int:
+    """Bytes of the weights once bitsandbytes has stored the linear layers; unchanged without it."""
     bits = config.runtime.quantization
     if bits == "none":
-        return found.base_bytes
-    stored = sum(inputs * outputs for _, inputs, outputs in found.linear)
-    return round(found.base_bytes + stored * (QUANTIZED_BYTES[bits] - dtype.itemsize))
+        return unquantized.base_bytes
+    stored = sum(inputs * outputs for _, inputs, outputs in unquantized.linear)
+    return round(unquantized.base_bytes + stored * (QUANTIZED_BYTES[bits] - dtype.itemsize))
 
 
 def _features(layer: Any) -> tuple[int, int]:
@@ -130,6 +141,7 @@ def _inner_width(described: Any, hidden: int) -> int:
 
 
 def _memory_of(device: torch.device) -> int:
+    """Bytes of the GPU's memory; 0 on other devices."""
     if device.type != "cuda":
         return 0
     return int(torch.cuda.get_device_properties(device).total_memory)

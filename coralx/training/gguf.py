@@ -24,7 +24,7 @@ def expanded(path: Path, builtin: Builtin, say: Say) -> Path:
     """
     folder = cache_folder() / f"{path.stem}-{version(builtin.package)}"
     with FileLock(folder.with_name(f"{folder.name}.lock")):
-        if not (folder / MANIFEST).is_file():  # written last
+        if not (folder / MANIFEST).is_file():  # written last: the folder is complete
             if find_spec("gguf") is None:
                 raise SetupError(
                     f"the package 'gguf', which reads {path.name}, is not installed",
@@ -45,5 +45,6 @@ def _expand(path: Path, folder: Path) -> None:
     model = type(read)(config)  # what was read is marked as quantised, and cannot be saved
     model.load_state_dict(read.state_dict())
     model.save_pretrained(folder)
+    # The model's end token, which a tokenizer read from GGUF may lack.
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(config.eos_token_id)
     tokenizer.save_pretrained(folder)

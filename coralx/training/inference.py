@@ -1,10 +1,14 @@
-"""Scores, answers and losses of a model that is not being trained."""
+"""Scores, answers and losses of a model that is not being trained.
+
+Rows go through the model sorted by length, so that batches hold little padding; results come back
+in the order of the rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,12 +17,12 @@ from numpy.typing import NDArray
 from coralx.backends.protocol import Beat, unheard
 from coralx.tasks.generation import Answers
 from coralx.tasks.protocol import Encoded, Scores, Task, Trainable
-from coralx.training.loop import Number
 from coralx.training.out_of_memory import in_parts
+
+Number = TypeVar("Number", np.float32, np.float64)
 
 EVAL_ROWS = 64
 """Rows scored together at most; the figures do not depend on it."""
-
 
 ANSWER_TOKENS = 1 << 12
 """Tokens of prompts and answers that are read and written together."""
@@ -45,14 +49,14 @@ def each_row(
     length. Raises OutOfMemory where a single row does not fit."""
     by_length = np.argsort(data.lengths, kind="stable")
 
-    def done(rows: list[int]) -> NDArray[Number]:
+    def on_batch(rows: list[int]) -> NDArray[Number]:
         beat()
         return work(rows)
 
     batches = _batches(by_length.tolist(), data.lengths, task.eval_tokens)
-    found = np.concatenate([part for rows in batches for part in in_parts(done, rows)])
-    ordered = np.empty_like(found)
-    ordered[by_length] = found
+    values = np.concatenate([part for rows in batches for part in in_parts(on_batch, rows)])
+    ordered = np.empty_like(values)
+    ordered[by_length] = values
     return ordered
 
 
@@ -65,21 +69,19 @@ def answered(
 ) -> list[str]:
     """The model's answers to every prompt in `data`, in order. Raises as `predict` does."""
     by_length = np.argsort(data.lengths, kind="stable").tolist()
-    whole = [length + answers.max_new_tokens for length in data.lengths]
+    with_answer = [length + answers.max_new_tokens for length in data.lengths]
 
-    def told(rows: list[int]) -> list[str]:
+    def on_batch(rows: list[int]) -> list[str]:
         return answers.of(model, data, rows, beat)
 
+    texts: list[str] = []
     model.eval()
     with torch.no_grad(), autocast():
-        found = [
-            answer
-            for rows in _batches(by_length, whole, ANSWER_TOKENS)
-            for part in in_parts(told, rows)
-            for answer in part
-        ]
-    ordered = dict(zip(by_length, found, strict=True))
-    return [ordered[row] for row in range(len(found))]
+        for rows in _batches(by_length, with_answer, ANSWER_TOKENS):
+            for part in in_parts(on_batch, rows):
+                texts += part
+    by_row = dict(zip(by_length, texts, strict=True))
+    return [by_row[row] for row in range(len(texts))]
 
 
 def heaviest_batch(task: Task, data: Encoded) -> list[int]:
@@ -97,9 +99,10 @@ def mean_loss(
     rows: Sequence[int],
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> float:
-    """The loss that training would find in `rows`, the mean over them, by the model as it is."""
+    """The training loss of `rows`, the mean over them, of the model as it stands."""
     by_length = sorted(rows, key=lambda row: len(data.ids[row]))
 
+    # Summed, as batches differ in size.
     def summed(rows: list[int]) -> float:
         return task.loss(model, data, rows).item() * len(rows)
 
@@ -111,10 +114,12 @@ def mean_loss(
 
 
 def _batches(rows: list[int], lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
-    """Rows, shortest first, in batches that hold so many tokens, padding included."""
+    """Rows, shortest first, in batches of at most so many tokens, padding included (a longer row is
+    alone in its batch)."""
     batches: list[list[int]] = []
     for row in rows:
         last = batches[-1] if batches else []
+        # Every row of a batch is padded to its longest, which is the one that comes last.
         is_full = len(last) >= EVAL_ROWS or (len(last) + 1) * lengths[row] > most_tokens
         if not last or is_full:
             batches.append([row])

@@ -24,34 +24,37 @@ Loss = Callable[[], float | None]
 
 @dataclass(frozen=True)
 class Start:
-    """How a stage began. `moments` is the checkpoint whose optimizer state goes with the weights,
-    `factor` what B was multiplied by since. `inherited_steps` are those of the lineage before the
-    genome's birth; `eval_seconds` went into choosing between two starts."""
+    """How a stage began."""
 
     inherited_steps: int
+    """Those of the lineage before the genome's birth."""
     moments: Path | None = None
+    """The checkpoint whose optimizer state goes with the weights; None: it begins anew."""
     factor: float = 1.0
+    """What B was multiplied by since that checkpoint."""
     inheritance: Inheritance | None = None
+    """How the weights carry a parent's function; None: they are no parent's."""
     eval_seconds: float = 0.0
+    """Spent on choosing between two starts."""
 
 
 def begin(model: PeftModel, job: Job, seed: int, loss: Loss) -> Start:
     """Load what the job starts from into its adapter, which is fresh and the active one."""
     if job.resume_from is not None:
         source = Path(job.resume_from)
-        factor = _go_on(model, job, adapters.read(source))
+        factor = _load_own(model, job, adapters.read(source))
         return Start(job.inherited_steps, moments=source, factor=factor)
     if job.inherit_from is None:
         return Start(job.inherited_steps)
     newborn = _Newborn(model, job)
     start = newborn.from_parent()
-    if job.genome.blend is None or job.blend_from is None:
+    if job.genome.blend is None or job.blend_from is None:  # it has one parent
         return start
     rng = generator(seed, "blend", job.genome.generation, job.genome.id)
     return newborn.from_both(job.genome.blend, Path(job.blend_from), start, rng, loss)
 
 
-def _go_on(model: PeftModel, job: Job, saved: Update) -> float:
+def _load_own(model: PeftModel, job: Job, saved: Update) -> float:
     """Load the genome's own weights, at unchanged function where its rank grows now; what B was
     multiplied by."""
     name = adapters.name_of(job.genome)
@@ -59,9 +62,9 @@ def _go_on(model: PeftModel, job: Job, saved: Update) -> float:
     if (saved.rank, saved.scaling) == (job.trained_shape.rank, scaling):
         adapters.put(model, name, saved.weights)
         return 1.0
-    found = transfer(saved.weights, saved.scaling, adapters.weights(model, name), scaling)
-    adapters.put(model, name, found.weights)
-    return found.factor
+    fitted = transfer(saved.weights, saved.scaling, adapters.weights(model, name), scaling)
+    adapters.put(model, name, fitted.weights)
+    return fitted.factor
 
 
 class _Newborn:
@@ -78,14 +81,14 @@ class _Newborn:
         scaling = adapters.scaling_of(self._model, self._name)
         return transfer(update.weights, update.scaling, self._fresh, scaling)
 
-    def _take(self, found: Transfer) -> Inheritance:
+    def _load(self, fitted: Transfer) -> Inheritance:
         """Load the weights; what became of the function that they carry."""
-        adapters.put(self._model, self._name, found.weights)
+        adapters.put(self._model, self._name, fitted.weights)
         return Inheritance(
             parent_rank=self._parent.rank,
-            error=found.error,
-            dropped=_kinds(found.dropped),
-            added=_kinds(found.added),
+            error=fitted.error,
+            dropped=_kinds(fitted.dropped),
+            added=_kinds(fitted.added),
         )
 
     def from_parent(self) -> Start:
@@ -95,24 +98,24 @@ class _Newborn:
             inherited_steps=job.inherited_steps,
             moments=Path(str(job.inherit_from)) if job.inherit_optimizer else None,
             factor=self._alone.factor,
-            inheritance=self._take(self._alone),
+            inheritance=self._load(self._alone),
         )
 
     def from_both(
-        self, wanted: Blend, other: Path, start: Start, rng: np.random.Generator, loss: Loss
+        self, recipe: Blend, other: Path, start: Start, rng: np.random.Generator, loss: Loss
     ) -> Start:
         """Start from both parents where that has the lower loss; else, also on a tie, as `start`,
         which is loaded now. No parent's moments go with a blend's weights: its optimizer is new."""
-        both, share = blend(wanted.kind, self._parent, adapters.read(other), rng)
-        parent_loss, before = _timed(loss)
-        inheritance = self._take(self._fitted(both))
+        both, share = blend(recipe.kind, self._parent, adapters.read(other), rng)
+        parent_loss, before = _timed(loss)  # of the better parent's weights, as loaded by `start`
+        inheritance = self._load(self._fitted(both))
         blend_loss, after = _timed(loss)
         kept = blend_loss is not None and (parent_loss is None or blend_loss < parent_loss)
         if kept:
             start = Start(self._job.blended_steps)
         else:
-            inheritance = self._take(self._alone)
-        trial = BlendTrial(wanted.kind, wanted.other, share, parent_loss, blend_loss, kept)
+            inheritance = self._load(self._alone)
+        trial = BlendTrial(recipe.kind, recipe.other, share, parent_loss, blend_loss, kept)
         return replace(
             start, inheritance=replace(inheritance, blend=trial), eval_seconds=before + after
         )

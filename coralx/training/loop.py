@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +19,10 @@ from coralx.records.jobs import Horizon, Job
 from coralx.records.results import Divergence, Progress
 from coralx.schedule.early_stopping import ending
 from coralx.tasks.protocol import Encoded, Trainable
-from coralx.training.out_of_memory import free, is_shortage, reason_of, smaller
+from coralx.training.out_of_memory import free, halved, is_shortage, reason_of
 
 REPORT_SECONDS = 0.5
-
-Number = TypeVar("Number", np.float32, np.float64)
+"""Between two reports of progress, at least."""
 
 
 def learning_rate_at(step: int, peak: float, horizon: Horizon, shape: str) -> float:
@@ -45,31 +44,40 @@ def learning_rate_at(step: int, peak: float, horizon: Horizon, shape: str) -> fl
 
 @dataclass
 class Trace:
-    """Loss and gradient norm (before clipping) of every step trained, the tokens read, and the
-    seconds it took. `micro_batch` rows go through the model at once (None: a whole batch)."""
+    """What a stage has trained so far."""
 
     losses: list[float] = field(default_factory=list)
+    """Of every step."""
     norms: list[float] = field(default_factory=list)
+    """The gradient's norm in every step, before clipping."""
     tokens: int = 0
+    """Read by the model while training."""
     seconds: float = 0.0
+    """Spent on the steps."""
     micro_batch: int | None = None
+    """Rows that go through the model at once; None: a whole batch."""
     divergence: Divergence | None = None
+    """Why training ended early; None: it did not."""
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """Everything that steps need beside the job: the model with the genome's adapter active, its
-    trainable parameters and their optimizer, and the data."""
+    """Everything that steps need in addition to the job."""
 
     model: Any
+    """With the genome's adapter active."""
     parameters: Sequence[torch.nn.Parameter]
+    """Those that are trained."""
     optimizer: torch.optim.Optimizer
     task: Trainable
     data: Encoded
     rows_of: Callable[[int], NDArray[np.int64]]
+    """The rows of a step's batch, by the step's number."""
     settings: Training
     autocast: Callable[[], AbstractContextManager[Any]]
+    """In which forward passes run."""
     untuned_loss: float | None = None
+    """The untuned base's, which shows when a loss explodes; None: not measured."""
 
     def run(
         self,
@@ -85,6 +93,7 @@ class Trainer:
         Every `keep_seconds`, `keep` is to keep what has been trained."""
         self.model.train()
         began = reported = kept = time.monotonic()
+        # A trace that was taken up from a partial checkpoint has steps and seconds already.
         first, before = job.first_step + len(trace.losses), trace.seconds
         for step in range(first, job.last_step):
             beat()
@@ -100,6 +109,7 @@ class Trainer:
                 pace = (now - began) / (step + 1 - first)
                 loss = trace.losses[-1]
                 report(Progress(job.genome.id, job.stage, step + 1, job.last_step, loss, pace))
+            # After the last step the stage's own checkpoint follows.
             if now - kept >= keep_seconds and step + 1 < job.last_step:
                 keep()
                 kept = time.monotonic()
@@ -112,17 +122,18 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         rows = self.rows_of(step).tolist()
-        value = self._backward(rows, trace, job.genome.draw("step", step))
+        loss = self._backward(rows, trace, job.genome.draw("step", step))
         trace.tokens += sum(len(self.data.ids[row]) for row in rows)
-        if not math.isfinite(value):
+        if not math.isfinite(loss):
             return Divergence(step + 1, "loss")
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm).item()
         if not math.isfinite(norm):
             return Divergence(step + 1, "gradient")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        trace.losses.append(value)
+        trace.losses.append(loss)
         trace.norms.append(norm)
+        # A step of finite loss and gradient may overflow all the same.
         if not math.isfinite(torch.nn.utils.get_total_norm(self.parameters, math.inf).item()):
             return Divergence(step + 1, "parameter")
         return None
@@ -139,20 +150,23 @@ class Trainer:
                 if not is_shortage(error):
                     raise
                 reason = reason_of(error)
+            # Out here the exception is gone, and with it what its traceback kept in memory.
             self.optimizer.zero_grad(set_to_none=True)
             free()
-            trace.micro_batch = smaller(size, reason)
+            trace.micro_batch = halved(size, reason)
 
     def _accumulated(self, rows: list[int], size: int, seed: int) -> float:
+        """The mean loss over `rows`, `size` of them at a time, with the gradients of it."""
         torch.manual_seed(seed)
-        whole, value = self.task.weight(self.data, rows), 0.0
+        total_weight, mean = self.task.weight(self.data, rows), 0.0
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             with self.autocast():
                 loss = self.task.loss(self.model, self.data, part)
-            share = self.task.weight(self.data, part) / whole
-            value += share * loss.item()
-            if not math.isfinite(value):
+            # A language model's loss is a mean over tokens, and parts differ in how many they have.
+            share = self.task.weight(self.data, part) / total_weight
+            mean += share * loss.item()
+            if not math.isfinite(mean):
                 break
             (share * loss).backward()  # type: ignore[no-untyped-call]
-        return value
+        return mean

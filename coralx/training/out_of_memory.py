@@ -22,6 +22,12 @@ SIGNS = (
 )
 """What libraries say where memory runs out, in small letters."""
 
+LESS_MEMORY = (
+    "A shorter model.max_length, smaller ranks in search_space.rank or "
+    "runtime.quantization: 4bit (on a GPU) need less memory."
+)
+"""The way out where a smaller batch is not."""
+
 
 def is_shortage(error: Exception) -> bool:
     """Whether the error says that memory ran out, on whatever device."""
@@ -36,13 +42,10 @@ def free() -> None:
     clear_device_cache(garbage_collection=True)
 
 
-def smaller(rows: int, reason: str) -> int:
+def halved(rows: int, reason: str) -> int:
     """How many rows to try instead of so many. Raises OutOfMemory where one was too much."""
     if rows <= 1:
-        raise OutOfMemory(
-            f"out of memory, with a single row at a time: {reason}",
-            "A shorter model.max_length, smaller ranks or runtime.quantization: 4bit need less.",
-        )
+        raise OutOfMemory(f"out of memory, with a single row at a time: {reason}", LESS_MEMORY)
     return (rows + 1) // 2
 
 
@@ -56,13 +59,14 @@ def in_parts(work: Callable[[list[int]], Part], rows: Sequence[int]) -> list[Par
             raise
         reason = reason_of(error)
     free()
-    half = smaller(len(rows), reason)
+    half = halved(len(rows), reason)
     return [*in_parts(work, rows[:half]), *in_parts(work, rows[half:])]
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
-    """Turn a shortage that no smaller batch helps against into OutOfMemory."""
+def raising_out_of_memory() -> Iterator[None]:
+    """Turn a library's error that memory ran out into OutOfMemory: around work that a smaller batch
+    makes no smaller, such as adding an adapter."""
     try:
         yield
     except Exception as error:
@@ -72,10 +76,10 @@ def refusing() -> Iterator[None]:
     else:
         return
     free()
-    raise OutOfMemory(f"out of memory: {reason}")
+    raise OutOfMemory(f"out of memory: {reason}", LESS_MEMORY)
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what an error says."""
+    """The first line of an error's text, or its class where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

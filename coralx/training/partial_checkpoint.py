@@ -1,4 +1,4 @@
-"""What a stage has trained so far, kept on the way: a long one goes on from there after a kill."""
+"""What a stage has trained so far, kept on the way: after a kill, training continues from there."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from coralx.training.initial_weights import Start
 from coralx.training.loop import Trace
 
 PATHS = ("checkpoint", "partial", "resume_from", "inherit_from", "blend_from")
-"""What of a job changes when a run folder is moved."""
+"""The fields of a job that change when a run folder is moved."""
 
 MEASURED = ("losses", "norms", "tokens", "seconds", "micro_batch")
-"""What of a trace is kept: one that has diverged is not gone on with."""
+"""What of a trace is kept; its divergence is not, as training ends with one."""
 
 
 def keep(
@@ -46,18 +46,18 @@ def keep(
 
 def take_up(model: PeftModel, job: Job) -> tuple[Start, Trace] | None:
     """Load the job's partial checkpoint into its adapter, which is fresh and the active one; how
-    the stage began and what it has trained. None where there is none that is whole and of this very
-    job."""
+    the stage began and what it has trained. None where there is none, where it is damaged, or where
+    it is of another job: the stage is then trained from its start."""
     folder = Path(job.partial) if job.partial is not None else None
     state = _read(folder) if folder is not None else None
     if folder is None or state is None or state.get("job") != _digest(job):
         return None
     try:
-        found = state["inheritance"]
+        inheritance = state["inheritance"]
         start = Start(
             inherited_steps=state["inherited_steps"],
             moments=folder,
-            inheritance=from_json(Inheritance, found) if found else None,
+            inheritance=from_json(Inheritance, inheritance) if inheritance else None,
             eval_seconds=state["eval_seconds"],
         )
         trace = Trace(**{name: state["trace"][name] for name in MEASURED})
@@ -78,6 +78,7 @@ def _read(folder: Path) -> dict[str, Any] | None:
 
 def _digest(job: Job) -> str:
     """Changes with whatever decides what the job trains."""
+    # How many rows fit into memory may differ from attempt to attempt; the batch stays the same.
     decisive = {f.name for f in fields(job)} - {*PATHS, "micro_batch"}
-    found = {name: value for name, value in to_json(job).items() if name in decisive}
-    return hashlib.sha256(canonical_json(found).encode()).hexdigest()
+    values = {name: value for name, value in to_json(job).items() if name in decisive}
+    return hashlib.sha256(canonical_json(values).encode()).hexdigest()

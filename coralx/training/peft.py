@@ -9,9 +9,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from coralx.backends.protocol import Say
 from coralx.config.schema import Config
-from coralx.training import base_model as bases
+from coralx.training.adaptable_layers import linear_names
 from coralx.training.adapter_backend import AdaptingBackend
-from coralx.training.base_model import Base
+from coralx.training.base_model import Base, checkpoints_gradients, load
 
 
 class PeftBackend(AdaptingBackend):
@@ -27,16 +27,17 @@ class PeftBackend(AdaptingBackend):
         dtype: torch.dtype,
         say: Say,
     ) -> Base:
-        return bases.load(config, labels, device, dtype, say)
+        return load(config, labels, device, dtype, say)
 
     def wrap(self, config: Config, base: Base) -> PeftModel:
-        if bases.checkpoints_gradients(config, base.model.device):
+        if checkpoints_gradients(config, base.model.device):
             base.model.gradient_checkpointing_enable({"use_reentrant": False})
+            # The base is frozen: without this its first layer's output would have no gradient.
             base.model.enable_input_require_grads()
         template = LoraConfig(
             task_type=base.task_type,
-            r=1,
-            target_modules=bases.linear_names(base.model, base.head)[:1],
+            r=1,  # it is never trained, so as small as may be
+            target_modules=linear_names(base.model, base.head)[:1],
             modules_to_save=list(base.head) or None,
         )
         return get_peft_model(base.model, template)

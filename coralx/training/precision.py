@@ -15,7 +15,7 @@ from coralx.config.schema import Config
 from coralx.errors import ConfigError
 
 WORTH_IT = 0.9
-"""bf16 must take less than this share of fp32's time."""
+"""bf16 must take less than this share of fp32's time: it rounds more, which has to pay."""
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
@@ -25,22 +25,24 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     return contextlib.nullcontext()
 
 
-def settled_precision(
+def known_precision(
     config: Config, recorded: str | None, device: torch.device
 ) -> tuple[str, str] | None:
-    """The precision and the reason, where it is known before the base is loaded.
+    """The precision and the reason, where it is known before the base is loaded; `recorded` is that
+    of a run that is resumed, or of its first worker.
 
-    Raises ConfigError for one that the device has not.
+    Raises ConfigError for one that the device does not have.
     """
-    wanted = recorded or config.training.precision
-    if wanted == "bf16" and device.type == "cuda" and not _computes_bf16():
+    precision = recorded or config.training.precision
+    if precision == "bf16" and device.type == "cuda" and not _computes_bf16():
         raise ConfigError(
             "config",
-            ["training.precision: bf16, which this GPU does not compute in"],
+            ["training.precision: this GPU does not compute in bf16"],
             "Set training.precision: fp32, or auto.",
         )
-    if wanted != "auto":
-        return wanted, "as configured or recorded"
+    if precision != "auto":
+        return precision, "as configured or recorded"
+    # Language models are held in bf16 on a GPU, which is decided before there is one to measure.
     if device.type == "cuda" and config.model.task != "sequence-classification":
         if _computes_bf16():
             return "bf16", "the GPU computes in bf16"
@@ -53,8 +55,8 @@ def _computes_bf16() -> bool:
 
 
 def base_dtype(config: Config, precision: str | None, device: torch.device) -> torch.dtype:
-    """In what the frozen weights are held: language models on a GPU in bf16 where they are trained
-    so, everything else in float32."""
+    """The type in which the frozen weights are held: language models on a GPU in bf16 where they
+    are trained so, everything else in float32."""
     is_language_model = config.model.task != "sequence-classification"
     if device.type == "cuda" and is_language_model and precision == "bf16":
         return torch.bfloat16

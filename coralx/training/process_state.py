@@ -21,24 +21,24 @@ from typing import Any
 
 import numpy as np
 
-from coralx.training import torch_state as torchstate
+from coralx.training import torch_state
 from coralx.training.torch_state import Setting
 
 NO_TIMER = (0.0, 0.0)
 
 
-def _unheard(name: str | None) -> None:
-    """Nobody wants to know which function is called."""
+def _ignore_call(name: str | None) -> None:
+    """Outside of a worker nobody asks which function runs."""
 
 
-on_call: Callable[[str | None], None] = _unheard
-"""Told the name of a function that is called, and None when it has returned: a worker tells its
-driver, in case that it never does."""
+on_call: Callable[[str | None], None] = _ignore_call
+"""Called with the name of a function that is about to run, and with None when it has returned: a
+worker passes this on to its driver, which can then name the function if it never returns."""
 
 
 @contextmanager
 def kept(name: str) -> Iterator[None]:
-    """Within the block, the function of that name runs: with an empty standard input, and what it
+    """In the block, the function of that name runs: with an empty standard input, and what it
     prints goes to standard error. A process that it forks ends where the block does."""
     process = os.getpid()
     states = [(put_back, read()) for read, put_back in _states()]
@@ -47,13 +47,13 @@ def kept(name: str) -> Iterator[None]:
     try:
         with ExitStack() as stack:
             if (torch := sys.modules.get("torch")) is not None:
-                stack.enter_context(torchstate.contexts_left(torch))
+                stack.enter_context(torch_state.contexts_left(torch))
             if sys.stderr is not None:
                 stack.enter_context(redirect_stdout(sys.stderr))
             stack.enter_context(_no_input())
             yield
     finally:
-        if os.getpid() != process:
+        if os.getpid() != process:  # a fork, which must not become a second worker
             os._exit(0)
         for put_back, value in states:
             put_back(value)
@@ -65,14 +65,12 @@ def kept(name: str) -> Iterator[None]:
 
 @contextmanager
 def _no_input() -> Iterator[None]:
-    """Whoever reads standard input within the block finds its end; but at a terminal a debugger may
-    ask there."""
+    """In the block, standard input is empty; but at a terminal it is left alone, for debuggers."""
     try:
-        if os.isatty(0):
-            yield
-            return
-        before = os.dup(0)
+        before = None if os.isatty(0) else os.dup(0)
     except OSError:  # it is closed
+        before = None
+    if before is None:
         yield
         return
     nothing = open(os.devnull, encoding="ascii")  # noqa: SIM115  closing it may fail, see below
@@ -94,7 +92,7 @@ def _no_input() -> Iterator[None]:
 
 
 def _states() -> Iterator[Setting]:
-    """What is put back in any case: it may not be compared, or has no cost."""
+    """What is put back in any case: it cannot be compared, or putting it back costs nothing."""
     yield random.getstate, random.setstate
     yield np.random.get_state, np.random.set_state
     if (torch := sys.modules.get("torch")) is not None:
@@ -116,10 +114,11 @@ def _settings() -> Iterator[Setting]:
         yield _timer, _set_timer
         yield _handlers, _set_handlers
     if (torch := sys.modules.get("torch")) is not None:
-        yield from torchstate.settings(torch)
+        yield from torch_state.settings(torch)
 
 
 def _folder() -> str | None:
+    """The working folder; None where it was deleted."""
     with suppress(OSError):
         return os.getcwd()
     return None

@@ -20,26 +20,29 @@ A, B = ".lora_A.weight", ".lora_B.weight"
 
 @dataclass(frozen=True)
 class Update:
-    """A saved adapter: its weights, the factor s that goes with them, and the rank that its
-    configuration names."""
+    """A saved adapter."""
 
     weights: Weights
     scaling: float
+    """The factor s that goes with them."""
     rank: int
+    """As its configuration names it."""
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """Weights as the child holds them. `factor` is what B was multiplied by where rank stayed or
-    grew. `error` is the Frobenius norm of what the update lost, by truncation and with modules
-    that the child does not adapt, over that of the whole update (0: nothing). `dropped` and `added`
-    are the stems of modules that only one of the two adapts."""
+    """A parent's update as a child holds it."""
 
     weights: dict[str, torch.Tensor]
     factor: float
+    """What B was multiplied by where the rank stayed or grew."""
     error: float
+    """The Frobenius norm of what the update lost, by truncation and with modules that the child
+    does not adapt, over that of the parent's update (0: nothing)."""
     dropped: tuple[str, ...]
+    """The stems of modules that only the parent adapts."""
     added: tuple[str, ...]
+    """The stems of modules that only the child adapts."""
 
 
 def scaling(config: Mapping[str, Any]) -> float:
@@ -59,36 +62,47 @@ def transfer(
     """
     factor = parent_scaling / child_scaling
     weights = dict(child)
-    kept = lost = 0.0
+    kept = lost = 0.0  # squared norms of the parent's update
     for name in parent:
         if not name.endswith(A):
+            # B is handled with its A; heads and magnitudes are taken over as they are.
             if name in child and not name.endswith(B):
                 weights[name] = parent[name]
             continue
         stem = name.removesuffix(A)
         down, up = parent[name], parent[stem + B]
+        norm = squared_norm(up, down)
         if name not in child:
-            lost += squared_norm(up, down)
+            lost += norm
             continue
-        rank = len(child[name])
-        if rank >= len(down):
-            weights[name], weights[stem + B] = grown(down, up * factor, child[name])
-            kept += squared_norm(up, down)
-        else:
-            small_down, small_up, discarded = shrunk(down, up * factor, rank)
-            weights[name], weights[stem + B] = grown(small_down, small_up, child[name])
-            lost += discarded / factor**2
-            kept += squared_norm(up, down) - discarded / factor**2
-    stems = {name.removesuffix(A) for name in child if name.endswith(A)}
-    parents = {name.removesuffix(A) for name in parent if name.endswith(A)}
-    whole = kept + lost
+        weights[name], weights[stem + B], discarded = _resized(down, up * factor, child[name])
+        lost += discarded / factor**2
+        kept += norm - discarded / factor**2
+    parent_stems, child_stems = _stems(parent), _stems(child)
+    total = kept + lost
     return Transfer(
         weights=weights,
         factor=factor,
-        error=math.sqrt(lost / whole) if whole > 0 else 0.0,
-        dropped=tuple(sorted(parents - stems)),
-        added=tuple(sorted(stems - parents)),
+        error=math.sqrt(lost / total) if total > 0 else 0.0,
+        dropped=tuple(sorted(parent_stems - child_stems)),
+        added=tuple(sorted(child_stems - parent_stems)),
     )
+
+
+def _resized(
+    down: torch.Tensor, up: torch.Tensor, fresh: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """A and B at the rank of `fresh`, a child's A, and the squared norm of what is lost."""
+    discarded = 0.0
+    if len(fresh) < len(down):
+        down, up, discarded = shrunk(down, up, len(fresh))
+    # What was shrunk may still lack rows, where B A has less rank than asked for.
+    return *grown(down, up, fresh), discarded
+
+
+def _stems(weights: Weights) -> set[str]:
+    """The names of the adapted modules."""
+    return {name.removesuffix(A) for name in weights if name.endswith(A)}
 
 
 def grown(

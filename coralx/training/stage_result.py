@@ -1,4 +1,4 @@
-"""What a stage's training comes to: figures of losses and norms, and the result for the driver."""
+"""The result of a stage, for the driver, and the figures that its losses and gradients give."""
 
 from __future__ import annotations
 
@@ -15,26 +15,15 @@ from coralx.training.initial_weights import Start
 from coralx.training.loop import Trace
 
 RECENT_STEPS = 50
-"""The training loss is the mean over so many steps, the last ones."""
-
+"""`train_loss` is the mean over so many steps, the last ones."""
 
 CONFIDENCE = 0.999
-"""Of the interval of a loss's slope, by which a stop rule goes.
+"""Of the interval of the loss's slope that stop rules judge by.
 
 All genomes of a run see the same batches in the same order, so what these do to the loss they do to
 all that have not learnt yet: at 95 %, in one run of forty (one of twenty where neighbouring losses
-correlate by 0.2) the whole first stage would go at once; at 99.9 %, in one of 2,000 (of 500). A
-loss that has gone wrong rises far beyond either."""
-
-
-def signals_of(job: Job, trace: Trace) -> dict[str, float | None]:
-    """Figures of the training steps; a stage of few steps has no slope."""
-    trend = _trend(job, trace)
-    return {
-        "train_loss": float(np.mean(trace.losses[-RECENT_STEPS:])) if trace.losses else None,
-        "gradient_norm": typical_gradient_norm(trace.norms),
-        "loss_slope": trend.slope if trend else None,
-    }
+correlate by 0.2) the whole first stage would be stopped at once; at 99.9 %, in one of 2,000 (of
+500). A loss that has gone wrong rises far beyond either."""
 
 
 def result_of(
@@ -47,17 +36,18 @@ def result_of(
     overhead_seconds: float,
 ) -> StageResult:
     """The result of a job that is done; without figures and checkpoint where it diverged."""
-    judged = max(0, job.last_step - max(job.first_step, job.horizon.warmup_steps))
+    judged_steps = max(0, job.last_step - max(job.first_step, job.horizon.warmup_steps))
     return StageResult(
         genome=job.genome.id,
         stage=job.stage,
         first_step=job.first_step,
         last_step=job.first_step + len(trace.losses),
         metrics=metrics,
-        judged_steps=judged,
+        judged_steps=judged_steps,
         loss_trend=None if trace.divergence else _trend(job, trace),
         train_seconds=trace.seconds,
         eval_seconds=eval_seconds,
+        # The parts are timed one by one, and may add up to more than the total by a rounding.
         overhead_seconds=max(0.0, overhead_seconds),
         inherited_steps=start.inherited_steps,
         checkpoint=None if trace.divergence else job.checkpoint,
@@ -69,6 +59,16 @@ def result_of(
         curve=curve_of(trace.losses, job.last_step - job.first_step),
         micro_batch=trace.micro_batch,
     )
+
+
+def signals_of(job: Job, trace: Trace) -> dict[str, float | None]:
+    """Figures of the training steps; a stage of few steps has no slope."""
+    trend = _trend(job, trace)
+    return {
+        "train_loss": float(np.mean(trace.losses[-RECENT_STEPS:])) if trace.losses else None,
+        "gradient_norm": typical_gradient_norm(trace.norms),
+        "loss_slope": trend.slope if trend else None,
+    }
 
 
 def _trend(job: Job, trace: Trace) -> Trend | None:

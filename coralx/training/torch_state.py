@@ -57,7 +57,8 @@ def _leave_dispatch_modes(torch: Any, depth: int) -> None:
 
 
 def _autocast_depth(torch: Any) -> int:
-    """How many contexts of it are open: as long as one is, copies of weights may be kept."""
+    """How many contexts of it are open: as long as one is, copies of weights may be cached. Torch
+    tells the depth only as it changes it."""
     torch.autocast_increment_nesting()
     return int(torch.autocast_decrement_nesting())
 

@@ -31,7 +31,8 @@ from coralx.training.base_errors import explaining, modules_of
 from coralx.training.base_model import Base
 from coralx.training.inference import answered, predict
 from coralx.training.out_of_memory import free, in_parts
-from coralx.training.task_data import Judged, Material, Part
+from coralx.training.task_data import Material
+from coralx.training.task_parts import EvalSplit, TaskPart
 
 SWITCHES = ("dropout", "use_rslora")
 """Genes that decide how a layer is adapted, and not how much memory that takes."""
@@ -52,16 +53,18 @@ def ends_of(config: Config, footprint: Footprint) -> tuple[Genes, Genes]:
 
 @dataclass(frozen=True)
 class Trial:
-    """Trains one batch and scores, by the code and in the contexts that jobs use: `autocast` for
-    training, `scoring` for scores. `default` is the adapter that is active when none is tried."""
+    """Trains one batch and scores, by the code that jobs use."""
 
     config: Config
     base: Base
     model: PeftModel
     material: Material
     autocast: Context
+    """In which jobs train."""
     scoring: Context
+    """In which jobs score."""
     default: str
+    """The adapter that is active when none is tried."""
 
     def run(self, footprint: Footprint, say: Say) -> tuple[str, ...]:
         """Try the smallest and the largest genome; returns warnings.
@@ -96,8 +99,8 @@ class Trial:
                 adapters.add(self.model, genome, genes.shape, self.base)
                 for part in self.material.parts:
                     self._train(part)
-                    for split in splits:
-                        self._score(part, part.splits[split])
+                    for name in splits:
+                        self._score(part, part.splits[name])
         finally:
             self._drop(adapters.name_of(genome))
 
@@ -108,7 +111,7 @@ class Trial:
         if self.model.device.type != "cpu":  # there it costs half a second, and gives nothing back
             free()
 
-    def _train(self, part: Part) -> None:
+    def _train(self, part: TaskPart) -> None:
         """Forward and backward of the longest and the shortest training row."""
         self.model.train()
         torch.manual_seed(derive_seed(self.config.experiment.seed, "trial"))
@@ -126,35 +129,35 @@ class Trial:
 
         in_parts(work, _ends(part.train))
 
-    def _score(self, part: Part, judged: Judged) -> None:
+    def _score(self, part: TaskPart, split: EvalSplit) -> None:
         """The longest and the shortest of a split's rows, and of what belongs to it."""
-        tables = [judged.rows, judged.clean]
+        tables = [split.rows, split.clean]
         if part.answers is None:
-            tables.append(judged.attacks)
-        elif judged.attacks is not None:
-            brief = copy.copy(part.answers)
+            tables.append(split.attacks)
+        elif split.attacks is not None:
+            brief = copy.copy(part.answers)  # one token shows whether prompts fit
             brief.max_new_tokens = 1
-            rows = _picked(judged.attacks, _ends(judged.attacks))
+            rows = _picked(split.attacks, _ends(split.attacks))
             answered(self.model, brief, rows, self.scoring)
         for table in tables:
-            if table is not None and table.ids:
+            if table is not None and table.ids:  # not every split has attacks or clean rows
                 rows = _picked(table, _ends(table))
                 if not np.isfinite(predict(self.model, part.task, rows, self.scoring)).all():
                     raise self._not_finite("a score")
 
     def _not_finite(self, what: str) -> ConfigError:
         """What to raise where numbers of the untuned base are not finite: a fresh adapter changes
-        nothing in what it says."""
+        none of them."""
         bad = (
             name.removeprefix("base_model.model.")
             for name, parameter in self.model.named_parameters()
             if not torch.isfinite(parameter).all()
         )
         where = next(bad, None)
-        why, way_out = "it overflows", "Set training.precision: fp32, or take another base."
+        why, way_out = "it overflows", "Set training.precision: fp32, or use another base."
         if where is not None:
             why = f"the weights in {where.replace('.base_layer', '')} are not finite"
-            way_out = "Load the base again from where it came, or take another one."
+            way_out = "Download or save the base again, or use another one."
         return ConfigError(
             "config",
             [

@@ -39,9 +39,10 @@ from coralx.backends.protocol import Say
 from coralx.backends.unsloth_support import FUSED_GROUPS, unfused
 from coralx.config.schema import Config
 from coralx.records.genomes import Genes
-from coralx.training import base_model as bases
+from coralx.training.adaptable_layers import check, linear_names
 from coralx.training.adapter_backend import AdaptingBackend
-from coralx.training.base_model import Base
+from coralx.training.base_model import Base, checkpoints_gradients, give_padding, quiet
+from coralx.training.base_source import BaseSource, loading_error, loading_options, locate_base
 
 SHORTEST_OFFLOADED = 512
 """Below this sequence length Unsloth silently takes plain gradient checkpointing."""
@@ -62,32 +63,17 @@ class UnslothBackend(AdaptingBackend):
         say: Say,
     ) -> Base:
         refuse_contradiction(config, self.name)
-        source = bases.source_of(config, say)
-        bases.quiet()
-        on_gpu = device.type == "cuda" and dtype != torch.float32
-        checkpoints = bases.checkpoints_gradients(config, device)
-        self._checkpointing = "unsloth" if checkpoints else False
+        source = locate_base(config, say)
+        quiet()
+        self._checkpointing = "unsloth" if checkpoints_gradients(config, device) else False
         try:
-            described = AutoConfig.from_pretrained(source.path, **bases.reading(config, source))
-            self._max_length = _context(described, config.longest_text)
-            model, tokenizer = FastLanguageModel.from_pretrained(
-                model_name=source.path,
-                max_seq_length=self._max_length,
-                dtype=dtype,
-                load_in_4bit=config.runtime.quantization == "4bit",
-                load_in_8bit=config.runtime.quantization == "8bit",
-                use_exact_model_name=True,  # not another upload of the same model
-                device_map={"": device.index or 0} if device.type == "cuda" else None,
-                use_gradient_checkpointing=self._checkpointing,
-                random_state=config.experiment.seed % 2**32,
-                trust_remote_code=config.model.trust_remote_code,
-                use_safetensors=True,  # other weights are pickled
-            )
+            model, tokenizer = self._read(config, source, device, dtype)
         except Exception as error:
-            raise bases.loading_error(config, source, error) from None
+            raise loading_error(config, source, error) from None
+        on_gpu = device.type == "cuda" and dtype != torch.float32
         self._is_fused = on_gpu and not _is_generic()
-        bases.give_padding(model, tokenizer)
-        bases.check(config, model, ())
+        give_padding(model, tokenizer)
+        check(config, model, ())
         return Base(
             published_name=source.published_name,
             model=model.requires_grad_(False),
@@ -96,6 +82,27 @@ class UnslothBackend(AdaptingBackend):
             fused_loss=on_gpu,
             notes=(*source.notes, *self._remarks(config, model, device, dtype)),
         )
+
+    def _read(
+        self, config: Config, source: BaseSource, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Any, Any]:
+        """Model and tokenizer, as Unsloth loads them."""
+        described = AutoConfig.from_pretrained(source.path, **loading_options(config, source))
+        self._max_length = _context(described, config.longest_text)
+        model, tokenizer = FastLanguageModel.from_pretrained(
+            model_name=source.path,
+            max_seq_length=self._max_length,
+            dtype=dtype,
+            load_in_4bit=config.runtime.quantization == "4bit",
+            load_in_8bit=config.runtime.quantization == "8bit",
+            use_exact_model_name=True,  # not another upload of the same model
+            device_map={"": device.index or 0} if device.type == "cuda" else None,
+            use_gradient_checkpointing=self._checkpointing,
+            random_state=config.experiment.seed % 2**32,
+            trust_remote_code=config.model.trust_remote_code,
+            use_safetensors=True,  # other weights are pickled, and unpickling runs code
+        )
+        return model, tokenizer
 
     def _remarks(
         self, config: Config, model: Any, device: torch.device, dtype: torch.dtype
@@ -114,7 +121,7 @@ class UnslothBackend(AdaptingBackend):
                     yield f"{'+'.join(group)} have biases: PEFT's forward is used there"
 
     def wrap(self, config: Config, base: Base) -> PeftModel:
-        names = bases.linear_names(base.model, ())
+        names = linear_names(base.model, ())
         return FastLanguageModel.get_peft_model(
             base.model,
             r=1,
@@ -139,13 +146,13 @@ def _is_generic() -> bool:
 
 def _has_bias(model: Any, leaf: str) -> bool:
     """Whether the model's projections of that name add a bias, which no fused kernel does."""
-    found = (module for name, module in model.named_modules() if name.endswith(f".{leaf}"))
-    return getattr(next(found, None), "bias", None) is not None
+    named = (module for name, module in model.named_modules() if name.endswith(f".{leaf}"))
+    return getattr(next(named, None), "bias", None) is not None
 
 
-def _context(described: Any, wanted: int) -> int:
+def _context(described: Any, longest_text: int) -> int:
     """The sequence length to state: long enough for offloaded checkpointing, never longer than the
     base reads, which would change its rotary embedding."""
     limit = getattr(described, "max_position_embeddings", None)
-    enough = max(wanted, SHORTEST_OFFLOADED)
-    return max(wanted, min(enough, limit)) if limit else enough
+    enough = max(longest_text, SHORTEST_OFFLOADED)
+    return max(longest_text, min(enough, limit)) if limit else enough

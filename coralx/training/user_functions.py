@@ -1,4 +1,4 @@
-"""Functions of the user's own, `module:function`: found, called, and their errors told in words.
+"""Functions of the user's own, `module:function`: imported, called, and their errors explained.
 
 They run only where the config file that the user gave says so: `runtime.functions_from` is the
 folder of that file, and it is empty for a config that comes out of a run folder.
@@ -22,7 +22,7 @@ from typing import Any
 from coralx.config.schema import Config
 from coralx.errors import ConfigError
 from coralx.metrics.user_metrics import Predictions
-from coralx.training import process_state as surroundings
+from coralx.training import process_state
 
 
 def load(config: Config, name: str) -> Callable[..., Any]:
@@ -31,25 +31,25 @@ def load(config: Config, name: str) -> Callable[..., Any]:
 
     Raises ConfigError where it is not there, or where its module does not load.
     """
-    return _found(config, name)[0]
+    return _imported_function(config, name)[0]
 
 
-def _found(config: Config, name: str) -> tuple[Callable[..., Any], ModuleType]:
+def _imported_function(config: Config, name: str) -> tuple[Callable[..., Any], ModuleType]:
     """The function, and the module that has it."""
     folder = config.runtime.functions_from
     if folder is None:
         raise ConfigError(
             "config",
-            [f"{name} is a function of somebody's, and runs only from a config file that you give"],
+            [f"{name} is Python code, and runs only from a config file that you give"],
             "Name the config on the command line: coralx evolve CONFIG --resume RUN",
         )
     module_name, _, attribute = name.partition(":")
     module = _module(name, module_name, Path(folder))
-    found = getattr(module, attribute, None)
-    if not callable(found):
+    function = getattr(module, attribute, None)
+    if not callable(function):
         where = getattr(module, "__file__", module_name)
-        raise _refused(name, f"{where} has no function {attribute!r}")
-    return found, module
+        raise _invalid(name, f"{where} has no function {attribute!r}")
+    return function, module
 
 
 def _module(name: str, module_name: str, folder: Path) -> ModuleType:
@@ -57,14 +57,15 @@ def _module(name: str, module_name: str, folder: Path) -> ModuleType:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))  # last, so that nothing else is hidden by it
     try:
-        with surroundings.kept(name):
+        with process_state.kept(name):
             return _imported(module_name, path)
     except ModuleNotFoundError as error:
+        # The module is there, and imports another one that is not.
         if error.name != module_name.split(".", maxsplit=1)[0]:
-            raise _refused(name, _told(error)) from None
-        raise _refused(name, f"there is no {path}, and no module {module_name!r}") from None
-    except BaseException as error:
-        raise _refused(name, _told(error)) from None
+            raise _invalid(name, _cause(error)) from None
+        raise _invalid(name, f"there is no {path}, and no module {module_name!r}") from None
+    except BaseException as error:  # a module may call sys.exit
+        raise _invalid(name, _cause(error)) from None
 
 
 def _imported(module_name: str, path: Path) -> ModuleType:
@@ -72,16 +73,15 @@ def _imported(module_name: str, path: Path) -> ModuleType:
         return importlib.import_module(module_name)
     spec = importlib.util.spec_from_file_location(f"coralx_user.{module_name}", path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
 
-class OwnMetric:
-    """A metric of the user's. Called, it returns a finite number, or None where it is `undefined`,
-    which says why.
+class UserMetric:
+    """A metric of the user's. Called, it returns a finite number, or None where it is undefined.
 
     Raises ConfigError where the function fails, or returns what is no number.
     """
@@ -90,6 +90,7 @@ class OwnMetric:
         self._name = name
         self._function = load(config, name)
         self.undefined = ""
+        """Why it had no value the last time; "" where it had one."""
 
     def __call__(self, predictions: Predictions) -> float | None:
         self.undefined = ""
@@ -98,20 +99,20 @@ class OwnMetric:
             self.undefined = "the function returned None"
             return None
         if isinstance(value, str | bytes | bytearray):  # float() would read them
-            raise _refused(self._name, f"returned {_kind(value)}, not a number or None")
+            raise _invalid(self._name, f"returned {_kind(value)}, not a number or None")
         try:
             number = float(value)
         except Exception:
-            raise _refused(self._name, f"returned {_kind(value)}, not a number or None") from None
+            raise _invalid(self._name, f"returned {_kind(value)}, not a number or None") from None
         if math.isfinite(number):
             return number
         self.undefined = f"the function returned {'NaN' if math.isnan(number) else number}"
         return None
 
 
-def metric(config: Config, name: str) -> OwnMetric:
+def metric(config: Config, name: str) -> UserMetric:
     """A metric of the user's. Raises ConfigError where it cannot be found or loaded."""
-    return OwnMetric(config, name)
+    return UserMetric(config, name)
 
 
 def judge(config: Config, name: str) -> Callable[[str, str], bool]:
@@ -121,7 +122,7 @@ def judge(config: Config, name: str) -> Callable[[str, str], bool]:
     def verdict(prompt: str, answer: str) -> bool:
         value = _called(name, function, prompt, answer)
         if not isinstance(value, bool):
-            raise _refused(name, f"returned {_kind(value)}, not True or False")
+            raise _invalid(name, f"returned {_kind(value)}, not True or False")
         return value
 
     return verdict
@@ -134,7 +135,7 @@ def fingerprint(config: Config) -> str:
     digest = hashlib.sha256()
     for name in config.functions:
         digest.update(name.encode())
-        for source in _sources(*_found(config, name)):
+        for source in _sources(*_imported_function(config, name)):
             digest.update(Path(source).read_bytes())
     return digest.hexdigest()
 
@@ -142,21 +143,21 @@ def fingerprint(config: Config) -> str:
 def _sources(function: Callable[..., Any], module: ModuleType) -> list[str]:
     """The files that a function is written in: of the module that has it, and of the one that it
     was defined in. What is no Python has none."""
-    found = [getattr(module, "__file__", None)]
+    files = [getattr(module, "__file__", None)]
     with contextlib.suppress(TypeError):  # a built-in, a partial, an object that can be called
-        found.append(inspect.getsourcefile(inspect.unwrap(function)))
-    return list(dict.fromkeys(str(Path(file).resolve()) for file in found if file))
+        files.append(inspect.getsourcefile(inspect.unwrap(function)))
+    return list(dict.fromkeys(str(Path(file).resolve()) for file in files if file))
 
 
 def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """What the function returns; a NumPy number or tensor of one element as a number of Python's.
-    Whatever it raises is its own error: signals reach nobody here as exceptions."""
+    Whatever it raises is its own error: no signal is raised as an exception in a worker."""
     try:
-        with surroundings.kept(name):
+        with process_state.kept(name):
             value = function(*arguments)
             return value.item() if _is_single(value) else value
     except BaseException as error:
-        raise _refused(name, _told(error)) from None
+        raise _invalid(name, _cause(error)) from None
 
 
 def _is_single(value: Any) -> bool:
@@ -169,24 +170,24 @@ def _kind(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """What `str` says, if it says anything."""
+    """`str` of it, which a user's class may let fail."""
     try:
         return str(value)
     except BaseException:
-        return "which cannot be shown"
+        return "cannot be shown"
 
 
-def _told(error: BaseException) -> str:
+def _cause(error: BaseException) -> str:
     """What went wrong in the user's code, and in which line of it."""
     frames = traceback.extract_tb(error.__traceback__)
-    others = (__file__, surroundings.__file__, contextlib.__file__, "<frozen importlib")
+    others = (__file__, process_state.__file__, contextlib.__file__, "<frozen importlib")
     own = [frame for frame in frames if not frame.filename.startswith(others)]
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     text = _text(error)
     return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
 
 
-def _refused(name: str, what: str) -> ConfigError:
+def _invalid(name: str, what: str) -> ConfigError:
     return ConfigError(
-        "config", [f"{name}: {what}"], "How such functions look: docs/objectives.md."
+        "config", [f"{name}: {what}"], "docs/objectives.md says how to write such functions."
     )

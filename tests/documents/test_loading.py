@@ -73,7 +73,7 @@ def test_a_base_that_reads_padding_is_told(
         config = parse_config(tiny_config, "test")
         return str(create("peft").prepare(config, None, 1, lambda _: None).warnings)
 
-    assert "other logits beside a longer one than alone" in warnings(folder)
+    assert "other logits in a batch with a longer one than alone" in warnings(folder)
     assert "alone" not in warnings(tiny_base)
 
 

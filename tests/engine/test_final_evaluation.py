@@ -235,7 +235,7 @@ def test_adapters_are_handed_over_all_the_same(
 
 def test_a_worker_that_finds_fault_with_a_measurement_goes_on() -> None:
     class Stub:
-        task: Task | None = MeasureJob(Genome("g", 0, Genes()), None)
+        job: Task | None = MeasureJob(Genome("g", 0, Genes()), None)
         began = 0.0
 
     worker, executor = cast("Any", Stub()), LocalExecutor("simulated")
@@ -243,7 +243,7 @@ def test_a_worker_that_finds_fault_with_a_measurement_goes_on() -> None:
     executor._listener = told.append
     failed = Failed("ConfigError", "2 problems", "", True, "", ("own:f1: no such row",))
     assert list(executor._handle(worker, failed)) == [JobFailed("g", "test", "own:f1: no such row")]
-    assert worker.task is None
+    assert worker.job is None
     (attempt,) = told
     assert isinstance(attempt, AttemptFailed)
     assert (attempt.genome, attempt.stage, attempt.seconds > 0) == ("g", "test", True)

@@ -103,7 +103,7 @@ def test_a_worker_has_no_input(start: Start) -> None:
 def test_what_is_no_reply_is_passed_over(start: Start) -> None:
     worker = start("os.write(int(sys.orig_argv[-1]), b'hello\\n{}\\n\\xff\\n')")
     assert isinstance(first_word(worker), Hello)
-    assert worker.end_of_log().count("passed over what is no reply") == 3
+    assert worker.end_of_log().count("ignored a line that is not a reply") == 3
 
 
 def test_a_worker_that_ends_is_noticed_though_its_child_lives(start: Start, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_function_that_ends_its_worker_is_named(start: Start) -> None:
     assert first_word(worker) == Calling("mine:f")
     assert first_word(worker) is None
     assert worker.exit_reason() == "was killed by SIGSEGV while it ran mine:f"
-    assert worker.last_words()[0].startswith("Mend mine:f: most likely it crashes the process.")
+    assert worker.last_words()[0].startswith("Fix mine:f: most likely it crashes the process.")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_what_a_function_is_to_blame_for(start: Start, end: str, does: str) -> N
     while first_word(worker) is not None:
         pass
     assert " while it ran mine:f" in worker.exit_reason()
-    assert worker.last_words()[0].startswith(f"Mend mine:f: most likely it {does}")
+    assert worker.last_words()[0].startswith(f"Fix mine:f: most likely it {does}")
 
 
 def test_where_a_worker_crashed_is_its_last_word(start: Start) -> None:

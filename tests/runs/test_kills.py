@@ -354,7 +354,7 @@ def test_a_search_in_which_every_genome_fails_ends_with_a_table_of_reasons(
     assert started.ended() == 3, started.said()
     said = started.said()
     assert "Traceback" not in said
-    assert "killed by SIGKILL, which the kernel sends where memory runs out" in said
+    assert "killed by SIGKILL (as the kernel does when memory runs out)" in said
     events: list[Event] = list(Ledger(place / "runs" / "all-fail" / "ledger.jsonl"))
     failures = [event for event in events if isinstance(event, GenomeFailed)]
     assert len(failures) == 2

@@ -560,18 +560,18 @@ def test_an_encoder_is_no_language_model() -> None:
     """A masked language model has a head with weights, and would read what it is to predict."""
     from transformers import BertConfig, BertForMaskedLM
 
-    from coralx.training.base_model import require_causal
+    from coralx.training.base_checks import require_causal
 
     sizes: dict[str, float] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     sizes["initializer_range"] = 0.2
     encoder = BertForMaskedLM(BertConfig(vocab_size=40, intermediate_size=64, **sizes))
     config = make_config(model={"task": "label-tokens", "base": "some/encoder"})
-    with pytest.raises(ConfigError, match="some/encoder is no causal language model"):
+    with pytest.raises(ConfigError, match="some/encoder is not a causal language model"):
         require_causal(config, encoder, 40)
 
 
 def test_a_decoder_passes(languages: dict[str, Language]) -> None:
-    from coralx.training.base_model import require_causal
+    from coralx.training.base_checks import require_causal
 
     for language in languages.values():
         require_causal(make_config(), language.model, len(language.tokenizer))

@@ -194,6 +194,12 @@ def test_who_reads_input_finds_its_end(input_held_open: int) -> None:
     assert os.stat(0).st_ino == input_held_open
 
 
+def test_at_a_terminal_its_own_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "isatty", lambda _: True)
+    with pytest.raises(FileNotFoundError, match="none"), kept("f"):
+        raise FileNotFoundError("none")
+
+
 def test_what_it_prints_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     with kept("f"):
         print("hello")

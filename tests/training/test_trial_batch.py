@@ -23,9 +23,8 @@ from coralx.records.genomes import Genes
 from coralx.records.run_facts import Facts
 from coralx.tasks.protocol import Encoded
 from coralx.tasks.sequence_classification import SequenceClassification
+from coralx.training import adaptable_layers, adapters
 from coralx.training import adapter_backend as adapting
-from coralx.training import adapters
-from coralx.training import base_model as bases
 from coralx.training.input_length import longest_input
 from coralx.training.trial_batch import Trial
 
@@ -207,7 +206,7 @@ def test_a_token_without_an_embedding_is_refused(
 ) -> None:
     tiny_config["model"]["base"] = save(tmp_path / "b", bert(words, rows=len(words) - 3), words)
     said = refused(backend, tiny_config)
-    assert f"has {len(words)} tokens, the base embeddings for {len(words) - 3}" in said
+    assert f"has {len(words)} tokens, but the base has embeddings for {len(words) - 3}" in said
     assert f"token {len(words) - 1} ('dirty')" in said
 
 
@@ -241,8 +240,12 @@ def test_a_decoder_without_padding_and_end_tokens_can_be_trained(
 @pytest.mark.parametrize(
     ("template", "text", "expected"),
     [
-        ("$A", "the film is good", "does not put the end token (</s>) behind a text"),
-        ("$A </s>", "the film </s> is good", "(</s>) stands in the text of 1 of 240 rows"),
+        ("$A", "the film is good", "does not end texts with the end token (</s>)"),
+        (
+            "$A </s>",
+            "the film </s> is good",
+            "1 of 240 rows have the base's end token (</s>)",
+        ),
         ("$A </s>", "the film is good", None),
     ],
 )
@@ -402,11 +405,11 @@ def test_more_than_the_base_reads_is_refused_with_the_limit() -> None:
     )
     target = {"target_modules": {"choices": ["all-linear"]}}
     fitting = parse_config({"model": {"max_length": 512}, "search_space": target}, "c")
-    bases.check(fitting, roberta, ())
+    adaptable_layers.check(fitting, roberta, ())
     longer = fitting.model_copy(
         update={"model": fitting.model.model_copy(update={"max_length": 513})}
     )
     with pytest.raises(ConfigError) as caught:
-        bases.check(longer, roberta, ())
+        adaptable_layers.check(longer, roberta, ())
     assert "model.max_length: 513 is more than the base reads (512 tokens)" in caught.value.message
     assert "512" in caught.value.hint

@@ -1,0 +1,46 @@
+"""How often each job was tried, and whether another worker is worth a try."""
+
+from __future__ import annotations
+
+from coralx.errors import ConfigError, OutOfMemory
+from coralx.execution.executor import Task, genome_and_stage, reason_of
+from coralx.execution.messages import Failed
+from coralx.records.jobs import MeasureJob
+
+ATTEMPTS = 3
+"""Fewer where two workers report the same error: a third would, too."""
+
+Key = tuple[str | None, str]
+
+
+class Attempts:
+    """The attempts at the jobs that are under way."""
+
+    def __init__(self) -> None:
+        self._failed: dict[Key, int] = {}
+        """How many attempts failed with their worker."""
+        self._reported: dict[Key, str] = {}
+        """The last error that a worker reported."""
+
+    def begin(self, job: Task) -> None:
+        """A job is new, or is to be tried afresh."""
+        self._failed[genome_and_stage(job)] = 0
+        self._reported.pop(genome_and_stage(job), None)
+
+    def fail(self, job: Task) -> bool:
+        """Count an attempt that failed with its worker; whether the job is to be tried again."""
+        self._failed[genome_and_stage(job)] += 1
+        return self._failed[genome_and_stage(job)] < ATTEMPTS
+
+    def is_final(self, job: Task, failed: Failed) -> bool:
+        """Whether another worker would report the same: a genome that does not fit into memory, or
+        an error that a second worker reports in the same words. Then the worker is not to blame.
+        What is wrong with the config costs a measurement, but no training."""
+        if failed.error == OutOfMemory.__name__:
+            return True
+        if failed.error == ConfigError.__name__:
+            return isinstance(job, MeasureJob)
+        reason = reason_of(failed.error, failed.message)
+        before = self._reported.get(genome_and_stage(job))
+        self._reported[genome_and_stage(job)] = reason
+        return before == reason

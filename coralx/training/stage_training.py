@@ -1,0 +1,190 @@
+"""One job trained, evaluated and saved: the adapter of its genome is in the model already."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from coralx.backends.protocol import Beat, Paused, Report
+from coralx.config.schema import Config
+from coralx.data.order import subset_size
+from coralx.records.genomes import Genes, Genome
+from coralx.records.jobs import Job
+from coralx.records.results import Divergence, StageResult
+from coralx.training import adapters
+from coralx.training import partial_checkpoint as partial
+from coralx.training.evaluation import Evaluation, remarks_on_undefined
+from coralx.training.inference import mean_loss
+from coralx.training.initial_weights import Start, begin
+from coralx.training.loop import Trace, Trainer
+from coralx.training.stage_result import result_of, signals_of
+from coralx.training.task_data import Material
+from coralx.training.trained_head import train_head
+
+UNTUNED_ROWS = 64
+"""Rows of the data order by which the untuned base's training loss is measured."""
+
+Remarks = tuple[str, ...]
+
+
+@dataclass
+class StageTraining:
+    """Trains one job after another on the base that was loaded."""
+
+    config: Config
+    model: PeftModel
+    material: Material
+    evaluation: Evaluation
+    autocast: Callable[[], AbstractContextManager[Any]]
+    """In which training runs its forward pass."""
+    scoring: Callable[[], AbstractContextManager[Any]]
+    """In which scores are computed."""
+    notes_on: Callable[[Genes], Remarks]
+    """What the backend remarks on how such a genome is trained."""
+    untuned_loss: float | None = None
+    """The untuned base's training loss; None: not measured."""
+
+    def measure_untuned_loss(self) -> None:
+        """Measure, once, the untuned base's mean training loss over the first rows of the data
+        order. The model's active adapter is one that was never trained."""
+        if self.untuned_loss is not None:
+            return
+        batches = self.material.batches(self.config.training.batch_size)
+        rows = batches.order(0, len(self.material.train.ids))[:UNTUNED_ROWS].tolist()
+        self.untuned_loss = mean_loss(
+            self.model, self.material.task, self.material.train, rows, self.autocast
+        )
+
+    def run(self, job: Job, report: Report, beat: Beat, began: float) -> StageResult:
+        """Train the active adapter, which is fresh, or where the genome adapts nothing, its head
+        alone. `began` is when work on the job did, by the monotonic clock."""
+        if job.genome.genes.adapts_base:
+            return self._train_adapter(job, report, beat, began)
+        return self._train_head(job, report, beat, began)
+
+    def _train_adapter(self, job: Job, report: Report, beat: Beat, began: float) -> StageResult:
+        """Train, evaluate and save, from the partial checkpoint on if there is one; where the beat
+        raises Paused, leave such a one and pass it on."""
+        start, trace = partial.take_up(self.model, job) or self._fresh(job, beat)
+        trained_before, steps_before = trace.seconds, len(trace.losses)
+        trainer = self._trainer(job, start)
+
+        def keep() -> None:
+            partial.keep(self.model, job, trainer.optimizer, start, trace)
+
+        try:
+            minutes = self.config.runtime.checkpoint_minutes
+            trainer.run(job, trace, report, beat, keep, 60.0 * minutes)
+            trained = time.monotonic()
+            metrics, remarks = self._evaluate(job, trace, beat)
+        except Paused:
+            if len(trace.losses) > steps_before:
+                keep()
+            raise
+        evaluated = time.monotonic()
+        self._save(job, trace, trainer.optimizer, start)
+        evaluation = start.eval_seconds + evaluated - trained
+        # What was neither steps (of this attempt) nor evaluation: weights in, checkpoints out.
+        overhead = time.monotonic() - began - (trace.seconds - trained_before) - evaluation
+        notes = (*self.notes_on(job.genome.genes), *remarks)
+        return result_of(job, start, trace, metrics, notes, evaluation, overhead)
+
+    def _train_head(self, job: Job, report: Report, beat: Beat, began: float) -> StageResult:
+        """Fit the head alone on the frozen base, evaluate and save it."""
+        name, start = adapters.name_of(job.genome), Start(0)
+        fitted = train_head(self.model, name, self.material.parts, self.scoring, job, report, beat)
+        trained = time.monotonic()
+        divergence = None if fitted.is_finite else Divergence(len(fitted.losses), "loss")
+        trace = Trace(list(fitted.losses), seconds=trained - began, divergence=divergence)
+        metrics, remarks = self._evaluate(job, trace, beat)
+        evaluation = time.monotonic() - trained
+        self._save(job, trace, None, start)
+        overhead = time.monotonic() - trained - evaluation
+        notes = (*fitted.notes, *remarks)
+        return result_of(job, start, trace, metrics, notes, evaluation, overhead)
+
+    def _fresh(self, job: Job, beat: Beat) -> tuple[Start, Trace]:
+        """How the stage begins, with nothing trained yet."""
+
+        def loss() -> float | None:
+            return self.evaluation.loss(job.eval_limit, beat)
+
+        start = begin(self.model, job, self.config.experiment.seed, loss)
+        return start, Trace(micro_batch=job.micro_batch)
+
+    def _trainer(self, job: Job, start: Start) -> Trainer:
+        genes, train = job.genome.genes, self.material.train
+        parameters = adapters.trainable(self.model)
+        optimizer = torch.optim.AdamW(
+            parameters.values(), lr=genes.learning_rate, weight_decay=genes.weight_decay
+        )
+        if start.moments is not None:
+            name = adapters.name_of(job.genome)
+            adapters.load_optimizer(optimizer, parameters, name, start.moments, start.factor)
+        batches = self.material.batches(genes.batch_size)
+        subset = subset_size(len(train.ids), job.data_fraction)
+        return Trainer(
+            model=self.model,
+            parameters=list(parameters.values()),
+            optimizer=optimizer,
+            task=self.material.task,
+            data=train,
+            rows_of=lambda step: batches.rows(step, subset),
+            settings=self.config.training,
+            autocast=self.autocast,
+            untuned_loss=self.untuned_loss,
+        )
+
+    def _evaluate(
+        self, job: Job, trace: Trace, beat: Beat
+    ) -> tuple[dict[str, float | None], Remarks]:
+        """The stage's figures (predictions on validation, adapter, training signals), and remarks
+        on them. None of what diverged; scores that are not finite are a divergence, too, which then
+        stands in the trace."""
+        if trace.divergence is not None:
+            return {}, ()
+        costs = self.costs(job.genome, job.trained_shape.rank)
+        if not job.is_scored:
+            return {**costs, **signals_of(job, trace)}, ()
+        figures = self.evaluation.validated(job.eval_limit, beat, job.predictions)
+        if figures is None:
+            trace.divergence = Divergence(job.last_step, "score")
+            return {}, ()
+        rows = self.material.rows["validation"]
+        if job.eval_limit is not None:  # which holds for each task by itself
+            rows = min(rows, job.eval_limit * len(self.material.parts))
+        remarks = remarks_on_undefined(figures, rows, self.evaluation.why_undefined)
+        return {**figures, **costs, **signals_of(job, trace)}, remarks
+
+    def costs(self, genome: Genome, rank: int) -> dict[str, float | None]:
+        """What the genome's finished adapter costs, whatever its rank is now: that is what its
+        skill is weighed against, in early stages too."""
+        growth = Fraction(genome.genes.rank, rank)
+        return adapters.costs(self.model, adapters.name_of(genome), growth)
+
+    def _save(
+        self, job: Job, trace: Trace, optimizer: torch.optim.Optimizer | None, start: Start
+    ) -> None:
+        """Write the job's checkpoint, if it wants one; what diverged leaves none."""
+        if job.checkpoint is None or trace.divergence is not None:
+            return
+        state = {
+            "genome": job.genome.id,
+            "stage": job.stage,
+            "step": job.last_step,
+            "inherited_steps": start.inherited_steps,
+            "horizon": {
+                "total_steps": job.horizon.total_steps,
+                "warmup_steps": job.horizon.warmup_steps,
+            },
+        }
+        name = adapters.name_of(job.genome)
+        adapters.save(Path(job.checkpoint), self.model, name, optimizer, state)
