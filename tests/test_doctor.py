@@ -69,7 +69,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_says_what_is_here(doctor: Any) -> None:
     said = doctor()
     assert said.code == 0
-    for part in ("cores", "memory", "torch", "none is visible", "free in this folder"):
+    for part in ("cores", "memory", "torch", "none visible", "free in this folder"):
         assert part in said.out
     assert "sequence classification trains with PEFT" in said.out
     assert "no GPU is visible" in said.out
@@ -135,9 +135,9 @@ def test_versions_outside_the_bounds_are_named(monkeypatch: pytest.MonkeyPatch) 
         Mismatch("unsloth", "2027.1.1", "==2026.10.9"),
     )
     monkeypatch.setattr(diagnosis, "out_of_bounds", out_of_bounds)
-    assert Problem("peft is 0.23.1; tested is <0.22,>=0.21", "pip install 'peft<0.22,>=0.21'") in (
-        diagnose().problems
-    )
+    assert Problem(
+        "peft is 0.23.1; tested versions: <0.22,>=0.21", "pip install 'peft<0.22,>=0.21'"
+    ) in (diagnose().problems)
 
 
 # -- a config --------------------------------------------------------------------------------------
