@@ -27,7 +27,7 @@ from coralx.cli import main
 from coralx.config.load import MOST_BYTES, load_config, parse_config, parse_yaml
 from coralx.errors import ConfigError, CoralXError, DamagedRunError, UsageError
 from coralx.report.formatting import HarmlessConsole
-from coralx.report.summary import pareto_csv
+from coralx.report.pareto_table import pareto_csv
 from coralx.storage.checkpoints import hand_over, prune
 from coralx.storage.layout import RunLayout, find_run
 from coralx.storage.ledger import Ledger, _checksum

@@ -161,7 +161,7 @@ def test_a_real_search_killed_again_and_again_ends_like_one_left_alone(
             place, "evolve", *(["--resume", name] if begun else ["tiny.yaml", "--name", name])
         )
         if rng.random() < 0.7:
-            started.until("generation 1 of 2|resumed where")
+            started.until("generation 1 of 2|resumed at")
         time.sleep(rng.uniform(0.0, 2.5))
         if started.process.poll() is None:
             victims(started, whom)

@@ -64,7 +64,9 @@ def train_stage(
     _require_next(layout.name, own, History(Ledger.read_events(layout.ledger)), stage)
 
     def drive(engine: Engine) -> None:
-        _require_next(layout.name, own, engine.history, stage)  # the run is ours only now
+        _require_next(
+            layout.name, own, engine.history, stage
+        )  # again, now that the run is ours alone
         _one_stage(engine)
 
     return go_on(layout, drive, config=own, view=view)
@@ -90,7 +92,7 @@ def _require_synchronous(config: Config) -> None:
         raise UsageError(
             "under `hyperband_config.promotion: asynchronous` stages overlap, so none can be "
             "trained by itself",
-            "Run coralx evolve, or say synchronous.",
+            "Use coralx evolve, or set it to synchronous.",
         )
 
 
@@ -99,20 +101,21 @@ def _require_next(run: str, config: Config, history: History, stage: str) -> Non
     whose measuring was cut off."""
     names = [configured.name for configured in config.hyperband_config.training_stages]
     if stage not in names:
-        raise UsageError(f"the config has no stage {stage!r}", f"Its stages: {', '.join(names)}.")
+        raise UsageError(f"the config has no stage {stage!r}", f"Use one of: {', '.join(names)}.")
     following = next_stage(config, history)
     if following is None:
+        # all is trained; the last stage may be asked for once more to measure what was cut off
         if history.completed is None and stage == names[-1]:
             return
         raise UsageError(
             f"run {run!r} has completed all its stages",
-            f"Start a new one: coralx stage CONFIG {quote(names[0])}",
+            f"Start a new run: coralx stage CONFIG {quote(names[0])}",
         )
-    wanted = following[1].name
-    if stage != wanted:
-        is_past = names.index(stage) < names.index(wanted)
-        why = "is completed already" if is_past else "is out of order"
-        raise UsageError(f"stage {stage!r} of run {run!r} {why}", f"The next stage is {wanted}.")
+    due = following[1].name
+    if stage != due:
+        is_past = names.index(stage) < names.index(due)
+        why = "is already completed" if is_past else "is not the next one"
+        raise UsageError(f"stage {stage!r} of run {run!r} {why}", f"The next stage is {due}.")
 
 
 def _one_stage(engine: Engine) -> None:
