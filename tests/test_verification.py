@@ -390,7 +390,7 @@ def test_the_flag_verifies_a_new_run_and_a_finished_one(coralx: Any, here: Path)
     }
     (here / "c.yaml").write_text(json.dumps(values), encoding="utf-8")
     new = coralx("evolve", "c.yaml", "--name", "new", "--verify-front")
-    assert "and 200 for each that is verified" in new
+    assert "and 200 steps for each genome that is verified" in new
     assert "from scratch, S1: 200 steps" in new
     assert "Front verified" in new
     assert "Front verified" not in coralx("evolve", "c.yaml", "--name", "old", "--quiet")
@@ -486,7 +486,7 @@ def test_real_adapters_are_verified_and_compared(tiny_config: dict[str, Any]) ->
     assert len(outcome.report["front_pairs"]) == len(front) * (len(front) - 1)
     text = shown(outcome)
     assert "Inherited against fresh on auroc" in text
-    assert "In addition, verifying took" in text
+    assert "In addition, verifying the front took" in text
     assert "Ancestry of the front" in text
     assert {path.name for path in layout.best.iterdir()} == set(front)
 

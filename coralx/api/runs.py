@@ -42,7 +42,7 @@ def evolve(config: Config, name: str | None = None, view: View | None = None) ->
 
 def resume(layout: RunLayout, config: Config | None = None, view: View | None = None) -> Outcome:
     """Go on with a run where its ledger ends; of a completed run, train and measure what `config`
-    wants beside the search (`runtime.baseline`, `runtime.verify_front`), and write the reports.
+    asks for in addition (`runtime.baseline`, `runtime.verify_front`), and write the reports.
 
     `config` may differ from the run's own in `runtime`, `budget` and a greater number of
     generations only. Raises SetupError while another process owns the run, DamagedRunError for a

@@ -176,8 +176,8 @@ def _is_finished(config: Config, history: History, layout: RunLayout) -> bool:
 
 
 def _require_asked_for(config: Config, layout: RunLayout) -> None:
-    """Raise UsageError where a run names functions of somebody's and nobody has given the config:
-    the folder may be another's."""
+    """Raise UsageError where a run uses functions and no config file was given that names them: the
+    run folder may come from somebody else, and its functions are code."""
     if config.functions and config.runtime.functions_from is None:
         raise UsageError(
             f"run {layout.name!r} uses {', '.join(config.functions)}: functions run only from a "

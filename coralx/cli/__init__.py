@@ -38,7 +38,7 @@ def _exit_code() -> int:
 
 def _unless_refused(output: Outlet) -> int:
     """0, unless what was printed could not be written though somebody may be waiting for it."""
-    # a reader that went away, as `| head` does, has seen what it wanted: that is no failure
+    # a reader that went away, as `| head` does, has read what it needs: that is no failure
     refusal = output.refusal
     if refusal is None or refusal.errno in GONE:
         return 0

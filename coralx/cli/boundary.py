@@ -1,4 +1,4 @@
-"""Where errors become messages: what is wrong, the way out, and where the details are."""
+"""Where errors become messages: what is wrong, what to do, and where the details are."""
 
 from __future__ import annotations
 

@@ -169,8 +169,8 @@ def require_room(
     """A warning where the disk may fill before the run ends; None where it will not, or where
     nothing is trained. With the `layout` of a run that goes on, what it holds is counted as there.
 
-    Raises SetupError where what is free is not even the least: of a new run its first generation,
-    of one that goes on a single checkpoint, for nobody knows how much it has left to write.
+    Raises SetupError where not even the least fits: of a new run its first generation, of one that
+    goes on a single checkpoint, since what it has left to write is unknown.
     """
     if footprint is None:
         return None

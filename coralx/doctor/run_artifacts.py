@@ -55,7 +55,7 @@ def partials(layout: RunLayout) -> Iterator[Finding]:
 
 
 def _needed(run: Readable) -> set[tuple[str, str]]:
-    """The checkpoints that must be there, as far as that can be told."""
+    """The checkpoints that must be there; none where config or ledger cannot be read."""
     if run.config is None or run.history is None:
         return set()
     history = run.history
@@ -75,7 +75,7 @@ def _train_again(run: Readable, genome: str) -> str:
 
 
 def handed_over(layout: RunLayout, run: Readable) -> Iterator[Finding]:
-    """The adapters in `best/`: whole, equal to their checkpoints, and those of the front."""
+    """The adapters in `best/`: intact, equal to their checkpoints, and those of the front."""
     folders = sorted(p for p in layout.best.glob("*") if not layout.is_half_written(p))
     for folder in folders:
         yield _adapter(layout, run, folder)

@@ -97,8 +97,8 @@ def _reports(layout: RunLayout, run: Readable) -> Iterator[Finding]:
 
 
 def _covers_less(path: Path, report: dict[str, Any]) -> bool:
-    """Whether a written report is of an earlier time of the run. The times of files tell that only
-    as long as nobody has copied them."""
+    """Whether a written report is of an earlier time of the run. The times of the files do not show
+    it once they were copied."""
     try:
         return bool(json.loads(path.read_bytes())["wall_seconds"] < report["wall_seconds"])
     except (ValueError, OSError, LookupError, TypeError):

@@ -82,8 +82,8 @@ def _is_better(compared: Comparison, *, maximised: bool) -> bool | None:
 
 
 def comparison_lines(report: Mapping[str, Any]) -> list[str]:
-    """For a terminal: whom the test split cannot tell apart, and who beats the baselines; one line
-    for all objectives of which the same can be said."""
+    """For a terminal: which members the test split cannot tell apart, and which beat the baselines;
+    objectives with the same outcome share a line."""
     if report["front_pairs"] is None:
         is_due = report["completed"] and report["front"]
         why = "The front's members were not compared: this run kept no scores of test rows."

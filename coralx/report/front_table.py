@@ -35,8 +35,8 @@ def front_parts(report: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def interval_lines(report: Mapping[str, Any]) -> list[str]:
-    """Which objectives have no interval, and why; and beside `safety` and `false_positive_cost`
-    the recall that their threshold has on the test split."""
+    """Which objectives have no interval, and why; with `safety` or `false_positive_cost` also the
+    recall that their threshold has on the test split."""
     metrics = [objective["metric"] for objective in report["objectives"]]
     why: dict[str, list[str]] = {}
     recalls = []

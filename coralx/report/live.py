@@ -43,6 +43,9 @@ from coralx.storage.history import title_of
 from coralx.system.signals import cursor_shown_while_suspended
 from coralx.text import counted
 
+SIMULATED = "simulated"
+"""What stands for the time left where no time is spent."""
+
 PLAIN_SECONDS = 10.0
 """Between two plain lines about a job that is under way."""
 
@@ -144,7 +147,7 @@ class PlainLines(Silent):
                 outcome = f"{outcome_of(result, self._metric)} after {steps}"
                 yield f"{result.genome} {result.stage}: {outcome} ({duration(result.seconds)})"
             case StageDecided():
-                yield f"{event.stage}: {tally(event.verdicts)}; {_remaining(self._standings)}"
+                yield f"{event.stage}: {_tally_and_remaining(self._standings, event)}"
                 yield from _decision_lines(event)
             case BudgetSpent():
                 yield f"ended by {event.limits}; measuring the best so far"
@@ -206,15 +209,15 @@ class LiveTable(Silent):
             self._note = signal
         elif isinstance(signal, Progress):
             self._standings.on_progress(signal)
-            beside = signal.genome not in self._standings.history.genomes
+            has_row = signal.genome in self._standings.history.genomes
             state = self._standings.state[signal.genome]
-            self._note = f"{title_of(signal.genome)}, {state}" if beside else ""
+            self._note = "" if has_row else f"{title_of(signal.genome)}, {state}"
 
     def on_event(self, event: Event) -> None:
         self._standings.on_event(event)
         if isinstance(event, StageDecided):
             where = f"generation {event.generation + 1}, {event.stage}"
-            self._say(f"{where}: {tally(event.verdicts)}; {_remaining(self._standings)}")
+            self._say(f"{where}: {_tally_and_remaining(self._standings, event)}")
             for line in _decision_lines(event):
                 self._say(line)
         for line in _common_lines(self._standings, event):
@@ -234,13 +237,19 @@ class LiveTable(Silent):
         return board(self._standings, self._note, left, width, height - 1)
 
 
+def _tally_and_remaining(standings: Standings, event: StageDecided) -> str:
+    left = _remaining(standings)
+    # a simulation takes no time worth telling
+    return tally(event.verdicts) + ("" if left == SIMULATED else f"; {left}")
+
+
 def _remaining(standings: Standings) -> str:
     if standings.is_searched:
         return standings.closing()
     left = standings.remaining()
     started = standings.history.started
     if started is not None and started.facts.device == "none":
-        return "simulated"
+        return SIMULATED
     return "time left unknown" if left is None else f"about {duration(left)} left"
 
 

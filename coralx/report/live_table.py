@@ -69,8 +69,8 @@ class Column:
 
 
 def board(standings: Standings, note: str, left: str, width: int, height: int) -> RenderableType:
-    """What a generation does, on at most `height` lines of `width` columns: the head, a `note` on
-    what goes on beside, and a row a genome; `left` says how much time is."""
+    """A generation on at most `height` lines of `width` columns: the head with the time `left`, a
+    `note` on what else is going on, and a row a genome."""
     heads = packed(_head(standings, left), width)
     lines = [Text(line, style="bold") for line in heads]
     if note:
@@ -146,10 +146,10 @@ def _columns(standings: Standings, genomes: Sequence[Genome]) -> dict[str, Colum
 
 
 def _fitting(columns: dict[str, Column], width: int) -> dict[str, Column]:
-    """Those that say something and for which there is room, by their worth: an id gives way to
-    state and figure down to a few columns, modules are cut before they are dropped."""
-    beside = sum(columns[name].width + GAP for name in ("state", "figure"))
-    taken = {"genome": columns["genome"].within(max(NAME, width - beside))}
+    """The columns that are not empty and fit, by their worth: an id gives way to state and figure
+    down to a few columns, modules are cut before they are dropped."""
+    others = sum(columns[name].width + GAP for name in ("state", "figure"))
+    taken = {"genome": columns["genome"].within(max(NAME, width - others))}
     free = width - taken["genome"].width
     for name in BY_WORTH[1:]:
         if not any(columns[name].cells):  # the loss, while none is in training

@@ -167,12 +167,12 @@ class Standings:
         if started is None or not steps_done or started.facts.device == "none":
             return None
         pace = sum(result.train_seconds for result in results) / steps_done
-        beside = sum(r.eval_seconds + r.overhead_seconds for r in results) / len(results)
+        per_job = sum(r.eval_seconds + r.overhead_seconds for r in results) / len(results)
         steps, jobs = self._planned()
         # what is trained beside the search, as a baseline, is no part of the plan
         in_search = [p for p in self._live.values() if p.genome in self.history.genomes]
         live = sum(p.step - self._stood_at(p.genome) for p in in_search)
-        left = pace * max(0, steps - steps_done - live) + beside * max(0, jobs - len(results))
+        left = pace * max(0, steps - steps_done - live) + per_job * max(0, jobs - len(results))
         return left / started.settings.workers
 
     def _stood_at(self, genome: str) -> int:

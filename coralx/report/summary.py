@@ -157,7 +157,7 @@ def _provisional(config: Config, history: History, stages: Sequence[Stage]) -> l
 
 
 def genes_of(genome: Genome) -> dict[str, Any]:
-    """A genome's genes as written into reports, alpha beside its ratio."""
+    """A genome's genes as written into reports, with alpha itself as well as its ratio."""
     genes = asdict(genome.genes)
     modules = genes["target_modules"]
     return {

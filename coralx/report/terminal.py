@@ -153,8 +153,8 @@ def _efficiency_table(efficiency: Mapping[str, Any]) -> Table:
 
 
 def _efficiency_lines(efficiency: Mapping[str, Any]) -> list[str]:
-    beside = efficiency["beside_training"]
-    costs = [f"{name} {duration(beside[key])}" for key, name in OTHER_COSTS.items() if beside[key]]
+    spent = efficiency["beside_training"]
+    costs = [f"{name} {duration(spent[key])}" for key, name in OTHER_COSTS.items() if spent[key]]
     including = f", of which {', '.join(costs)}" if costs else ""
     lines = [
         f"{counted(efficiency['total_genomes'], 'genome')} in "
@@ -183,7 +183,10 @@ def _machine_lines(efficiency: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"Workers were busy {use:.0f} % of the time; {efficiency['gpu_hours']:.2f} GPU hours."
         )
-        for name, what in (("baseline", "the default recipe"), ("verification", "verifying")):
+        for name, what in (
+            ("baseline", "the default recipe"),
+            ("verification", "verifying the front"),
+        ):
             if efficiency[f"{name}_steps"]:
                 lines.append(
                     f"In addition, {what} took {counted(efficiency[f'{name}_steps'], 'step')} in "

@@ -96,7 +96,7 @@ def _adapter(layout: RunLayout | None, fresh: str, last_stage: str) -> str | Non
 
 
 def verification_parts(report: Mapping[str, Any]) -> list[RenderableType]:
-    """For a terminal: both side by side, then what can be said of the difference."""
+    """For a terminal: both side by side, then the differences that are significant."""
     verification = report["verification"]
     if verification is None:
         return []

@@ -6,8 +6,8 @@ method for multi-objective optimization: new insights"):
     score = sum of w_i n_i / sum of w_i,    n_i = (worst_i - f_i) / (worst_i - best_i)
 
 where f_i is a member's figure, to be minimised, and best_i and worst_i are the front's: n_i is 1
-for the best member and 0 for the worst, and 1 for all where all are equal. So a score, 0 to 1, is
-worth something beside the others of its front only. Measurements within their spread of each other
+for the best member and 0 for the worst, and 1 for all where all are equal. So a score, 0 to 1, can
+be compared with the others of its front only. Measurements within their spread of each other
 are equal, as in the search. A member that lacks a figure of positive weight has no score.
 """
 
