@@ -230,7 +230,7 @@ def test_a_base_that_is_not_there_is_a_problem_and_a_config_with_mistakes_is_ref
     doctor: Any, config_file: str
 ) -> None:
     said = doctor(config_file, "--set", "model.base=/no/such/model")
-    assert (said.code, "model.base: no such folder" in said.out) == (2, True)
+    assert (said.code, said.out.count("model.base: no such folder")) == (2, 1)
     assert "cores" in said.out  # what can be said of the machine is said all the same
     said = doctor(config_file, "--set", "data.train=nowhere.csv")
     assert (said.code, "data.train: no such file" in said.out) == (2, True)

@@ -321,6 +321,8 @@ def test_help_imports_nothing_that_carries_a_command_out() -> None:
     assert [done.stdout.count(f"Usage: coralx {name} ") for name in NAMES] == [1] * len(NAMES)
     listing = done.stdout.partition("Usage: coralx evolve")[0]
     assert all(name in listing for name in NAMES)
+    assert "genome of its search space need" in done.stdout  # wrapped as a paragraph
+    assert "\n   0  done, or ended by a budget with a front" in done.stdout  # a line for each code
 
 
 def test_an_unknown_command_is_told_which_was_meant(command: Callable[..., Said]) -> None:
