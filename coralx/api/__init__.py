@@ -1,4 +1,4 @@
-"""What commands and Python users call; what `coralx.api.runs` has can be taken from here."""
+"""What commands and Python users call: `coralx.api` has the names of `coralx.api.runs`."""
 
 from __future__ import annotations
 

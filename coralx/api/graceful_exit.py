@@ -1,4 +1,4 @@
-"""How a process at work on a run ends early: interrupted, or by what the machine lacks."""
+"""How a run ends early, interrupted or for lack of something, and how to go on then."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from coralx.system.signals import Interruption, heeding
 
 @dataclass
 class Ending:
-    """What an early end leaves behind: nothing, or a run that can be resumed; `with_config`: only
-    by naming its config, too."""
+    """What an early end leaves behind: nothing, or a run that can be resumed."""
 
     layout: RunLayout | None = None
+    """The run; None before its folder is made."""
     with_config: bool = False
+    """Whether a resume must name the config, too: its functions run only from a given file."""
 
     @property
     def way_on(self) -> str:
@@ -29,16 +30,15 @@ class Ending:
             return "Nothing was trained yet: start again."
         config = "CONFIG " if self.with_config else ""
         name = self.layout.shortest_name
-        return f"Nothing is lost: go on with coralx evolve {config}--resume {name}"
+        return f"Nothing is lost. To go on: coralx evolve {config}--resume {name}"
 
     def interrupted(self) -> Interrupted:
         if self.layout is None:
-            return Interrupted("interrupted before anything was trained; no run was made")
-        return Interrupted(
-            f"interrupted; everything that was completed is in {self.layout.root}", self.way_on
-        )
+            return Interrupted("interrupted before anything was trained; no run folder was made")
+        return Interrupted(f"interrupted; all completed work is in {self.layout.root}", self.way_on)
 
     def last_words(self) -> str:
+        """What a second signal, which ends the process at once, prints."""
         error = self.interrupted()
         return f"{error.message}\n{error.hint}".strip()
 
@@ -57,13 +57,13 @@ def interruptible(layout: RunLayout | None = None) -> Iterator[tuple[Ending, Int
         if ending.layout is not None and not ending.layout.root.is_dir():
             raise gone(ending.layout.ledger) from error
         raise _going_on(error, ending) from error
-    except ConfigError as error:  # of a function of the user's, say, that failed at last
+    except ConfigError as error:  # a user's function may fail as late as the last measurement
         hint = f"{error.hint} {ending.way_on}".strip()
         raise ConfigError(error.source, error.problems, hint) from error
     except CoralXError:
         raise
     except Exception as error:
-        if (refused := in_words(error)) is not None:
+        if (refused := in_words(error)) is not None:  # the system: no disk, no memory, no process
             raise _going_on(refused, ending) from error
         if ending.layout is not None:
             error.add_note(ending.way_on)
@@ -73,6 +73,6 @@ def interruptible(layout: RunLayout | None = None) -> Iterator[tuple[Ending, Int
 
 def _going_on(error: SetupError | WorkerError, ending: Ending) -> CoralXError:
     hint = f"{error.hint} {ending.way_on}".strip()
-    told = type(error)(error.message, hint, error.details)
-    setattr(told, RUN, ending.layout)
-    return told
+    with_hint = type(error)(error.message, hint, error.details)
+    setattr(with_hint, RUN, ending.layout)
+    return with_hint

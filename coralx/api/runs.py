@@ -44,7 +44,7 @@ def evolve(config: Config, name: str | None = None, view: View | None = None) ->
 
 def resume(layout: RunLayout, config: Config | None = None, view: View | None = None) -> Outcome:
     """Go on with a run where its ledger ends; of a completed run, train and measure what `config`
-    wants beside the search (`runtime.baseline`, `runtime.verify_front`), and write the reports.
+    asks for in addition (`runtime.baseline`, `runtime.verify_front`), and write the reports.
 
     `config` may differ from the run's own in `runtime`, `budget` and a greater number of
     generations only. Raises SetupError while another process owns the run, DamagedRunError for a
@@ -67,7 +67,7 @@ def train_stage(
     _require_next(layout.name, RunState(own, history), stage)
 
     def drive(engine: Engine) -> None:
-        _require_next(layout.name, engine.state, stage)  # the run is ours only now
+        _require_next(layout.name, engine.state, stage)  # again, now that the run is ours alone
         _one_stage(engine)
 
     return go_on(layout, drive, config=own, view=view)
@@ -93,7 +93,7 @@ def _require_synchronous(config: Config) -> None:
         raise UsageError(
             "under `hyperband_config.promotion: asynchronous` stages overlap, so none can be "
             "trained by itself",
-            "Run coralx evolve, or say synchronous.",
+            "Use coralx evolve, or set it to synchronous.",
         )
 
 
@@ -102,20 +102,21 @@ def _require_next(run: str, state: RunState, stage: str) -> None:
     whose measuring was cut off."""
     names = [configured.name for configured in state.stages]
     if stage not in names:
-        raise UsageError(f"the config has no stage {stage!r}", f"Its stages: {', '.join(names)}.")
+        raise UsageError(f"the config has no stage {stage!r}", f"Use one of: {', '.join(names)}.")
     following = next_stage(state)
     if following is None:
+        # all is trained; the last stage may be asked for once more to measure what was cut off
         if state.history.completed is None and stage == names[-1]:
             return
         raise UsageError(
             f"run {run!r} has completed all its stages",
-            f"Start a new one: coralx stage CONFIG {quote(names[0])}",
+            f"Start a new run: coralx stage CONFIG {quote(names[0])}",
         )
-    wanted = following[1].name
-    if stage != wanted:
-        is_past = names.index(stage) < names.index(wanted)
-        why = "is completed already" if is_past else "is out of order"
-        raise UsageError(f"stage {stage!r} of run {run!r} {why}", f"The next stage is {wanted}.")
+    due = following[1].name
+    if stage != due:
+        is_past = names.index(stage) < names.index(due)
+        why = "is already completed" if is_past else "is not the next one"
+        raise UsageError(f"stage {stage!r} of run {run!r} {why}", f"The next stage is {due}.")
 
 
 def _one_stage(engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""A process at work on a run: executor, lock, ledger and engine, opened and closed in order."""
+"""Starts and resumes runs: executor, lock, ledger and engine, opened and closed in order."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from coralx.api.graceful_exit import interruptible
+from coralx.api.reporting import Session
 from coralx.backends.choice import Choice, choose, require, settled
 from coralx.config import Config, dump_yaml, load_config
 from coralx.config.differences import MAY_DIFFER, contradictions
@@ -23,23 +24,20 @@ from coralx.engine.convergence import has_stalled
 from coralx.engine.engine import Engine
 from coralx.engine.hypervolume_reference import reference_of
 from coralx.engine.state import RunState
-from coralx.errors import CoralXError, DamagedRunError, SetupError, UsageError
-from coralx.execution.executor import Executor, Signal
+from coralx.errors import CoralXError, DamagedRunError, UsageError
+from coralx.execution.executor import Executor
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.execution.local import LocalExecutor
 from coralx.records.events import (
-    AttemptFailed,
-    Event,
     RunCompleted,
     RunResumed,
     RunStarted,
-    WorkerStarted,
-    WorkerStopped,
 )
 from coralx.records.genomes import Genome
 from coralx.records.run_facts import Facts, Settings
 from coralx.report.live import Silent, View
-from coralx.report.summary import pareto_csv, summarise
+from coralx.report.pareto_table import pareto_csv
+from coralx.report.summary import summarise
 from coralx.search.space import own_recipes, space_of
 from coralx.storage.adapter_card import about_adapters
 from coralx.storage.checkpoints import can_hand_over, hand_over, sweep
@@ -66,47 +64,6 @@ class Outcome:
     report: dict[str, Any]
 
 
-class _Session:
-    """Carries what workers say to ledger and view. Workers start before the run folder exists, so
-    their first events wait for the ledger."""
-
-    def __init__(self, view: View) -> None:
-        self.view = view
-        self.ledger: Ledger | None = None
-        self.owner: Owner | None = None  # leaves signs of life in the run folder
-        self._waiting: list[Event] = []
-
-    def hear(self, signal: Signal) -> None:
-        if isinstance(signal, WorkerStopped):
-            with suppress(SetupError, DamagedRunError):  # a goodbye must not hide why the run ends
-                self._record(signal)
-            return
-        if self.ledger is not None:
-            self.ledger.require_in_place()
-        if self.owner is not None:
-            self.owner.beat()
-        if isinstance(signal, WorkerStarted | AttemptFailed):
-            self._record(signal)
-        else:
-            self.view.on_signal(signal)
-
-    def _record(self, event: WorkerStarted | WorkerStopped | AttemptFailed) -> None:
-        if self.ledger is None:
-            self._waiting.append(event)
-        else:
-            self.ledger.append(event)
-
-    def open(self, ledger: Ledger, first: RunStarted | RunResumed) -> None:
-        for event in ledger:
-            self.view.absorb(event)
-        if (owner := self.owner) is not None:
-            ledger.subscribe(lambda _: owner.reached(ledger.entries[-1].seq))
-        ledger.subscribe(self.view.on_event)
-        self.ledger = ledger
-        for event in (first, *self._waiting):
-            ledger.append(event)
-
-
 def start(
     config: Config,
     drive: Drive,
@@ -125,7 +82,7 @@ def start(
     with interruptible() as (ending, interruption), ExitStack() as stack:
         ending.with_config = bool(config.functions)
         executor = stack.enter_context(_executor(config, choice, interruption))
-        session = _Session(stack.enter_context(view or Silent()))
+        session = Session(stack.enter_context(view or Silent()))
         session.view.begin(config)
         facts = _started(executor, config, choice, None, session)
         _warn_of_disk(session, require_room(config, facts.footprint))
@@ -184,7 +141,7 @@ def go_on(
         _require_asked_for(config, layout)
         choice = _choice_again(config, history.started.facts)
         executor = stack.enter_context(_executor(config, choice, interruption))
-        session = _Session(stack.enter_context(view or Silent()))
+        session = Session(stack.enter_context(view or Silent()))
         session.owner = owner
         session.view.begin(config)
         settings = _settings_again(config, history.started.settings)
@@ -192,8 +149,8 @@ def go_on(
         require_same_material(facts, history, config, layout)
         if facts.functions != history.started.facts.functions:
             session.view.on_signal(
-                f"warning: {', '.join(config.functions)} changed since the run began: figures of "
-                "before and after are compared all the same"
+                f"warning: {', '.join(config.functions)} changed since the run began; figures from "
+                "before and after the change are compared all the same"
             )
         for warning in without_effect(config.budget, facts.device):
             session.view.on_signal(f"warning: {warning}")
@@ -220,13 +177,13 @@ def _is_finished(state: RunState, layout: RunLayout) -> bool:
 
 
 def _require_asked_for(config: Config, layout: RunLayout) -> None:
-    """Raise UsageError where a run names functions of somebody's and nobody has given the config:
-    the folder may be another's."""
+    """Raise UsageError where a run uses functions and no config file was given that names them: the
+    run folder may come from somebody else, and its functions are code."""
     if config.functions and config.runtime.functions_from is None:
         raise UsageError(
             f"run {layout.name!r} uses {', '.join(config.functions)}: functions run only from a "
-            "config file that you give",
-            f"coralx evolve CONFIG --resume {layout.shortest_name}",
+            "config file that you name",
+            f"Name it: coralx evolve CONFIG --resume {layout.shortest_name}",
         )
 
 
@@ -236,7 +193,7 @@ def _sweep(owner: Owner) -> None:
         sweep(owner.layout)
 
 
-def _warn_of_disk(session: _Session, warning: str | None) -> None:
+def _warn_of_disk(session: Session, warning: str | None) -> None:
     if warning is not None:
         session.view.on_signal(f"warning: {warning}")
 
@@ -260,8 +217,9 @@ def _choice_again(config: Config, recorded: Facts) -> Choice:
 @contextmanager
 def _executor(config: Config, choice: Choice, interruption: Interruption) -> Iterator[Executor]:
     """The executor for the chosen backend; its workers are gone when the block ends."""
-    name, wanted = choice.name, config.runtime.executor
-    in_process = name == "simulated" if wanted == "auto" else wanted == "in-process"
+    name, configured = choice.name, config.runtime.executor
+    # nothing to isolate where nothing is trained: a simulation needs no process of its own
+    in_process = name == "simulated" if configured == "auto" else configured == "in-process"
     kind = InProcessExecutor if in_process else LocalExecutor
     executor: Executor = kind(name, interruption)
     try:
@@ -275,7 +233,7 @@ def _started(
     config: Config,
     choice: Choice,
     settings: Settings | None,
-    session: _Session,
+    session: Session,
 ) -> Facts:
     facts = executor.start(config, settings, session.hear)
     return replace(facts, backend_reason=choice.reason)
@@ -285,7 +243,7 @@ def _drive(
     config: Config,
     facts: Facts,
     executor: Executor,
-    session: _Session,
+    session: Session,
     layout: RunLayout,
     drive: Drive,
     given: Sequence[Genome],
@@ -305,7 +263,7 @@ def _drive(
     try:
         drive(engine)
     except Exception:
-        if not engine.has_more:  # the search is over, and what it brought is not lost for this
+        if not engine.has_more:  # the search is over: its result is worth a report all the same
             with suppress(CoralXError):
                 _report(config, ledger, layout)
         raise
@@ -322,13 +280,15 @@ def run_config(layout: RunLayout, overrides: Sequence[str] = ()) -> Config:
     recorded = recorded_config(History(Ledger.read_events(layout.ledger)), layout)
     if not layout.config.is_file():
         if recorded is None:
-            raise DamagedRunError(f"{layout.config}: missing")
+            raise DamagedRunError(
+                f"{layout.config}: missing", "Restore the config that the run began with."
+            )
         return overridden(recorded, overrides)
     own = load_config(layout.config, resolved=True)
     if recorded is not None and (changed := contradictions(recorded, own)):
         raise DamagedRunError(
-            f"{layout.config}: not the config that the run began with, in {', '.join(changed)}",
-            f"{MAY_DIFFER} change. Without the file, the config is taken from the ledger.",
+            f"{layout.config}: differs in {', '.join(changed)} from the config of the run's start",
+            f"{MAY_DIFFER} change. Delete the file to have the ledger's config used instead.",
         )
     return overridden(own, overrides) if overrides else own
 

@@ -94,6 +94,7 @@ def compare(config: Config) -> list[Strategy]:
     """
     hyperband = _play(config, "simulation")
     full = _play(config, "full")
+    # the same decisions, and nothing trained for them
     simulation = Strategy(
         "simulation", hyperband.genomes, 0.0, None, hyperband.best, hyperband.front_size
     )
@@ -123,7 +124,7 @@ def _play(config: Config, mode: Mode) -> Strategy:
 
 
 def _ignore(signal: Signal) -> None:
-    """A plan has no one to tell."""
+    """A plan has nobody to report to."""
 
 
 def _started(config: Config, facts: Facts, executor: InProcessExecutor) -> RunStarted:

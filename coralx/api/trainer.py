@@ -79,16 +79,17 @@ class Genome:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What one genome brought in one stage. `metrics` has no figures of validation where the stage
-    is too short to be scored. `training_time` is seconds, evaluation included;
-    `checkpoint_path` is None where training ran into numbers that are not finite, or where the
-    checkpoint was dropped since (`runtime.keep_checkpoints: all` keeps every one)."""
+    """What one genome reached in one stage."""
 
     genome_id: str
     stage: str
     metrics: Mapping[str, float | None]
+    """Without figures of validation where the stage is too short to be scored."""
     training_time: float
+    """Seconds, evaluation included."""
     checkpoint_path: Path | None
+    """None where training met numbers that are not finite, or where the checkpoint was dropped
+    since (`runtime.keep_checkpoints: all` keeps every one)."""
 
 
 class HyperbandTrainer:
@@ -176,7 +177,7 @@ class HyperbandTrainer:
         the end. Raises UsageError before anything was trained, or for results of another run.
         """
         if not self._report:
-            raise UsageError("nothing was trained yet", "Call train_population first.")
+            raise UsageError("nothing has been trained yet", "Call train_population first.")
         if results is not None and list(results) != self._results:
             raise UsageError(
                 "these are not the results of the population that was trained last",

@@ -15,7 +15,10 @@ from coralx.system.signals import exiting
 
 def main() -> None:
     """Run the command and exit. An error prints what is wrong and what to do, no traceback."""
-    with unfailing_streams() as output, exiting():  # a search at work does better
+    with (
+        unfailing_streams() as output,
+        exiting(),
+    ):  # while a search runs, its own handlers replace these
         code = _exit_code()
         sys.stdout.flush()
         if output is not None and code == 0:
@@ -28,13 +31,14 @@ def _exit_code() -> int:
         app()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException as error:  # also what is no Exception is told without a traceback
+    except BaseException as error:  # KeyboardInterrupt, too, is to end without a traceback
         return told(error)
     return 0
 
 
 def _unless_refused(output: Outlet) -> int:
     """0, unless what was printed could not be written though somebody may be waiting for it."""
+    # a reader that went away, as `| head` does, has read what it needs: that is no failure
     refusal = output.refusal
     if refusal is None or refusal.errno in GONE:
         return 0
@@ -42,7 +46,7 @@ def _unless_refused(output: Outlet) -> int:
     return told(
         SetupError(
             f"standard output cannot be written ({os.strerror(number)})",
-            f"{WAYS_OUT.get(number, 'Mend that.')} What a run has written into its folder is "
-            "whole; coralx report prints its results again.",
+            f"{WAYS_OUT.get(number, 'Redirect it elsewhere.')} The files in the run folder are "
+            "complete; coralx report prints the results again.",
         )
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -11,8 +13,8 @@ from coralx.cli.commands import COMMANDS
 
 app = typer.Typer(
     name="coralx",
-    help="Evolve LoRA adapters: NSGA-II over configurations, trained through stages of growing "
-    "budget. YAML in, a Pareto front of adapters out.",
+    help="Search LoRA adapters with NSGA-II, trained through stages of growing budget: YAML in, a "
+    "Pareto front of adapters out.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -20,8 +22,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_given: bool) -> None:
+    if is_given:
         typer.echo(f"coralx {__version__}")
         raise typer.Exit
 
@@ -35,11 +37,19 @@ def _root(
         ),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the tracebacks of errors, too.")
+        bool, typer.Option("--debug", help="Also show the tracebacks of errors.")
     ] = False,
 ) -> None:
     pass
 
 
+def _help_of(command: Callable[..., None]) -> str:
+    """A command's docstring, each paragraph on one line so that any terminal can wrap it; the list
+    of exit codes keeps its lines."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    joined = [p if p.startswith("Exit codes:\n") else p.replace("\n", " ") for p in paragraphs]
+    return "\n\n".join(joined)
+
+
 for _command in COMMANDS:
-    app.command()(_command)
+    app.command(help=_help_of(_command))(_command)

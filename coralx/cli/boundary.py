@@ -1,4 +1,4 @@
-"""Where errors become messages: what is wrong, the way out, and where the details are."""
+"""Where errors become messages: what is wrong, what to do, and where the details are."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from coralx.cli.consoles import error_console
 from coralx.errors import RUN, CoralXError, Interrupted, UsageError
 from coralx.system.os_errors import WITHOUT_FOLDER, has_working_folder, in_words
 
-REPORT_IT = "This is a fault of CoralX. Please report it to the project's issue tracker"
+REPORT_IT = "This is a bug in CoralX. Please report it to the project's issue tracker"
 
 
 def told(error: BaseException) -> int:
-    """Say on standard error what went wrong, and return the exit code. An error that nobody
-    foresaw is one line, and a file that says more."""
+    """Print on standard error what went wrong, and return the exit code. An unexpected error is one
+    line, and a file with the details."""
     if isinstance(error, KeyboardInterrupt):
         known: CoralXError | None = Interrupted("interrupted")
     elif isinstance(error, CoralXError):
@@ -31,10 +31,11 @@ def told(error: BaseException) -> int:
     else:
         known = in_words(error) if isinstance(error, Exception) else None
     if known is None:
-        known = _unforeseen(error)
+        known = _unexpected(error)
     elif known.details:
         known = type(known)(known.message, _sentences(known.hint, _where(error, known.details)))
-    if isinstance(known, UsageError) and not has_working_folder():  # in which nothing is found
+    if isinstance(known, UsageError) and not has_working_folder():
+        # no path can be found then, so whatever the message says is missing is not the cause
         known = UsageError(known.message, f"The working folder is gone. {WITHOUT_FOLDER}")
     console = error_console()
     console.print(f"[bold red]error:[/] {escape(known.message)}", soft_wrap=True)
@@ -47,18 +48,18 @@ def told(error: BaseException) -> int:
     return known.exit_code
 
 
-def _unforeseen(error: BaseException) -> CoralXError:
+def _unexpected(error: BaseException) -> CoralXError:
     line = next(iter(str(error).splitlines()), "")
-    message = f"unforeseen {type(error).__name__}{': ' if line else ''}{line}"
+    message = f"unexpected {type(error).__name__}{': ' if line else ''}{line}"
     way_on = " ".join(getattr(error, "__notes__", []))
-    kept = _kept(error, "")
-    hint = f"{REPORT_IT}, with {kept}." if kept else f"{REPORT_IT}; --debug shows where."
+    file = _details_file(error, "")
+    hint = f"{REPORT_IT}, with {file}." if file else f"{REPORT_IT}; --debug shows the details."
     return CoralXError(message, _sentences(hint, way_on))
 
 
 def _where(error: BaseException, details: str) -> str:
-    kept = _kept(error, details)
-    return f"Details: {kept}" if kept else "coralx --debug ... shows the details."
+    file = _details_file(error, details)
+    return f"Details: {file}" if file else "coralx --debug ... shows the details."
 
 
 def _sentences(*parts: str) -> str:
@@ -69,9 +70,9 @@ def _sentences(*parts: str) -> str:
     )
 
 
-def _kept(error: BaseException, details: str) -> Path | None:
-    """The file with what is needed to find the cause: in the run folder if there is one, else in
-    the folder for temporary files; None where neither can be written."""
+def _details_file(error: BaseException, details: str) -> Path | None:
+    """Write a file with what is needed to find the cause, and return its path: in the run folder if
+    there is one, else in the folder for temporary files; None where neither can be written."""
     text = _report(error, details)
     run = getattr(error, RUN, None)
     if run is not None and run.root.is_dir():

@@ -19,17 +19,17 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override one key of the config, by its dotted path. May be repeated.",
+        help="Override one key of the config, by its dotted path. Can be repeated.",
     ),
 ]
 
 
 def run_names(incomplete: str) -> list[str]:
-    """For the shell to complete: the runs under `runs/` that begin so, and `latest`."""
+    """For shell completion: the runs under `runs/` that begin with `incomplete`, and `latest`."""
     from coralx.storage.layout import RUNS, is_run
 
-    found = [path.name for path in RUNS.iterdir() if is_run(path)] if RUNS.is_dir() else []
-    return sorted(name for name in ("latest", *found) if name.startswith(incomplete))
+    runs = [path.name for path in RUNS.iterdir() if is_run(path)] if RUNS.is_dir() else []
+    return sorted(name for name in ("latest", *runs) if name.startswith(incomplete))
 
 
 def evolve(
@@ -40,29 +40,30 @@ def evolve(
     mode: Annotated[
         Mode | None,
         typer.Option(
-            help="simulation: simulated learning curves, seconds. hyperband: real training through "
-            "stages, only the promising advance. full: every genome to the end, the naive "
-            "baseline. Unset: what the config says.",
+            help="simulation: simulated learning curves, takes seconds. hyperband: real training "
+            "through stages, in which only the promising advance. full: every genome trained to "
+            "the end, the naive baseline. Default: the mode in the config.",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Override experiment.seed.", min=0)] = None,
     overrides: Overrides = None,
     name: Annotated[
-        str | None, typer.Option(help="The run's folder under runs/. Unset: experiment.name.")
+        str | None, typer.Option(help="The run's folder under runs/. Default: experiment.name.")
     ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
             metavar="RUN",
-            help="Go on with a run: its folder, its name under runs/, or latest.",
+            help="Resume a run: its folder, its name under runs/, or latest.",
             autocompletion=run_names,
         ),
     ] = None,
     backend: Annotated[
         str | None,
         typer.Option(
-            help="What trains: unsloth (causal models, fast on GPUs), peft (everything, everywhere)"
-            ", simulated, or auto, which takes what task and machine allow. [config: auto]",
+            help="What trains: unsloth (causal models, fast on GPUs), peft (every task, every "
+            "machine), simulated, or auto, which chooses by task and machine. Default: "
+            "runtime.backend in the config.",
         ),
     ] = None,
     baseline: Annotated[
@@ -70,24 +71,29 @@ def evolve(
         typer.Option(
             "--baseline",
             help="Also train the default recipe (rank 16, alpha 16, 2e-4, all linear layers) to "
-            "the end, counted apart, unless the search does.",
+            "the end, unless the search does. Its cost is counted separately.",
         ),
     ] = False,
     verify_front: Annotated[
         bool,
         typer.Option(
             "--verify-front",
-            help="Once the front is measured, also train those of it that started from the "
-            "weights of others from scratch, counted apart, and show both side by side.",
+            help="Once the front is measured, train its members that inherited weights again from "
+            "scratch, and show both side by side. The cost is counted separately.",
         ),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the final report only.")] = False,
 ) -> None:
-    """Evolve LoRA adapters: train, cut, breed, and hand over the Pareto front.
+    """Search LoRA adapters: train, cut, breed, and write the Pareto front.
 
-    Writes ledger, checkpoints, report.json, pareto.csv and best/ under runs/ in the current folder.
-    Exit codes: 0 done, also where a budget ended it with a front; 2 usage or config; 3 ended, by
-    whatever, before any genome finished the last stage; 4 environment; 130 interrupted (resumable).
+    Writes ledger, checkpoints, report.json, pareto.csv and best/ to runs/NAME/.
+
+    Exit codes:
+      0  done, or ended by a budget with a front
+      2  usage or config error
+      3  ended before any genome finished the last stage
+      4  environment error: disk, lock, damaged run, missing package
+    130  interrupted; can be resumed
     """
     from coralx.cli.evolve import carry_out
 
@@ -114,8 +120,8 @@ def stage(
             "--run",
             metavar="RUN",
             autocompletion=run_names,
-            help="The run: its folder or its name under runs/. Unset: the first stage starts a run "
-            "named experiment.name, the others go on with the newest run of that name.",
+            help="The run: its folder or its name under runs/. Default: the first stage starts a "
+            "run named experiment.name, the others continue the newest run of that name.",
         ),
     ] = None,
     mode: Annotated[
@@ -126,9 +132,11 @@ def stage(
 ) -> None:
     """Train one stage of a run's current generation, then stop.
 
-    The first stage starts a run of one generation; the last one measures baselines and front and
-    writes best/. A stage that is not the next one is refused. Exit codes: as for evolve; 3 also
-    where a budget ends the stage before any genome has finished the last one.
+    The first stage starts a run of one generation; the last stage also measures baselines and front
+    and writes best/. Only the run's next stage is accepted.
+
+    Exit codes: as for evolve; 3 also if a budget ends the stage before any genome has finished the
+    last stage.
     """
     from coralx.cli.stage import carry_out
 
@@ -140,7 +148,7 @@ def simulate(
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Print what one generation costs, and what three strategies would find. Trains nothing."""
+    """Show what one generation costs, and what three strategies would find. Trains nothing."""
     from coralx.cli.simulate import carry_out
 
     carry_out(config_path, overrides or (), as_json=as_json)
@@ -162,23 +170,23 @@ def report(
         str | None,
         typer.Option(
             metavar="METRIC=WEIGHT,...",
-            help="Also one number for each of the front, the weighted sum of its objectives, each "
-            "scaled over the front to 0 to 1; those not named count 1. Replaces the config's "
-            "weights, and changes nothing in the run.",
+            help="Also show one score for each genome of the front: the weighted sum of its "
+            "objectives, each scaled from 0 to 1 over the front. Objectives not named have weight "
+            "1. Replaces the config's weights; changes nothing in the run.",
         ),
     ] = None,
 ) -> None:
-    """Show a run's front and what it cost. Needs the run folder only, and loads no model."""
+    """Show a run's front and what it cost. Needs only the run folder; loads no model."""
     from coralx.cli.report import carry_out
 
     carry_out(run, weights, as_json=as_json)
 
 
 def validate(config_path: ConfigPath, overrides: Overrides = None) -> None:
-    """Check a config without training: every problem at once, with its key and what is allowed.
+    """Check a config without training: lists every problem, with its key and what is allowed.
 
-    Files and folders that are not there are warned about here, and refused by evolve, which also
-    has a worker look at model and data before it makes a run folder.
+    Missing files and folders are warnings here and errors in evolve, which also loads model and
+    data before it creates a run folder.
     """
     from coralx.cli.validate import carry_out
 
@@ -191,7 +199,7 @@ def doctor(
         typer.Argument(
             metavar="CONFIG|RUN",
             autocompletion=run_names,
-            help="Also say what this YAML config would need; or check a run instead: its folder, "
+            help="A YAML config: also show what it needs. Or a run to check instead: its folder, "
             "its name under runs/, or latest.",
         ),
     ] = None,
@@ -200,24 +208,27 @@ def doctor(
         typer.Option(
             "--gpu-check",
             help="Train two small genomes for a few steps on the GPU, with Unsloth and with PEFT, "
-            "and compare losses and speed: of CONFIG's language model and data, else of a small "
-            "random model that is made for it. Takes a few minutes.",
+            "and compare losses and speed: on CONFIG's language model and data, else on a small "
+            "random model made for the check. Takes a few minutes.",
         ),
     ] = False,
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Say what this machine can do: cores, memory, GPUs, packages, and which backend trains.
+    """Show what this machine can do: cores, memory, GPUs, packages, and which backend trains.
 
     With CONFIG also: how large its base is, what the smallest and the largest genome of its search
     space need in memory and whether that fits, how many adapters fit beside one base, and what a
-    run needs on disk. Where nothing stands in the way, base and data are loaded as for a run, and
-    one batch is tried with the smallest and the largest genome.
+    run needs on disk. Then loads base and data as for a run, and trains one batch with the smallest
+    and the largest genome, unless a problem rules that out.
 
-    Problems are listed with the way out. With RUN: whether each of its files is as it was written,
-    and the way out where one is not; nothing is changed. Exit codes: 0 diagnosed, however weak the
-    machine, or a sound run; 2 a config with mistakes, or one that cannot be trained; 4 a machine on
-    which the trial batch fails, --gpu-check without a GPU that torch can use, or a run with damage.
+    With RUN: checks that each of its files is as it was written; changes nothing. Problems are
+    listed with what to do.
+
+    Exit codes:
+      0  machine shown, or run undamaged
+      2  config error, or a config that cannot be trained
+      4  trial batch failed, no GPU for --gpu-check, or run damaged
     """
     from coralx.cli.doctor import carry_out
 

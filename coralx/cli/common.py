@@ -26,7 +26,7 @@ def known_backend(name: str | None) -> str | None:
     """Pass a backend's name through; raises UsageError for an unknown one."""
     known = ("auto", *REGISTRY)
     if name is not None and name not in known:
-        raise UsageError(f"no backend named {name!r}", f"Known: {', '.join(known)}.")
+        raise UsageError(f"unknown backend {name!r}", f"Use one of: {', '.join(known)}.")
     return name
 
 
@@ -36,7 +36,7 @@ def name_setting(name: str) -> str:
 
 
 def warn_of_plan(config: Config, console: Console, *, quiet: bool) -> None:
-    """Say before anything is paid what speaks against the plan, or at least what is dangerous."""
+    """Warn before training what speaks against the plan; if `quiet`, only of what is dangerous."""
     warn(remote_code(config) if quiet else caveats(config), console)
 
 
@@ -49,7 +49,7 @@ def warn(warnings: Iterable[str], console: Console) -> None:
 
 @contextmanager
 def errors_naming(path: Path) -> Iterator[None]:
-    """A worker that finds fault with model or data does not know the config's file name."""
+    """Name the config's file in config errors: the worker that raises them does not know it."""
     try:
         yield
     except ConfigError as error:
@@ -57,11 +57,11 @@ def errors_naming(path: Path) -> Iterator[None]:
 
 
 def print_outcome(
-    outcome: Outcome, console: Console, *, command: str | None = None, told: str = ""
+    outcome: Outcome, console: Console, *, command: str | None = None, prefix: str = ""
 ) -> None:
-    """The report and where the run lies, and after an end by the budget how to go on: by `command`
-    (None: by a resume) under a higher limit. Raises NoResultError, which `told` begins, where the
-    run is over, however it ended, and there is no front."""
+    """The report, the run folder, and after an end by the budget how to go on: by `command` (None:
+    by a resume) under a higher limit. Raises NoResultError, its message beginning with `prefix`,
+    where the run is over, however it ended, and there is no front."""
     print_report(outcome.report, console)
     report = outcome.report
     where = f"\nRun: {outcome.layout.root}"
@@ -73,7 +73,7 @@ def print_outcome(
     if report["not_measured"]:
         console.print(
             "Not everything could be measured on the test split (see the warnings above). To try "
-            f"it again: {_resume(outcome)}",
+            f"again: {_resume(outcome)}",
             style="yellow",
             soft_wrap=True,
             highlight=False,
@@ -83,7 +83,7 @@ def print_outcome(
         way_on = f"To go on: {_with_more(outcome, command)}"
         if not report["front"]:
             raise NoResultError(
-                f"{told}ended by {report['ended_by']} before any genome finished the last stage, "
+                f"{prefix}ended by {report['ended_by']} before any genome finished the last stage, "
                 "so there is no front yet",
                 way_on,
             )
@@ -111,11 +111,11 @@ def _without_front(report: dict[str, Any]) -> NoResultError:
     if len(reasons) == 1 and not report["stopped"] and not report["provisional"]:
         return NoResultError(
             f"every genome failed, for the same reason: {reasons.pop()}",
-            "It lies with the base, the data or this machine, not with the search. Failed genomes "
-            "are not tried again: start a new run once it is mended.",
+            "The cause is the base, the data or this machine, not the search. Fix it and start a "
+            "new run: this one does not try failed genomes again.",
         )
     return NoResultError(
         "no genome finished the last stage, so there is no front",
-        "The report says why each was taken out. Looser stop rules, higher survival rates or "
-        "another learning-rate range help.",
+        "The report says why each was taken out. Try looser stop rules, higher survival rates or "
+        "another learning-rate range.",
     )

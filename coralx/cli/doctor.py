@@ -1,4 +1,4 @@
-"""`coralx doctor`: what can this machine do, and is a run sound?"""
+"""`coralx doctor`: what can this machine do, and is a run undamaged?"""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def carry_out(
     if subject is not None and not _is_config(subject):
         if gpu_check or overrides:
             raise UsageError(
-                f"{subject!r} is no config file, and --gpu-check and --set are for a config",
+                f"{subject!r} is not a config file, and --gpu-check and --set need one",
                 "To check a run, leave them out.",
             )
         _check_run(find_remains(subject), as_json=as_json)
@@ -48,15 +48,15 @@ def carry_out(
     if config is not None:
         warn(remote_code(config), error_console() if as_json else console)
     with errors_naming(config_path or Path("config")):
-        diagnosis = diagnose(config, _hearing(error_console()))
+        diagnosis = diagnose(config, _printing(error_console()))
         if not as_json:
             print_diagnosis(diagnosis, console)
         checked = _checked(config, console, quiet=as_json) if gpu_check else None
     if as_json:
-        found: dict[str, Any] = diagnosis_json(diagnosis)
+        shown: dict[str, Any] = diagnosis_json(diagnosis)
         if checked is not None:
-            found["gpu_check"] = [asdict(backend) for backend in checked]
-        print_json(found)
+            shown["gpu_check"] = [asdict(backend) for backend in checked]
+        print_json(shown)
     elif checked is not None:
         print_check(checked, console)
     if diagnosis.trial in EXIT_CODES:
@@ -64,11 +64,12 @@ def carry_out(
 
 
 def _is_config(subject: str) -> bool:
+    # a run is a folder or a name; what ends like a config is one, if only to be named as missing
     return Path(subject).is_file() or Path(subject).suffix in (".yaml", ".yml")
 
 
 def _check_run(layout: RunLayout, *, as_json: bool) -> None:
-    """Say what was found, and exit with 4 where a file is damaged."""
+    """Print the findings, and exit with 4 where a file is damaged."""
     findings = examine(layout)
     if as_json:
         print_json(findings_json(layout, findings))
@@ -78,19 +79,19 @@ def _check_run(layout: RunLayout, *, as_json: bool) -> None:
         raise typer.Exit(DamagedRunError.exit_code)
 
 
-def _hearing(console: Console) -> Listener:
-    """Says on the console what workers say that they are doing."""
+def _printing(console: Console) -> Listener:
+    """Prints what workers report that they are doing."""
 
-    def hear(signal: Signal) -> None:
+    def listen(signal: Signal) -> None:
         if isinstance(signal, str):
             console.print(f"  {signal}", style="dim", soft_wrap=True, highlight=False, markup=False)
 
-    return hear
+    return listen
 
 
 def _checked(config: Config | None, console: Console, *, quiet: bool) -> list[Checked]:
-    hear = _hearing(error_console() if quiet else console)
-    if config is not None and config.model.task in CAUSAL:  # else there is nothing to compare
-        return check_backends(config, BACKENDS, hear)
+    listener = _printing(error_console() if quiet else console)
+    if config is not None and config.model.task in CAUSAL:  # only those both backends train
+        return check_backends(config, BACKENDS, listener)
     with tempfile.TemporaryDirectory(prefix="coralx-") as folder:
-        return check_backends(specimen_config(Path(folder), large=True), BACKENDS, hear)
+        return check_backends(specimen_config(Path(folder), large=True), BACKENDS, listener)

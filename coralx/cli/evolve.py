@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from coralx.api import runs as api
@@ -41,31 +41,39 @@ def carry_out(
     """The command of that name, as `coralx.cli.commands` has it."""
     console = error_console()
     view = view_for(console, quiet=quiet)
-    settings = list(overrides)
-    if baseline:
-        settings.append("runtime.baseline=true")
-    if verify_front:
-        settings.append("runtime.verify_front=true")
-    if seed is not None:
-        settings.append(f"experiment.seed={seed}")
+    settings = [*overrides, *_settings_of(seed, name, baseline=baseline, verify_front=verify_front)]
     if resume is not None and name is not None:
-        raise UsageError("--name starts a new run, --resume goes on with one", "Leave one out.")
-    if name is not None:
-        settings.append(name_setting(name))
+        raise UsageError(
+            "--name cannot be used with --resume: it names a new run", "Leave one of them out."
+        )
     if resume is None and config_path is not None:
         resume = offered(name, config_path, settings, console, quiet=quiet)
     if resume is not None:
         layout = find_run(resume)
         config = resumed_config(layout, config_path, settings, mode, backend)
-        warn(remote_code(config), console)  # the folder may be another's
+        warn(remote_code(config), console)  # the folder may come from somebody else
         outcome = api.resume(layout, config, view)
     else:
         if config_path is None:
             raise UsageError(
-                "a CONFIG is needed", "For example: coralx evolve configs/quickstart.yaml"
+                "no CONFIG given", "For example: coralx evolve configs/quickstart.yaml"
             )
         with errors_naming(config_path):
             config = resolve_mode(load_config(config_path, settings), mode, known_backend(backend))
             warn_of_plan(config, console, quiet=quiet)
             outcome = api.evolve(config, name, view)
     print_outcome(outcome, output_console())
+
+
+def _settings_of(
+    seed: int | None, name: str | None, *, baseline: bool, verify_front: bool
+) -> Iterator[str]:
+    """Options that stand for a key of the config, as overrides of it."""
+    if baseline:
+        yield "runtime.baseline=true"
+    if verify_front:
+        yield "runtime.verify_front=true"
+    if seed is not None:
+        yield f"experiment.seed={seed}"
+    if name is not None:
+        yield name_setting(name)

@@ -1,4 +1,4 @@
-"""`coralx report`: what a run brought."""
+"""`coralx report`: a run's front, and what it cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Under which config a run is resumed: its own, or one that differs in how it runs alone."""
+"""Under which config a run is resumed: its own, or one that changes only what a run may change."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ def offered(
     """The run of that name, or an unfinished one of the config's, if the user wants to go on with
     it; None for a new one. Asks on a terminal only; elsewhere an unfinished run is mentioned.
 
-    Raises UsageError where a chosen name is taken and its run not wanted.
+    Raises UsageError where a chosen name is taken and its run is not to go on.
     """
-    wanted = load_config(path, settings).experiment.name
-    layout = RunLayout(RUNS / wanted)
+    run_name = load_config(path, settings).experiment.name
+    layout = RunLayout(RUNS / run_name)
     if not is_run(layout.root):
         if name is None and not quiet:
-            warn_of_taken(wanted, console)
+            warn_of_taken(run_name, console)
         return None
     if name is None and not _is_unfinished(layout):
-        return None
+        return None  # a finished run stays, and the new one gets the next free name
     if all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         state = "is unfinished" if _is_unfinished(layout) else "exists already"
-        if typer.confirm(f"Run {wanted!r} {state}. Go on with it?", default=True, err=True):
-            return wanted
+        if typer.confirm(f"Run {run_name!r} {state}. Go on with it?", default=True, err=True):
+            return run_name
     elif name is None and not quiet:
         console.print(
-            f"run {wanted!r} is unfinished; coralx evolve --resume {quote(wanted)} goes on with it",
+            f"run {run_name!r} is unfinished; to go on with it instead: coralx evolve --resume "
+            f"{quote(run_name)}",
             soft_wrap=True,
             highlight=False,
         )
@@ -54,10 +55,11 @@ def offered(
 
 
 def warn_of_taken(name: str, console: Console) -> None:
-    """Say where a new run cannot have its name, as what lies there is no run that can be read."""
+    """Warn where a new run cannot have its name, since something else than a run lies there."""
     if not is_run(RUNS / name) and not is_free(RUNS / name):
-        told = f"{RUNS / name} is taken, though no run can be read there"
-        warn([f"{told}: the new run gets the next free name"], console)
+        folder = RUNS / name
+        text = f"{folder} exists but holds no readable run; the new run gets the next free name"
+        warn([text], console)
 
 
 def _is_unfinished(layout: RunLayout) -> bool:
@@ -85,16 +87,16 @@ def resumed_config(
     else:
         with errors_naming(path):
             loaded = load_config(path, settings)
-            if mode is None and backend is None:
+            if mode is None and backend is None:  # the run's own, which the file may not name
                 mode = mode_of(own)
                 backend = own.runtime.backend if mode == "full" else None
             config = resolve_mode(loaded, mode, known_backend(backend))
         name = config.experiment.model_copy(update={"name": own.experiment.name})
-        beside = {
+        kept_on = {  # asked for once, on the command line perhaps, they stay
             "baseline": own.runtime.baseline or config.runtime.baseline,
             "verify_front": own.runtime.verify_front or config.runtime.verify_front,
         }
-        runtime = config.runtime.model_copy(update=beside)
+        runtime = config.runtime.model_copy(update=kept_on)
         config = config.model_copy(update={"experiment": name, "runtime": runtime})
         config = settled(config, _recorded_backend(layout))
     if changed := contradictions(own, config):

@@ -51,7 +51,7 @@ def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> 
 def _print_plan(plan: Plan, console: Console) -> None:
     table = Table(
         title=f"One generation of {counted(plan.population_size, 'genome')}, "
-        f"{counted(plan.steps_per_epoch, 'step')} an epoch",
+        f"{counted(plan.steps_per_epoch, 'step')} per epoch",
         title_justify="left",
     )
     table.add_column("stage")
@@ -68,12 +68,12 @@ def _print_plan(plan: Plan, console: Console) -> None:
         )
     table.add_section()
     totals = (plan.restart_steps, plan.continue_steps)
-    table.add_row("together", "", "", "", *(_steps(total) for total in totals))
+    table.add_row("total", "", "", "", *(_steps(total) for total in totals))
     console.print(fitting(table))
     console.print(
-        f"Naive full training: {_steps(plan.naive_steps)} steps. Restarting every stage is "
-        f"{float(plan.restart_speedup):.2f}x cheaper, continuing from checkpoints (the default) "
-        f"{float(plan.continue_speedup):.2f}x.",
+        f"Training every genome to the end: {_steps(plan.naive_steps)} steps. Continuing from "
+        f"checkpoints (the default) is {float(plan.continue_speedup):.2f}x cheaper, restarting "
+        f"every stage {float(plan.restart_speedup):.2f}x.",
         highlight=False,
     )
 
@@ -86,7 +86,7 @@ def _steps(planned: Fraction) -> str:
 def _print_later(plan: Plan, console: Console) -> None:
     genomes = ", ".join(f"{stage.name} {stage.genomes}" for stage in plan.stages)
     console.print(
-        f"Each later generation trains its {plan.population_size} newborn alone ({genomes}): "
+        f"Each later generation trains only its {plan.population_size} newborn ({genomes}): "
         f"{_steps(plan.continue_steps)} steps, continuing from checkpoints.",
         highlight=False,
     )
@@ -107,4 +107,4 @@ def _print_strategies(strategies: list[Strategy], metric: str, console: Console)
             str(strategy.front_size),
         )
     console.print(fitting(table))
-    console.print("The figures are simulated: they compare strategies, and promise nothing.")
+    console.print("Simulated figures: they compare strategies, and do not predict a real run.")

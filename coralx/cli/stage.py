@@ -16,7 +16,7 @@ from coralx.cli.common import (
 )
 from coralx.cli.consoles import error_console, output_console
 from coralx.cli.resume import resumed_config, warn_of_taken
-from coralx.config import load_config
+from coralx.config import Config, load_config
 from coralx.config.mode import resolve_mode
 from coralx.config.warnings import remote_code
 from coralx.errors import UsageError
@@ -46,15 +46,12 @@ def carry_out(
         settings.append(name_setting(run))
     with errors_naming(config_path):
         config = load_config(config_path, [*settings, "evolution.generations=1"])
-    names = [configured.name for configured in config.hyperband_config.training_stages]
-    if stage not in names:
-        raise UsageError(
-            f"{config_path} has no stage {stage!r}", f"Its stages: {', '.join(names)}."
-        )
     console = error_console()
     view = view_for(console, quiet=quiet)
-    layout = _existing(run, config.experiment.name, is_first=stage == names[0])
+    is_first = _is_first(stage, config, config_path)
+    layout = _existing(run, config.experiment.name, is_first=is_first)
     if layout is not None:
+        # the run's own number, whatever the config says now: a stage never adds a generation
         generations = api.run_config(layout).evolution.generations
         settings.append(f"evolution.generations={generations}")
         config = resumed_config(layout, config_path, settings, mode, None)
@@ -67,13 +64,21 @@ def carry_out(
             if run is None and not quiet:
                 warn_of_taken(config.experiment.name, console)
             outcome = api.start_stage(config, run, view)
-    words = f"coralx stage {quote(str(config_path))} {quote(stage)}"
+    same_stage = f"coralx stage {quote(str(config_path))} {quote(stage)}"
     print_outcome(
         outcome,
         output_console(),
-        command=f"{words} --run {outcome.layout.shortest_name}",
-        told=f"stage {stage} was not completed: ",
+        command=f"{same_stage} --run {outcome.layout.shortest_name}",
+        prefix=f"stage {stage} was not completed: ",
     )
+
+
+def _is_first(stage: str, config: Config, path: Path) -> bool:
+    """Whether `stage` is the config's first; raises UsageError where it is none of its stages."""
+    names = [configured.name for configured in config.hyperband_config.training_stages]
+    if stage not in names:
+        raise UsageError(f"{path} has no stage {stage!r}", f"Use one of: {', '.join(names)}.")
+    return stage == names[0]
 
 
 def _existing(run: str | None, name: str, *, is_first: bool) -> RunLayout | None:

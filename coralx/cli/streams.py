@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 READABLE = "coralx.readable"
 """The name of the error handler for characters that a stream's encoding does not have."""
 
-STAND_INS = {"↑": "^", "↓": "v", "·": "-", "…": "~"}
+ASCII_SIGNS = {"↑": "^", "↓": "v", "·": "-", "…": "~"}
 """One character for one, so that tables stay aligned."""
 
 GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)
-"""What a write meets whose reader or terminal went away: nobody is left to be told."""
+"""What a write meets whose reader or terminal went away: nobody is left to read an error."""
 
 
 def _readable(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Signs of our own by one that is much like them, others as Python writes them."""
+    """Signs of our own as ASCII ones that look like them, others as Python escapes them."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
-    shown = (STAND_INS.get(s) or s.encode("ascii", "backslashreplace").decode() for s in text)
+    shown = (ASCII_SIGNS.get(s) or s.encode("ascii", "backslashreplace").decode() for s in text)
     return "".join(shown), error.end
 
 

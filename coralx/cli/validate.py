@@ -1,4 +1,4 @@
-"""`coralx validate`: is this config sound?"""
+"""`coralx validate`: is this config valid?"""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from coralx.backends.choice import refuse_contradiction
 from coralx.cli.common import errors_naming, warn
 from coralx.cli.consoles import output_console
 from coralx.config import load_config
+from coralx.config.data import key_of
 from coralx.config.input_files import missing_inputs
 from coralx.config.mode import mode_of
 from coralx.engine.budget import without_effect
@@ -32,15 +33,16 @@ def carry_out(config_path: Path, overrides: Sequence[str]) -> None:
     console = output_console()
     sizes = _sizes(stages, births, brackets)
     if fewest < births:
-        sizes += f"; newborn in each later one: {_sizes(stages, fewest, brackets)}"
-    lines = [f"{config_path}: sound ({mode_of(config)})", f"genomes a generation: {sizes}"]
+        sizes += f"; newborn in each later generation: {_sizes(stages, fewest, brackets)}"
+    lines = [f"{config_path}: valid ({mode_of(config)})", f"genomes per generation: {sizes}"]
     if config.constraints:
         lines.append(f"constraints: {', '.join(config.constraints)}")
+    unset = ["model.base"] if config.model.base is None else []
+    unset += [key_of(name, "train") for name, own in config.data.sources.items() if not own.train]
+    if unset:
+        lines.append(f"not set: {', '.join(unset)}; so this config can be simulated, not trained")
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
-    trains = all(source.train is not None for source in config.data.sources.values())
-    if config.model.base is None or not trains:
-        console.print("It names no model or no data: it can be simulated, not trained.")
     idle = () if visible_gpus() else without_effect(config.budget, "cpu")
     short = brevity(config, config.known_rows)
     warn([*missing_inputs(config), *caveats(config), *short, *idle], console)

@@ -1,4 +1,4 @@
-"""What this machine can do, and whether that suffices for a config: one batch is tried."""
+"""What this machine can do, and whether a config can be trained on it: one batch is tried."""
 
 from __future__ import annotations
 
@@ -35,23 +35,32 @@ from coralx.text import gib
 
 @dataclass(frozen=True)
 class Machine:
-    """What is here, and in `limits` what a container leaves of it: cores and free memory are within
-    them. `visible_devices` is CUDA_VISIBLE_DEVICES, None if it is not set; `unsloth_runs` says
-    which of its ways Unsloth would take."""
+    """This machine: hardware, packages, and what a container leaves of it."""
 
     hardware: dict[str, str | int]
     usable_cores: int
+    """Within the container's limits."""
     free_memory_bytes: int
+    """Within the container's limits."""
     driver: str | None
+    """The version of the NVIDIA driver; None without one."""
     gpus: tuple[Gpu, ...]
+    """Those that are visible, whether or not torch can use them."""
     visible_devices: str | None
+    """CUDA_VISIBLE_DEVICES; None if it is not set."""
     torch: str | None
+    """Its version; None if it is not installed. So is `unsloth`."""
     torch_cuda: str | None
+    """The CUDA version that torch is built for; None for a CPU build."""
     unsloth: str | None
     unsloth_runs: str | None
+    """How Unsloth would train here: with fused kernels, or by its CPU backend."""
     mismatches: tuple[Mismatch, ...]
+    """Packages whose versions are not those that were tested."""
     free_disk_bytes: int
+    """On the file system of the working folder."""
     limits: Limits
+    """What a container allows."""
 
     @property
     def has_usable_gpu(self) -> bool:
@@ -61,7 +70,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Problem:
-    """What stands in the way, and the way out."""
+    """What is wrong with machine or config, and what to do."""
 
     problem: str
     way_out: str
@@ -72,39 +81,46 @@ Trial = Literal["not tried", "trained", "refused", "failed"]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`backends` says for each task (with a config: for its own) what would train, and why.
-
-    `trial` is what became of one batch with the smallest and the largest genome: `refused` where
-    the config is at fault, or its base or data are not there, `failed` where the machine is.
-    `warnings` are what a run of the config would warn of.
-    """
+    """What `coralx doctor` shows of the machine and, if there is one, of the config."""
 
     machine: Machine
     backends: dict[str, Choice]
+    """For each task (with a config: for its own) what would train, and why."""
     requirements: Requirements | None
+    """What the config needs; None without a config, and where nothing would be trained."""
     problems: tuple[Problem, ...]
     trial: Trial = "not tried"
+    """What became of one batch with the smallest and the largest genome: `refused` where the config
+    is at fault, or its base or data are missing, `failed` where the machine is at fault."""
     warnings: tuple[str, ...] = ()
+    """What a run of the config would warn of."""
 
 
-def _unheard(signal: Signal) -> None:
-    """Nobody is told what goes on."""
+def _ignore(signal: Signal) -> None:
+    """Drop what workers report."""
 
 
-def diagnose(config: Config | None = None, listener: Listener = _unheard) -> Diagnosis:
-    """Look at the machine, and with a config at what it needs; where nothing is found to stand in
-    the way, load base and data and try one batch.
+def diagnose(config: Config | None = None, listener: Listener = _ignore) -> Diagnosis:
+    """Look at the machine, and with a config at what it needs; unless a problem rules it out, load
+    base and data and try one batch.
 
     Raises ConfigError where backend and task contradict each other.
     """
     machine = examine()
     problems = list(_problems(machine))
-    if config is None:
-        backends = {str(task): choose(_of_task(task)) for task in EVERY_TASK}
-        return Diagnosis(machine, backends, None, tuple(problems))
+    if config is not None:
+        return _diagnose_config(config, machine, problems, listener)
+    backends = {str(task): choose(_of_task(task)) for task in EVERY_TASK}
+    return Diagnosis(machine, backends, None, tuple(problems))
+
+
+def _diagnose_config(
+    config: Config, machine: Machine, problems: list[Problem], listener: Listener
+) -> Diagnosis:
+    """The diagnosis of machine and config; `problems` are those of the machine."""
     try:
         choice = choose(config)
-    except SetupError as error:
+    except SetupError as error:  # what else is wrong is worth showing all the same
         problems.append(Problem(error.message, error.hint))
         choice = Choice(config.runtime.backend, "named by the config, but not installed")
     if not machine.has_usable_gpu:
@@ -112,7 +128,7 @@ def diagnose(config: Config | None = None, listener: Listener = _unheard) -> Dia
         problems += [Problem(warning, "Set budget.max_minutes.") for warning in effectless]
     trial: Trial = "not tried"
     requirements = None
-    obstacles = [*_obstacles(config, machine)]
+    obstacles = list(_obstacles(config, machine))
     problems += obstacles
     if config.model.base is not None and choice.name != "simulated":
         if missing_inputs(config):
@@ -121,24 +137,26 @@ def diagnose(config: Config | None = None, listener: Listener = _unheard) -> Dia
             requirements = _required(settled(config, choice.name), choice.name, machine)
         except ConfigError as error:
             trial = "refused"
-            problems += [Problem(problem, error.hint) for problem in error.problems]
+            known = {problem.problem for problem in problems}  # a missing base is seen twice
+            problems += [Problem(p, error.hint) for p in error.problems if p not in known]
     warnings: tuple[str, ...] = ()
     if requirements is not None:
         problems += _shortages(requirements, machine)
+        # a trial that may exhaust the memory could take other programs down with it
         if not obstacles and requirements.smallest.verdict in ("fits", "unknown"):
-            trial, found, warnings = _tried(settled(config, choice.name), choice.name, listener)
-            problems += found
+            trial, failures, warnings = _try_batch(config, choice.name, listener)
+            problems += failures
     return Diagnosis(
         machine, {config.model.task: choice}, requirements, tuple(problems), trial, warnings
     )
 
 
-def _tried(
+def _try_batch(
     config: Config, backend: str, listener: Listener
 ) -> tuple[Trial, list[Problem], tuple[str, ...]]:
     """What became of one batch, the problems that it met, and what a run would warn of."""
     try:
-        facts = try_out(config, backend, listener)
+        facts = try_out(settled(config, backend), backend, listener)
     except ConfigError as error:
         return "refused", [Problem(problem, error.hint) for problem in error.problems], ()
     except CoralXError as error:
@@ -207,27 +225,29 @@ def _problems(machine: Machine) -> Iterator[Problem]:
         yield Problem(
             f"{VARIABLE}={machine.visible_devices!r} hides every GPU", f"Unset {VARIABLE}."
         )
-    for found in machine.mismatches:
-        state = f"is {found.found}" if found.found else "is not installed"
+    for mismatch in machine.mismatches:
+        state = f"is {mismatch.found}" if mismatch.found else "is not installed"
         yield Problem(
-            f"{found.package} {state}; tested is {found.bounds or 'any version'}",
-            f"pip install '{found.package}{found.bounds}'",
+            f"{mismatch.package} {state}; tested versions: {mismatch.bounds or 'any'}",
+            f"pip install '{mismatch.package}{mismatch.bounds}'",
         )
 
 
 def _obstacles(config: Config, machine: Machine) -> Iterator[Problem]:
     """What keeps the config from being trained here."""
     for missing in missing_inputs(config):
-        yield Problem(missing, "Paths are looked up from here, then from the config's folder.")
+        yield Problem(
+            missing, "Paths are looked up in the working folder, then in the config's folder."
+        )
     if config.runtime.devices != "auto" and not machine.has_usable_gpu:
         yield Problem(
-            f"runtime.devices: {list(config.runtime.devices)} names GPUs, and torch can use none",
+            f"runtime.devices: {list(config.runtime.devices)} names GPUs, but torch can use none",
             "Set runtime.devices: auto.",
         )
     if config.runtime.quantization != "none" and not machine.has_usable_gpu:
         yield Problem(
-            f"runtime.quantization: {config.runtime.quantization} needs a CUDA GPU, none can be "
-            "used here",
+            f"runtime.quantization: {config.runtime.quantization} needs a CUDA GPU, but none can "
+            "be used here",
             "Set runtime.quantization: none.",
         )
     elif config.runtime.quantization != "none" and not is_installed("bitsandbytes"):
@@ -238,19 +258,19 @@ def _obstacles(config: Config, machine: Machine) -> Iterator[Problem]:
 
 
 def _shortages(requirements: Requirements, machine: Machine) -> Iterator[Problem]:
-    """What of memory and disk the config's genomes need and the machine has not."""
-    room = gib(requirements.capacity_bytes)
+    """Where the config's genomes need more memory or disk than the machine has."""
+    available = gib(requirements.capacity_bytes)
     for size, need in (("smallest", requirements.smallest), ("largest", requirements.largest)):
         if need.verdict in ("does not fit", "may run out of memory"):
             yield Problem(
-                f"the {size} genome {need.verdict}: it takes at least {gib(need.least_bytes)}, "
-                f"likely {gib(need.likely_bytes)}, and there are {room}",
-                "Smaller ranks, batch_size or model.max_length, fewer target_modules, "
-                "runtime.gradient_checkpointing, or runtime.quantization: 4bit need less.",
+                f"the {size} genome {need.verdict}: it needs at least {gib(need.least_bytes)}, "
+                f"probably {gib(need.likely_bytes)}, of the {available} available",
+                "Use less memory: smaller ranks, batch_size or model.max_length, fewer "
+                "target_modules, runtime.gradient_checkpointing, or runtime.quantization: 4bit.",
             )
     if requirements.disk_bytes > machine.free_disk_bytes:
         yield Problem(
-            f"checkpoints may take {gib(requirements.disk_bytes)}, and "
+            f"checkpoints may take {gib(requirements.disk_bytes)}, but only "
             f"{gib(machine.free_disk_bytes)} are free in {Path.cwd()}",
-            "Free some, or set runtime.keep_checkpoints: needed.",
+            "Free disk space, or set runtime.keep_checkpoints: needed.",
         )

@@ -1,4 +1,4 @@
-"""Training for real for a few steps, once by each backend: does it work here, and how fast?"""
+"""Trains a few real steps, once with each backend: does it work here, and how fast?"""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ BACKENDS = ("peft", "unsloth")
 STEPS = 30
 EVAL_ROWS = 64
 RANKS = (8, 16)
+"""Of the two genomes that each backend trains: the first one's time includes compiling."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One genome's few steps. `tokens` are those of the rows that it read, padding not counted; 0
-    where the backend counts none."""
+    """One genome's few steps with one backend."""
 
     genome: str
     rank: int
     seconds: float
     tokens: int
+    """Of the rows that it read, without padding; 0 where the backend does not count them."""
     train_loss: float | None
     eval_loss: float | None
     notes: tuple[str, ...]
@@ -47,7 +48,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Checked:
-    """What one backend brought; the first genome's seconds include compiling."""
+    """What one backend reached; the first genome's seconds include compiling."""
 
     backend: str
     device: str
@@ -60,18 +61,18 @@ def check_backends(
     config: Config, backends: Sequence[str], listener: Listener, *, steps: int = STEPS
 ) -> list[Checked]:
     """Train the same two genomes on the same data and seeds with each backend, one after another,
-    in the precision that the first one settles on.
+    in the precision that the first one chooses.
 
     Raises ConfigError or SetupError where a backend cannot train the config, WorkerError where
     training fails.
     """
     for backend in backends:
         require(config, backend)
-    found, settings = list[Checked](), None
+    results, settings = list[Checked](), None
     for backend in backends:
         checked, settings = _check(config, backend, settings, listener, steps)
-        found.append(checked)
-    return found
+        results.append(checked)
+    return results
 
 
 def _check(
@@ -126,13 +127,13 @@ def _trained(result: StageResult) -> Trained:
 
 def largest_difference(checked: Sequence[Checked]) -> float | None:
     """The largest relative difference between the losses that backends reached for one genome."""
-    found = []
+    differences = []
     for genomes in zip(*(sorted(c.trained, key=lambda t: t.rank) for c in checked), strict=True):
         for name in ("train_loss", "eval_loss"):
             losses = [getattr(genome, name) for genome in genomes]
             if None not in losses and max(losses) > 0:
-                found.append((max(losses) - min(losses)) / max(losses))
-    return max(found, default=None)
+                differences.append((max(losses) - min(losses)) / max(losses))
+    return max(differences, default=None)
 
 
 def require_gpu() -> None:
@@ -140,7 +141,7 @@ def require_gpu() -> None:
     if not visible_gpus():
         raise SetupError(
             "no GPU is visible, so there is nothing to check",
-            "Run it where nvidia-smi lists one, and CUDA_VISIBLE_DEVICES does not hide it.",
+            "Run this where nvidia-smi lists a GPU and CUDA_VISIBLE_DEVICES does not hide it.",
         )
     if torch_cuda() is None:
         raise SetupError(
@@ -165,8 +166,8 @@ def specimen_config(folder: Path, *, large: bool) -> Config:
     if done.returncode != 0:
         log = done.stderr.strip()
         raise WorkerError(
-            f"the model to check with could not be written to {folder}",
-            f"Its last words: {log.splitlines()[-1].strip()}" if log else "",
+            f"the model for the check could not be written to {folder}",
+            f"The last line of its output: {log.splitlines()[-1].strip()}" if log else "",
             log,
         )
     return parse_config(

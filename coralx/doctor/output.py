@@ -17,8 +17,8 @@ from coralx.report.formatting import figure, modules
 from coralx.report.table_layout import fitting
 from coralx.text import counted, gib
 
-ALIKE = 0.05
-"""Losses that differ by less agree, as far as bf16 and different kernels can."""
+TOLERANCE = 0.05
+"""Losses that differ by less, relatively, agree as far as bf16 and different kernels can."""
 
 
 def diagnosis_json(diagnosis: Diagnosis) -> dict[str, Any]:
@@ -41,14 +41,17 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
         _print_requirements(diagnosis.requirements, console)
     console.print()
     if diagnosis.trial == "trained" and diagnosis.requirements is not None:
-        console.print(_tried(diagnosis.requirements), soft_wrap=True, highlight=False, markup=False)
+        console.print(
+            _trial_line(diagnosis.requirements), soft_wrap=True, highlight=False, markup=False
+        )
     for warning in diagnosis.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
     if not diagnosis.problems:
         console.print("No problems found.")
-    for found in diagnosis.problems:
-        console.print(f"[yellow]problem:[/] {escape(found.problem)}", soft_wrap=True)
-        console.print(f"  {found.way_out}", soft_wrap=True, markup=False, highlight=False)
+    for problem in diagnosis.problems:
+        console.print(f"[yellow]problem:[/] {escape(problem.problem)}", soft_wrap=True)
+        if problem.way_out:
+            console.print(f"  {problem.way_out}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _machine_rows(machine: Machine) -> Iterator[tuple[str, str]]:
@@ -65,10 +68,10 @@ def _machine_rows(machine: Machine) -> Iterator[tuple[str, str]]:
             f"{machine.driver}",
         )
     if not machine.gpus:
-        yield "GPU", "none is visible"
-    build = f"CUDA {machine.torch_cuda}" if machine.torch_cuda else "a CPU build"
+        yield "GPU", "none visible"
+    build = f"CUDA {machine.torch_cuda}" if machine.torch_cuda else "CPU build"
     yield "torch", f"{machine.torch}, {build}" if machine.torch else "not installed"
-    runs = f"{machine.unsloth}, runs {machine.unsloth_runs}"
+    runs = f"{machine.unsloth}, trains with {machine.unsloth_runs}"
     yield "unsloth", runs if machine.unsloth else "not installed"
     yield "disk", f"{gib(machine.free_disk_bytes)} free in this folder"
 
@@ -77,7 +80,7 @@ def _of_cpus(machine: Machine) -> str:
     cpus = machine.limits.cpus
     if cpus is None or cpus >= int(machine.hardware["cores"]):
         return ""
-    return f", limited by the container to the time of {cpus:.4g}"
+    return f", limited by the container to {cpus:.4g} CPUs of time"
 
 
 def _of_memory(machine: Machine) -> str:
@@ -90,7 +93,7 @@ def _of_memory(machine: Machine) -> str:
 def _print_requirements(needs: Requirements, console: Console) -> None:
     table = Table(
         title=f"{escape(needs.base)}: {needs.base_parameters:,} parameters in "
-        f"{gib(needs.base_bytes)}; {gib(needs.capacity_bytes)} of memory to train in",
+        f"{gib(needs.base_bytes)}; {gib(needs.capacity_bytes)} of memory available",
         title_justify="left",
     )
     for name in ("genome", "rank", "batch", "modules"):
@@ -101,21 +104,21 @@ def _print_requirements(needs: Requirements, console: Console) -> None:
     table.add_row("largest", *_cells(needs.largest))
     console.print(fitting(table))
     console.print(
-        f"Beside one base fit {counted(needs.together, 'genome')} of the largest size, a batch "
-        f"each. Up to {counted(needs.checkpoints, 'checkpoint')} take {gib(needs.disk_bytes)} of "
-        f"disk at most, those of the first generation alone at least "
-        f"{gib(needs.least_disk_bytes)}.",
+        f"Memory holds one base and {counted(needs.together, 'genome')} of the largest size, with "
+        f"one batch each. Disk: {gib(needs.disk_bytes)} at most, for "
+        f"{counted(needs.checkpoints, 'checkpoint')}; {gib(needs.least_disk_bytes)} at least, for "
+        "the first generation.",
         soft_wrap=True,
         highlight=False,
     )
 
 
-def _tried(needs: Requirements) -> str:
-    ends = {
+def _trial_line(needs: Requirements) -> str:
+    described = {
         name: f"{name} genome (rank {need.genes.rank} on {modules(need.genes.target_modules)})"
         for name, need in (("smallest", needs.smallest), ("largest", needs.largest))
     }
-    return f"Trained one batch with the {ends['smallest']} and the {ends['largest']}."
+    return f"Trained one batch with the {described['smallest']} and the {described['largest']}."
 
 
 def _cells(need: Need) -> tuple[str, ...]:
@@ -131,7 +134,7 @@ def _cells(need: Need) -> tuple[str, ...]:
 
 
 def print_check(checked: Sequence[Checked], console: Console) -> None:
-    """What each backend brought, side by side, and whether their losses agree."""
+    """What each backend reached, side by side, and whether their losses agree."""
     table = Table(title="The same genomes, by each backend", title_justify="left")
     for name in ("backend", "device", "precision", "genome"):
         table.add_column(name)
@@ -159,11 +162,12 @@ def print_check(checked: Sequence[Checked], console: Console) -> None:
 
 def _remarks(checked: Sequence[Checked]) -> Iterator[str]:
     for backend in checked:
-        said = [*backend.warnings, *(note for one in backend.trained for note in one.notes)]
-        for text in dict.fromkeys(said):
+        remarks = [*backend.warnings, *(note for one in backend.trained for note in one.notes)]
+        for text in dict.fromkeys(remarks):  # each once, in order
             yield f"{backend.backend}: {text}"
     difference = largest_difference(checked)
     if difference is None:
         return
-    verdict = "they agree" if difference <= ALIKE else "too much; one may train wrongly"
+    agree = difference <= TOLERANCE
+    verdict = "they agree" if agree else "too much; one of the backends may train incorrectly"
     yield f"Losses differ by up to {100 * difference:.1f} %: {verdict}."

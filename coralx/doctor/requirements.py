@@ -1,6 +1,5 @@
-"""What a config needs of a machine: memory for its genomes, disk for their checkpoints.
-
-Whether the disk has room for what a run will write, asked before it writes anything."""
+"""What a config needs of a machine, memory for its genomes and disk for their checkpoints, and
+whether the disk has that much: asked before a run writes anything."""
 
 from __future__ import annotations
 
@@ -32,44 +31,51 @@ Verdict = Literal["fits", "may run out of memory", "does not fit", "unknown"]
 
 @dataclass(frozen=True)
 class Need:
-    """What training one genome takes: bytes that are certain, and bytes by estimate."""
+    """The memory that training one genome takes."""
 
     genes: Genes
     parameters: int
+    """Those that are trained."""
     least_bytes: int
+    """What is certain: base, adapter, gradients and optimizer state."""
     likely_bytes: int
+    """An estimate that includes the activations of one batch."""
     verdict: Verdict
 
 
 @dataclass(frozen=True)
 class Requirements:
-    """`capacity_bytes` is the device's memory (0: it does not tell), `together` how many genomes of
-    the largest size fit beside one base, a batch each. `disk_bytes` is what `checkpoints` of that
-    size and the front's adapters take at most, `least_disk_bytes` what the first generation alone
-    takes if all of it is of the smallest size."""
+    """What a config needs: for its smallest and largest genome, and for a whole run."""
 
     base: str
     base_parameters: int
     base_bytes: int
     capacity_bytes: int
+    """The device's memory; 0 where it does not tell."""
     smallest: Need
     largest: Need
     together: int
+    """How many genomes of the largest size fit beside one base, with one batch each."""
     checkpoints: int
+    """The most that are on disk at once."""
     disk_bytes: int
+    """What that many of the largest size and the front's adapters take."""
     least_disk_bytes: int
+    """What the first generation takes if all of it is of the smallest size."""
 
 
 @dataclass(frozen=True)
 class DiskNeed:
-    """Bytes that a run's checkpoints and `best/` take on disk: `least` if every genome is of the
-    smallest size and the search ends with its first generation, `most` if every one is of the
-    largest. `one` is the smallest checkpoint, `checkpoints` the most that lie there at once."""
+    """Bytes that a run's checkpoints and `best/` take on disk."""
 
     least: int
+    """If every genome is of the smallest size and the search ends with its first generation."""
     most: int
+    """If every genome is of the largest size."""
     one: int
+    """A checkpoint of the smallest size."""
     checkpoints: int
+    """The most that are on disk at once: a number, not bytes."""
 
 
 def requirements_of(config: Config, footprint: Footprint, capacity: int) -> Requirements:
@@ -77,7 +83,7 @@ def requirements_of(config: Config, footprint: Footprint, capacity: int) -> Requ
     length = config.model.max_length
     small, large = extremes(space_of(config), footprint, length)
     smallest, largest = (_need(footprint, genes, length, capacity) for genes in (small, large))
-    left = capacity - footprint.base_bytes
+    left = capacity - footprint.base_bytes  # a worker holds one base, whatever trains on it
     disk = disk_need(config, footprint)
     return Requirements(
         base=str(config.model.base),
@@ -100,11 +106,11 @@ def disk_need(config: Config, footprint: Footprint) -> DiskNeed:
     small = replace(small, rank=shape.rank)
     least, most = (adapter_parameters(footprint, genes) for genes in (small, large))
     checkpoints, population = _kept(config), config.evolution.population_size
-    whole = WEIGHT_BYTES + STATE_BYTES
+    per_parameter = WEIGHT_BYTES + STATE_BYTES
     return DiskNeed(
-        least=least * (population * whole + WEIGHT_BYTES),
-        most=most * (checkpoints * whole + population * WEIGHT_BYTES),
-        one=least * whole,
+        least=least * (population * per_parameter + WEIGHT_BYTES),
+        most=most * (checkpoints * per_parameter + population * WEIGHT_BYTES),
+        one=least * per_parameter,
         checkpoints=checkpoints,
     )
 
@@ -123,29 +129,27 @@ def _kept(config: Config) -> int:
     """The most checkpoints that lie on disk at once, if no stop rule takes a genome out."""
     evolution, schedule = config.evolution, config.hyperband_config
     stages, brackets = planned_stages(config, config.known_rows), brackets_of(schedule)
-    sizes = [
-        cohort_sizes(stages, evolution.births(generation), brackets)
-        for generation in range(evolution.generations)
-    ]
-    beside = len(stages) if config.runtime.baseline else 0
-    beside += evolution.population_size * len(stages) if config.runtime.verify_front else 0
+    births = [evolution.births(generation) for generation in range(evolution.generations)]
+    sizes = [cohort_sizes(stages, born, brackets) for born in births]
+    comparisons = len(stages) if config.runtime.baseline else 0
+    comparisons += evolution.population_size * len(stages) if config.runtime.verify_front else 0
     if config.runtime.keep_checkpoints == "all":
-        return sum(sum(cohort) for cohort in sizes) + beside
-    return succession_of(schedule).most_checkpoints(evolution, sizes, brackets) + beside
+        return sum(map(sum, sizes)) + comparisons
+    return succession_of(schedule).most_checkpoints(evolution, sizes, brackets) + comparisons
 
 
 WAYS_OUT = (
-    "Make room, or have less written: smaller ranks, fewer target_modules, a smaller "
+    "Free disk space, or have less written: smaller ranks, fewer target_modules, a smaller "
     "evolution.population_size, runtime.keep_checkpoints: needed."
 )
 
 
 def free_bytes(folder: Path) -> int:
     """What is free on the file system on which `folder` lies, or will lie."""
-    found = folder.resolve()
-    while not found.exists():
-        found = found.parent
-    return shutil.disk_usage(found).free
+    existing = folder.resolve()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
 
 
 def require_room(
@@ -154,8 +158,8 @@ def require_room(
     """A warning where the disk may fill before the run ends; None where it will not, or where
     nothing is trained. With the `layout` of a run that goes on, what it holds is counted as there.
 
-    Raises SetupError where what is free is not even the least: of a new run its first generation,
-    of one that goes on a single checkpoint, for nobody knows how much it has left to write.
+    Raises SetupError where not even the least fits: of a new run its first generation, of one that
+    goes on a single checkpoint, since what it has left to write is unknown.
     """
     if footprint is None:
         return None
@@ -164,13 +168,13 @@ def require_room(
     free, least, most = free_bytes(folder), need.least, need.most
     if layout is not None:
         least, most = need.one, max(need.one, need.most - _size(layout))
-    told = (
+    shortage = (
         f"the run writes at least {gib(least)}, up to {gib(most)} if all its genomes are of the "
-        f"largest size, and {gib(free)} are free on the disk of {folder.resolve()}"
+        f"largest size, but only {gib(free)} are free on the disk of {folder.resolve()}"
     )
     if free < least:
-        raise SetupError(told, WAYS_OUT)
-    return f"{told}. {WAYS_OUT}" if free < most else None
+        raise SetupError(shortage, WAYS_OUT)
+    return f"{shortage}. {WAYS_OUT}" if free < most else None
 
 
 def _size(layout: RunLayout) -> int:

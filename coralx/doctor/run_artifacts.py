@@ -1,5 +1,5 @@
-"""Whether checkpoints, adapters and scores are as they were written, and what is to be done where
-they are not; and who is at work. Nothing is changed."""
+"""Whether checkpoints, adapters and scores are as they were written, what to do where they are not,
+and which process is at work on the run. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from coralx.system.files import verify_folder
 
 
 def checkpoints(layout: RunLayout, run: Readable) -> Iterator[Finding]:
-    """Every checkpoint against its manifest; those that are needed and are not there."""
+    """Every checkpoint against its manifest; those that are needed and missing."""
     folders = [p for p in sorted(layout.checkpoints.glob("*/*")) if p.is_dir()]
     present = {(p.parent.name, p.name): p for p in folders if not layout.is_half_written(p)}
-    whole = 0
+    intact = 0
     for (genome, _), folder in present.items():
         try:
             verify_folder(folder)
-            whole += 1
+            intact += 1
         except (DamagedRunError, OSError) as error:
             yield damage(layout, error, folder, _train_again(run, genome))
     needed = _needed(run)
     for genome, stage in sorted(needed - present.keys()):
         name = layout.relative(layout.checkpoint(genome, stage))
-        told = "missing, though the ledger has its result"
-        yield Finding("damaged", name, told, _train_again(run, genome))
+        problem = "missing, though the ledger has its result"
+        yield Finding("damaged", name, problem, _train_again(run, genome))
     name = layout.relative(layout.checkpoints)
     if present or needed:
-        yield Finding("ok", name, f"{whole} of {len(present | dict.fromkeys(needed))} whole")
+        yield Finding("ok", name, f"{intact} of {len(present.keys() | needed)} intact")
 
 
 def partials(layout: RunLayout) -> Iterator[Finding]:
-    """What stages that are under way have kept; each can be done without."""
+    """What stages under way have saved so far; a resume can do without each."""
     for folder in sorted(layout.partials.glob("*/*")):
         if layout.is_half_written(folder) or not folder.is_dir():
             continue
         name = layout.relative(folder)
         try:
             verify_folder(folder)
-            yield Finding("ok", name, "whole: a resume goes on from there")
+            yield Finding("ok", name, "intact: a resume goes on from it")
         except DamagedRunError:
             yield Finding(
                 "notice", name, "damaged", "A resume trains the stage from its beginning."
@@ -55,7 +55,7 @@ def partials(layout: RunLayout) -> Iterator[Finding]:
 
 
 def _needed(run: Readable) -> set[tuple[str, str]]:
-    """The checkpoints that must be there, as far as that can be told."""
+    """The checkpoints that must be there; none where config or ledger cannot be read."""
     if run.config is None or run.history is None:
         return set()
     history = run.history
@@ -72,12 +72,12 @@ def _train_again(run: Readable, genome: str) -> str:
     if run.history is None or run.history.completed is None:
         return "A resume trains this stage again from the one before."
     if genome in run.history.completed.front:
-        return "What best/ holds of it is enough to use it; without, a resume trains it again."
-    return "The run is complete and needs it no more."
+        return "best/ has its adapter; if that is missing too, a resume trains it again."
+    return "Nothing to do: the run is complete and does not need it."
 
 
 def handed_over(layout: RunLayout, run: Readable) -> Iterator[Finding]:
-    """The adapters in `best/`: whole, equal to their checkpoints, and those of the front."""
+    """The adapters in `best/`: intact, equal to their checkpoints, and those of the front."""
     folders = sorted(p for p in layout.best.glob("*") if not layout.is_half_written(p))
     for folder in folders:
         yield _adapter(layout, run, folder)
@@ -88,10 +88,10 @@ def handed_over(layout: RunLayout, run: Readable) -> Iterator[Finding]:
     is_over = history.completed is not None
     for folder in folders:
         if folder.name not in front:
-            told = "not on the front any more" if is_over else "was handed over at an earlier time"
-            yield Finding("notice", layout.relative(folder), told, "A resume removes it.")
+            state = "no longer on the front" if is_over else "left from an earlier front"
+            yield Finding("notice", layout.relative(folder), state, "A resume removes it.")
     if not is_over or history.started.facts.backend == "simulated":
-        return  # it is handed over at the end; a simulation has nothing to hand over
+        return  # best/ is filled when the run ends, and stays empty in a simulation
     for genome in set(front) - {folder.name for folder in folders}:
         name = layout.relative(layout.best_adapter(genome))
         yield Finding("damaged", name, "missing", _copy_again(layout, run, genome))
@@ -110,8 +110,8 @@ def _adapter(layout: RunLayout, run: Readable, folder: Path) -> Finding:
         and is_intact(layout, folder.name, source.name)
         and not is_of_checkpoint(folder, source)
     ):
-        return Finding("damaged", name, "not the adapter of its checkpoint", way_out)
-    return Finding("ok", name, "whole")
+        return Finding("damaged", name, "differs from its checkpoint's adapter", way_out)
+    return Finding("ok", name, "intact")
 
 
 def _source(layout: RunLayout, run: Readable, genome: str) -> Path | None:
@@ -123,43 +123,43 @@ def _source(layout: RunLayout, run: Readable, genome: str) -> Path | None:
 def _copy_again(layout: RunLayout, run: Readable, genome: str) -> str:
     source = _source(layout, run, genome)
     if source is not None and is_intact(layout, genome, source.name):
-        return "A resume copies it anew from its checkpoint."
+        return "A resume copies it again from its checkpoint."
     return "A resume trains its last stage again, then copies it."
 
 
 def scores(layout: RunLayout, run: Readable) -> Iterator[Finding]:
-    """The files of scores by row, by the checksums that the ledger has."""
+    """The files of row scores, against the checksums in the ledger."""
     history = run.history
     measured = history.measurements.values() if history else ()
     kept = {m.genome: m.scores for m in measured if m.scores}
-    whole = 0
+    intact = 0
     for name, digest in kept.items():
         path = layout.scores(name)
         if is_whole(path, digest):
-            whole += 1
+            intact += 1
             continue
-        told = "its checksum is not the ledger's" if path.is_file() else "missing"
+        problem = "its checksum differs from the ledger" if path.is_file() else "missing"
         way_out = f"A resume measures {title_of(name)} again."
         if history and history.compared is not None:
-            way_out = "The ledger holds what was compared by it; nothing else needs it."
-        yield Finding("damaged", layout.relative(path), told, way_out)
+            way_out = "Nothing to do: the ledger has the comparisons made with it."
+        yield Finding("damaged", layout.relative(path), problem, way_out)
     if kept:
-        yield Finding("ok", layout.relative(layout.test_scores), f"{whole} of {len(kept)} whole")
+        yield Finding("ok", layout.relative(layout.test_scores), f"{intact} of {len(kept)} intact")
 
 
 # -- who is at work --------------------------------------------------------------------------------
 
 
 def at_work(layout: RunLayout) -> Iterator[Finding]:
-    """Who owns the run, and what was or is being written."""
+    """Which process owns the run, and which files are incomplete."""
     owner = holder(layout)
     name = layout.relative(layout.owner)
     if owner is not None:
-        again = "What it is writing may look unfinished here: look again once it has ended."
+        again = "Files that it is writing may look incomplete: check again once it has ended."
         yield Finding("notice", name, f"the run is in progress, in use by {owner}", again)
     elif layout.owner.exists():
-        told = "left by a process that holds the run no more"
-        yield Finding("notice", name, told, "Harmless; a resume replaces it.")
+        state = "left by a process that no longer owns the run"
+        yield Finding("notice", name, state, "Harmless: a resume replaces it.")
     for path in layout.half_written():
         way_out = "It is being written." if owner else "A resume removes it."
-        yield Finding("notice", layout.relative(path), "half-written", way_out)
+        yield Finding("notice", layout.relative(path), "incomplete", way_out)

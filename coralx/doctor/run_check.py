@@ -1,9 +1,10 @@
-"""Whether a run is sound: its files, its reports, its disk; as a person reads it, and as JSON."""
+"""Whether a run is damaged: its files, its reports, its disk; as a person reads it, and as JSON."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,29 +17,30 @@ from coralx.doctor.requirements import free_bytes, require_room
 from coralx.doctor.run_artifacts import at_work, checkpoints, handed_over, partials, scores
 from coralx.doctor.run_files import Finding, Readable, State, read_run
 from coralx.errors import SetupError
-from coralx.report.summary import pareto_csv, summarise
+from coralx.report.pareto_table import pareto_csv
+from coralx.report.summary import summarise
 from coralx.storage.layout import RunLayout
 from coralx.storage.lock import holder
-from coralx.text import gib
+from coralx.text import counted, gib
 
 COLOURS: dict[State, str] = {"ok": "green", "notice": "yellow", "damaged": "bold red"}
 LOOKS, BETWEEN_LOOKS = 4, 0.3
 """How often, and how many seconds apart, a run in progress is looked at before it is judged."""
 
-WRITE_AGAIN = "A resume writes it; coralx report shows what it is to hold."
+WRITE_AGAIN = "A resume writes it again; coralx report shows what belongs in it."
 
 
 def examine(layout: RunLayout) -> tuple[Finding, ...]:
     """Look at every file of a run. Nothing in its folder changes.
 
-    While a process is at work on it, files come, change and go between one look and the next: what
-    is damaged then is what is found so every time.
+    While a process is at work on it, files come, change and go between one look and the next: only
+    what every look finds damaged counts as damaged then.
     """
     looks: list[tuple[Finding, ...]] = []
     for left in reversed(range(LOOKS)):
         is_held = holder(layout) is not None
         try:
-            looks.append(_looked(layout))
+            looks.append(_look(layout))
         except FileNotFoundError:  # it went while its folder was listed
             if not (left or looks):
                 raise
@@ -46,11 +48,11 @@ def examine(layout: RunLayout) -> tuple[Finding, ...]:
         if not is_damaged(looks[-1]) or not (is_held or holder(layout)):
             break
         time.sleep(BETWEEN_LOOKS if left else 0.0)
-    lasting = set.intersection(*({f.file for f in look if f.state == "damaged"} for look in looks))
-    return tuple(f for f in looks[-1] if f.state != "damaged" or f.file in lasting)
+    always_damaged = set.intersection(*map(_damaged_files, looks))
+    return tuple(f for f in looks[-1] if f.state != "damaged" or f.file in always_damaged)
 
 
-def _looked(layout: RunLayout) -> tuple[Finding, ...]:
+def _look(layout: RunLayout) -> tuple[Finding, ...]:
     run, findings = read_run(layout)
     return (
         *findings,
@@ -64,6 +66,10 @@ def _looked(layout: RunLayout) -> tuple[Finding, ...]:
     )
 
 
+def _damaged_files(findings: Sequence[Finding]) -> set[str]:
+    return {finding.file for finding in findings if finding.state == "damaged"}
+
+
 def is_damaged(findings: Sequence[Finding]) -> bool:
     """Whether anything is not as it was written, beyond what is harmless."""
     return any(finding.state == "damaged" for finding in findings)
@@ -73,16 +79,16 @@ def is_damaged(findings: Sequence[Finding]) -> bool:
 
 
 def _reports(layout: RunLayout, run: Readable) -> Iterator[Finding]:
-    """`report.json` and `pareto.csv` against what config and ledger give."""
+    """`report.json` and `pareto.csv` against those that config and ledger give now."""
     files = (layout.report, layout.pareto)
     if run.config is None or run.entries is None or run.history is None:
         for path in files:
-            told = "not compared: config or ledger cannot be read"
             if path.exists():
-                yield Finding("notice", layout.relative(path), told)
+                state = "not checked: config or ledger cannot be read"
+                yield Finding("notice", layout.relative(path), state)
         return
     report = summarise(run.config, run.entries, layout)
-    is_older = _tells_of_less(layout.report, report)
+    is_older = _covers_less(layout.report, report)
     for path in files:
         if path.exists():
             yield _report(layout, path, report, is_older=is_older)
@@ -90,9 +96,9 @@ def _reports(layout: RunLayout, run: Readable) -> Iterator[Finding]:
             yield Finding("notice", layout.relative(path), "missing", WRITE_AGAIN)
 
 
-def _tells_of_less(path: Path, report: dict[str, Any]) -> bool:
-    """Whether a written report is of an earlier time of the run. The times of files tell that only
-    as long as nobody has copied them."""
+def _covers_less(path: Path, report: dict[str, Any]) -> bool:
+    """Whether a written report is of an earlier time of the run. The times of the files do not show
+    it once they were copied."""
     try:
         return bool(json.loads(path.read_bytes())["wall_seconds"] < report["wall_seconds"])
     except (ValueError, OSError, LookupError, TypeError):
@@ -109,11 +115,11 @@ def _report(layout: RunLayout, path: Path, report: dict[str, Any], *, is_older: 
     if path == layout.pareto and text != pareto_csv(report):
         differing = ["the front"]
     if not differing:
-        return Finding("ok", name, "says what config and ledger say")
+        return Finding("ok", name, "matches config and ledger")
     if is_older or path.stat().st_mtime_ns < layout.ledger.stat().st_mtime_ns:
         return Finding("notice", name, "older than the ledger's last event", WRITE_AGAIN)
-    told = f"says other than config and ledger: {', '.join(differing)}"
-    return Finding("damaged", name, told, WRITE_AGAIN)
+    problem = f"differs from what config and ledger give in {', '.join(differing)}"
+    return Finding("damaged", name, problem, WRITE_AGAIN)
 
 
 def _differing(text: str, report: dict[str, Any]) -> list[str]:
@@ -123,14 +129,14 @@ def _differing(text: str, report: dict[str, Any]) -> list[str]:
     if not isinstance(written, dict):
         raise ValueError("not a report")
     shared = written.keys() & report.keys()
-    return sorted(k for k in shared if _no_paths(written[k]) != _no_paths(report[k]))
+    return sorted(k for k in shared if _without_paths(written[k]) != _without_paths(report[k]))
 
 
-def _no_paths(value: Any) -> Any:
-    """Without where adapters lie, which is judged apart."""
+def _without_paths(value: Any) -> Any:
+    """The value without the paths of adapters: those have findings of their own."""
     if isinstance(value, dict):
-        return {key: _no_paths(part) for key, part in value.items() if key != "adapter"}
-    return [_no_paths(part) for part in value] if isinstance(value, list | tuple) else value
+        return {key: _without_paths(part) for key, part in value.items() if key != "adapter"}
+    return [_without_paths(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _disk(layout: RunLayout, run: Readable) -> Iterator[Finding]:
@@ -145,7 +151,7 @@ def _disk(layout: RunLayout, run: Readable) -> Iterator[Finding]:
     if warning is not None:
         yield Finding("notice", ".", warning, way_out)
     else:
-        yield Finding("ok", ".", f"{gib(free_bytes(layout.root))} are free on its disk")
+        yield Finding("ok", ".", f"{gib(free_bytes(layout.root))} free on its disk")
 
 
 # -- output ----------------------------------------------------------------------------------------
@@ -162,16 +168,21 @@ def findings_json(layout: RunLayout, findings: Sequence[Finding]) -> dict[str, A
 
 
 def print_findings(layout: RunLayout, findings: Sequence[Finding], console: Console) -> None:
-    """One line a finding, its way out below it; then the sum."""
+    """One line a finding, what to do below it; then the sum."""
     console.print(f"Run: {layout.root}", soft_wrap=True, highlight=False, markup=False)
     for finding in findings:
         state = f"[{COLOURS[finding.state]}]{finding.state:>7}[/]"
-        line = f"{state}  {escape(finding.file)}: {escape(finding.found)}"
+        file = "run folder" if finding.file == "." else finding.file
+        line = f"{state}  {escape(file)}: {escape(finding.found)}"
         console.print(line, soft_wrap=True, highlight=False)
         if finding.way_out:
             console.print(f"         {finding.way_out}", soft_wrap=True, markup=False)
-    count = {state: sum(f.state == state for f in findings) for state in COLOURS}
-    if count["damaged"]:
-        console.print(f"{count['damaged']} damaged, {count['notice']} to notice.")
-    else:
-        console.print(f"Sound; {count['notice']} to notice." if count["notice"] else "Sound.")
+    console.print(_sum_line(findings))
+
+
+def _sum_line(findings: Sequence[Finding]) -> str:
+    counts = Counter(finding.state for finding in findings)
+    notices = [counted(counts["notice"], "notice")] if counts["notice"] else []
+    if counts["damaged"]:
+        return f"DAMAGED: {', '.join([counted(counts['damaged'], 'file'), *notices])}."
+    return f"OK: {', '.join([*notices, 'no damage'])}."

@@ -1,4 +1,4 @@
-"""What can be read of a run folder: its config and its ledger, and what is to be said of the two.
+"""What can be read of a run folder: its config and its ledger, and the findings on the two.
 
 Nothing is changed. The other files are judged by `doctor.run_artifacts`, the reports by
 `doctor.run_check`.
@@ -24,12 +24,16 @@ State = Literal["ok", "notice", "damaged"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of a file, whose name is relative to the run folder. A notice is harmless."""
+    """What was found of one file."""
 
     state: State
+    """A notice is harmless."""
     file: str
+    """Its path relative to the run folder; "." for the folder itself."""
     found: str
+    """What is wrong with it, or that nothing is."""
     way_out: str = ""
+    """What to do, in a sentence; empty where nothing is to be done."""
 
 
 @dataclass(frozen=True)
@@ -42,49 +46,51 @@ class Readable:
 
 
 def read_run(layout: RunLayout) -> tuple[Readable, list[Finding]]:
-    """Config and ledger, and what is to be said of the two."""
+    """Config and ledger, and the findings on the two."""
     entries, findings = _ledger(layout)
     history = History(entry.event for entry in entries) if entries else None
-    config, of_config = _config(layout, history)
+    config, config_finding = _config(layout, history)
     if history is not None and config is not None:
         try:
             require_consistent(history, config, layout)
         except DamagedRunError as error:
             findings.append(damage(layout, error, layout.ledger, ""))
-            return Readable(config, None, None), [of_config, *findings]
-    return Readable(config, entries, history), [of_config, *findings]
+            return Readable(config, None, None), [config_finding, *findings]
+    return Readable(config, entries, history), [config_finding, *findings]
 
 
 def damage(
     layout: RunLayout, error: DamagedRunError | OSError, file: Path, way_out: str
 ) -> Finding:
-    """The finding that an error comes to, which names its file itself or is about `file`."""
+    """The finding for an error, which names its file itself or is about `file`."""
     if isinstance(error, OSError):
         return Finding("damaged", layout.relative(file), f"cannot be read: {error}", way_out)
-    where, _, found = error.message.removeprefix(f"{layout.root}/").partition(": ")
-    return Finding("damaged", where, found, error.hint or way_out)
+    where, _, problem = error.message.removeprefix(f"{layout.root}/").partition(": ")
+    return Finding("damaged", where, problem, error.hint or way_out)
 
 
 # -- config and ledger -----------------------------------------------------------------------------
 
 
 def recorded_config(history: History, layout: RunLayout) -> Config | None:
-    """The config under which the run was last taken up, by its ledger; None where an earlier
-    version did not record it. Raises DamagedRunError for one that is none."""
+    """The config of the run's last start or resume, from its ledger; None where an earlier version
+    did not record it. Raises DamagedRunError where it is no config."""
     if history.recorded_config is None:
         return None
     try:
         return parse_config(dict(history.recorded_config), str(layout.ledger))
     except ConfigError as error:
-        raise DamagedRunError(f"{layout.ledger}: records no config: {error.problems[0]}") from None
+        raise DamagedRunError(
+            f"{layout.ledger}: the recorded config is invalid: {error.problems[0]}"
+        ) from None
 
 
 def _config(layout: RunLayout, history: History | None) -> tuple[Config | None, Finding]:
     name = layout.relative(layout.config)
     recorded = recorded_config(history, layout) if history else None
-    way_out = "Put the config there that the run began with."
+    way_out = "Restore the config that the run began with."
     if recorded is not None:
-        way_out = "Delete it: a resume writes it again, from the ledger."
+        way_out = "Delete it: a resume writes it again from the ledger."
     if not layout.config.is_file():
         if recorded is None:
             return None, Finding("damaged", name, "missing", way_out)
@@ -94,9 +100,10 @@ def _config(layout: RunLayout, history: History | None) -> tuple[Config | None, 
         is_cut = not layout.config.read_text(encoding="utf-8").endswith("\n")
     except ConfigError as error:
         return recorded, Finding("damaged", name, "; ".join(error.problems), way_out)
+    # judged by the ledger: it is checksummed, and the file may have been edited
     if recorded is not None and (changed := contradictions(recorded, config)):
-        told = f"not the config that the run began with, in {', '.join(changed)}"
-        return recorded, Finding("damaged", name, told, way_out)
+        problem = f"differs from the config that the run began with in {', '.join(changed)}"
+        return recorded, Finding("damaged", name, problem, way_out)
     if is_cut:
         return recorded, Finding("damaged", name, "cut off in its last line", way_out)
     return config, Finding("ok", name, "readable and valid")
@@ -107,8 +114,8 @@ def _ledger(layout: RunLayout) -> tuple[tuple[Entry, ...] | None, list[Finding]]
     restore = "Restore it from a backup."
     if (fault := ledger_fault(layout)) is not None:
         if is_free(layout.root):
-            told = f"{fault}: no run has begun here, and its name is free"
-            return None, [Finding("notice", name, told)]
+            state = f"{fault}: no run has begun here, and its name is free"
+            return None, [Finding("notice", name, state)]
         return None, [Finding("damaged", name, fault, way_out_without_ledger(layout))]
     try:
         entries = Ledger.read(layout.ledger)
@@ -116,11 +123,12 @@ def _ledger(layout: RunLayout) -> tuple[tuple[Entry, ...] | None, list[Finding]]
     except (DamagedRunError, OSError) as error:
         return None, [damage(layout, error, layout.ledger, restore)]
     if History(entry.event for entry in entries).started is None:
-        told, way_out = "does not begin with its first event", way_out_without_ledger(layout)
-        return None, [Finding("damaged", f"{name}, line 1", told, way_out)]
-    told = f"{counted(len(entries), 'event')}, every line as it was written"
-    findings = [Finding("ok", name, told)]
+        way_out = way_out_without_ledger(layout)
+        problem = "not the event that a ledger begins with"
+        return None, [Finding("damaged", f"{name}, line 1", problem, way_out)]
+    state = f"{counted(len(entries), 'event')}, every line intact"
+    findings = [Finding("ok", name, state)]
     if is_torn:
-        torn = f"{name}, line {len(entries) + 1}"
-        findings.append(Finding("notice", torn, "torn off, as by a kill", "A resume drops it."))
+        line = f"{name}, line {len(entries) + 1}"
+        findings.append(Finding("notice", line, "cut off, as by a kill", "A resume drops it."))
     return entries, findings

@@ -17,17 +17,20 @@ SPLITS = ("train", "validation", "test")
 def classes_of(config: Config, facts: Facts) -> list[dict[str, Any]]:
     """As written into `report.json`: each task's classes in the order of its logits (label-tokens:
     of its scores), with their rows split by split in the same order. `named_by` tells whether the
-    config lists them or they were found in the data, and sorted."""
-    return [
-        {
-            "task": each.task or None,
-            "labels": list(each.labels),
-            "negative": each.labels[0],
-            "named_by": "data" if config.data.sources[each.task].labels is None else "config",
-            "rows": {split: list(each.rows[split]) for split in SPLITS},
-        }
-        for each in facts.classes
-    ]
+    config lists them or they were taken from the data, and sorted."""
+    classes = []
+    for each in facts.classes:
+        is_listed = config.data.sources[each.task].labels is not None
+        classes.append(
+            {
+                "task": each.task or None,
+                "labels": list(each.labels),
+                "negative": each.labels[0],
+                "named_by": "config" if is_listed else "data",
+                "rows": {split: list(each.rows[split]) for split in SPLITS},
+            }
+        )
+    return classes
 
 
 def class_lines(task: str, classes: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -38,18 +41,20 @@ def class_lines(task: str, classes: Sequence[Mapping[str, Any]]) -> list[str]:
     order = "logits" if task == "sequence-classification" else "scores"
     lines = [f"classes in the order of the {order} (rows of {'/'.join(SPLITS)}):"]
     lines += [f"  {_line(each)}" for each in classes]
-    found = [key_of(each["task"] or "", "labels") for each in classes if each["named_by"] == "data"]
-    if found:
-        lines.append(f"  found in the data and sorted; another order: {enumerated(found)}")
+    unset = [key_of(each["task"] or "", "labels") for each in classes if each["named_by"] == "data"]
+    if unset:
+        lines.append(f"  taken from the data and sorted; to set the order: {enumerated(unset)}")
     return lines
 
 
 def _line(classes: Mapping[str, Any]) -> str:
-    labels, counts = classes["labels"], zip(*(classes["rows"][s] for s in SPLITS), strict=True)
+    """A task's classes: `'ham' (negative) 80/10/10, 'spam' (positive) 40/5/5`."""
+    labels = classes["labels"]
+    rows_of_class = zip(*(classes["rows"][split] for split in SPLITS), strict=True)
     signs = [" (negative)", " (positive)" if len(labels) == 2 else "", *[""] * (len(labels) - 2)]
-    each = [
-        f"{brief(label)}{sign} {'/'.join(f'{count:,}' for count in rows)}"
-        for label, sign, rows in zip(labels, signs, counts, strict=True)
-    ]
+    described = []
+    for label, sign, rows in zip(labels, signs, rows_of_class, strict=True):
+        counts = "/".join(f"{count:,}" for count in rows)
+        described.append(f"{brief(label)}{sign} {counts}")
     size = f" ({len(labels)} in all)" if len(labels) > MOST_LISTED else ""
-    return (f"{classes['task']}: " if classes["task"] else "") + enumerated(each) + size
+    return (f"{classes['task']}: " if classes["task"] else "") + enumerated(described) + size

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import fmean
 from typing import Any
 
 from coralx.engine.state import RunState
+from coralx.records.genomes import Genome
 from coralx.records.results import StageResult
 from coralx.records.subjects import Baseline, FromScratch
 from coralx.records.verdicts import Finish, Promote, Replace, Stop
@@ -101,30 +102,35 @@ def _ratio(naive: float | None, actual: float) -> float | None:
 
 
 def _compared(history: History) -> set[str]:
-    """The genomes of the generations in which everyone's part is over; none at all before a genome
-    finished. A generation that is under way would show its cheap ends only."""
+    """The genomes of the generations that are decided to the end; none at all before a genome
+    finished. Of a generation under way only those that were cut cheaply would count."""
     verdicts = [v for decision in history.decisions.values() for v in decision.verdicts]
-    over = {verdict.genome for verdict in verdicts if not isinstance(verdict, Promote)}
     if not any(isinstance(verdict, Finish) for verdict in verdicts):
         return set()
-    return {
-        genome.id
-        for genomes in history.generations.values()
-        if all(genome.id in over for genome in genomes)
-        for genome in genomes
-    }
+    over = {verdict.genome for verdict in verdicts if not isinstance(verdict, Promote)}
+    compared = set[str]()
+    for genomes in history.generations.values():
+        if _ids(genomes) <= over:
+            compared |= _ids(genomes)
+    return compared
 
 
-def _note(history: History, compared: Collection[str]) -> str | None:
-    """Why there is no ratio, or of what it is one."""
+def _ids(genomes: Sequence[Genome]) -> set[str]:
+    return {genome.id for genome in genomes}
+
+
+def _note(history: History, compared: Set[str]) -> str | None:
+    """Why there is no ratio, or which generations it leaves out."""
     if not compared:
         return "no genome has finished the last stage yet, so there is nothing to compare"
-    left = [
+    undecided = [
         str(generation + 1)
         for generation, genomes in history.generations.items()
-        if not all(genome.id in compared for genome in genomes)
+        if not _ids(genomes) <= compared
     ]
-    return f"without generation {', '.join(left)}, which is not decided yet" if left else None
+    if not undecided:
+        return None
+    return f"without generation {', '.join(undecided)}, which is not decided yet"
 
 
 @dataclass(frozen=True)
@@ -137,22 +143,27 @@ class _Naive:
 
 @dataclass(frozen=True)
 class _Course:
-    """How far a genome was trained: the share `reached` of its naive `budget` in steps, at `pace`
-    seconds a step, and whether it `broke` there, for it diverged or failed for good."""
+    """How far a genome was trained, and at what pace."""
 
     budget: int
+    """Steps of its naive training."""
     reached: float
+    """The share of these that it was trained."""
     broke: bool
+    """Whether it diverged there, or failed for good."""
     pace: float
+    """Seconds a step."""
     learning_rate: float
 
 
 def _naive(state: RunState, results: Sequence[StageResult]) -> _Naive:
     history, last = state.history, state.stages[-1]
+    # a naive training is scored and saved once, so at the cost that the last stage had
     finals = [r for r in results if r.stage == last.name and r.divergence is None]
     ending = fmean(r.eval_seconds + r.overhead_seconds for r in finals) if finals else 0.0
     by_genome: dict[str, list[StageResult]] = {}
     for result in results:
+        # a copy takes up another's training: without cuts there would be none
         if history.genomes[result.genome].continues is None:
             by_genome.setdefault(result.genome, []).append(result)
     courses = [

@@ -1,6 +1,4 @@
-"""Figures and times as people read them.
-
-The terminal, as everything that CoralX prints reaches it."""
+"""Figures and times as people read them, and the console through which all of it is printed."""
 
 from __future__ import annotations
 
@@ -79,10 +77,10 @@ def with_interval(
 
 
 class HarmlessConsole(Console):
-    """A console on which text can do nothing but be read.
+    """A console whose text cannot control the terminal.
 
-    Here pass all lines, cells and titles, rich's own styles and cursor movements being something
-    else than text; so no one who prints has to think of it.
+    All lines, cells and titles pass here, so that nobody who prints has to think of escaping.
+    Rich's own styles and cursor movements are segments of another kind, and stay.
     """
 
     def render(

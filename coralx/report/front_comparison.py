@@ -1,7 +1,8 @@
-"""What the report says of the differences between the front's members, each at 95 %.
+"""Which differences between the front's members are real, each at 95 %.
 
-That is of one comparison by itself: of twenty between equals, one is expected to look real. The
-words say so, as the differences' intervals are of several methods and have no p-values to correct.
+That holds for one comparison by itself: of twenty between equals, one is expected to look real. The
+report says so instead of correcting for it, since the intervals come from several methods and have
+no p-values.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from coralx.report.baseline_names import untuned_base
 from coralx.storage.history import History
 
 LISTED = 6
-"""Pairs that are named; of more only the number is told."""
+"""Pairs that are named; the rest is counted."""
 
 
 def front_pairs(history: History, front: Sequence[str]) -> list[dict[str, Any]] | None:
@@ -33,6 +34,7 @@ def against_baselines(state: RunState, front: Sequence[str]) -> list[dict[str, A
     where the whole 95 % interval of the difference says so, in the objective's own direction."""
     if not _is_compared(state.history, front):
         return None
+    # a pair is recorded once, in either order; the untuned base (None) always stands second
     sides = {
         (c.first, c.second, c.metric): c
         for known in _comparisons(state.history)
@@ -42,7 +44,7 @@ def against_baselines(state: RunState, front: Sequence[str]) -> list[dict[str, A
     default = state.default_finisher()
     if default is not None:
         baselines.append(("default_recipe", id_of(default)))
-    found = []
+    rows = []
     for name, second in baselines:
         for objective in state.config.objectives:
             for member in front:
@@ -51,8 +53,8 @@ def against_baselines(state: RunState, front: Sequence[str]) -> list[dict[str, A
                     better = _is_better(compared, maximised=objective.direction == "maximize")
                     shown = as_json(compared)
                     del shown["first"], shown["second"]
-                    found.append({"genome": member, "baseline": name, **shown, "better": better})
-    return found
+                    rows.append({"genome": member, "baseline": name, **shown, "better": better})
+    return rows
 
 
 def as_json(compared: Comparison) -> dict[str, Any]:
@@ -77,27 +79,29 @@ def _is_better(compared: Comparison, *, maximised: bool) -> bool | None:
 
 
 def comparison_lines(report: Mapping[str, Any]) -> list[str]:
-    """For a terminal: whom the test split cannot tell apart, and who beats the baselines; one line
-    for all objectives of which the same can be said."""
+    """For a terminal: which members the test split cannot tell apart, and which beat the baselines;
+    objectives with the same outcome share a line."""
     if report["front_pairs"] is None:
         is_due = report["completed"] and report["front"]
-        why = "The front's members were not compared: no scores of single test rows were kept."
+        why = "The front's members were not compared: this run kept no scores of test rows."
         return [why] if is_due else []
-    said: dict[str, list[str]] = {}
+    metrics_by_sentence: dict[str, list[str]] = {}
     untuned = untuned_base(report)
     compared = 0
     for objective in report["objectives"]:
         metric = objective["metric"]
         pairs = [p for p in report["front_pairs"] if p["metric"] == metric]
         if pairs:
-            said.setdefault(_apart(pairs), []).append(metric)
+            metrics_by_sentence.setdefault(_told_apart(pairs), []).append(metric)
         against = [a for a in report["front_against_baselines"] if a["metric"] == metric]
         if against:
-            said.setdefault(_beaten(against, untuned), []).append(metric)
+            metrics_by_sentence.setdefault(_beaten(against, untuned), []).append(metric)
         compared += sum(row["indistinguishable"] is not None for row in (*pairs, *against))
-    lines = [f"On {_listed(metrics)}{sentence}" for sentence, metrics in said.items()]
+    lines = [
+        f"On {_listed(metrics)}{sentence}" for sentence, metrics in metrics_by_sentence.items()
+    ]
     if compared > 1:
-        lines.append(f"Each at 95 %, uncorrected for the number of comparisons ({compared}).")
+        lines.append(f"Each at 95 %, not corrected for the number of comparisons ({compared}).")
     return lines
 
 
@@ -105,7 +109,7 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _apart(pairs: Sequence[Mapping[str, Any]]) -> str:
+def _told_apart(pairs: Sequence[Mapping[str, Any]]) -> str:
     unknown = [pair for pair in pairs if pair["indistinguishable"] is None]
     if unknown:
         return f" {_without_interval(unknown, len(pairs), 'members of the front')}"
@@ -122,27 +126,31 @@ def _apart(pairs: Sequence[Mapping[str, Any]]) -> str:
 
 def _without_interval(unknown: Sequence[Mapping[str, Any]], count: int, what: str) -> str:
     """Who cannot be compared, with the first reason that was recorded."""
-    which = "no" if len(unknown) == count else f"{count - len(unknown)} of {count}"
+    if len(unknown) == count:
+        which, verb = "no difference", "has"
+    else:
+        which, verb = f"only {count - len(unknown)} of {count} differences", "have"
     reasons = [row["remark"] for row in unknown if row.get("remark")]
-    why = f": {reasons[0]}" if reasons else ": a figure is undefined"
-    return f"{which} differences between {what} have an interval{why}."
+    why = reasons[0] if reasons else "a figure is undefined"
+    return f"{which} between {what} {verb} an interval: {why}."
 
 
 def _beaten(against: Sequence[Mapping[str, Any]], untuned: str) -> str:
-    said = []
+    """Which members are better than each baseline, as the end of a sentence."""
+    clauses = []
     for baseline, title in (
         ("untuned", untuned),
         ("trained_head", "a trained head on the frozen base"),
-        ("default_recipe", "the default"),
+        ("default_recipe", "the default recipe"),
     ):
         rows = [row for row in against if row["baseline"] == baseline]
         known = [row for row in rows if row["better"] is not None]
         if rows and not known:
-            said.append(f"than {title}: not known")
+            clauses.append(f"than {title}: unknown")
             continue
         better = [row["genome"] for row in known if row["better"]]
         if rows:
             all_of_them = "all" if len(rows) > 1 else better[0] if better else ""
             names = all_of_them if len(better) == len(rows) else ", ".join(better) or "none"
-            said.append(f"than {title}: {names}")
-    return f", better at 95 % {'; '.join(said)}."
+            clauses.append(f"than {title}: {names}")
+    return f", better at 95 % {'; '.join(clauses)}."

@@ -17,8 +17,8 @@ from coralx.report.formatting import figure, modules, with_interval
 from coralx.report.table_layout import FirstThatFits
 
 ARROWS = {"maximize": "↑", "minimize": "↓"}
-SQUEEZED = 5
-"""In how many ways a table is set, each narrower than the one before."""
+SQUEEZES = 5
+"""How many layouts of the table are tried, each narrower than the one before."""
 
 NARROW = 12
 """Columns of a title that is set on several lines."""
@@ -29,14 +29,14 @@ SHORT = 10
 
 def front_parts(report: Mapping[str, Any]) -> list[RenderableType]:
     """Baselines and members with all objectives; below them what each task makes of a member."""
-    tables = [_table(report, squeeze) for squeeze in range(SQUEEZED)]
+    tables = [_table(report, squeeze) for squeeze in range(SQUEEZES)]
     shown = FirstThatFits((*tables, _blocks(report)))
     return [shown, *(Text(line) for line in (*task_lines(report), *interval_lines(report)))]
 
 
 def interval_lines(report: Mapping[str, Any]) -> list[str]:
-    """Which objectives have no interval, and why; and beside `safety` and `false_positive_cost`
-    the recall that their threshold has on the test split."""
+    """Which objectives have no interval, and why; with `safety` or `false_positive_cost` also the
+    recall that their threshold has on the test split."""
     metrics = [objective["metric"] for objective in report["objectives"]]
     why: dict[str, list[str]] = {}
     recalls = []
@@ -51,8 +51,10 @@ def interval_lines(report: Mapping[str, Any]) -> list[str]:
             recalls.append(f"{member['genome']} {figure(recall)}")
     lines = [f"No interval for {', '.join(names)}: {remark}." for remark, names in why.items()]
     if recalls and {of_task(metric)[0] for metric in metrics} & {"safety", "false_positive_cost"}:
-        told = ", ".join(recalls)
-        lines.append(f"Recall on the test split at the threshold of 90 % on validation: {told}")
+        listed = ", ".join(recalls)
+        lines.append(
+            f"Recall on the test split, at the threshold that gives 90 % on validation: {listed}"
+        )
     return lines
 
 
@@ -69,23 +71,24 @@ def task_lines(report: Mapping[str, Any]) -> list[str]:
     for member in report["front"]:
         figures = {
             **member["validation"],
-            **{name: found["value"] for name, found in (member["test"] or {}).items()},
+            **{name: measured["value"] for name, measured in (member["test"] or {}).items()},
         }
         for skill in ("auroc", "eval_loss"):
             prefix = skill + OF_TASK
             by_task = {name: v for name, v in figures.items() if name.startswith(prefix)}
             if by_task and not by_task.keys() <= objectives:
-                told = [f"{n.removeprefix(prefix)} {figure(v)}" for n, v in sorted(by_task.items())]
-                lines.append(f"{skill} by task, {member['genome']}: {', '.join(told)}")
-            if by_task:
+                each = [f"{n.removeprefix(prefix)} {figure(v)}" for n, v in sorted(by_task.items())]
+                lines.append(f"{skill} by task, {member['genome']}: {', '.join(each)}")
+            if by_task:  # a run has one skill: classifiers an AUROC, language models a loss
                 break
     return lines
 
 
 def _table(report: Mapping[str, Any], squeeze: int) -> Table:
-    """1: long modules are cut; 2: also intervals stand below figures, and titles on several lines;
-    3: so do all genes, in one column; 4: and the table has no edge."""
-    cut, below, one_column = squeeze >= 1, squeeze >= 2, squeeze >= 3
+    """The table as narrow as `squeeze` says. 1: long modules are cut; 2: also intervals stand below
+    figures, and titles on several lines; 3: so do all genes, in one column; 4: and the table has no
+    edge."""
+    cut, below, one_column = squeeze >= 1, squeeze >= 2, squeeze >= 3  # cumulative
     table = Table(title=_title(report), title_justify="left", show_edge=squeeze < 4)
     genes = ["rank/alpha\nlr, modules"] if one_column else ["rank/alpha", "lr", "modules"]
     for name in ("genome", *genes):
@@ -123,6 +126,7 @@ def _genes(genes: Mapping[str, Any], *, cut: bool) -> list[str]:
 def _broken(metric: str, arrow: str) -> str:
     """A title on several lines, none longer than NARROW where its words allow it."""
     lines = [""]
+    # broken behind the signs that metrics' names are composed with: `robustness@task:x`
     for piece in (*re.findall(r"[^_@:.-]*[_@:.-]|[^_@:.-]+", metric), f" {arrow}"):
         if lines[-1] and len(lines[-1]) + len(piece) > NARROW:
             lines.append("")
@@ -147,12 +151,10 @@ def _blocks(report: Mapping[str, Any]) -> Text:
     arrows = [ARROWS[objective["direction"]] for objective in report["objectives"]]
     lines = [f"[italic]{_title(report)}[/]"]
     for name, figures in report["baselines"].items():
-        told = (
-            ", ".join(f"{metric} {figure(figures.get(metric), metric)}" for metric in metrics)
-            if figures is not None
-            else "not finished"
-        )
-        lines.append(f"[dim]{baseline_title(name, report)}: {told}[/]")
+        listed = "not finished"
+        if figures is not None:
+            listed = ", ".join(f"{m} {figure(figures.get(m), m)}" for m in metrics)
+        lines.append(f"[dim]{baseline_title(name, report)}: {listed}[/]")
     for member in report["front"]:
         genes = member["genes"]
         test = member["test"] or {}

@@ -1,5 +1,5 @@
-"""What a report says of constraints and objectives: which of them the front does not meet, or has
-no figure for."""
+"""Warnings of a report on the front: constraints that it does not meet, objectives that it has no
+figure for, members that could not be measured."""
 
 from __future__ import annotations
 
@@ -14,23 +14,27 @@ from coralx.search.ranking import constraints_of, violations
 
 
 def undefined_warnings(state: RunState) -> list[str]:
-    """That nobody who finished has a figure for an objective, so that the front goes without."""
+    """That no genome that finished has a figure for an objective, so that the front ignores it."""
     results = [state.history.results[genome, state.last_stage] for genome in state.finished()]
-    return [
-        f"{metric} is undefined for all that finished ({_why(metric, results)}): the front goes by "
-        "the other objectives alone"
-        for metric in (objective.metric for objective in state.config.objectives)
-        if results and all(found.metrics.get(metric) is None for found in results)
-    ]
+    warnings = []
+    for metric in [objective.metric for objective in state.config.objectives]:
+        has_figure = any(result.metrics.get(metric) is not None for result in results)
+        if results and not has_figure:
+            warnings.append(
+                f"{metric} is undefined for every genome that finished ({_why(metric, results)}): "
+                "the front is chosen by the other objectives"
+            )
+    return warnings
 
 
 def _why(metric: str, results: Sequence[StageResult]) -> str:
     """The reasons that the results' notes give, each once; else what the catalogue says."""
-    told = re.compile(
+    remark = re.compile(
         rf"(?:.*, )?{re.escape(metric)}(?:, .*)? undefined on the .*?: (.*)", re.DOTALL
     )
-    found = (told.fullmatch(note) for result in results for note in result.notes)
-    return ", or ".join(dict.fromkeys(m[1] for m in found if m)) or described(metric).undefined
+    matches = (remark.fullmatch(note) for result in results for note in result.notes)
+    reasons = dict.fromkeys(match[1] for match in matches if match)  # each once, in order
+    return ", or ".join(reasons) or described(metric).undefined
 
 
 def feasibility_warnings(state: RunState, front: Sequence[str]) -> list[str]:
@@ -41,20 +45,20 @@ def feasibility_warnings(state: RunState, front: Sequence[str]) -> list[str]:
     if violations(figures, constraints_of(config)).any():
         listed = ", ".join(f"`{text}`" for text in config.constraints)
         return [
-            f"no genome that finished meets the constraints ({listed}): the front holds what "
-            "misses them by the least. Loosen them, widen search_space, or search for longer."
+            f"no genome that finished meets the constraints ({listed}): the front holds those "
+            "that miss them by the least. Loosen them, widen search_space, or search for longer."
         ]
-    found = []
+    warnings = []
     for text, constraint in zip(config.constraints, constraints_of(config), strict=True):
         for genome in front:
             measured = history.measured(genome)
             test = measured.test.get(constraint.metric) if measured else None
             if test and test.value is not None and not constraint.holds_for(test.value):
-                found.append(
+                warnings.append(
                     f"{genome} meets the constraint `{text}` on the validation split, but not on "
                     f"the test split ({test.value:.4g})"
                 )
-    return found
+    return warnings
 
 
 def unmeasured_warning(genome: str | None, reason: str) -> str:

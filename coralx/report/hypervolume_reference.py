@@ -1,4 +1,4 @@
-"""What a run's hypervolume is a share of, in JSON and in words."""
+"""What a run's hypervolume is a share of, as JSON and as a sentence."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def _ends(axis: Axis) -> dict[str, Any]:
 def reference_line(reference: Mapping[str, Any] | None) -> str:
     """A sentence on what the hypervolume is a share of."""
     if reference is None:
-        return "Hypervolume is a share of the box that the first finishers span."
-    axes = ", ".join(_words(axis) for axis in reference["axes"])
+        return "Hypervolume is a share of the box spanned by the first genomes that finished."
+    axes = ", ".join(_range(axis) for axis in reference["axes"])
     return (
-        "Hypervolume is the share that the front dominates of a box settled before training, from "
-        f"the best to the worst (and a tenth more): {axes}."
+        "Hypervolume is the share that the front dominates of a box fixed before training, from "
+        f"the best value to a tenth beyond the worst: {axes}."
     )
 
 
-def _words(axis: Mapping[str, Any]) -> str:
+def _range(axis: Mapping[str, Any]) -> str:
     metric, maximised = axis["metric"], axis["direction"] == "maximize"
     best = _end(axis["best"], metric, is_upper=maximised)
     worst = _end(axis["worst"], metric, is_upper=not maximised)

@@ -10,10 +10,10 @@ from rich.cells import cell_len, chop_cells, set_cell_size
 from coralx.text import printable
 
 INDENT = "  "
-"""Before what a line is continued with."""
+"""Before each continuation of a line."""
 
 _WITH_UNIT = r"[^\s/]*\d (?:ms|s|min|h|%|[KMG]iB)(?!\w)[^\s/]*"
-_PIECES = re.compile(rf"\s+|{_WITH_UNIT}(?: {_WITH_UNIT})*/*|[^\s/]+/*|/+")
+_UNBROKEN = re.compile(rf"\s+|{_WITH_UNIT}(?: {_WITH_UNIT})*/*|[^\s/]+/*|/+")
 """What is not broken: words, parts of paths, and figures with their units (`3 min 08 s`)."""
 
 
@@ -25,15 +25,14 @@ def folded(line: str, width: int) -> list[str]:
     if width < 2 * len(indent):
         indent = ""
     lines = [""]
-    for piece in _PIECES.findall(text):
+    for piece in _UNBROKEN.findall(text):
         if cell_len(lines[-1] + piece.rstrip()) <= width:
             lines[-1] += piece
             continue
-        if not lines[-1].strip():
+        if not lines[-1].strip():  # its first word is wider than a line
             lines.pop()
-        *whole, rest = chop_cells(piece, width - len(indent))
-        lines += [indent + part.lstrip() for part in (*whole, rest)]
-    return [found.rstrip() for found in lines]
+        lines += [indent + part.lstrip() for part in chop_cells(piece, width - len(indent))]
+    return [folded_line.rstrip() for folded_line in lines]
 
 
 def packed(parts: Iterable[str], width: int, between: str = " · ") -> list[str]:
@@ -59,6 +58,7 @@ def cut_in_the_middle(text: str, width: int) -> str:
     if width < 3:
         return cut(text, width)
     end = text[-((width - 1) // 2) :]
+    # counted in characters so far: a wide one takes two columns
     while cell_len(end) > (width - 1) // 2:
         end = end[1:]
     return set_cell_size(text, width - 1 - cell_len(end)) + "…" + end

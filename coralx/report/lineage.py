@@ -1,9 +1,9 @@
-"""Where every genome came from, and what became of it.
-
-How adapters came about: ranks that grew with the stages, and blends of two parents."""
+"""Where every genome came from and what became of it: parents and inherited weights, ranks that
+grew with the stages, blends of two parents' checkpoints."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
@@ -17,13 +17,14 @@ from coralx.schedule.stages import Stage
 from coralx.search.pbt import EXPLORED
 from coralx.storage.history import History
 
-OUTCOMES = {
+VERDICTS = {
     Finish: "finished",
     Cut: "cut",
     Replace: "replaced",
     Stop: "stopped",
     Fail: "failed",
 }
+"""The last verdict on a genome, as written into `report.json`."""
 
 
 def lineage_of(history: History) -> list[dict[str, Any]]:
@@ -40,12 +41,12 @@ def lineage_of(history: History) -> list[dict[str, Any]]:
         for verdict in decision.verdicts
         if not isinstance(verdict, Promote)
     }
-    found = []
+    entries = []
     for genome in history.genomes.values():
         stage, verdict = verdicts.get(genome.id, (None, None))
         last = history.last_result(genome.id)
         own = history.own_steps(genome.id)
-        found.append(
+        entries.append(
             {
                 "genome": genome.id,
                 "generation": genome.generation,
@@ -55,10 +56,10 @@ def lineage_of(history: History) -> list[dict[str, Any]]:
                 "own_steps": own,
                 "lineage_steps": own + inherited.get(genome.id, 0),
                 "stage": stage or (last.stage if last else None),
-                "verdict": OUTCOMES[type(verdict)] if verdict else None,
+                "verdict": VERDICTS[type(verdict)] if verdict else None,
             }
         )
-    return found
+    return entries
 
 
 def schedule_of(history: History, genome: str, stages: Sequence[Stage]) -> list[dict[str, Any]]:
@@ -66,15 +67,13 @@ def schedule_of(history: History, genome: str, stages: Sequence[Stage]) -> list[
     empty for a genome that kept its own. `runtime.verify_front` trains by them from scratch."""
     if history.genomes[genome].continues is None:
         return []
-    return [
-        {
-            "stage": stage.name,
-            "genome": then.id,
-            **{name: getattr(then.genes, name) for name in EXPLORED},
-        }
-        for stage in stages
-        if (then := history.genome_at(genome, stage.place)).enters <= stage.place
-    ]
+    schedule = []
+    for stage in stages:
+        then = history.genome_at(genome, stage.place)
+        if then.enters <= stage.place:
+            explored = {name: getattr(then.genes, name) for name in EXPLORED}
+            schedule.append({"stage": stage.name, "genome": then.id, **explored})
+    return schedule
 
 
 def ancestry(report: Mapping[str, Any]) -> Tree | None:
@@ -84,6 +83,7 @@ def ancestry(report: Mapping[str, Any]) -> Tree | None:
     front = [member["genome"] for member in report["front"]]
     children: dict[str, list[str]] = {}
     roots: list[str] = []
+    # up from each member, until an ancestor is in the tree already, or has no donor: a root
     for name in front:
         donor = _donor(genomes[name])
         while donor is not None:
@@ -101,6 +101,7 @@ def ancestry(report: Mapping[str, Any]) -> Tree | None:
         Text("Ancestry of the front, by weights: own steps +inherited", style="italic"),
         guide_style="dim",
     )
+    # down from the roots with a stack: lineages may be deeper than Python recurses
     waiting = [(tree, root) for root in reversed(roots)]
     while waiting:
         above, name = waiting.pop()
@@ -145,7 +146,7 @@ def blends_of(history: History) -> list[dict[str, Any]]:
 
 
 def origin_lines(report: Mapping[str, Any]) -> list[str]:
-    """Both, as a person reads them in a terminal."""
+    """Grown ranks and blends, for a terminal."""
     grown = [
         f"{member['genome']} grew {step['before']} -> {step['rank']} entering {step['stage']}"
         for member in report["front"]
@@ -154,11 +155,8 @@ def origin_lines(report: Mapping[str, Any]) -> list[str]:
     lines = [f"Rank: {'; '.join(grown)}"] if grown else []
     blends = report["blends"]
     if blends:
-        kinds = sorted({blend["kind"] for blend in blends})
-        counts = [
-            f"{kind} {sum(b['kept'] for b in blends if b['kind'] == kind)} of "
-            f"{sum(b['kind'] == kind for b in blends)}"
-            for kind in kinds
-        ]
-        lines.append(f"Checkpoint crossover, kept for a lower loss: {', '.join(counts)}")
+        tried = Counter(blend["kind"] for blend in blends)
+        kept = Counter(blend["kind"] for blend in blends if blend["kept"])
+        counts = ", ".join(f"{kind} {kept[kind]} of {tried[kind]}" for kind in sorted(tried))
+        lines.append(f"Checkpoint crossover, kept for a lower loss: {counts}")
     return lines

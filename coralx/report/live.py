@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol, Self
@@ -41,12 +42,15 @@ from coralx.report.progress import Standings, describe, outcome_of, tally
 from coralx.system.signals import cursor_shown_while_suspended
 from coralx.text import counted
 
+SIMULATED = "simulated"
+"""What stands for the time left where no time is spent."""
+
 PLAIN_SECONDS = 10.0
 """Between two plain lines about a job that is under way."""
 
 
 class View(Protocol):
-    """Watches a run. `begin` comes before anything else, once the config is known; events of
+    """Watches a run. `begin` comes before anything else, once the config is known; events from
     before a resume are absorbed, later ones shown."""
 
     def begin(self, config: Config) -> None: ...
@@ -68,7 +72,7 @@ class View(Protocol):
 
 
 class Silent:
-    """No view at all."""
+    """A view that shows nothing."""
 
     def begin(self, config: Config) -> None: ...
 
@@ -123,54 +127,47 @@ class PlainLines(Silent):
 
     def on_event(self, event: Event) -> None:
         self._standings.on_event(event)
+        for line in (*self._search_lines(event), *self._measurement_lines(event)):
+            self._say(line)
+
+    def _search_lines(self, event: Event) -> Iterator[str]:
         match event:
-            case RunStarted():
-                for line in opening_lines(self._standings.config, event):
-                    self._say(line)
-            case RunResumed():
-                self._say(resumed_line(self._standings))
             case WorkerStarted():
-                seconds = f"loaded the base in {event.load_seconds:.1f} s"
-                self._say(f"worker {event.worker} on {event.device} {seconds}")
+                device = "" if event.device == "none" else f" on {event.device}"
+                seconds = f"{event.load_seconds:.1f} s"
+                yield f"worker {event.worker}{device} loaded the base in {seconds}"
             case GenerationStarted():
                 total = self._standings.config.evolution.generations
                 count = counted(len(event.genomes), "genome")
-                self._say(f"generation {event.generation + 1} of {total}: {count}")
-                for warning in event.warnings:
-                    self._say(f"warning: {warning}")
+                yield f"generation {event.generation + 1} of {total}: {count}"
+                yield from (f"warning: {warning}" for warning in event.warnings)
             case StageCompleted(result=result):
-                done = (
-                    f"{outcome_of(result, self._metric)} after {counted(result.last_step, 'step')}"
-                )
-                self._say(f"{result.genome} {result.stage}: {done} ({duration(result.seconds)})")
+                steps = counted(result.last_step, "step")
+                outcome = f"{outcome_of(result, self._metric)} after {steps}"
+                yield f"{result.genome} {result.stage}: {outcome} ({duration(result.seconds)})"
             case StageDecided():
-                self._say(f"{event.stage}: {tally(event.verdicts)}; {_remaining(self._standings)}")
-                for verdict in event.verdicts:
-                    if isinstance(verdict, Stop):
-                        self._say(f"{verdict.genome} {describe(verdict, event.stage)}")
-                if event.not_judged:
-                    self._say(not_judged_line(event))
-                for warning in event.warnings:
-                    self._say(f"warning: {warning}")
-            case GenomeFailed():
-                self._say(f"{title_of(event.genome)} failed at {event.stage}: {event.reason}")
+                yield f"{event.stage}: {_tally_and_remaining(self._standings, event)}"
+                yield from _decision_lines(event)
             case BudgetSpent():
-                self._say(f"ended by {event.limits}; measuring the best so far")
+                yield f"ended by {event.limits}; measuring the best so far"
+            case _:
+                yield from _common_lines(self._standings, event)
+
+    def _measurement_lines(self, event: Event) -> Iterator[str]:
+        match event:
             case TrainedBeside(result=result) if result.genome == HEAD:
                 passes = counted(result.steps, "pass", "passes")
-                self._say(f"{title_of(HEAD)}: {passes} ({duration(result.seconds)})")
+                yield f"{title_of(HEAD)}: {passes} ({duration(result.seconds)})"
             case TrainedBeside(result=result):
                 title = title_of(result.genome)
-                self._say(f"{title}, {result.stage}: {counted(result.last_step, 'step')}")
+                yield f"{title}, {result.stage}: {counted(result.last_step, 'step')}"
             case FrontMeasured(measurement=measurement):
                 test = measurement.test.get(self._metric)
                 shown = figure(test.value if test else None, self._metric)
                 title = title_of(measurement.genome)
                 if measurement.genome is None and (head := self._untuned_head()):
                     title += f" ({head})"
-                self._say(f"test split: {title} {self._metric} {shown}")
-            case MeasurementFailed():
-                self._say(f"warning: {unmeasured_warning(event.genome, event.reason)}")
+                yield f"test split: {title} {self._metric} {shown}"
             case _:
                 pass
 
@@ -198,47 +195,32 @@ class LiveTable(Silent):
     def absorb(self, event: Event) -> None:
         self._standings.on_event(event)
 
-    def _say(self, line: str, style: str = "") -> None:
+    def _say(self, line: str) -> None:
         """Print above the table, no word broken."""
+        style = "yellow" if line.startswith("warning:") else ""
         lines = folded(line, self._console.width)
         self._console.print(Text("\n".join(lines), style), soft_wrap=True)
 
     def on_signal(self, signal: Signal) -> None:
         if isinstance(signal, str) and signal.startswith("warning:"):
-            self._say(signal, "yellow")
+            self._say(signal)
         elif isinstance(signal, str):
             self._note = signal
         elif isinstance(signal, Progress):
             self._standings.on_progress(signal)
-            beside = signal.genome not in self._standings.history.genomes
+            has_row = signal.genome in self._standings.history.genomes
             state = self._standings.state[signal.genome]
-            self._note = f"{title_of(signal.genome)}, {state}" if beside else ""
+            self._note = "" if has_row else f"{title_of(signal.genome)}, {state}"
 
     def on_event(self, event: Event) -> None:
         self._standings.on_event(event)
-        match event:
-            case RunStarted():
-                for line in opening_lines(self._standings.config, event):
-                    self._say(line)
-            case RunResumed():
-                self._say(resumed_line(self._standings))
-            case StageDecided():
-                where = f"generation {event.generation + 1}, {event.stage}"
-                self._say(f"{where}: {tally(event.verdicts)}; {_remaining(self._standings)}")
-                for verdict in event.verdicts:
-                    if isinstance(verdict, Stop):
-                        self._say(f"{verdict.genome} {describe(verdict, event.stage)}")
-                if event.not_judged:
-                    self._say(not_judged_line(event))
-                for warning in event.warnings:
-                    self._say(f"warning: {warning}", "yellow")
-            case GenomeFailed():
-                self._say(f"{title_of(event.genome)} failed at {event.stage}: {event.reason}")
-            case MeasurementFailed():
-                told = unmeasured_warning(event.genome, event.reason)
-                self._say(f"warning: {told}", "yellow")
-            case _:
-                pass
+        if isinstance(event, StageDecided):
+            where = f"generation {event.generation + 1}, {event.stage}"
+            self._say(f"{where}: {_tally_and_remaining(self._standings, event)}")
+            for line in _decision_lines(event):
+                self._say(line)
+        for line in _common_lines(self._standings, event):
+            self._say(line)
 
     def __exit__(
         self,
@@ -254,28 +236,52 @@ class LiveTable(Silent):
         return board(self._standings, self._note, left, width, height - 1)
 
 
+def _tally_and_remaining(standings: Standings, event: StageDecided) -> str:
+    left = _remaining(standings)
+    # a simulation takes no time worth telling
+    return tally(event.verdicts) + ("" if left == SIMULATED else f"; {left}")
+
+
 def _remaining(standings: Standings) -> str:
     if standings.is_searched:
         return standings.closing()
     left = standings.remaining()
     started = standings.history.started
     if started is not None and started.facts.device == "none":
-        return "simulated"
-    return "time left not known yet" if left is None else f"about {duration(left)} left"
+        return SIMULATED
+    return "time left unknown" if left is None else f"about {duration(left)} left"
 
 
-def not_judged_line(event: StageDecided) -> str:
-    """Whom the stop rules could not judge."""
-    return f"not judged by every stop rule, for too few steps: {', '.join(event.not_judged)}"
+def _common_lines(standings: Standings, event: Event) -> Iterator[str]:
+    """What both views print of the start, a resume, and failures."""
+    match event:
+        case RunStarted():
+            yield from opening_lines(standings.config, event)
+        case RunResumed():
+            yield resumed_line(standings)
+        case GenomeFailed():
+            yield f"{title_of(event.genome)} failed at {event.stage}: {event.reason}"
+        case MeasurementFailed():
+            yield f"warning: {unmeasured_warning(event.genome, event.reason)}"
+        case _:
+            pass
+
+
+def _decision_lines(event: StageDecided) -> Iterator[str]:
+    """What both views print of a stage's decision below its tally."""
+    for verdict in event.verdicts:
+        if isinstance(verdict, Stop):
+            yield f"{verdict.genome} {describe(verdict, event.stage)}"
+    if event.not_judged:
+        yield f"too few steps to be judged by every stop rule: {', '.join(event.not_judged)}"
+    yield from (f"warning: {warning}" for warning in event.warnings)
 
 
 def resumed_line(standings: Standings) -> str:
     """Where a resumed run goes on."""
     results = counted(len(standings.history.results), "stage result")
-    return (
-        f"resumed where the ledger ends: generation {standings.generation + 1}, "
-        f"{standings.stage.name}, {results} so far"
-    )
+    where = f"generation {standings.generation + 1}, {standings.stage.name}"
+    return f"resumed at {where}; {results} so far"
 
 
 def view_for(console: Console, *, quiet: bool) -> View:

@@ -18,7 +18,7 @@ from coralx.report.line_wrapping import cut, cut_in_the_middle, packed
 from coralx.report.progress import Brief, Kind, Standings
 from coralx.text import printable
 
-KEPT: tuple[Kind, ...] = (
+KEPT_FIRST: tuple[Kind, ...] = (
     "training",
     "waiting",
     "evaluated",
@@ -41,12 +41,13 @@ GAP = 2
 """Columns between two columns."""
 
 TITLE, NAME, MODULES = 12, 8, 10
-"""Columns that a title, a genome's id and modules have at least before they are cut further."""
+"""Widths that a title, a genome's id and modules are never cut below."""
 
-WORTH = ("genome", "state", "figure", "loss", "lr", "rank/alpha", "modules")
-"""Columns from the one that is kept to the last to the one that is dropped first."""
+BY_WORTH = ("genome", "state", "figure", "loss", "lr", "rank/alpha", "modules")
+"""Columns, from the last that is dropped to the first."""
 
 UNKNOWN = Brief("waiting", "waiting")
+"""Of a genome that no event has named a state for."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,14 @@ class Column:
 
 
 def board(standings: Standings, note: str, left: str, width: int, height: int) -> RenderableType:
-    """What a generation does, on at most `height` lines of `width` columns: the head, a `note` on
-    what goes on beside, and a row a genome; `left` says how much time is."""
+    """A generation on at most `height` lines of `width` columns: the head with the time `left`, a
+    `note` on what else is going on, and a row a genome."""
     heads = packed(_head(standings, left), width)
     lines = [Text(line, style="bold") for line in heads]
     if note:
         lines.append(Text(cut(printable(note), width), style="dim"))
     room = height - len(lines) - 1  # for the titles
-    if room < 2:  # a terminal of a few lines
+    if room < 2:  # a terminal of a few lines: rows are worth more than the note
         lines, room = lines[:1], max(1, height - 2)
     if not standings.genomes:
         return Group(*lines)
@@ -103,11 +104,11 @@ def _who(standings: Standings, room: int) -> tuple[list[Genome], str]:
     if len(genomes) <= room:
         return list(genomes), ""
     kinds = {genome.id: standings.brief.get(genome.id, UNKNOWN).kind for genome in genomes}
-    by_rank = sorted(genomes, key=lambda genome: KEPT.index(kinds[genome.id]))
+    by_rank = sorted(genomes, key=lambda genome: KEPT_FIRST.index(kinds[genome.id]))
     kept = {genome.id for genome in by_rank[: max(1, room - 1)]}
     others = Counter(kind for genome, kind in kinds.items() if genome not in kept)
-    told = [f"{others[kind]} {kind}" for kind in KEPT if others[kind]]
-    return [genome for genome in genomes if genome.id in kept], f"and {', '.join(told)}"
+    counts = [f"{others[kind]} {kind}" for kind in KEPT_FIRST if others[kind]]
+    return [genome for genome in genomes if genome.id in kept], f"and {', '.join(counts)}"
 
 
 def _table(standings: Standings, genomes: Sequence[Genome], width: int) -> Table:
@@ -145,12 +146,12 @@ def _columns(standings: Standings, genomes: Sequence[Genome]) -> dict[str, Colum
 
 
 def _fitting(columns: dict[str, Column], width: int) -> dict[str, Column]:
-    """Those that say something and for which there is room, by their worth: an id gives way to
-    state and figure down to a few columns, modules are cut before they are dropped."""
-    beside = sum(columns[name].width + GAP for name in ("state", "figure"))
-    taken = {"genome": columns["genome"].within(max(NAME, width - beside))}
+    """The columns that are not empty and fit, by their worth: an id gives way to state and figure
+    down to a few columns, modules are cut before they are dropped."""
+    others = sum(columns[name].width + GAP for name in ("state", "figure"))
+    taken = {"genome": columns["genome"].within(max(NAME, width - others))}
     free = width - taken["genome"].width
-    for name in WORTH[1:]:
+    for name in BY_WORTH[1:]:
         if not any(columns[name].cells):  # the loss, while none is in training
             continue
         column, room = columns[name], free - GAP
@@ -158,7 +159,7 @@ def _fitting(columns: dict[str, Column], width: int) -> dict[str, Column]:
             column = column.within(room)
         if name == "state" and room < column.width:
             column = column.within(max(1, room))
-        if column.width > room:
+        if column.width > room:  # nothing of less worth comes in its place
             break
         taken[name] = column
         free -= GAP + column.width

@@ -1,4 +1,4 @@
-"""The first lines of a run: the machine, the data, and the plan before it is paid."""
+"""The first lines of a run: the machine, the data, and what the plan will cost."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from coralx.text import counted
 
 
 def opening_lines(config: Config, event: RunStarted) -> list[str]:
-    """What was found and chosen at the start, and what is about to be paid."""
+    """The facts and settings that a run starts with, and what its plan will cost."""
     facts, settings = event.facts, event.settings
     rows = ", ".join(f"{count:,} {kind}" for kind, count in facts.rows.items() if count)
     workers = counted(settings.workers, "worker")
+    threads = counted(settings.threads_per_worker, "thread")
+    threads += " each" if settings.workers > 1 else ""
+    device = "" if facts.device == "none" else f" on {facts.device}"
     return [
         f"run {event.run}: {event.mode}, seed {event.seed}; backend {facts.backend} "
-        f"({facts.backend_reason}) on {facts.device}, {workers} of "
-        f"{counted(settings.threads_per_worker, 'thread')}",
+        f"({facts.backend_reason}){device}, {workers} with {threads}",
         f"rows: {rows}; precision {facts.precision} ({facts.precision_reason})",
         *class_lines(config.model.task, classes_of(config, facts)),
         *_plan_lines(config, event),
@@ -40,12 +42,13 @@ def opening_lines(config: Config, event: RunStarted) -> list[str]:
 
 
 def _brevity_of(config: Config, event: RunStarted) -> list[str]:
-    is_told = RunState(config, History([event])).longest_epoch is not None
-    return brevity(config, event.facts.rows["train"]) if is_told else []
+    # runs of earlier versions scored and cut at every stage, however short it was
+    can_be_short = RunState(config, History([event])).longest_epoch is not None
+    return brevity(config, event.facts.rows["train"]) if can_be_short else []
 
 
 def _plan_lines(config: Config, event: RunStarted) -> list[str]:
-    """What is about to be paid, if no stop rule takes a genome out."""
+    """What training will cost if no stop rule takes a genome out."""
     evolution, schedule = config.evolution, config.hyperband_config
     stages = RunState(config, History([event])).stages
     brackets = brackets_of(schedule)
@@ -61,22 +64,17 @@ def _plan_lines(config: Config, event: RunStarted) -> list[str]:
     naive = sum((each.naive_steps for each in plans), Fraction(0))
     total = sum((each.continue_steps for each in plans), Fraction(0))
     restarted = sum((each.restart_steps for each in plans), Fraction(0))
-    every = "the only genome was" if sum(births) == 1 else f"all {sum(births)} genomes were"
-    return [
+    every = "the only genome" if sum(births) == 1 else f"all {sum(births)} genomes"
+    lines = [
         f"plan: {counted(plan.generations, 'generation')}, in each (genomes x total steps): "
         f"{cohorts}{later}",
-        f"      {float(total):,.6g} steps together, {float(naive):,.6g} if "
-        f"{every} trained to the end "
-        f"({float(naive / total):.2f}x; {float(naive / restarted):.2f}x if every stage "
-        f"restarted); {counted(steps, 'step')} an epoch",
-        *(
-            [f"      and up to {float(plan.stages[-1].steps_per_genome):,.6g} for the baseline"]
-            if config.runtime.baseline
-            else []
-        ),
-        *(
-            [f"      and {float(plan.stages[-1].steps_per_genome):,.6g} for each that is verified"]
-            if config.runtime.verify_front
-            else []
-        ),
+        f"      {float(total):,.6g} steps in all instead of {float(naive):,.6g} for training "
+        f"{every} to the end ({float(naive / total):.2f}x cheaper; {float(naive / restarted):.2f}x "
+        f"if every stage restarted); {counted(steps, 'step')} per epoch",
     ]
+    whole_training = f"{float(plan.stages[-1].steps_per_genome):,.6g} steps"
+    if config.runtime.baseline:
+        lines.append(f"      and up to {whole_training} for the default recipe")
+    if config.runtime.verify_front:
+        lines.append(f"      and {whole_training} for each genome that is verified")
+    return lines

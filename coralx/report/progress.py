@@ -1,8 +1,9 @@
-"""Where a run stands: what the live view and the plain lines both draw from."""
+"""Where a run stands: what both live views draw from."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -30,7 +31,7 @@ from coralx.storage.history import History
 from coralx.text import counted
 
 Kind = Literal["training", "waiting", "evaluated", "finished", "stopped", "failed", "cut"]
-"""What a genome does, or what became of it."""
+"""What a genome is doing, or what became of it."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,11 @@ class Standings:
         self.state: dict[str, str] = {}
         """In words, by the genome's id."""
         self.brief: dict[str, Brief] = {}
+        """In a few words, by the genome's id."""
         self._short = short_names([stage.name for stage in self.stages])
         self.began = time.monotonic()
         self._live: dict[str, Progress] = {}
+        """Of the genomes that are in training now."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -72,6 +75,7 @@ class Standings:
             case GenerationStarted():
                 self.generation = event.generation
                 self.stage = self.stages[0]
+                # under asynchronous promotion genomes of earlier generations still train
                 going_on = [g for g in self.genomes if self._overlaps and self._is_open(g)]
                 self.genomes = (*going_on, *event.genomes)
                 self.state = {genome.id: self.state[genome.id] for genome in going_on}
@@ -92,7 +96,7 @@ class Standings:
                 self._live.pop(event.genome, None)
                 self._note(event.genome, "failed", event.stage, f"failed: {event.reason}")
             case StageDecided():
-                self._decided(event)
+                self._apply_verdicts(event)
             case _:
                 pass
 
@@ -101,7 +105,7 @@ class Standings:
         is_done = (genome.id, self.stages[-1].name) in self.history.results
         return not is_done and not self.history.is_taken_out(genome.id)
 
-    def _decided(self, event: StageDecided) -> None:
+    def _apply_verdicts(self, event: StageDecided) -> None:
         place = next(stage.place for stage in self.stages if stage.name == event.stage)
         following = self.stages[min(place + 1, len(self.stages) - 1)]
         for verdict in event.verdicts:
@@ -145,8 +149,8 @@ class Standings:
         left = len(unverified(self._run))
         if not left or Baseline.UNTUNED not in self.history.measurements:
             return "measuring baselines and front on the test split"
-        wanted = len(heirs(self.history, self._run.front()))
-        return f"verifying the front: {wanted - left} of {wanted} trained from scratch"
+        total = len(heirs(self.history, self._run.front()))
+        return f"verifying the front: {total - left} of {total} trained from scratch"
 
     @property
     def elapsed(self) -> float:
@@ -161,18 +165,19 @@ class Standings:
         if started is None or not steps_done or started.facts.device == "none":
             return None
         pace = sum(result.train_seconds for result in results) / steps_done
-        beside = sum(r.eval_seconds + r.overhead_seconds for r in results) / len(results)
+        per_job = sum(r.eval_seconds + r.overhead_seconds for r in results) / len(results)
         steps, jobs = self._planned()
+        # what is trained beside the search, as a baseline, is no part of the plan
         in_search = [p for p in self._live.values() if p.genome in self.history.genomes]
         live = sum(p.step - self._stood_at(p.genome) for p in in_search)
-        left = pace * max(0, steps - steps_done - live) + beside * max(0, jobs - len(results))
+        left = pace * max(0, steps - steps_done - live) + per_job * max(0, jobs - len(results))
         return left / started.settings.workers
 
     def _stood_at(self, genome: str) -> int:
         """The step from which the genome's present stage goes on."""
-        found = self.history.genomes[genome]
-        if found.continues is not None and self.history.last_result(genome) is None:
-            copied = found.continues, self.stages[found.enters - 1].name
+        born = self.history.genomes[genome]
+        if born.continues is not None and self.history.last_result(genome) is None:
+            copied = born.continues, self.stages[born.enters - 1].name
             return self.history.results[copied].last_step
         return self.history.step_of(genome)
 
@@ -185,6 +190,7 @@ class Standings:
         brackets = brackets_of(self.config.hyperband_config)
         evolution = self.config.evolution
         steps = jobs = 0
+        # what enters a stage from scratch is planned; what continues is at most what was promoted
         for generation in range(evolution.generations):
             cohorts = entries(self.stages, evolution.births(generation), brackets)
             promoted: int | None = None
@@ -195,6 +201,7 @@ class Standings:
                 steps += begun * total + continued * (total - before)
                 jobs += begun + continued
                 decision = self.history.decisions.get((generation, stage.name))
+                # asynchronous decisions come one by one, so none says how many go on in the end
                 if decision is not None and not self._overlaps:
                     promoted = sum(isinstance(v, Promote | Replace) for v in decision.verdicts)
         return steps, jobs
@@ -230,7 +237,7 @@ def short_names(stages: Sequence[str]) -> dict[str, str]:
 
 
 def outcome_of(result: StageResult, metric: str) -> str:
-    """What a stage brought in one figure, if it ended well and was scored."""
+    """What a stage reached: its figure, where it was scored, or why training ended early."""
     if result.divergence is not None:
         return f"{result.divergence.reason}, at step {result.divergence.step},"
     is_scored = metric in result.metrics
@@ -257,7 +264,7 @@ def describe(verdict: Verdict, stage: str) -> str:
 
 def tally(verdicts: Sequence[Verdict]) -> str:
     """How many of each verdict, in words."""
-    names = {
+    names: dict[type[Verdict], str] = {
         Promote: "promoted",
         Replace: "replaced",
         Finish: "finished",
@@ -265,5 +272,6 @@ def tally(verdicts: Sequence[Verdict]) -> str:
         Stop: "stopped",
         Fail: "failed",
     }
-    counts = {word: sum(isinstance(v, cls) for v in verdicts) for cls, word in names.items()}
-    return ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "none entered"
+    counts = Counter(names[type(verdict)] for verdict in verdicts)
+    listed = [f"{counts[word]} {word}" for word in names.values() if counts[word]]
+    return ", ".join(listed) or "no genome entered"

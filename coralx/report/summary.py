@@ -1,9 +1,7 @@
-"""The report of a run: `report.json` and `pareto.csv`, from config and ledger alone."""
+"""The report of a run, `report.json`, from config and ledger alone."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -136,8 +134,8 @@ def _front(state: RunState) -> tuple[str, ...]:
 
 
 def _provisional(state: RunState) -> list[str]:
-    """Sound genomes that came no further than a stage before the last, if no other that came as
-    far dominates them; furthest stage first. One that is not scored tells of none."""
+    """Genomes that stand at a stage before the last, were not taken out, and are not dominated by
+    another that stands there; furthest stage first. A stage that is not scored has none."""
     history, stages = state.history, state.stages
     reached: dict[str, list[str]] = {stage.name: [] for stage in stages}
     for genome in history.genomes:
@@ -153,7 +151,7 @@ def _provisional(state: RunState) -> list[str]:
 
 
 def genes_of(genome: Genome) -> dict[str, Any]:
-    """A genome's genes as written into reports, alpha beside its ratio."""
+    """A genome's genes as written into reports, with alpha itself as well as its ratio."""
     genes = asdict(genome.genes)
     modules = genes["target_modules"]
     return {
@@ -202,7 +200,7 @@ def _interval(figure: Interval) -> dict[str, Any]:
 
 
 def _adapter(layout: RunLayout | None, genome: str, stage: str) -> str | None:
-    """Where the adapter lies in the run folder: handed over, else its checkpoint, else nowhere."""
+    """Where the adapter lies in the run folder: in `best/`, else its checkpoint, else None."""
     if layout is None:
         return None
     folders = [layout.best_adapter(genome)]
@@ -249,27 +247,29 @@ def _stopped(history: History) -> list[dict[str, Any]]:
 
 
 def _notes(history: History) -> list[dict[str, Any]]:
-    """What was remarked on how genomes were trained, one entry a remark, with its genomes."""
-    found: dict[str, list[str]] = {}
+    """Remarks on how genomes were trained, each once, with the genomes that it is about."""
+    genomes_by_note: dict[str, list[str]] = {}
     for (genome, _), result in history.results.items():
         for note in result.notes:
-            genomes = found.setdefault(note, [])
+            genomes = genomes_by_note.setdefault(note, [])
             if genome not in genomes:
                 genomes.append(genome)
-    return [{"note": note, "genomes": genomes} for note, genomes in found.items()]
+    return [{"note": note, "genomes": genomes} for note, genomes in genomes_by_note.items()]
 
 
 def _warnings(entries: Sequence[Entry]) -> list[str]:
-    found: list[str] = []
+    """Those that the run gave as it went on, with the generation and stage that they are about."""
+    warnings: list[str] = []
     for entry in entries:
         if isinstance(entry.event, RunStarted):
-            found += entry.event.facts.warnings
+            warnings += entry.event.facts.warnings
         if isinstance(entry.event, GenerationStarted):
-            found += [f"generation {entry.event.generation + 1}: {w}" for w in entry.event.warnings]
+            where = f"generation {entry.event.generation + 1}: "
+            warnings += [where + warning for warning in entry.event.warnings]
         if isinstance(entry.event, StageDecided):
             where = f"generation {entry.event.generation + 1}, {entry.event.stage}: "
-            found += [where + warning for warning in entry.event.warnings]
-    return found
+            warnings += [where + warning for warning in entry.event.warnings]
+    return warnings
 
 
 def _workers(entries: Sequence[Entry]) -> list[dict[str, Any]]:
@@ -279,48 +279,9 @@ def _workers(entries: Sequence[Entry]) -> list[dict[str, Any]]:
         if isinstance(entry.event, WorkerStarted):
             rows.append({**asdict(entry.event), "jobs": None})
         if isinstance(entry.event, WorkerStopped):
+            # a replacement, and a resume, use a number again: the latest row has stopped
             for row in reversed(rows):
                 if row["worker"] == entry.event.worker:
                     row.update(base_loads=entry.event.base_loads, jobs=entry.event.jobs)
                     break
     return rows
-
-
-def _cell(value: Any) -> Any:
-    """A value that a spreadsheet does not take for a formula: text that would begin one stands
-    behind an apostrophe (OWASP, CSV injection). Numbers stay numbers."""
-    is_formula = isinstance(value, str) and value[:1] in tuple("=+-@\t\r\n")
-    return f"'{value}" if is_formula else value
-
-
-def pareto_csv(report: dict[str, Any]) -> str:
-    """The front as a table: genome, genes, each objective on validation and test, steps; the
-    weighted sum where the config has weights; and whether the figures are simulated."""
-    metrics = [objective["metric"] for objective in report["objectives"]]
-    genes = list(report["front"][0]["genes"]) if report["front"] else []
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = [f"{split}_{metric}" for metric in metrics for split in ("validation", "test")]
-    columns += ["own_steps", "lineage_steps"]
-    found = report.get("weighted")
-    scores = {row["genome"]: row["score"] for row in found["scores"]} if found else {}
-    if found:
-        columns.append("weighted_sum")
-    columns.append("simulated")
-    writer.writerow(["genome", "generation", *genes, *columns])
-    for member in report["front"]:
-        values = []
-        for metric in metrics:
-            test = (member["test"] or {}).get(metric) or {}
-            values += [member["validation"].get(metric), test.get("value")]
-        listed = [
-            " ".join(value) if isinstance(value, list) else value
-            for value in member["genes"].values()
-        ]
-        values += [member["own_steps"], member["lineage_steps"]]
-        if found:
-            values.append(scores[member["genome"]])
-        values.append(str(report["simulated"]).lower())
-        row = [member["genome"], member["generation"], *listed, *values]
-        writer.writerow([_cell(value) for value in row])
-    return text.getvalue()

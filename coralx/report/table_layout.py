@@ -18,7 +18,7 @@ class FirstThatFits:
     choices: tuple[RenderableType, ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        unlimited = options.update(max_width=1 << 16)
+        unlimited = options.update(max_width=1 << 16)  # else rich measures it squeezed already
         for choice in self.choices[:-1]:
             if Measurement.get(console, unlimited, choice).maximum <= options.max_width:
                 yield choice
@@ -52,8 +52,8 @@ def _lines(table: Table) -> Text:
     titles = [str(column.header) for column in table.columns]
     lines = [f"[italic]{table.title}[/]"]
     for first, *others in _rows(table):
-        told = [f"{title} {cell}" for title, cell in zip(titles[1:], others, strict=True) if cell]
-        lines.append(f"[bold]{first}[/]: {', '.join(told)}")
+        cells = [f"{title} {cell}" for title, cell in zip(titles[1:], others, strict=True) if cell]
+        lines.append(f"[bold]{first}[/]: {', '.join(cells)}")
     return Text.from_markup("\n".join(lines))
 
 

@@ -23,7 +23,7 @@ from coralx.report.verification import verification_parts
 from coralx.report.weighted_sum import weighted_lines
 from coralx.text import counted
 
-BESIDE = {
+OTHER_COSTS = {
     "start": "starting",
     "measuring": "the final measurement",
     "restarts": "resumes and replaced workers",
@@ -31,9 +31,10 @@ BESIDE = {
     "failed_attempts": "failed attempts",
     "trained_again": "training again what was lost",
 }
-"""What a run spends beside training and scoring, in words."""
+"""What a run spends time on beside training and scoring: key of `beside_training`, and its name."""
 
-STILL = "Neither these nor the best figure on any objective had"
+LISTED = 6
+"""Genomes that a line names; the rest is counted."""
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
@@ -45,14 +46,15 @@ def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
     state = "" if report["completed"] else " (not completed)"
     if report["ended_by"]:
         state = f" (ended by {escape(report['ended_by'])})"
+    device = "" if report["device"] == "none" else f" on {escape(report['device'])}"
     title = (
         f"[bold]{escape(report['run'])}[/]{state}: {escape(report['mode'])}, "
-        f"seed {report['seed']}, {_generations(report)}, {escape(report['backend'])} on "
-        f"{escape(report['device'])}, {duration(report['wall_seconds'])}"
+        f"seed {report['seed']}, {_generations(report)}, {escape(report['backend'])}{device}, "
+        f"{duration(report['wall_seconds'])}"
     )
     parts: list[RenderableType] = [Text.from_markup(title)]
     if report["mode"] == "simulation" or report["backend"] == "simulated":
-        parts.append(Text("Simulated: nothing was trained, no figure here is evidence."))
+        parts.append(Text("Simulated: nothing was trained, so no figure here is evidence."))
     if report["constraints"]:
         parts.append(Text(f"Constraints: {', '.join(report['constraints'])}"))
     parts += [Text(line) for line in class_lines(report["task"], report["classes"])]
@@ -61,28 +63,44 @@ def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
     if (tree := ancestry(report)) is not None:
         parts += [Text(""), tree]
     parts += verification_parts(report)
-    if report["provisional"]:
-        names = ", ".join(
-            f"{member['genome']} ({member['stage']})" for member in report["provisional"][:6]
-        )
-        parts.append(Text(f"Provisional (before the last stage, non-dominated there): {names}"))
-    parts += [Text(line) for line in (*_convergence_lines(report), *origin_lines(report))]
+    lines = (*_provisional_lines(report), *_convergence_lines(report), *origin_lines(report))
+    parts += [Text(line) for line in lines]
     parts += [Text(""), fitting(_efficiency_table(report["efficiency"]))]
     parts += [Text(line) for line in _efficiency_lines(report["efficiency"])]
     if report["stopped"] or report["failed"]:
         parts += [Text(""), fitting(_stopped_table(report))]
+    parts += [Text(line) for line in _remark_lines(report)]
+    parts += [Text(f"warning: {warning}", style="yellow") for warning in report["warnings"]]
+    return parts
+
+
+def _provisional_lines(report: Mapping[str, Any]) -> list[str]:
+    """Genomes that were promising when the run ended, or that are still on their way."""
+    members = report["provisional"]
+    if not members:
+        return []
+    names = ", ".join(f"{member['genome']} ({member['stage']})" for member in members[:LISTED])
+    more = f" and {len(members) - LISTED} more" if len(members) > LISTED else ""
+    return [f"Provisional, non-dominated at a stage before the last: {names}{more}"]
+
+
+def _remark_lines(report: Mapping[str, Any]) -> list[str]:
+    """What a reader should know before trusting the figures."""
+    lines = []
     if report["test_reused"]:
-        parts.append(Text("The test split was measured before and the run extended since: reused."))
+        lines.append(
+            "The test split is reused: it was measured before the run was extended, so its figures "
+            "may be optimistic."
+        )
     if report["not_judged"]:
         counts = Counter(entry["stage"] for entry in report["not_judged"])
         listed = ", ".join(f"{count} at {stage}" for stage, count in counts.items())
-        parts.append(Text(f"Not judged by every stop rule, for too few steps: {listed}"))
+        lines.append(f"Too few steps to be judged by every stop rule: {listed}")
     for remark in report["notes"]:
         genomes = remark["genomes"]
-        listed = ", ".join(genomes[:6]) + (" ..." if len(genomes) > 6 else "")
-        parts.append(Text(f"note: {remark['note']} ({len(genomes)}: {listed})"))
-    parts += [Text(f"warning: {warning}", style="yellow") for warning in report["warnings"]]
-    return parts
+        listed = ", ".join(genomes[:LISTED]) + (" ..." if len(genomes) > LISTED else "")
+        lines.append(f"note: {remark['note']} ({len(genomes)}: {listed})")
+    return lines
 
 
 def _generations(report: Mapping[str, Any]) -> str:
@@ -102,8 +120,16 @@ def _convergence_lines(report: Mapping[str, Any]) -> list[str]:
     lines = [f"Hypervolume by generation: {volumes}; diversity of the population: {spread}"]
     lines.append(reference_line(report["hypervolume_reference"]))
     if report["stalled"]:
-        what = "Neither had" if report["hypervolume_reference"] is None else STILL
-        lines.append(f"{what} moved for evolution.patience generations, so the search ended.")
+        # runs of earlier versions did not watch the best figures
+        best = (
+            ""
+            if report["hypervolume_reference"] is None
+            else " nor the best figure of any objective"
+        )
+        lines.append(
+            f"The search ended early: neither of these{best} changed for evolution.patience "
+            "generations."
+        )
     return lines
 
 
@@ -127,12 +153,12 @@ def _efficiency_table(efficiency: Mapping[str, Any]) -> Table:
 
 
 def _efficiency_lines(efficiency: Mapping[str, Any]) -> list[str]:
-    beside = efficiency["beside_training"]
-    told = [f"{what} {duration(beside[key])}" for key, what in BESIDE.items() if beside[key]]
-    including = f", of these {', '.join(told)}" if told else ""
+    spent = efficiency["beside_training"]
+    costs = [f"{name} {duration(spent[key])}" for key, name in OTHER_COSTS.items() if spent[key]]
+    including = f", of which {', '.join(costs)}" if costs else ""
     lines = [
         f"{counted(efficiency['total_genomes'], 'genome')} in "
-        f"{duration(efficiency['total_training_time'])} of workers' time{including}."
+        f"{duration(efficiency['total_training_time'])} of worker time{including}."
     ]
     if efficiency["efficiency_ratio"] is None:
         lines.append(f"Against full training: {efficiency['note']}.")
@@ -157,15 +183,18 @@ def _machine_lines(efficiency: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"Workers were busy {use:.0f} % of the time; {efficiency['gpu_hours']:.2f} GPU hours."
         )
-        for name, what in (("baseline", "the default recipe"), ("verification", "verifying")):
+        for name, what in (
+            ("baseline", "the default recipe"),
+            ("verification", "verifying the front"),
+        ):
             if efficiency[f"{name}_steps"]:
                 lines.append(
-                    f"Beside that, {what} took {counted(efficiency[f'{name}_steps'], 'step')} in "
+                    f"In addition, {what} took {counted(efficiency[f'{name}_steps'], 'step')} in "
                     f"{duration(efficiency[f'{name}_time'])}."
                 )
         if efficiency["head_passes"]:
             took = duration(efficiency["head_time"])
-            lines.append(f"Beside that, training a head on the frozen base took {took}.")
+            lines.append(f"In addition, training a head on the frozen base took {took}.")
     return lines
 
 

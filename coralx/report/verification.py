@@ -1,4 +1,4 @@
-"""The front's inherited figures beside those of the same genes trained from scratch."""
+"""The front verified: figures of inherited weights beside those of the same genes from scratch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from coralx.report.front_comparison import as_json
 from coralx.report.table_layout import FirstThatFits
 from coralx.storage.layout import RunLayout
 
-TITLE = "Front verified: inherited against from scratch"
+TITLE = "Front verified: inherited weights against fresh ones"
 
 
 def verification_of(
@@ -32,6 +32,7 @@ def verification_of(
     `members` are those of the front that began with weights of others; `trained_from_scratch` the
     rest, which need no verification.
     """
+    # a resume without the option still shows what an earlier one verified
     was_begun = any(isinstance(subject, FromScratch) for subject, _ in state.history.beside)
     if not (state.config.runtime.verify_front or was_begun):
         return None
@@ -47,8 +48,8 @@ def _member(state: RunState, name: str, layout: RunLayout | None) -> dict[str, A
     fresh = FromScratch(name)
     fresh_id = str(id_of(fresh))
     result = history.beside.get((fresh, last_stage))
-    stages = [found for (subject, _), found in history.beside.items() if subject == fresh]
-    diverged = [found.divergence for found in stages if found.divergence is not None]
+    results = [each for (subject, _), each in history.beside.items() if subject == fresh]
+    diverged = [each.divergence for each in results if each.divergence is not None]
     failure = history.failures.get(fresh)
     ending, reason = "pending", None
     if failure is not None:
@@ -67,7 +68,7 @@ def _member(state: RunState, name: str, layout: RunLayout | None) -> dict[str, A
         "reason": reason,
         "own_steps": history.own_steps(name),
         "lineage_steps": history.lineage_steps(name),
-        "fresh_steps": sum(found.steps for found in stages) if result else None,
+        "fresh_steps": sum(each.steps for each in results) if result else None,
         "inherited": _figures(history.results[name, last_stage].metrics, history.measured(name)),
         "fresh": _figures(result.metrics, measured[fresh])
         if result and ending == "verified"
@@ -91,33 +92,33 @@ def _adapter(layout: RunLayout | None, fresh: str, last_stage: str) -> str | Non
 
 
 def verification_parts(report: Mapping[str, Any]) -> list[RenderableType]:
-    """For a terminal: both side by side, then what can be said of the difference."""
-    found = report["verification"]
-    if found is None:
+    """For a terminal: both side by side, then the differences that are significant."""
+    verification = report["verification"]
+    if verification is None:
         return []
-    if not found["members"]:
-        said = "Nothing to verify: every member of the front was trained from scratch already."
-        return [Text(""), Text(said)] if report["front"] else []
+    if not verification["members"]:
+        line = "Nothing to verify: every member of the front was trained from scratch."
+        return [Text(""), Text(line)] if report["front"] else []
     metrics = [
         objective["metric"]
         for objective in report["objectives"]
         if described(objective["metric"]).source in ("predictions", "user")
     ]
     parts: list[RenderableType] = [Text("")]
-    verified = [member for member in found["members"] if member["state"] == "verified"]
+    verified = [member for member in verification["members"] if member["state"] == "verified"]
     if verified:
         parts.append(FirstThatFits((_table(verified, metrics), _blocks(verified, metrics))))
     lines = [_difference(objective, verified) for objective in report["objectives"]]
     parts += [Text(line) for line in lines if line]
-    for member in found["members"]:
+    for member in verification["members"]:
         if member["state"] == "pending":
-            parts.append(Text(f"{member['genome']} was not trained from scratch yet."))
+            parts.append(Text(f"{member['genome']} has not been trained from scratch yet."))
         elif member["reason"] is not None:
-            said = f"{member['genome']} from scratch {member['state']}: {member['reason']}"
-            parts.append(Text(said))
-    if found["trained_from_scratch"]:
-        names = ", ".join(found["trained_from_scratch"])
-        parts.append(Text(f"Trained from scratch already: {names}"))
+            line = f"{member['genome']} from scratch {member['state']}: {member['reason']}"
+            parts.append(Text(line))
+    if verification["trained_from_scratch"]:
+        names = ", ".join(verification["trained_from_scratch"])
+        parts.append(Text(f"No need to verify, trained from scratch in the search: {names}"))
     return parts
 
 
@@ -150,8 +151,8 @@ def _blocks(members: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Tex
     lines = [f"[italic]{TITLE}[/]"]
     for member in members:
         steps = _steps(member)
-        told = ", ".join(f"{weights} {count}" for weights, count in steps.items())
-        lines.append(f"[bold]{escape(member['genome'])}[/]: steps {told}")
+        counts = ", ".join(f"{weights} {count}" for weights, count in steps.items())
+        lines.append(f"[bold]{escape(member['genome'])}[/]: steps {counts}")
         for metric in metrics:
             for split in ("validation", "test"):
                 values = []
@@ -164,18 +165,19 @@ def _blocks(members: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Tex
 
 
 def _difference(objective: Mapping[str, Any], members: Sequence[Mapping[str, Any]]) -> str:
-    """Whose inherited weights are better or worse than fresh ones, each at 95 %."""
+    """Whose inherited weights are better or worse than those from scratch, each at 95 %."""
+    # differences are recorded as they are measured: less may be better
     sign = 1 if objective["direction"] == "maximize" else -1
-    places: dict[str, list[str]] = {"better": [], "worse": [], "not to be told apart": []}
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "indistinguishable": []}
     for member in members:
         for difference in member["differences"]:
             if difference["metric"] != objective["metric"] or difference["low"] is None:
                 continue
             if difference["indistinguishable"]:
-                place = "not to be told apart"
+                group = "indistinguishable"
             else:
-                place = "better" if sign * difference["difference"] > 0 else "worse"
-            places[place].append(member["genome"])
-    said = [f"{place}: {', '.join(names)}" for place, names in places.items() if names]
-    told = f"Inherited against fresh on {objective['metric']}, each at 95 %, uncorrected: "
-    return f"{told}{'; '.join(said)}." if said else ""
+                group = "better" if sign * difference["difference"] > 0 else "worse"
+            groups[group].append(member["genome"])
+    clauses = [f"{group}: {', '.join(names)}" for group, names in groups.items() if names]
+    start = f"Inherited against fresh on {objective['metric']}, each at 95 %, uncorrected: "
+    return f"{start}{'; '.join(clauses)}." if clauses else ""

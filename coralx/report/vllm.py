@@ -1,4 +1,4 @@
-"""Which adapters of the front vLLM serves as they are, and how it is to be started for them."""
+"""Which adapters of the front vLLM can serve, and the options that it needs for them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from coralx.config import Config
 from coralx.config.metric_catalogue import CAUSAL
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes for --max-lora-rank; of adapters with a greater rank it loads none."""
+"""What vLLM accepts for --max-lora-rank; it loads no adapter of a greater rank."""
 
 DEFAULT_RANK = 16
-"""What it takes where it is told nothing."""
+"""Its --max-lora-rank unless set."""
 
 
 def serving_of(config: Config, front: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -35,14 +35,14 @@ def serving_of(config: Config, front: Sequence[Mapping[str, Any]]) -> dict[str, 
 
 
 def serving_line(report: Mapping[str, Any]) -> str | None:
-    """The same in one line; None where there is nothing to say."""
-    found = report["vllm"]
-    if found is None:
+    """The same in one line; None where vLLM loads no such adapters."""
+    serving = report["vllm"]
+    if serving is None:
         return None
-    refused = ", ".join(f"{genome} ({why})" for genome, why in found["refuses"].items())
-    if not found["serves"]:
-        return f"vLLM serves none of them: {refused}."
+    refused = ", ".join(f"{genome} ({why})" for genome, why in serving["refuses"].items())
+    if not serving["serves"]:
+        return f"vLLM can serve none of them: {refused}."
     flags = "--enable-lora"
-    if found["max_lora_rank"] > DEFAULT_RANK:
-        flags += f" --max-lora-rank {found['max_lora_rank']}"
-    return f"vLLM serves them ({flags})" + (f", but not {refused}." if refused else ".")
+    if serving["max_lora_rank"] > DEFAULT_RANK:
+        flags += f" --max-lora-rank {serving['max_lora_rank']}"
+    return f"vLLM can serve them ({flags})" + (f", except {refused}." if refused else ".")

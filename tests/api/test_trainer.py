@@ -139,7 +139,7 @@ def test_a_population_that_cannot_be_trained_is_refused(
 
 
 def test_no_report_before_training(config: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="nothing was trained"):
+    with pytest.raises(UsageError, match="nothing has been trained"):
         HyperbandTrainer(config).get_training_efficiency_report()
 
 
@@ -218,7 +218,7 @@ def test_a_stage_of_few_steps_is_not_judged_and_says_so(config: dict[str, Any]) 
         ("S0_sanity", "a"),
         ("S0_sanity", "b"),
     }
-    assert "not judged by every stop rule, for too few steps: a, b" in spoken.getvalue()
+    assert "too few steps to be judged by every stop rule: a, b" in spoken.getvalue()
     stopped = {entry["stage"] for entry in report["stopped"]}
     assert stopped == {"S2_serious"}
     assert "warning: S0_sanity ends after 2 steps, fewer than the 8 that tell" in spoken.getvalue()

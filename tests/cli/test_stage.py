@@ -57,9 +57,9 @@ def test_without_a_run_the_later_stages_go_on_with_the_newest(place: Path) -> No
 @pytest.mark.parametrize(
     ("done", "wanted", "says", "hint"),
     [
-        (1, "S2_serious", "out of order", "next stage is S1_shakeout"),
-        (2, "S1_shakeout", "completed already", "next stage is S2_serious"),
-        (2, "S0_sanity", "completed already", "next stage is S2_serious"),
+        (1, "S2_serious", "is not the next one", "next stage is S1_shakeout"),
+        (2, "S1_shakeout", "is already completed", "next stage is S2_serious"),
+        (2, "S0_sanity", "is already completed", "next stage is S2_serious"),
         (4, "S3_finisher", "has completed all its stages", "coralx stage CONFIG S0_sanity"),
         (1, "S9", "has no stage 'S9'", "S0_sanity, S1_shakeout, S2_serious, S3_finisher"),
     ],

@@ -199,7 +199,7 @@ def test_what_nobody_foresaw_is_a_line_and_a_file(
     monkeypatch.setattr(sys, "argv", ["coralx", "report", "a b"])
     assert told(error) == 4
     first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith(f"error: unforeseen {type(error).__name__}: ")
+    assert first.startswith(f"error: unexpected {type(error).__name__}: ")
     (file,) = tmp_path.iterdir()
     assert f"Please report it to the project's issue tracker, with {file}" in second
     text = file.read_text(encoding="utf-8")
@@ -216,7 +216,7 @@ def test_details_lie_in_the_run_folder_and_say_how_to_go_on(
         _ = 1 / 0
     assert told(caught.value) == 4
     said = capsys.readouterr().err
-    assert f"with {layout.error}. Nothing is lost: go on with coralx evolve --resume" in said
+    assert f"with {layout.error}. Nothing is lost. To go on: coralx evolve --resume" in said
     assert "ZeroDivisionError" in layout.error.read_text(encoding="utf-8")
     layout.error.unlink()
 
@@ -228,7 +228,9 @@ def test_a_workers_traceback_is_no_hint(place: Path, capsys: pytest.CaptureFixtu
         raise reported(failed)
     assert told(caught.value) == 4
     said = capsys.readouterr().err
-    assert said.startswith("error: the worker failed: ValueError: too odd\nNothing is lost: go on")
+    assert said.startswith(
+        "error: the worker failed: ValueError: too odd\nNothing is lost. To go on"
+    )
     assert f"Details: {layout.error}" in said
     assert "line 7" not in said
     assert "line 7 of its code" in layout.error.read_text(encoding="utf-8")
@@ -245,7 +247,7 @@ def test_a_process_that_may_not_be_started_leaves_a_way_on(place: Path) -> None:
     with pytest.raises(SetupError) as caught, interruptible(layout):
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
     assert "runtime.workers" in caught.value.hint
-    assert "go on with coralx evolve --resume" in caught.value.hint
+    assert "To go on: coralx evolve --resume" in caught.value.hint
     assert getattr(caught.value, RUN) is layout
 
 
@@ -319,6 +321,8 @@ def test_help_imports_nothing_that_carries_a_command_out() -> None:
     assert [done.stdout.count(f"Usage: coralx {name} ") for name in NAMES] == [1] * len(NAMES)
     listing = done.stdout.partition("Usage: coralx evolve")[0]
     assert all(name in listing for name in NAMES)
+    assert "genome of its search space need" in done.stdout  # wrapped as a paragraph
+    assert "\n   0  done, or ended by a budget with a front" in done.stdout  # a line for each code
 
 
 def test_an_unknown_command_is_told_which_was_meant(command: Callable[..., Said]) -> None:

@@ -254,7 +254,7 @@ def test_the_lines_say_order_sign_and_rows_by_split() -> None:
     (_, line, note) = class_lines("label-tokens", as_reported(config, event.facts))
     assert line.startswith("  'a' (negative) 1,001/")
     assert "positive" not in line
-    assert note == "  found in the data and sorted; another order: data.labels"
+    assert note == "  taken from the data and sorted; to set the order: data.labels"
     assert class_lines("sft", []) == []
 
 
@@ -293,7 +293,7 @@ def test_logits_of_several_tasks_follow_one_another() -> None:
     assert about["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
     config, event = started(*two, tasks=tasks)
     note = class_lines(config.model.task, as_reported(config, event.facts))[-1]
-    assert note.endswith("another order: data.tasks.mood.labels, data.tasks.topic.labels")
+    assert note.endswith("to set the order: data.tasks.mood.labels, data.tasks.topic.labels")
 
 
 def test_runs_that_recorded_no_classes_say_what_their_config_lists() -> None:

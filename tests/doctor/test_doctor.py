@@ -68,7 +68,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_says_what_is_here(doctor: Any) -> None:
     said = doctor()
     assert said.code == 0
-    for part in ("cores", "memory", "torch", "none is visible", "free in this folder"):
+    for part in ("cores", "memory", "torch", "none visible", "free in this folder"):
         assert part in said.out
     assert "sequence classification trains with PEFT" in said.out
     assert "no GPU is visible" in said.out
@@ -134,9 +134,9 @@ def test_versions_outside_the_bounds_are_named(monkeypatch: pytest.MonkeyPatch) 
         Mismatch("unsloth", "2027.1.1", "==2026.10.9"),
     )
     monkeypatch.setattr(diagnosis, "out_of_bounds", out_of_bounds)
-    assert Problem("peft is 0.23.1; tested is <0.22,>=0.21", "pip install 'peft<0.22,>=0.21'") in (
-        diagnose().problems
-    )
+    assert Problem(
+        "peft is 0.23.1; tested versions: <0.22,>=0.21", "pip install 'peft<0.22,>=0.21'"
+    ) in (diagnose().problems)
 
 
 # -- a config --------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def test_a_base_that_is_not_there_is_a_problem_and_a_config_with_mistakes_is_ref
     doctor: Any, config_file: str
 ) -> None:
     said = doctor(config_file, "--set", "model.base=/no/such/model")
-    assert (said.code, "model.base: no such folder" in said.out) == (2, True)
+    assert (said.code, said.out.count("model.base: no such folder")) == (2, 1)
     assert "cores" in said.out  # what can be said of the machine is said all the same
     said = doctor(config_file, "--set", "data.train=nowhere.csv")
     assert (said.code, "data.train: no such file" in said.out) == (2, True)

@@ -102,8 +102,8 @@ def test_a_sound_run_is_found_sound(simulated: Path, trained: Path) -> None:
         assert [finding for finding in findings if finding.state != "ok"] == []
     found = {finding.file: finding.found for finding in findings}
     assert {"config.yaml", "ledger.jsonl", "report.json", "pareto.csv"} < found.keys()
-    assert found["checkpoints"] == "5 of 5 whole"  # with the head's
-    assert found["scores"].endswith("whole")
+    assert found["checkpoints"] == "5 of 5 intact"  # with the head's
+    assert found["scores"].endswith("intact")
     assert any(file.startswith("best/") for file in found)
 
 
@@ -122,7 +122,7 @@ def test_each_file_of_a_run_is_missed(simulated: Path, way: str, pattern: str, s
     layout = copied(simulated)
     path = sorted(layout.root.glob(pattern))[0]
     WAYS[way](path)
-    found = [f for f in faults(layout) if "not compared" not in f.found]
+    found = [f for f in faults(layout) if "not checked" not in f.found]
     assert len(found) == 1, found
     assert_about(found[0], layout, path)
     harmless = way == "missing" and pattern in ("config.yaml", "report.json", "pareto.csv")
@@ -136,11 +136,11 @@ def test_each_file_of_a_run_is_missed(simulated: Path, way: str, pattern: str, s
     [
         ("checkpoints/g*/*/adapter_model.safetensors", "a resume trains it again"),
         ("checkpoints/g*/*/optimizer.safetensors", "a resume trains it again"),
-        ("checkpoints/_head/*/adapter_model.safetensors", "complete and needs it no more"),
-        ("best/*/adapter_model.safetensors", "copies it anew from its checkpoint"),
-        ("best/*/adapter_config.json", "copies it anew from its checkpoint"),
-        (f"best/*/{MANIFEST}", "copies it anew from its checkpoint"),
-        ("scores/*.safetensors", "nothing else needs it"),
+        ("checkpoints/_head/*/adapter_model.safetensors", "complete and does not need it"),
+        ("best/*/adapter_model.safetensors", "copies it again from its checkpoint"),
+        ("best/*/adapter_config.json", "copies it again from its checkpoint"),
+        (f"best/*/{MANIFEST}", "copies it again from its checkpoint"),
+        ("scores/*.safetensors", "has the comparisons made with it"),
     ],
 )
 def test_each_file_of_a_run_that_trained_is_missed(
@@ -256,7 +256,7 @@ def test_half_written_files_and_who_is_at_work_are_noticed(simulated: Path) -> N
         (found_owner, *_) = faults(layout)
         assert f"in use by process {os.getpid()} on " in found_owner.found
     layout.owner.write_text('{"pid": 7, "host": "elsewhere"}')
-    assert "holds the run no more" in faults(layout)[0].found
+    assert "no longer owns the run" in faults(layout)[0].found
     api.resume(layout)
     assert faults(layout) == []
 
@@ -337,7 +337,7 @@ def test_what_a_stage_under_way_has_kept_can_be_done_without(simulated: Path) ->
     kept = layout.partial("g00-00-aaaa", "S2_serious")
     write_folder(kept, lambda folder: write_atomically(folder / "trainer_state.json", b"{}"))
     (found,) = (f for f in examine(layout) if f.file.startswith("partial/"))
-    assert (found.state, found.found) == ("ok", "whole: a resume goes on from there")
+    assert (found.state, found.found) == ("ok", "intact: a resume goes on from it")
     (kept / "trainer_state.json").write_text("{ }")
     (found,) = faults(layout)
     assert (found.state, found.file) == ("notice", "partial/g00-00-aaaa/S2_serious")
@@ -367,12 +367,12 @@ def test_doctor_takes_a_run_by_name_by_folder_and_as_the_latest(
     layout = copied(simulated)
     for name in ("sim", "runs/sim", str(layout.root), "latest"):
         said = doctor(name)
-        assert (said.code, "Sound." in said.out) == (0, True)
+        assert (said.code, "OK: no damage." in said.out) == (0, True)
     flip(next(layout.checkpoints.glob("*/*/*.json")))
     layout.report.unlink()
     said = doctor("sim")
     assert said.code == 4
-    assert "1 damaged, 1 to notice." in said.out
+    assert "DAMAGED: 1 file, 1 notice." in said.out
     found = json.loads(doctor("sim", "--json").out)
     assert (found["run"], found["damaged"]) == ("sim", True)
     states = [finding["state"] for finding in found["findings"]]

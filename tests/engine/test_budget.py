@@ -164,7 +164,7 @@ def test_one_rule_for_the_exit_code_and_words_that_name_the_limit(
     assert f"nded by {limit}" in told
     key = limit.partition(" = ")[0]
     assert f"To go on: coralx evolve --resume run --set {key}=MORE" in " ".join(told.split())
-    assert "Looser stop rules" not in told
+    assert "looser stop rules" not in told
     again = command("evolve", "--resume", "run", "--quiet")
     assert (again.code, f"nded by {limit}" in again.out + again.err) == (code, True)
 

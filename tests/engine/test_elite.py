@@ -108,7 +108,7 @@ def test_plan_opening_lines_and_time_left_agree_with_what_is_trained(fraction: f
     assert total == outcome.report["efficiency"]["actual_steps"]
     event = next(event for event in events if isinstance(event, RunStarted))
     lines = "\n".join(opening_lines(wanted, event))
-    assert f"{int(total):,} steps together" in lines
+    assert f"{int(total):,} steps in all" in lines
     assert f"all {28 if fraction else 40} genomes" in lines
     assert ("6 newborn in each later one" in lines) == bool(fraction)
     standings = Standings(wanted)
@@ -139,13 +139,13 @@ def test_validate_and_simulate_tell_what_later_generations_train(
     path.write_text(f"data: {{steps_per_epoch: 1000}}\n{PUBLISHED}{evolution}", encoding="utf-8")
     text = said(capsys, monkeypatch, "validate", str(path))
     assert "S0_sanity 24, S1_shakeout 24, S2_serious 12, S3_finisher 3" in text
-    assert "newborn in each later one: S0_sanity 12" in text
+    assert "newborn in each later generation: S0_sanity 12" in text
     assert "only 1 of 12" in text
     one = said(capsys, monkeypatch, "validate", str(path), "--set", "evolution.generations=1")
     assert "only" not in one
     assert "newborn" not in one
     text = said(capsys, monkeypatch, "simulate", str(path))
-    assert "trains its 12 newborn alone (S0_sanity 12" in text
+    assert "trains only its 12 newborn (S0_sanity 12" in text
     plans = json.loads(said(capsys, monkeypatch, "simulate", str(path), "--json"))
     assert plans["plan"]["population_size"] == 24
     assert plans["later_plan"]["population_size"] == 12

@@ -198,7 +198,7 @@ def test_the_terminal_says_it_and_the_exit_code_is_that_of_a_result(
     assert said.code == 0
     warning = "untuned could not be measured on the test split: ValueError: index out of range"
     assert f"warning: {warning}" in said.out
-    assert "To try it again: coralx evolve --resume loud" in said.out
+    assert "To try again: coralx evolve --resume loud" in said.out
     assert asked.count(None) == 1
     events = list(Ledger.read_events(Path("runs/loud/ledger.jsonl")))
     assert MeasurementFailed(None, "ValueError: index out of range") in events

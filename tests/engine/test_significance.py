@@ -241,7 +241,7 @@ def test_where_no_rows_were_scored_nothing_is_compared_and_the_report_says_so() 
     assert outcome.report["front_pairs"] is None
     assert outcome.report["front_against_baselines"] is None
     (line,) = comparison_lines(outcome.report)
-    assert "not compared: no scores of single test rows were kept" in line
+    assert "not compared: this run kept no scores of test rows" in line
     assert comparison_lines({**outcome.report, "completed": False}) == []
     assert len(events_of_kind(api.resume(outcome.layout).layout, FrontCompared)) == 1
 
@@ -290,7 +290,7 @@ def test_attacks_judged_otherwise_by_an_earlier_version_are_not_compared_and_war
     for name, figures in (("a", {"safety": 0.5}), ("b", {"safety": 0.9, "safety_argmax": 0.5})):
         history.results[name, "S0"] = SimpleNamespace(metrics=figures)  # type: ignore[assignment]
     (warning,) = operating_point_warnings(history)
-    assert warning.startswith("safety: 1 of 2 results are of an earlier version")
+    assert warning.startswith("safety: 1 of 2 results come from an earlier version")
     del history.results["a", "S0"]
     assert operating_point_warnings(history) == []
 
@@ -306,7 +306,7 @@ def test_objectives_without_an_interval_and_the_recall_of_the_threshold_are_told
     }
     assert interval_lines(report) == [
         "No interval for false_positive_cost: too few rows.",
-        "Recall on the test split at the threshold of 90 % on validation: a 0.8750",
+        "Recall on the test split, at the threshold that gives 90 % on validation: a 0.8750",
     ]
     report["objectives"] = [{"metric": "auroc"}]
     assert interval_lines(report) == []
@@ -354,7 +354,7 @@ def lines(pairs: list[dict[str, Any]], against: list[dict[str, Any]] | None = No
 
 def test_who_cannot_be_told_apart_is_said_in_a_line() -> None:
     named = lines([pair("a", "b", alike=True), pair("a", "c", alike=False)])
-    uncorrected = "Each at 95 %, uncorrected for the number of comparisons (2)."
+    uncorrected = "Each at 95 %, not corrected for the number of comparisons (2)."
     assert named == ["On auroc the test split cannot tell apart: a and b.", uncorrected]
     every, _ = lines([pair("a", "b", alike=True), pair("a", "c", alike=True)])
     assert every == "On auroc the test split cannot tell any two members of the front apart."
@@ -366,10 +366,10 @@ def test_who_cannot_be_told_apart_is_said_in_a_line() -> None:
     assert lines([]) == []
     unknown = {**pair("a", "b", alike=True), "indistinguishable": None, "remark": "too few rows"}
     assert lines([unknown]) == [
-        "On auroc no differences between members of the front have an interval: too few rows."
+        "On auroc no difference between members of the front has an interval: too few rows."
     ]
     some, *_ = lines([unknown, pair("a", "c", alike=False)])
-    assert some.startswith("On auroc 1 of 2 differences between members of the front have an")
+    assert some.startswith("On auroc only 1 of 2 differences between members of the front have an")
 
 
 def test_who_beats_the_baselines_is_said_in_a_line() -> None:
@@ -385,9 +385,11 @@ def test_who_beats_the_baselines_is_said_in_a_line() -> None:
         row("b", "default_recipe", better=False),
     ]
     line, told = lines([], against)
-    assert line == ("On auroc, better at 95 % than the untuned base: all; than the default: a.")
-    assert told == "Each at 95 %, uncorrected for the number of comparisons (4)."
+    assert line == (
+        "On auroc, better at 95 % than the untuned base: all; than the default recipe: a."
+    )
+    assert told == "Each at 95 %, not corrected for the number of comparisons (4)."
     (line,) = lines([], [row("a", "untuned", better=False)])
     assert line == "On auroc, better at 95 % than the untuned base: none."
     (line,) = lines([], [row("a", "untuned", better=None)])
-    assert line == "On auroc, better at 95 % than the untuned base: not known."
+    assert line == "On auroc, better at 95 % than the untuned base: unknown."

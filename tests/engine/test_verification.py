@@ -211,7 +211,7 @@ def test_no_verification_begins_once_the_time_is_up() -> None:
     late = api.resume(done.layout, config(budget={"max_minutes": 1e-9}))
     assert retrained(late.layout) == []
     assert {m["state"] for m in late.report["verification"]["members"]} == {"pending"}
-    assert "was not trained from scratch yet" in shown(late)
+    assert "has not been trained from scratch yet" in shown(late)
 
 
 def test_a_search_that_its_budget_ended_is_not_verified_yet() -> None:
@@ -311,11 +311,11 @@ def test_both_sides_stand_in_the_terminal_whatever_its_width() -> None:
     heirs, others = front_of(outcome)
     for width in (60, 80, 120):
         text = shown(outcome, width)
-        assert "Front verified: inherited against from scratch" in text
+        assert "Front verified: inherited weights against fresh ones" in text
         for member in outcome.report["verification"]["members"]:
             assert f"{member['fresh']['validation']['auroc']:.4f}" in text
             assert f"{member['fresh']['test']['auroc']['value']:.4f}" in text
-    assert ("Trained from scratch already: " + ", ".join(others) in text) == bool(others)
+    assert ("trained from scratch in the search: " + ", ".join(others) in text) == bool(others)
     assert all(f"{name}" in text for name in heirs)
     assert verification_parts({**outcome.report, "verification": None}) == []
 
@@ -352,8 +352,7 @@ def test_what_can_be_said_of_the_difference_is_said() -> None:
         lines = [str(part) for part in verification_parts(report)]
         assert (
             f"Inherited against fresh on auroc, each at 95 %, uncorrected: better: {better}; "
-            f"worse: {worse}; not to be told "
-            "apart: b." in lines
+            f"worse: {worse}; indistinguishable: b." in lines
         )
 
 
@@ -380,7 +379,7 @@ def test_the_flag_verifies_a_new_run_and_a_finished_one(coralx: Any, here: Path)
     }
     (here / "c.yaml").write_text(json.dumps(values), encoding="utf-8")
     new = coralx("evolve", "c.yaml", "--name", "new", "--verify-front")
-    assert "and 200 for each that is verified" in new
+    assert "and 200 steps for each genome that is verified" in new
     assert "from scratch, S1: 200 steps" in new
     assert "Front verified" in new
     assert "Front verified" not in coralx("evolve", "c.yaml", "--name", "old", "--quiet")
@@ -482,7 +481,7 @@ def test_real_adapters_are_verified_and_compared(tiny_config: dict[str, Any]) ->
     assert len(outcome.report["front_pairs"]) == len(front) * (len(front) - 1)
     text = shown(outcome)
     assert "Inherited against fresh on auroc" in text
-    assert "Beside that, verifying took" in text
+    assert "In addition, verifying the front took" in text
     assert "Ancestry of the front" in text
     assert {path.name for path in layout.best.iterdir()} == set(front)
 

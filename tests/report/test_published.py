@@ -34,16 +34,16 @@ def member(genome: str, rank: int, *, dora: bool = False) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("front", "line"),
     [
-        ([member("a", 4), member("b", 16)], "vLLM serves them (--enable-lora)."),
+        ([member("a", 4), member("b", 16)], "vLLM can serve them (--enable-lora)."),
         (
             [member("a", 4), member("b", 24)],
-            "vLLM serves them (--enable-lora --max-lora-rank 32).",
+            "vLLM can serve them (--enable-lora --max-lora-rank 32).",
         ),
         (
             [member("a", 4), member("b", 32, dora=True), member("c", 600)],
-            "vLLM serves them (--enable-lora), but not b (DoRA), c (rank 600).",
+            "vLLM can serve them (--enable-lora), except b (DoRA), c (rank 600).",
         ),
-        ([member("a", 4, dora=True)], "vLLM serves none of them: a (DoRA)."),
+        ([member("a", 4, dora=True)], "vLLM can serve none of them: a (DoRA)."),
         ([member("a", 4) | {"adapter": None}], None),
     ],
 )

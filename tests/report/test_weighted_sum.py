@@ -22,7 +22,7 @@ from coralx.errors import ConfigError, UsageError
 from coralx.report.formatting import figure, with_interval
 from coralx.report.front_comparison import comparison_lines
 from coralx.report.front_table import task_lines
-from coralx.report.summary import pareto_csv
+from coralx.report.pareto_table import pareto_csv
 from coralx.report.terminal import print_report
 from coralx.report.weighted_sum import parse_weights, scores, weighted, weighted_lines
 from coralx.storage.layout import find_run
@@ -114,7 +114,7 @@ def test_who_lacks_a_weighted_figure_has_no_score_and_stands_last() -> None:
     (line,) = weighted_lines({"weighted": found})
     assert line == (
         "By the weighted sum (auroc 3, trainable_parameters 1): c 0.75, b 0.25; "
-        "without all its figures: a"
+        "not scored, a figure is missing: a"
     )
 
 
@@ -145,7 +145,7 @@ def test_of_many_only_the_best_are_named() -> None:
     assert line.endswith(": g10 1.00, g9 0.90, g8 0.80, g7 0.70, g6 0.60, g5 0.50, and 5 more")
     lost = weighted([member("g", None, 1.0)], TWO, {"auroc": 1})
     assert weighted_lines({"weighted": lost}) == [
-        "By the weighted sum (auroc 1): nobody has all its figures"
+        "By the weighted sum (auroc 1): no member has all its figures"
     ]
     assert weighted_lines({"weighted": None}) == []
     assert weighted_lines({"weighted": weighted([], TWO, {"auroc": 1})}) == []
@@ -272,7 +272,7 @@ def test_coralx_report_weighs_any_run(coralx: Callable[..., tuple[int, str, str]
     assert {p: p.read_bytes() for p in outcome.layout.root.rglob("*") if p.is_file()} == before
     code, out, err = coralx("report", "run", "--weights", "aurc=2")
     assert (code, out) == (2, "")
-    assert "'aurc' is no objective of this run (did you mean 'auroc'?)" in err
+    assert "'aurc' is not an objective of this run (did you mean 'auroc'?)" in err
     assert "Its objectives: auroc, trainable_parameters." in err
 
 
@@ -289,16 +289,16 @@ def test_weights_of_the_command_line_replace_those_of_the_config(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "'' is no METRIC=WEIGHT"),
-        ("auroc", "'auroc' is no METRIC=WEIGHT"),
-        ("auroc=1,", "'' is no METRIC=WEIGHT"),
-        ("=1", "'=1' is no METRIC=WEIGHT"),
-        ("f1=1", "'f1' is no objective of this run"),
-        ("auroc=-1", "the weight of auroc is '-1'"),
-        ("auroc=", "the weight of auroc is ''"),
-        ("auroc=much", "the weight of auroc is 'much'"),
-        ("auroc=nan", "the weight of auroc is 'nan'"),
-        ("auroc=inf", "the weight of auroc is 'inf'"),
+        ("", "'' is not of the form METRIC=WEIGHT"),
+        ("auroc", "'auroc' is not of the form METRIC=WEIGHT"),
+        ("auroc=1,", "'' is not of the form METRIC=WEIGHT"),
+        ("=1", "'=1' is not of the form METRIC=WEIGHT"),
+        ("f1=1", "'f1' is not an objective of this run"),
+        ("auroc=-1", "'-1' is not a weight for auroc"),
+        ("auroc=", "'' is not a weight for auroc"),
+        ("auroc=much", "'much' is not a weight for auroc"),
+        ("auroc=nan", "'nan' is not a weight for auroc"),
+        ("auroc=inf", "'inf' is not a weight for auroc"),
         ("auroc=1,auroc=2", "auroc is given twice"),
         ("auroc=0,trainable_parameters=0", "all weights are 0"),
     ],
@@ -417,7 +417,7 @@ def test_what_holds_on_several_objectives_is_said_in_one_line() -> None:
         "On task_skill, false_positive_cost, calibration and robustness the test split cannot tell "
         "apart: a and b.",
         "On safety the test split tells all members of the front apart.",
-        f"Each at 95 %, uncorrected for the number of comparisons ({len(FIVE)}).",
+        f"Each at 95 %, not corrected for the number of comparisons ({len(FIVE)}).",
     ]
 
 

@@ -450,7 +450,7 @@ def test_a_killed_run_resumes_to_the_same_end(
         place, "evolve", "tiny.yaml", "--resume", "killed",
         "--set", "runtime.workers=1", "--set", "runtime.executor=in-process",
     )  # fmt: skip
-    assert "resumed where the ledger ends" in output
+    assert "resumed at generation" in output
     assert decisions(killed) == decisions(run)
     assert metrics(killed) == metrics(run)
     assert 0 < len(before) < len(metrics(run))

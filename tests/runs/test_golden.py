@@ -26,7 +26,8 @@ from coralx.records.events import (
 from coralx.records.genomes import Genome
 from coralx.records.jobs import Horizon, Job
 from coralx.records.serialization import from_json, to_json
-from coralx.report.summary import pareto_csv, summarise
+from coralx.report.pareto_table import pareto_csv
+from coralx.report.summary import summarise
 from coralx.storage.history import History
 from coralx.storage.layout import RunLayout
 from coralx.storage.ledger import FORMAT, Ledger

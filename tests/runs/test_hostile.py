@@ -27,7 +27,7 @@ from coralx.config.load import load_config, parse_config, parse_yaml
 from coralx.config.yaml_io import MOST_BYTES
 from coralx.errors import ConfigError, CoralXError, DamagedRunError, UsageError
 from coralx.report.formatting import HarmlessConsole
-from coralx.report.summary import pareto_csv
+from coralx.report.pareto_table import pareto_csv
 from coralx.storage.checkpoints import hand_over, prune
 from coralx.storage.layout import RunLayout, find_run
 from coralx.storage.ledger import Ledger, _checksum

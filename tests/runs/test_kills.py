@@ -207,7 +207,7 @@ def test_a_real_search_killed_again_and_again_ends_like_one_left_alone(
         given = ["--resume", name] if begun else ["tiny.yaml", "--name", name]
         started = Started(place, "evolve", *given, *ONE_WORKER)
         if rng.random() < 0.7:
-            started.until("generation 1 of 2|resumed where")
+            started.until("generation 1 of 2|resumed at")
         time.sleep(rng.uniform(0.0, 2.5))
         if started.process.poll() is None:
             victims(started, whom)

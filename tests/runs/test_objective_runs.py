@@ -334,7 +334,7 @@ def test_a_metric_that_fails_later_ends_the_run_which_goes_on_once_it_is_mended(
     config = own("return 0.5 if len(set(predictions.probabilities[:, 1])) == 1 else 1 / 0")
     with pytest.raises(ConfigError, match="ZeroDivisionError") as failed:
         search(config)
-    assert failed.value.hint.endswith("go on with coralx evolve CONFIG --resume tiny")
+    assert failed.value.hint.endswith("To go on: coralx evolve CONFIG --resume tiny")
     from coralx.storage.layout import find_run
 
     layout = find_run("tiny")
@@ -364,7 +364,8 @@ def test_a_front_goes_without_what_nobody_has(
 ) -> None:
     report = search(own(f"return {value}")).report
     assert report["front"]
-    told = f"mymetrics:positives is undefined for all that finished (the function returned {told})"
+    start = "mymetrics:positives is undefined for every genome that finished "
+    told = f"{start}(the function returned {told})"
     assert any(told in warning for warning in report["warnings"])
 
 

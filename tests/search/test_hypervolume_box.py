@@ -181,7 +181,7 @@ def test_the_report_says_what_the_share_is_of() -> None:
     ):
         assert words in line
     assert reference_json(()) is None
-    assert "first finishers" in reference_line(None)
+    assert "first genomes that finished" in reference_line(None)
 
 
 # -- a run ---------------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ def test_a_run_from_the_command_line_keeps_its_box_when_it_is_extended(
         "evolution: {population_size: 8, generations: 2}\n"
     )
     printed = coralx("evolve", "c.yaml", "--mode", "simulation")
-    assert "Hypervolume is the share that the front dominates of a box settled before" in printed
+    assert "Hypervolume is the share that the front dominates of a box fixed before" in printed
     assert "auroc from 1 to 0, trainable_parameters from 64,512 to 1,032,192 on a log" in printed
     report = json.loads(Path("runs/sim/report.json").read_text("utf-8"))
     assert [axis["worst"] for axis in report["hypervolume_reference"]["axes"]] == [0.0, 1032192.0]

@@ -96,7 +96,7 @@ def test_a_run_whose_ledger_is_lost_is_neither_overwritten_nor_called_free(
     assert (said.code, damage["file"], damage["found"]) == (4, "ledger.jsonl", says)
     assert "choose another name" in damage["way_out"]
     said = command("evolve", "c.yaml")
-    assert (said.code, "no run can be read there" in said.err) == (0, True)
+    assert (said.code, "holds no readable run" in said.err) == (0, True)
     assert sorted(path.name for path in Path("runs").iterdir()) == ["x", "x-2"]
     assert contents(Path("runs/x")) == before
 

@@ -100,7 +100,7 @@ def test_doctor_and_placement_go_by_them(
     assert (found.machine.usable_cores, found.machine.free_memory_bytes) == (1, GIB)
     print_diagnosis(found, Console(width=200))
     said = capsys.readouterr().out
-    assert "limited by the container to the time of 0.5" in said
+    assert "limited by the container to 0.5 CPUs of time" in said
     assert "limited by the container to 3.0 GiB, 1.0 GiB free" in said
     settings = placement.share_out(Config(), "cpu", 0)
     assert (settings.workers, settings.threads_per_worker) == (1, 1)

@@ -229,7 +229,7 @@ def test_a_real_run_is_held_against_a_head_that_was_trained_once(
     print_report(report, Console(width=200))
     shown = capsys.readouterr().out
     assert "trained head" in shown
-    assert "Beside that, training a head on the frozen base took" in shown
+    assert "In addition, training a head on the frozen base took" in shown
     before = len(Ledger.read_events(layout.ledger))
     api.resume(layout)  # nothing is left to do
     assert len(Ledger.read_events(layout.ledger)) == before

@@ -1,0 +1,47 @@
+"""The front as a table for spreadsheets: `pareto.csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+
+def pareto_csv(report: dict[str, Any]) -> str:
+    """The front as a table: genome, genes, each objective on validation and test, steps; the
+    weighted sum where the config has weights; and whether the figures are simulated."""
+    metrics = [objective["metric"] for objective in report["objectives"]]
+    genes = list(report["front"][0]["genes"]) if report["front"] else []
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [f"{split}_{metric}" for metric in metrics for split in ("validation", "test")]
+    columns += ["own_steps", "lineage_steps"]
+    weighted = report.get("weighted")
+    scores = {row["genome"]: row["score"] for row in weighted["scores"]} if weighted else {}
+    if weighted:
+        columns.append("weighted_sum")
+    columns.append("simulated")
+    writer.writerow(["genome", "generation", *genes, *columns])
+    for member in report["front"]:
+        values = []
+        for metric in metrics:
+            test = (member["test"] or {}).get(metric) or {}
+            values += [member["validation"].get(metric), test.get("value")]
+        listed = [
+            " ".join(value) if isinstance(value, list) else value
+            for value in member["genes"].values()
+        ]
+        values += [member["own_steps"], member["lineage_steps"]]
+        if weighted:
+            values.append(scores[member["genome"]])
+        values.append(str(report["simulated"]).lower())
+        row = [member["genome"], member["generation"], *listed, *values]
+        writer.writerow([_cell(value) for value in row])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A value that a spreadsheet does not take for a formula: text that would begin one stands
+    behind an apostrophe (OWASP, CSV injection). Numbers stay numbers."""
+    is_formula = isinstance(value, str) and value[:1] in tuple("=+-@\t\r\n")
+    return f"'{value}" if is_formula else value
