@@ -51,10 +51,10 @@ def diversity(space: Space, genes: Sequence[Genes]) -> float:
     count = len(genes)
     if count < 2 or not space.genes:
         return 0.0
-    tables = [
-        _pair_distances(gene, [getattr(one, name) for one in genes])
-        for name, gene in space.genes.items()
-    ]
+    tables = []
+    for name, gene in space.genes.items():
+        values = [getattr(one, name) for one in genes]
+        tables.append(_pair_distances(gene, values))
     total = np.mean(np.asarray(tables), axis=0).sum()
     return float(total / (count * (count - 1)))  # both orders of a pair are in the sum
 
