@@ -95,7 +95,7 @@ def _in_our_words(message: str) -> str:
     """A message of pydantic's, such as `Input should be greater than 0`, as `must be greater than
     0`."""
     _, should, demand = message.replace(" after validation", "").partition(" should ")
-    return f"must {demand}" if should else message
+    return f"must {demand}" if should else message[0].lower() + message[1:]
 
 
 def _describe(error: ErrorDetails, path: list[int | str], root: type[BaseModel]) -> tuple[str, str]:
