@@ -8,7 +8,7 @@ if __name__ == "__main__":
     # library; the command `coralx` does not.
     try:
         here = ("", os.getcwd())
-    except OSError:  # it is gone, which is told later
+    except OSError:  # it no longer exists, which the command reports
         here = ("", "")
     if sys.path and not sys.flags.safe_path and sys.path[0] in here:
         del sys.path[0]

@@ -26,6 +26,8 @@ _MESSAGES = {
     "model_type": "expected keys and values",
     "model_attributes_type": "expected keys and values",
     "dict_type": "expected keys and values",
+    "invalid_key": "keys must be text",
+    "string_unicode": "has a character that cannot be encoded",
     # The schema's one pattern is that of names.
     "string_pattern_mismatch": "expected a name of letters (a-z, A-Z), digits, dots, dashes and "
     "underscores that begins with a letter or a digit, 100 characters at most",
@@ -85,38 +87,53 @@ def _real_path(root: type[BaseModel], error: ErrorDetails) -> list[int | str]:
 
 def _looks_internal(name: str) -> bool:
     """Whether pydantic names members of unions so: by tag, by type, or by a type's repr."""
-    internal = ("choices", "range", "str", "int", "float", "decimal", "tuple")
+    internal = ("choices", "range", "str", "int", "float", "decimal", "bool", "tuple")
     return name in internal or "[" in name or name.startswith("constrained-")
 
 
-def _describe(error: ErrorDetails, root: type[BaseModel]) -> str:
-    """One problem as a line: `path.of.key: what is wrong, found VALUE`."""
-    path = _real_path(root, error)
+def _in_our_words(message: str) -> str:
+    """A message of pydantic's, such as `Input should be greater than 0`, as `must be greater than
+    0`."""
+    _, should, demand = message.replace(" after validation", "").partition(" should ")
+    return f"must {demand}" if should else message[0].lower() + message[1:]
+
+
+def _describe(error: ErrorDetails, path: list[int | str], root: type[BaseModel]) -> tuple[str, str]:
+    """What is wrong at a path, and the value that was found there, both in words."""
     kind, value = error["type"], error["input"]
     if kind == "value_error":
         message = str(error["ctx"]["error"])
     else:
-        message = _MESSAGES.get(kind, error["msg"][0].lower() + error["msg"][1:])
-        message = message.replace("tuple should", "list should").replace(" after validation", "")
+        message = _MESSAGES.get(kind) or _in_our_words(error["msg"])
     if kind == "extra_forbidden":
         known = _known_keys(root, path[:-1])
         near = did_you_mean(str(path[-1]), known)
         message += near or f"; known here: {', '.join(sorted(known))}"
-    elif kind != "missing" and not isinstance(value, dict | list | BaseModel):
-        message += f", found {shown(value)}"
-        if kind == "string_type" and isinstance(value, int | float):
-            message += " (put it in quotes)"
-    where = ".".join(shortened(str(part), LONGEST_VALUE) for part in path) or "(top level)"
-    return f"{where}: {message}"
+    if kind in ("extra_forbidden", "missing") or isinstance(value, dict | list | BaseModel):
+        return message, ""
+    is_unquoted = kind == "string_type" and isinstance(value, int | float)
+    return message, f", found {shown(value)}{' (put it in quotes)' if is_unquoted else ''}"
 
 
 def problems_of(error: ValidationError, root: type[BaseModel]) -> list[str]:
-    """One line a problem, duplicates (from the members of a union) removed, in file order."""
+    """One line a problem, `path.of.key: what is wrong, found VALUE`, in file order."""
     details = error.errors(include_url=False)
     more = len(details) - LISTED
     details = details[:LISTED]
-    lines = [_describe(item, root) for item in details if not _is_echo(item, details)]
-    lines = list(dict.fromkeys(lines))
+    # Several errors of one key are those of the members of a union: a value that is none of them
+    # is one problem.
+    messages: dict[str, list[str]] = {}
+    values: dict[str, str] = {}
+    for item in details:
+        if _is_echo(item, details):
+            continue
+        path = _real_path(root, item)
+        where = ".".join(shortened(str(part), LONGEST_VALUE) for part in path) or "(top level)"
+        message, value = _describe(item, path, root)
+        if message not in messages.setdefault(where, []):
+            messages[where].append(message)
+        values[where] = max(values.get(where, ""), value, key=len)
+    lines = [f"{where}: {', or '.join(messages[where])}{values[where]}" for where in messages]
     return lines if more <= 0 else [*lines, f"and {counted(more, 'more problem')}"]
 
 

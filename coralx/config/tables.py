@@ -89,8 +89,9 @@ class Attacks(Table):
         idle = [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
         if self.perturbations and idle:
             raise ValueError(f"`{idle[0]}` is for attacks from a `file`; perturbations have none")
-        if len(set(self.perturbations)) < len(self.perturbations):
-            raise ValueError("a perturbation is listed twice")
+        twice = [kind for kind in self.perturbations if self.perturbations.count(kind) > 1]
+        if twice:
+            raise ValueError(f"the perturbation {twice[0]!r} is listed twice")
         if self.perturbations and self.judge not in (None, "flagged"):
             raise ValueError(
                 f"perturbations are rows to classify, which only `flagged` can judge, found "

@@ -1,1 +1,1 @@
-"""Who is bred from whom: the space, its operators, and NSGA-II."""
+"""Who is bred from whom: the space, operators, ranking, NSGA-II, NSGA-III. Pure functions."""

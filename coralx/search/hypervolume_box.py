@@ -1,8 +1,8 @@
-"""The box in which a run's hypervolume is measured: from the best to the worst that each objective
-can be, known before anything is trained, so that nothing depends on who came first.
+"""The box in which a run's hypervolume is measured: from the best to the worst value that each
+objective can have. It is known before anything is trained, so it does not depend on who came first.
 
-What has no end is brought between 0 and 1 by a function that never gets there, so that there is no
-figure, however good or bad, beyond which a better one changes nothing.
+A metric without an end is scaled to below 1 by a function that never reaches it. So there is no
+value, however good or bad, beyond which a better one changes nothing.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ SCALES: dict[Scale, Callable[[float], float]] = {
     "perplexity": lambda value: 1.0 - 1.0 / max(value, 1.0),
     "any": lambda value: value / (1.0 + abs(value)),
 }
-"""Rising functions. `loss` and `perplexity` are one for a loss and its exponential: 1 less the
-probability that it stands for. Those without an upper end rise to 1, `any` from -1."""
+"""Increasing functions. `loss` of a loss and `perplexity` of its exponential are the same: 1 minus
+the probability that the loss stands for. `loss`, `perplexity` and `any` approach 1, `any` from -1.
+"""
 
 
 def unit_box(axes: Sequence[Axis]) -> tuple[Points, Points]:
-    """Ideal and reference point where distances are as `distances` has them. Even the worst figure
-    lies within: the other objectives of who has it may be worth something."""
+    """Ideal and reference point for points as `distances` returns them. The reference lies beyond
+    1: a genome with the worst value in one objective still counts by its others."""
     return np.zeros(len(axes)), np.full(len(axes), 1.0 + MARGIN)
 
 
 def distances(figures: Sequence[Metrics], axes: Sequence[Axis]) -> Points:
-    """How far each figure is from the best that it can be, shape (genomes, axes): 0 is the best,
-    which nothing is better than, and 1 the worst, which a missing figure counts as."""
+    """How far each value is from the best possible one, shape (genomes, axes): 0 is the best, 1 the
+    worst. A missing value counts as the worst, and one beyond the best as the best."""
     placed = np.ones((len(figures), len(axes)))
     for row, metrics in enumerate(figures):
         for column, axis in enumerate(axes):
@@ -50,5 +51,5 @@ def _distance(value: float, axis: Axis) -> float:
     scaled = SCALES[axis.scale]
     low = -1.0 if axis.low is None else scaled(axis.low)
     high = 1.0 if axis.high is None else scaled(axis.high)
-    place = (scaled(value) - low) / (high - low)
-    return place if axis.direction == "minimize" else 1.0 - place
+    share = (scaled(value) - low) / (high - low)
+    return share if axis.direction == "minimize" else 1.0 - share

@@ -1,8 +1,9 @@
-"""How good a front is, and how alike the genomes behind it: figures of one generation."""
+"""Indicators of one generation: how good and even a front is, how diverse its genomes are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,13 +20,14 @@ def box_of(points: Points) -> tuple[Points, Points]:
     (objectives,): the best of each objective, and the worst with a margin behind it."""
     ideal, worst = points.min(axis=0), points.max(axis=0)
     extent = worst - ideal
+    # An objective in which all points are equal needs an extent, too: its own size.
     extent = np.where(extent > 0, extent, np.maximum(np.abs(worst), 1.0))
     return ideal, worst + MARGIN * extent
 
 
 def relative_hypervolume(points: Points, box: tuple[Points, Points]) -> float:
     """Hypervolume (Zitzler and Thiele 1999) as a share of the box between ideal and reference
-    point; greater is better, and above 1 for points that are better than the ideal."""
+    point. Greater is better; above 1 where points are better than the ideal."""
     ideal, reference = box
     size = reference - ideal
     return hypervolume((points - ideal) / size, np.ones_like(size))
@@ -49,20 +51,28 @@ def diversity(space: Space, genes: Sequence[Genes]) -> float:
     count = len(genes)
     if count < 2 or not space.genes:
         return 0.0
-    columns = []
+    tables = []
     for name, gene in space.genes.items():
         values = [getattr(one, name) for one in genes]
-        if isinstance(gene, Categorical):
-            columns.append([[float(a != b) for b in values] for a in values])
-        else:
-            places = np.asarray([_coordinate(gene, value) for value in values])
-            columns.append(np.abs(places[:, None] - places[None]).tolist())
-    total = np.mean(np.asarray(columns), axis=0).sum()
-    return float(total / (count * (count - 1)))
+        tables.append(_pair_distances(gene, values))
+    total = np.mean(np.asarray(tables), axis=0).sum()
+    return float(total / (count * (count - 1)))  # both orders of a pair are in the sum
+
+
+def _pair_distances(gene: Gene, values: Sequence[Any]) -> Points:
+    """The distance of each pair of a gene's values, shape (genomes, genomes)."""
+    if isinstance(gene, Categorical):
+        numbers = [values.index(value) for value in values]  # equal where the values are equal
+        labels = np.asarray(numbers)
+        differ: Points = (labels[:, None] != labels[None]).astype(np.float64)
+        return differ
+    coordinates = np.asarray([_coordinate(gene, value) for value in values])
+    distances: Points = np.abs(coordinates[:, None] - coordinates[None])
+    return distances
 
 
 def _coordinate(gene: Gene, value: float) -> float:
-    """A number's place in the unit interval; at its end for one that lies outside the space."""
+    """A number's place in the unit interval; 0 or 1 for one that lies outside the gene's range."""
     match gene:
         case Ordered(values):
             return float(np.interp(value, values, np.linspace(0.0, 1.0, len(values))))

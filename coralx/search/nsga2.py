@@ -20,18 +20,20 @@ from coralx.search.ranking import in_order
 from coralx.search.space import Gene, Space, default_recipe
 
 REPAIR_ATTEMPTS = 200
-"""Mutations tried on a duplicate, and then draws, before the space counts as exhausted."""
+"""How often a duplicate is mutated, and then drawn afresh, before the space counts as exhausted."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a genome came: the place of the last stage it completed (-1: none), its figures
-    there, and whether a rule or a failure took it out."""
+    """How far a genome came."""
 
     genome: str
     place: int
+    """Of the last stage that it completed, from 0; -1: none."""
     metrics: Metrics
+    """Its figures at the end of that stage."""
     taken_out: bool
+    """Whether a stop rule or a failure took it out."""
 
 
 def survival_order(
@@ -41,14 +43,14 @@ def survival_order(
     niching: Niching | None = None,
     revision: int = REVISION,
 ) -> list[str]:
-    """Ids, best first: by the furthest completed stage, there the sound before those taken out,
-    then as in `selection.in_order`. Figures of different stages are never compared.
+    """Ids, best first: by the last completed stage, in one stage those taken out behind the others,
+    then as in `ranking.in_order`. Figures of different stages are never compared.
 
-    With `niching`, each stage's genomes are niched over those of its places that the further ones
+    With `niching`, the genomes of each stage are niched over the places that those of later stages
     leave open. `revision` is that of the run.
     """
     ordered: list[str] = []
-    groups = sorted({(-s.place, s.taken_out) for s in standings})
+    groups = sorted({(-s.place, s.taken_out) for s in standings})  # the best group first
     for group in groups:
         members = [s for s in standings if (-s.place, s.taken_out) == group]
         ids, metrics = [s.genome for s in members], [s.metrics for s in members]
@@ -69,8 +71,8 @@ def founders(
     """Generation 0: the user's `own` recipes, the default recipe if the space holds it, then a
     space-filling sample."""
     recipe = default_recipe(space)
-    first = list(dict.fromkeys([*own, *([recipe] if recipe is not None else [])]))
-    first = first[:population_size]
+    given = [*own] if recipe is None else [*own, recipe]
+    first = list(dict.fromkeys(given))[:population_size]
     sampled = space.sample(population_size - len(first), generator(seed, "sample"))
     unique = _without_duplicates(space, first + sampled, set(), 0, seed)
     return [
@@ -90,42 +92,53 @@ def offspring(
     seed: int,
     contest: Callable[[int, int], int] = min,
 ) -> list[Genome]:
-    """The next generation's newborn genomes, bred from `population` (best first); those of the
-    population that survive are carried over beside them.
+    """The newborn genomes of the next generation, bred from `population` (best first). Survivors of
+    the population are not among them.
 
-    Parents win binary tournaments, in which `contest` says which of two places wins: as
-    `mating.tournament` has it, else the earlier one. `donors` are the ids whose weights a child may
-    take: it inherits from its better parent if that is one of them and rank, modules and variant
-    agree; with `resize_adapters`, DoRA or not alone must. By the chances of `checkpoint_crossover`
-    it may start from both, whatever their shapes. `seen` are the genes of every genome so far: none
-    is trained twice. Fewer are returned where the space has no more.
+    Parents win binary tournaments, in which `contest` says which of two places wins: see
+    `tournament.tournament`; by default the earlier one. `donors` are the ids whose weights a child
+    may take: it inherits from its better parent if that is one of them and rank, modules and
+    variant agree; with `resize_adapters` only the use of DoRA must. By the probabilities of
+    `checkpoint_crossover` it may start from both, whatever their shapes. `seen` are the genes of
+    every genome so far: none is trained twice. Fewer are returned where the space has no more.
     """
     values = [space.values(parent.genes) for parent in population]
-    wanted: list[Genes] = []
+    bred: list[Genes] = []
     pairs: list[tuple[Genome, ...]] = []
     for index in range(evolution.births(generation)):
         rng = generator(seed, "breed", generation, index)
-        parents, bred = breed(space.genes, values, evolution, contest, rng)
-        wanted.append(space.build(bred))
-        pairs.append(tuple(population[place] for place in parents))
-    unique = _without_duplicates(space, wanted, set(seen), generation, seed)
-    children = []
-    for index, found in enumerate(unique):
-        if found is None:
-            continue
-        rng = generator(seed, "checkpoint-crossover", generation, index)
-        blend = _blend(found, pairs[index], donors, evolution.checkpoint_crossover, rng)
-        resize = evolution.resize_adapters or blend is not None
-        child = Genome(
-            id=genome_id(seed, generation, index),
-            generation=generation,
-            genes=found,
-            parents=tuple(parent.id for parent in pairs[index]),
-            inherits=_donor(found, pairs[index][0], donors, resize=resize),
-            blend=blend,
-        )
-        children.append(child)
-    return children
+        places, child = breed(space.genes, values, evolution, contest, rng)
+        bred.append(space.build(child))
+        pairs.append(tuple(population[place] for place in places))
+    unique = _without_duplicates(space, bred, set(seen), generation, seed)
+    return [
+        _child(genes, pairs[index], donors, evolution, generation, index, seed)
+        for index, genes in enumerate(unique)
+        if genes is not None
+    ]
+
+
+def _child(
+    genes: Genes,
+    parents: tuple[Genome, ...],
+    donors: Collection[str],
+    evolution: Evolution,
+    generation: int,
+    index: int,
+    seed: int,
+) -> Genome:
+    """A genome with its parents, the better one first, and with what it inherits from them."""
+    rng = generator(seed, "checkpoint-crossover", generation, index)
+    blend = _blend(genes, parents, donors, evolution.checkpoint_crossover, rng)
+    resize = evolution.resize_adapters or blend is not None
+    return Genome(
+        id=genome_id(seed, generation, index),
+        generation=generation,
+        genes=genes,
+        parents=tuple(parent.id for parent in parents),
+        inherits=_donor(genes, parents[0], donors, resize=resize),
+        blend=blend,
+    )
 
 
 def breed(
@@ -136,10 +149,10 @@ def breed(
     rng: np.random.Generator,
 ) -> tuple[tuple[int, ...], dict[str, Any]]:
     """One child of a population of gene values, best first: its parents' places, the better one
-    first (one alone where it won both tournaments), and the child's values.
+    first (a single one where it won both tournaments), and the child's values.
 
-    Where there is no crossover, and in the half of the genes that SBX leaves alone, the child is
-    as its better parent.
+    Without crossover, and in the half of the genes that SBX leaves alone, the child starts from the
+    values of its better parent.
     """
     drawn = (rng.integers(len(population), size=2).tolist() for _ in range(2))
     places = tuple(sorted({contest(first, second) for first, second in drawn}))
@@ -164,8 +177,8 @@ def _blend(
     chances: CheckpointCrossover,
     rng: np.random.Generator,
 ) -> Blend | None:
-    """How the child is to start from both its parents, if at all. Both must be donors, and agree
-    with the child in DoRA or not; DoRA is never merged."""
+    """How the child is to start from both its parents, if at all. Both must be donors, and use DoRA
+    if and only if the child does; DoRA is never merged."""
     draw = rng.random()
     if draw >= chances.mask + chances.merge or len(parents) < 2:
         return None
@@ -177,13 +190,13 @@ def _blend(
 
 
 def _without_duplicates(
-    space: Space, wanted: Sequence[Genes], seen: set[Genes], generation: int, seed: int
+    space: Space, candidates: Sequence[Genes], seen: set[Genes], generation: int, seed: int
 ) -> list[Genes | None]:
-    """`wanted` with duplicates repaired by mutation, or where that leads nowhere new by drawing
-    afresh; None where the space seems exhausted."""
+    """The candidates with duplicates replaced by mutants, or where mutation leads to nothing new by
+    fresh draws; None where the space seems exhausted."""
     taken = set(seen)
     repaired: list[Genes | None] = []
-    for index, genes in enumerate(wanted):
+    for index, genes in enumerate(candidates):
         rng = generator(seed, "repair", generation, index)
         candidate = genes
         for attempt in range(2 * REPAIR_ATTEMPTS):
@@ -191,7 +204,7 @@ def _without_duplicates(
                 break
             nearby = attempt < REPAIR_ATTEMPTS
             candidate = mutate(space, candidate, 0.5, rng) if nearby else space.sample(1, rng)[0]
-        fresh = candidate not in taken
-        repaired.append(candidate if fresh else None)
+        is_new = candidate not in taken
+        repaired.append(candidate if is_new else None)
         taken.add(candidate)
     return repaired

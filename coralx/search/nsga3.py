@@ -1,10 +1,10 @@
 """NSGA-III's selection by reference points (Deb and Jain 2014), for three and more objectives.
 
-It takes the place of crowding inside a front. Points are to be minimised, of shape (genomes,
-objectives). Three things differ from the paper: nothing is remembered between generations, so the
-ideal point is that of the genomes given; extreme points are sought after scaling by the front's
-extent, so that units play no role; and each front is put into one order, of which the paper's
-choice of K survivors is the first K.
+It takes the place of crowding inside a front. Points have shape (genomes, objectives) and are to be
+minimised. Three things differ from the paper. Nothing is kept between generations, so the ideal
+point is that of the given genomes. Extreme points are searched after scaling by the front's extent,
+so that units play no role. And each front is put into one order, whose first K are the paper's
+choice of K survivors.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ from coralx.records.run_facts import REVISION
 from coralx.search.pareto import Points, Violations, best_first, measured, ranks
 
 OFF_AXIS = 1e6
-"""Weight of the other objectives where the extreme point of one is sought (ASF, equation 4)."""
+"""Weight of the other objectives in the search for the extreme point of one (ASF, equation 4)."""
 
 NEGLIGIBLE = 1e-3
-"""Share of the front's extent that counts as none there."""
+"""A share of the front's extent that counts as 0 in that search."""
 
 
 @dataclass(frozen=True)
 class Niching:
-    """`places` is how many genomes are wanted; `rng` decides between equals."""
+    """What niching needs to know beside the points."""
 
     places: int
+    """How many genomes are to be chosen."""
     rng: np.random.Generator
+    """Decides between equals."""
 
 
 def niched_first(
@@ -44,40 +46,47 @@ def niched_first(
     keep_first_objective: bool = False,
     revision: int = REVISION,
 ) -> list[str]:
-    """Ids by rank, and within a front of feasible ones by niching: always from the reference point
-    that stands for the fewest so far, first the genome that is nearest to its line, later any.
+    """Ids by rank, and within a front of feasible genomes by niching: always from the reference
+    point that has the fewest so far, first the genome nearest to its line, later any.
 
-    Fewer than two objectives leave nothing to spread, nor do infeasible points and those that lack
-    a figure: they stand as in `pareto.best_first`, of which `keep_first_objective` and `revision`
-    are, too.
+    With fewer than two objectives there is nothing to spread, nor is there among genomes that are
+    infeasible or lack a figure: they are ordered as by `pareto.best_first`, which also explains
+    `keep_first_objective` and `revision`.
     """
     keep = keep_first_objective
     plain = best_first(ids, points, violations, keep_first_objective=keep, revision=revision)
     figures = measured(points)
-    sound = ~np.isnan(figures).any(axis=1)
+    can_be_niched = ~np.isnan(figures).any(axis=1)
     if violations is not None:
-        sound &= violations == 0
-    if figures.shape[1] < 2 or not sound.any():
+        can_be_niched &= violations == 0
+    if figures.shape[1] < 2 or not can_be_niched.any():
         return plain
-    rows = sorted(np.flatnonzero(sound).tolist(), key=lambda row: ids[row])
-    figures, firsts = figures[rows], points[rows, 0]
-    by_rank = ranks(figures)
+    # In the order of ids, so that ties do not depend on the order in which genomes are given.
+    rows = sorted(np.flatnonzero(can_be_niched).tolist(), key=lambda row: ids[row])
+    firsts = points[rows, 0] if keep and not np.isnan(points[rows, 0]).any() else None
+    chosen = [ids[rows[member]] for member in _niched(figures[rows], firsts, niching)]
+    others = set(ids) - set(chosen)
+    return chosen + [name for name in plain if name in others]
+
+
+def _niched(points: Points, firsts: NDArray[np.float64] | None, niching: Niching) -> list[int]:
+    """Rows of `points`, front by front and niche by niche. With `firsts`, each front begins with
+    the row that has the least of them."""
+    by_rank = ranks(points)
     fronts = [np.flatnonzero(by_rank == rank) for rank in range(int(by_rank.max()) + 1)]
-    lines = reference_points(figures.shape[1], niching.places)
-    niche, distance = associate(normalised(figures, fronts, niching.places), lines)
+    lines = reference_points(points.shape[1], niching.places)
+    niche, distance = associate(normalised(points, fronts, niching.places), lines)
     taken = np.zeros(len(lines), dtype=np.int64)
     order: list[int] = []
     for front in fronts:
         left = set(front.tolist())
-        if keep and not np.isnan(firsts).any():
+        if firsts is not None:
             best = min(left, key=lambda m: (firsts[m], distance[m], m))
             left.remove(best)
             order.append(best)
             taken[niche[best]] += 1
         order += _niche_by_niche(left, niche, distance, taken, niching.rng)
-    chosen = [ids[rows[m]] for m in order]
-    others = set(ids) - set(chosen)
-    return chosen + [name for name in plain if name in others]
+    return order
 
 
 def _niche_by_niche(
@@ -97,7 +106,7 @@ def _niche_by_niche(
         emptiest = sorted(place for place in waiting if taken[place] == least)
         place = emptiest[int(rng.integers(len(emptiest)))]
         near = waiting[place]
-        if least == 0:
+        if least == 0:  # the first of a niche stands for its line, later ones only add to it
             pick = min(near, key=lambda m: (distance[m], m))
         else:
             pick = near[int(rng.integers(len(near)))]
@@ -109,15 +118,16 @@ def _niche_by_niche(
     return order
 
 
-def reference_points(objectives: int, wanted: int) -> Points:
+def reference_points(objectives: int, at_least: int) -> Points:
     """Evenly spread points on the unit simplex (Das and Dennis 1998), shape (points, objectives):
-    those of the fewest partitions of an axis that give at least `wanted` points.
+    those of the fewest partitions of an axis that give `at_least` so many points.
 
     There are binomial(objectives + partitions - 1, partitions) of them. `objectives` is at least 2.
     """
     partitions = 1
-    while comb(objectives + partitions - 1, partitions) < wanted:
+    while comb(objectives + partitions - 1, partitions) < at_least:
         partitions += 1
+    # Stars and bars: each choice of bars splits the partitions among the objectives in one way.
     bars = combinations(range(partitions + objectives - 1), objectives - 1)
     edges = np.asarray([(-1, *bar, partitions + objectives - 1) for bar in bars])
     shares: Points = (np.diff(edges, axis=1) - 1) / partitions
@@ -128,10 +138,11 @@ def normalised(points: Points, fronts: Sequence[NDArray[np.int64]], places: int)
     """Points moved and scaled so that the ideal point is 0 and the hyperplane through the extreme
     points meets every axis at 1 (algorithm 2).
 
-    `fronts` hold rows of `points`, the best first. Those that have a chance of one of the `places`
-    set the ideal point, the first front sets the extreme points. Where these span no hyperplane, or
-    one that meets an axis nowhere beyond the ideal, the front's worst on each axis stands for it,
-    or, where the front has no extent, the worst of the others. No axis reaches beyond that worst.
+    `fronts` hold rows of `points`, the best first. The fronts that can get one of the `places` set
+    the ideal point, the first front sets the extreme points. Where these span no hyperplane, or one
+    that does not meet every axis beyond the ideal, the first front's worst on each axis takes its
+    place, or where that front has no extent, the worst of the others. No intercept lies beyond that
+    worst.
     """
     last = int(np.searchsorted(np.cumsum([len(front) for front in fronts]), places))
     candidates = points[np.concatenate(fronts[: last + 1])]

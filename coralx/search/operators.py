@@ -1,6 +1,6 @@
-"""Crossover and mutation of mixed genes. Each gene is varied in the way its type allows.
+"""Crossover and mutation of mixed genes, each gene by the operator for its type.
 
-They work on values by gene name, so that any mapping of genes can be searched; `mutate` is for the
+They work on values by gene name, so that any mapping of genes can be searched; `mutate` takes the
 genes of a LoRA configuration.
 """
 
@@ -16,6 +16,7 @@ from coralx.search.space import Categorical, Continuous, Gene, Integer, Ordered,
 
 SBX_ETA = 15.0
 MUTATION_ETA = 20.0
+"""Distribution indices: the greater, the nearer are children to their parents."""
 
 
 def sbx(u1: float, u2: float, rng: np.random.Generator, eta: float = SBX_ETA) -> float:
@@ -71,10 +72,12 @@ def _mutate(gene: Gene, value: Any, rng: np.random.Generator) -> Any:
             decoded = gene.decode(moved)
             if decoded != value or low == high:
                 return decoded
-            # In a narrow range nearly every step would end where it began: to the neighbour then.
+            # In a narrow range most steps would round back to the same value: take the neighbour in
+            # their direction, or at the end of the range the other one.
             neighbour = value + (1 if moved >= place else -1)
             return neighbour if low <= neighbour <= high else 2 * value - neighbour
         case Ordered(values):
+            # A recipe of the user's may have a value that is none of the choices.
             nearest = min(range(len(values)), key=lambda place: abs(values[place] - value))
             place = nearest + (1 if rng.random() < 0.5 else -1)
             return values[min(max(place, 0), len(values) - 1)]
@@ -99,12 +102,12 @@ def mutate_values(
     probability: float,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """Vary each gene's value with `probability`: polynomial mutation on numbers in a range (whole
-    ones become another, at least a neighbour), one step up or down on ordered choices, another
-    value on unordered ones.
+    """Vary each gene's value with `probability`: polynomial mutation on numbers in a range (a whole
+    number always changes, by one at least), one step up or down on ordered choices, another value
+    on unordered ones.
 
-    A step beyond the first or last of ordered choices stays there, so that each of two neighbours
-    leads to the other equally often and mutation alone favours no value.
+    A step beyond the first or last of ordered choices stays there: so two neighbours lead to each
+    other equally often, and mutation alone favours no value.
     """
     return {
         name: _mutate(gene, values[name], rng) if rng.random() < probability else values[name]
@@ -113,5 +116,5 @@ def mutate_values(
 
 
 def mutate(space: Space, genes: Genes, probability: float, rng: np.random.Generator) -> Genes:
-    """The same genes, each that is searched varied with `probability`."""
+    """The same genes, of which each searched one is varied with `probability`."""
     return space.build(mutate_values(space.genes, space.values(genes), probability, rng))

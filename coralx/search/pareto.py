@@ -1,10 +1,10 @@
 """Pareto ranks, crowding, and the orders that follow from them.
 
-Every array of points has shape (genomes, objectives) and is to be minimised; `as_minimised` is
-the one place where directions are turned, and where measurements that differ by no more than
-their spread are made equal. NaN marks a figure that is missing. `violations`, of
-shape (genomes,), say by how much each misses the constraints: 0 for the feasible, who come before
-all others (constrained domination, Deb et al. 2002, section VI). None: there are no constraints.
+Every array of points has shape (genomes, objectives) and is to be minimised. Only `as_minimised`
+turns directions, and makes measurements equal that differ by no more than their spread. NaN marks
+a missing figure. `violations`, of shape (genomes,), is by how much each genome misses the
+constraints: 0 for the feasible, which come before all others (constrained domination, Deb et al.
+2002, section VI). None: there are no constraints.
 """
 
 from __future__ import annotations
@@ -37,16 +37,18 @@ def as_minimised(metrics: Sequence[Metrics], objectives: Sequence[Objective]) ->
     for column, objective in enumerate(objectives):
         spreads = [figures.get(objective.metric + SPREAD) for figures in metrics]
         if any(spreads):
-            points[:, column] = untold(points[:, column], spreads)
+            points[:, column] = merged_within_spread(points[:, column], spreads)
     return points
 
 
-def untold(values: Points, spreads: Sequence[float | None]) -> Points:
-    """Values, shape (genomes,), such that no two differ that lie within the spread of one of them.
-    Being told apart must be transitive, so chains of such pairs are one value, their mean."""
+def merged_within_spread(values: Points, spreads: Sequence[float | None]) -> Points:
+    """The values, shape (genomes,), of which those are made equal that lie within the spread of one
+    of them. Equality must be transitive, so a chain of such pairs becomes one value, its mean."""
     defined = np.flatnonzero(~np.isnan(values))
     order = defined[np.argsort(values[defined], kind="stable")]
     ordered, reach = values[order], np.array([spread or 0.0 for spread in spreads])[order]
+    # A chain ends between two neighbours if no value up to the first reaches the second, and no
+    # value from the second on reaches back to the first.
     above = np.maximum.accumulate(ordered + reach)
     below = np.minimum.accumulate((ordered - reach)[::-1])[::-1]
     apart = (above[:-1] < ordered[1:]) & (below[1:] > ordered[:-1])
@@ -58,26 +60,26 @@ def untold(values: Points, spreads: Sequence[float | None]) -> Points:
 
 
 def measured(points: Points) -> Points:
-    """The columns of those objectives for which at least one point has a figure."""
+    """The columns of the objectives in which at least one point has a figure."""
     kept: Points = points[:, ~np.all(np.isnan(points), axis=0)]
     return kept
 
 
 def ranks(points: Points, violations: Violations | None = None) -> NDArray[np.int64]:
     """Rank of each point by constrained domination, 0 for the front (Deb et al. 2002, sections
-    III.A and VI): the feasible by non-domination, behind them the infeasible by violation, equal
-    violations alike.
+    III.A and VI): the feasible by non-domination, behind them the infeasible by violation, with
+    equal ranks for equal violations.
 
-    Objectives that no point has are left out; a point that lacks one of the others ranks behind
-    all that have it.
+    Objectives in which no point has a figure are left out; a point that lacks a figure in another
+    ranks behind all that have it.
     """
     result = np.zeros(len(points), dtype=np.int64)
     figures = measured(points)
-    if figures.size == 0:
+    if figures.size == 0:  # nothing to compare by: all are equal
         figures = np.zeros((len(points), 1))
     missed = np.zeros(len(points)) if violations is None else violations
     lacking = np.any(np.isnan(figures), axis=1)
-    behind = 0
+    behind = 0  # the rank behind all groups so far
     for incomplete, violation in sorted(set(zip(lacking.tolist(), missed.tolist(), strict=True))):
         members = (lacking == incomplete) & (missed == violation)
         if not incomplete and violation == 0:
@@ -89,21 +91,22 @@ def ranks(points: Points, violations: Violations | None = None) -> NDArray[np.in
 
 
 def domination(points: Points, violations: Violations | None = None) -> NDArray[np.bool_]:
-    """Whether point i dominates point j under the constraints, shape (genomes, genomes): it lacks
-    no figure and j does; or it violates less; or both are feasible, and i is nowhere worse and
-    somewhere better. Objectives that no point has are left out."""
+    """Whether point i dominates point j under the constraints, shape (genomes, genomes): only j
+    lacks a figure; or i violates less; or both are feasible, and i is nowhere worse and somewhere
+    better. Objectives in which no point has a figure are left out."""
     figures = measured(points)
     lacking = np.any(np.isnan(figures), axis=1)
     missed = np.zeros(len(points)) if violations is None else violations
     less = (missed[:, None] < missed) & (lacking[:, None] == lacking)
-    sound = ~lacking & (missed == 0)
+    comparable = ~lacking & (missed == 0)
     no_worse = np.all(figures[:, None] <= figures, axis=2)
-    better = no_worse & ~no_worse.T & sound[:, None] & sound
+    better = no_worse & ~no_worse.T & comparable[:, None] & comparable
     beats: NDArray[np.bool_] = (lacking[:, None] < lacking) | less | better
     return beats
 
 
 def _complete_ranks(points: Points) -> NDArray[np.int64]:
+    """Ranks of points that lack no figure."""
     if points.shape[1] == 1:
         return np.unique(points[:, 0], return_inverse=True)[1].astype(np.int64)
     return np.asarray(pareto_rank(points), dtype=np.int64)
@@ -114,14 +117,14 @@ def crowding(points: Points, revision: int = REVISION) -> NDArray[np.float64]:
 
     Of equal points the first has the distance that it would have alone, and the others have 0: they
     add nothing to the spread (Fortin and Parizeau 2013, "Revisiting the NSGA-II crowding-distance
-    computation"). So give points in the order in which ties are to be broken.
+    computation"). So points must come in the order in which ties are to be broken.
     """
-    # To `unique`, NaN is never equal to NaN.
+    # NaN is never equal to NaN, also not to `unique`.
     distinct, first, place = np.unique(
         np.nan_to_num(points, nan=np.inf), axis=0, return_index=True, return_inverse=True
     )
     distinct[np.isinf(distinct)] = np.nan
-    if revision < 2:  # equals shared one distance, and of two points each was an extreme
+    if revision < 2:  # then equal points shared one distance, and one or two points were extremes
         return _distances(distinct)[place] if len(points) > 2 else np.full(len(points), np.inf)
     distance = np.zeros(len(points))
     distance[first] = _distances(distinct)
@@ -136,7 +139,7 @@ def _distances(distinct: Points) -> NDArray[np.float64]:
     distance = np.zeros(count)
     for column in range(distinct.shape[1]):
         values = distinct[:, column]
-        if np.isnan(values).any():
+        if np.isnan(values).any():  # a gap to a missing figure has no length
             continue
         order = np.argsort(values, kind="stable")
         span = values[order[-1]] - values[order[0]]
@@ -166,14 +169,15 @@ def best_first(
     keep_first_objective: bool = False,
     revision: int = REVISION,
 ) -> list[str]:
-    """Ids by rank, then crowding (greater first), then id, as the run's `revision` has it.
+    """Ids by rank, then crowding distance (greater first), then id. `revision` is that of the run.
 
     With `keep_first_objective`, each front begins with its best on the first-listed objective, so
     that a cut inside a front keeps that one.
     """
     if not ids:
         return []
-    by_id = sorted(range(len(ids)), key=ids.__getitem__)  # of equal points the first has a distance
+    # In the order of ids: of equal points, `crowding` gives the first a distance.
+    by_id = sorted(range(len(ids)), key=ids.__getitem__)
     ids, points = [ids[place] for place in by_id], points[by_id]
     violations = violations[by_id] if violations is not None else None
     by_rank = ranks(points, violations)
@@ -195,9 +199,9 @@ def best_first(
 
 def front(ids: Sequence[str], points: Points, violations: Violations | None = None) -> list[str]:
     """The non-dominated ids, in the order given. Points that lack a figure which others have are
-    not among them; objectives that no point has are left out.
+    not among them; objectives in which no point has a figure are left out.
 
-    Infeasible ones are there only where no point is feasible: then those that miss the least.
+    Where no point is feasible, it is those that miss the constraints the least.
     """
     complete = ~np.any(np.isnan(measured(points)), axis=1)
     by_rank = ranks(points, violations)

@@ -1,5 +1,5 @@
-"""Population-based training (Jaderberg et al. 2017): the poorest of a stage give way to copies of
-its best, weights and all, with other hyperparameters."""
+"""Population-based training (Jaderberg et al. 2017): the poorest genomes of a stage are replaced by
+copies of its best, with their weights and with other hyperparameters."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from coralx.search.operators import mutate
 from coralx.search.space import Continuous, Space
 
 EXPLORED = ("learning_rate", "dropout", "weight_decay")
-"""The genes that may change while an adapter trains: its shape and the length of its training,
-which the others decide, stay."""
+"""The genes that may change while an adapter trains. The others decide its shape and the length of
+its training."""
 
 FACTORS = (0.8, 1.2)
-"""By which numbers are perturbed (Jaderberg et al. 2017, section 4.1.1)."""
+"""Numbers are perturbed by one of these (Jaderberg et al. 2017, section 4.1.1)."""
 
 
 def explored_space(space: Space) -> Space:
@@ -41,11 +41,12 @@ def exploit(
     index: int,
     seed: int,
 ) -> dict[str, Genome]:
-    """Copies by the id of the genome that each replaces, in a stage that `best_first` would leave.
+    """Copies by the id of the genome that each replaces. `best_first` are the genomes that would go
+    on to the stage at `place`.
 
     The poorest floor(`quantile` x genomes) are replaced by copies of as many of the best, each
     drawn at random, which enter stage `place`. Numbers are multiplied by 0.8 or 1.2, choices move a
-    step; none is equal to one of the genes `seen` (a copy that cannot be made so is not made).
+    step. No copy has genes that are among `seen`; where that cannot be achieved, there is no copy.
     Copies are numbered from `index` within their generation.
     """
     count = math.floor(quantile * len(best_first))
@@ -75,6 +76,7 @@ def exploit(
 def _perturbed(
     part: Space, genes: Genes, taken: Collection[Genes], rng: np.random.Generator
 ) -> Genes | None:
+    """The genes, perturbed until they are not among `taken`; None where they always are."""
     candidate = genes
     for name, gene in part.genes.items():
         if isinstance(gene, Continuous):

@@ -1,4 +1,5 @@
-"""The order of genomes: by constraints first, then by a config's own measure of better."""
+"""The order of genomes: first by constraints, then by the objectives of the config, spread by
+NSGA-II's crowding or NSGA-III's niching."""
 
 from __future__ import annotations
 
@@ -15,13 +16,21 @@ from coralx.records.results import Metrics
 from coralx.records.run_facts import REVISION
 from coralx.rng import generator
 from coralx.search.nsga3 import Niching, niched_first
-from coralx.search.pareto import Violations, as_minimised, best_first, untold
+from coralx.search.pareto import Violations, as_minimised, best_first, merged_within_spread
+
+TOUCHING = sys.float_info.epsilon
+"""The violation of a figure that lies on a strict bound: infeasible, by the least possible."""
+
+
+def constraints_of(config: Config) -> tuple[Condition, ...]:
+    """The constraints of a config."""
+    return tuple(parse_constraint(text) for text in config.constraints)
 
 
 def niching_of(
     config: Config, places: int, purpose: str, generation: int, index: int | str = 0
 ) -> Niching | None:
-    """What NSGA-III needs to choose for so many `places`; None under NSGA-II."""
+    """What NSGA-III needs to choose genomes for so many `places`; None under NSGA-II."""
     if config.evolution.selection == "nsga2":
         return None
     return Niching(places, generator(config.experiment.seed, purpose, generation, index))
@@ -38,7 +47,8 @@ def in_order(
     revision: int = REVISION,
 ) -> list[str]:
     """Ids, best first: the feasible by non-dominated rank, then the infeasible by violation; within
-    a front by crowding, or with `niching` by reference points; ties by id or, there, by its rng.
+    a front by crowding, or with `niching` by reference points. Ties are broken by id, and under
+    niching by its generator.
 
     With `keep_first_objective`, each front begins with its best on the first-listed objective.
     `revision` is that of the run.
@@ -51,45 +61,37 @@ def in_order(
     return niched_first(ids, points, niching, missed, keep_first_objective=keep, revision=revision)
 
 
-TOUCHING = sys.float_info.epsilon
-"""The violation of a figure that lies on a strict bound: infeasible, by as little as can be."""
-
-
-def constraints_of(config: Config) -> tuple[Condition, ...]:
-    """The constraints of a config."""
-    return tuple(parse_constraint(text) for text in config.constraints)
-
-
 def violations(metrics: Sequence[Metrics], constraints: Sequence[Condition]) -> Violations:
     """By how much each genome misses the constraints, shape (genomes,); 0 where all hold.
 
     A violation is a sum over constraints (Deb et al. 2002, section VI), each normalised: the
     distance to the threshold as a share of the threshold's size, or as it is where that is 0. A
-    missing figure is the worst, inf. A constraint on a metric that none of these genomes has a
-    figure for is left out.
+    missing figure is the worst, inf. A constraint on a metric for which none of these genomes has a
+    figure is left out.
     """
     total = np.zeros(len(metrics))
     for constraint in constraints:
         values = [figures.get(constraint.metric) for figures in metrics]
-        if any(value is not None for value in values):
-            spreads = [figures.get(constraint.metric + SPREAD) for figures in metrics]
-            total += [_missed_by(constraint, v) for v in _untold(constraint, values, spreads)]
+        if all(value is None for value in values):
+            continue
+        spreads = [figures.get(constraint.metric + SPREAD) for figures in metrics]
+        total += [_missed_by(constraint, v) for v in _merged_misses(constraint, values, spreads)]
     return total
 
 
-def _untold(
+def _merged_misses(
     constraint: Condition, values: Sequence[float | None], spreads: Sequence[float | None]
 ) -> Sequence[float | None]:
-    """The figures; of those that miss the constraint, measurements within their spread made equal.
-    Whether one misses it at all is no matter of the others."""
+    """The figures, with measurements that miss the constraint and lie within their spread made
+    equal. Those that keep it stay as they are: whether one keeps it must not depend on others."""
     if not any(spreads):
         return values
-    missing = np.array(
+    misses = np.array(
         [np.nan if v is None or constraint.holds_for(v) else v for v in values], dtype=np.float64
     )
-    shared = untold(missing, spreads)
+    merged = merged_within_spread(misses, spreads)
     return [
-        value if np.isnan(one) else float(one) for value, one in zip(values, shared, strict=True)
+        value if np.isnan(miss) else float(miss) for value, miss in zip(values, merged, strict=True)
     ]
 
 

@@ -1,7 +1,7 @@
-"""The search space: where each gene may lie, and its coordinate in the unit interval.
+"""The search space: the range or choices of each gene, and its coordinate in the unit interval.
 
-Continuous and ordered genes have a coordinate u in [0, 1] in which operators work; choices without
-an order (lists of modules, switches) are only ever picked.
+Numbers in a range have a coordinate u in [0, 1], on which operators work. Ordered choices move by
+one; those without an order (lists of modules, switches) are only ever picked.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Continuous:
             value = math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
         else:
             value = self.low + u * (self.high - self.low)
+        # Six digits: more than a setting needs, and short enough to be read.
         return min(max(float(f"{value:.6g}"), self.low), self.high)
 
     def encode(self, value: float) -> float:
@@ -115,7 +116,7 @@ def _gene(configured: Any) -> Gene:
 
 @dataclass(frozen=True)
 class Space:
-    """The searched genes by name; every other gene is as in the `common` recipe."""
+    """The genes that are searched, and the recipe that gives all others."""
 
     genes: Mapping[str, Gene]
     common: Genes
@@ -129,11 +130,11 @@ class Space:
         return {name: getattr(genes, name) for name in self.genes}
 
     def contains(self, genes: Genes) -> bool:
-        """Whether every gene lies where it may."""
+        """Whether every gene lies in its range, or is one of its choices."""
         return all(self.contains_gene(name, getattr(genes, name)) for name in GENE_NAMES)
 
     def contains_gene(self, name: str, value: Any) -> bool:
-        """Whether a searched gene lies in its range, or another is as in the common recipe."""
+        """The same for one gene; a gene that is not searched must be as in the common recipe."""
         gene = self.genes.get(name)
         return bool(value == getattr(self.common, name)) if gene is None else gene.contains(value)
 
@@ -143,17 +144,18 @@ class Space:
         columns = {
             name: (rng.permutation(count) + rng.random(count)) / count for name in self.genes
         }
-        return [
-            self.build({name: gene.decode(columns[name][i]) for name, gene in self.genes.items()})
-            for i in range(count)
-        ]
+        sample = []
+        for index in range(count):
+            values = {name: gene.decode(columns[name][index]) for name, gene in self.genes.items()}
+            sample.append(self.build(values))
+        return sample
 
 
 def space_of(config: Config) -> Space:
     """The search space of a config.
 
     Its common recipe is rank 16, alpha 16, learning rate 2e-4, all linear layers and no dropout,
-    with the further genes as the training section says.
+    with the other genes as in the section `training`.
     """
     configured = {
         name: getattr(config.search_space, name) for name in type(config.search_space).model_fields
@@ -176,7 +178,7 @@ def default_recipe(space: Space) -> Genes | None:
 def own_recipes(config: Config, space: Space) -> list[Genes]:
     """The user's `evolution.seed_genomes`, completed by the common recipe.
 
-    Raises ConfigError for every gene that lies outside the space, which could not vary it.
+    Raises ConfigError naming every gene that lies outside the space, where it could not be varied.
     """
     recipes, problems = [], []
     count, size = len(config.evolution.seed_genomes), config.evolution.population_size
@@ -192,18 +194,20 @@ def own_recipes(config: Config, space: Space) -> list[Genes]:
             given["alpha_ratio"] = given.pop("alpha") / rank
         recipe = replace(space.common, **given)
         recipes.append(recipe)
-        problems += [
-            f"evolution.seed_genomes.{place}.{name}: {getattr(recipe, name)!r} lies outside "
-            f"search_space.{name} ({_extent(space, name)})"
-            for name in GENE_NAMES
-            if not space.contains_gene(name, getattr(recipe, name))
-        ]
+        for name in GENE_NAMES:
+            value = getattr(recipe, name)
+            if not space.contains_gene(name, value):
+                problems.append(
+                    f"evolution.seed_genomes.{place}.{name}: {value!r} lies outside "
+                    f"search_space.{name} ({_extent(space, name)})"
+                )
     if problems:
         raise ConfigError("config", problems, "Widen search_space, or change the recipe.")
     return recipes
 
 
 def _extent(space: Space, name: str) -> str:
+    """The values that a gene may have, in words."""
     gene = space.genes.get(name)
     if gene is None:
         return f"not searched, fixed at {getattr(space.common, name)!r}"

@@ -1,9 +1,9 @@
-"""Who of two parents wins a binary tournament.
+"""Which of two candidates wins a binary tournament and becomes a parent.
 
 Deb et al. 2002 compare by rank, then crowding (section III.C); their own program, and pymoo, by
-domination, then crowding. We do as the program does: two genomes of which neither dominates the
-other are then told apart by crowding even where their ranks differ. On ZDT2, comparing ranks loses
-the front's spread for good in about every third run, with our operators as with pymoo's.
+domination, then crowding. Here it is as in the program: of two genomes neither of which dominates
+the other, the less crowded wins even where their ranks differ. On ZDT2, comparing ranks loses the
+front's spread for good in about every third run, with these operators as with pymoo's.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def tournament(
 ) -> Contest:
     """The contest within a population, whose standings are given the best first.
 
-    Who completed a further stage wins, there the sound over those taken out; figures of different
-    stages are never compared. Then who dominates, constraints and missing figures considered, and
-    then who is less crowded within its front, or the earlier place. Without `by_crowding`
-    (NSGA-III), of two equals the first drawn wins, that is, either by chance. `revision` is that of
-    the run.
+    The genome that completed a later stage wins, in one stage any over those taken out; figures of
+    different stages are never compared. Then the one that dominates wins, constraints and missing
+    figures considered, then the less crowded within its front, then the earlier place. Without
+    `by_crowding` (NSGA-III), of two equals the first drawn wins, that is, either by chance.
+    `revision` is that of the run.
     """
     count = len(standings)
     groups = [(-standing.place, standing.taken_out) for standing in standings]

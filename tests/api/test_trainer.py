@@ -221,7 +221,7 @@ def test_a_stage_of_few_steps_is_not_judged_and_says_so(config: dict[str, Any]) 
     assert "too few steps to be judged by every stop rule: a, b" in spoken.getvalue()
     stopped = {entry["stage"] for entry in report["stopped"]}
     assert stopped == {"S2_serious"}
-    assert "warning: S0_sanity ends after 2 steps, fewer than the 8 that tell" in spoken.getvalue()
+    assert "warning: S0_sanity ends after 2 steps, fewer than the 8 needed" in spoken.getvalue()
     assert "stopped at S2_serious, step 18: gradient_norm > 1e-09" in spoken.getvalue()
 
 

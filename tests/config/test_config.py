@@ -166,6 +166,24 @@ def test_misspelt_key_of_a_gene_names_the_nearest_of_both_kinds() -> None:
     assert "'choices'" in near[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "runtime: {workers: 0}",
+            "runtime.workers: must be 'auto', or must be greater than or equal to 1, found 0",
+        ),
+        (
+            "runtime: {gradient_checkpointing: on}",
+            "runtime.gradient_checkpointing: must be 'auto', or expected true or false, found 'on'",
+        ),
+        ("objectives: []", "objectives: must have at least 1 item, not 0"),
+    ],
+)
+def test_a_value_that_fits_no_form_of_its_key_is_one_problem(text: str, problem: str) -> None:
+    assert only_problem_in(text) == problem
+
+
 def test_unknown_metric_and_rule_name_the_nearest_metric() -> None:
     problems = problems_in("objectives: [{metric: aurok}]")
     assert problems[0].startswith("objectives.0.metric: no metric of that name")

@@ -98,9 +98,9 @@ def test_a_share_is_the_number_that_was_written(
     ("rate", "says"),
     [
         ("1/0", "a fraction cannot have the denominator 0, found '1/0'"),
-        ("4/3", "input should be less than or equal to 1, found '4/3'"),
-        ("-1/3", "input should be greater than or equal to 0.000001, found '-1/3'"),
-        ("0/3", "input should be greater than or equal to 0.000001, found '0/3'"),
+        ("4/3", "must be less than or equal to 1, found '4/3'"),
+        ("-1/3", "must be greater than or equal to 0.000001, found '-1/3'"),
+        ("0/3", "must be greater than or equal to 0.000001, found '0/3'"),
         ("a/b", "expected a number, or a fraction of two whole numbers such as 1/3, found 'a/b'"),
         ("0.5/3", "two whole numbers such as 1/3, found '0.5/3'"),
         ("1/-3", "two whole numbers such as 1/3, found '1/-3'"),

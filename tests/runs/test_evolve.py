@@ -76,7 +76,7 @@ def test_the_run_folder_holds_what_the_design_says(run: Path, report: dict[str, 
 def test_plain_lines_tell_what_happens(place: Path) -> None:
     output = (place / "output.txt").read_text()
     assert "generation 1 of 2: 4 genomes" in output
-    assert "warning: S1_shakeout ends after 5 steps, fewer than the 8 that tell" in output
+    assert "warning: S1_shakeout ends after 5 steps, fewer than the 8 needed" in output
     assert "S1_shakeout: 4 promoted" in output
     assert "S2_serious: 3 promoted, 1 cut" in output
     assert "s left" in output

@@ -106,7 +106,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ('data: {train: "a\\x1b[31m"}', "data.train: the character '\\x1b' is not allowed here"),
         ('data: {labels: [a, "b\\x07"]}', "the character '\\x07' is not allowed here"),
         ('search_space: {target_modules: {choices: [["q\\n"]]}}', "the character '\\n'"),
-        ('data: {train: "\\ud800"}', "unicode"),
+        ('data: {train: "\\ud800"}', "cannot be encoded"),
         (
             'experiment: {name: "run\\n"}',
             "experiment.name: expected a name of letters (a-z, A-Z), digits",
@@ -119,7 +119,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
             "experiment: {name: a/b}",
             "experiment.name: expected a name of letters (a-z, A-Z), digits",
         ),
-        ("1: a\nnull: b", "None: keys should be strings"),
+        ("1: a\nnull: b", "None: keys must be text"),
         ("[a]: b", "unhashable key"),
         ("choices: 1", "choices: unknown key"),
         ('"[red]x[/]": 1', "[red]x[/]: unknown key"),
