@@ -656,7 +656,7 @@ def test_explosions_are_told_from_the_untuned_bases_own_loss(backend: Any, tmp_p
     idle = replace(GENES, learning_rate=1e-30)
     watched = job(Genome("g", 0, idle), tmp_path, 0, 8, watch=Watch(explosion=True))
     at_start = backend.train(watched, ignore).curve  # a step each; the base may have dropout
-    assert backend._untuned_loss == pytest.approx(sum(at_start) / 8, rel=0.1)
+    assert backend._training.untuned_loss == pytest.approx(sum(at_start) / 8, rel=0.1)
 
 
 def test_a_curve_that_cannot_reach_the_survivors_ends_training_within_the_stage(
