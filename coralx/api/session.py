@@ -181,8 +181,8 @@ def _require_asked_for(config: Config, layout: RunLayout) -> None:
     if config.functions and config.runtime.functions_from is None:
         raise UsageError(
             f"run {layout.name!r} uses {', '.join(config.functions)}: functions run only from a "
-            "config file that you name",
-            f"Name it: coralx evolve CONFIG --resume {layout.shortest_name}",
+            "config file that you give",
+            f"Give it: coralx evolve CONFIG --resume {layout.shortest_name}",
         )
 
 
