@@ -95,22 +95,28 @@ def start(
         ending.layout = layout
         write_atomically(layout.config, dump_yaml(config))
         layout.ledger.unlink(missing_ok=True)  # a torn first line of a run that never began
-        first = RunStarted(
-            format=FORMAT,
-            run=layout.name,
-            mode=mode_of(config),
-            seed=config.experiment.seed,
-            facts=facts,
-            settings=executor.settings,
-            versions=versions(),
-            hardware=hardware(),
-            startup_seconds=round(time.monotonic() - began, 3),
-            config=config.model_dump(mode="json"),
-            baseline_seed=config.experiment.seed,
-            reference=reference_of(config, facts),
-        )
+        first = _first_event(config, layout.name, facts, executor.settings, began)
         session.open(Ledger(layout.ledger), first)
         return _drive(config, facts, executor, session, layout, drive, given)
+
+
+def _first_event(
+    config: Config, run: str, facts: Facts, settings: Settings, began: float
+) -> RunStarted:
+    return RunStarted(
+        format=FORMAT,
+        run=run,
+        mode=mode_of(config),
+        seed=config.experiment.seed,
+        facts=facts,
+        settings=settings,
+        versions=versions(),
+        hardware=hardware(),
+        startup_seconds=round(time.monotonic() - began, 3),
+        config=config.model_dump(mode="json"),
+        baseline_seed=config.experiment.seed,
+        reference=reference_of(config, facts),
+    )
 
 
 def go_on(
@@ -147,13 +153,7 @@ def go_on(
         settings = _settings_again(config, history.started.settings)
         facts = _started(executor, config, choice, settings, session)
         require_same_material(facts, history, config, layout)
-        if facts.functions != history.started.facts.functions:
-            session.view.on_signal(
-                f"warning: {', '.join(config.functions)} changed since the run began; figures from "
-                "before and after the change are compared all the same"
-            )
-        for warning in without_effect(config.budget, facts.device):
-            session.view.on_signal(f"warning: {warning}")
+        _warn_of_changes(session, config, facts, history.started.facts)
         _warn_of_disk(session, require_room(config, facts.footprint, layout))
         seconds = round(time.monotonic() - began, 3)
         lost = round(owner.killed.lost(last), 3)
@@ -182,8 +182,8 @@ def _require_asked_for(config: Config, layout: RunLayout) -> None:
     if config.functions and config.runtime.functions_from is None:
         raise UsageError(
             f"run {layout.name!r} uses {', '.join(config.functions)}: functions run only from a "
-            "config file that you name",
-            f"Name it: coralx evolve CONFIG --resume {layout.shortest_name}",
+            "config file that you give",
+            f"Give it: coralx evolve CONFIG --resume {layout.shortest_name}",
         )
 
 
@@ -191,6 +191,18 @@ def _sweep(owner: Owner) -> None:
     """Remove what is half-written, unless another folder has come in the place of the run."""
     if owner.is_here():
         sweep(owner.layout)
+
+
+def _warn_of_changes(session: Session, config: Config, facts: Facts, recorded: Facts) -> None:
+    """Warn of functions that are not as the run began with, and of a budget without effect, which
+    may be new."""
+    if facts.functions != recorded.functions:
+        session.view.on_signal(
+            f"warning: {', '.join(config.functions)} changed since the run began; figures from "
+            "before and after the change are compared all the same"
+        )
+    for warning in without_effect(config.budget, facts.device):
+        session.view.on_signal(f"warning: {warning}")
 
 
 def _warn_of_disk(session: Session, warning: str | None) -> None:

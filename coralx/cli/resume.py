@@ -44,8 +44,8 @@ def offered(
             return run_name
     elif name is None and not quiet:
         console.print(
-            f"run {run_name!r} is unfinished; to go on with it instead: coralx evolve --resume "
-            f"{quote(run_name)}",
+            f"run {run_name!r} is unfinished; this starts a new one. To go on with it instead: "
+            f"coralx evolve --resume {quote(run_name)}",
             soft_wrap=True,
             highlight=False,
         )

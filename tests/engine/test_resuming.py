@@ -239,5 +239,5 @@ def test_an_unfinished_run_is_mentioned_elsewhere(here: Path) -> None:
         text=True,
         check=True,
     )
-    assert "coralx evolve --resume mine goes on with it" in done.stderr
+    assert "To go on with it instead: coralx evolve --resume mine" in done.stderr
     assert (here / "runs" / "mine-2").is_dir()
