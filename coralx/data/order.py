@@ -40,7 +40,7 @@ def stratified_order(
     group_of = [groups[rows[0]] for rows in members.values()]
     group_numbers = {group: number for number, group in enumerate(dict.fromkeys(group_of))}
     total = len(strata)
-    # What the theorem allows; with groups, which it says nothing of, only less than one row.
+    # What the theorem promises. It does not cover groups, with which only less than a row is asked.
     tightness = total if len(group_numbers) > 1 else max(1, 2 * len(members) - 2)
     shares = [[Share(len(rows), total, tightness)] for rows in members.values()]
     if population is not None:
