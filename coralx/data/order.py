@@ -106,8 +106,7 @@ def _turns(shares: Sequence[Sequence[Share]], group_of: Sequence[int]) -> Rows:
     due: list[list[tuple[int, int]]] = [[] for _ in groups]
     for stratum, (share, group) in enumerate(zip(shares, group_of, strict=True)):
         heappush(early[group], (*_bounds(share, 0), stratum))
-    given, group_given = [0 for _ in shares], [0 for _ in groups]
-    turns = np.empty(total, dtype=np.int64)
+    given, group_given, turns = [0] * len(shares), [0] * len(groups), np.empty(total, np.int64)
     for place in range(total):
         for group_early, group_due in zip(early, due, strict=True):
             while group_early and group_early[0][0] <= place:
