@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coralx.backends.unsloth_support import FUSED, model_type
+from coralx.backends.unsloth_support import FUSED, WHOLE_GROUPS, model_type
 from coralx.config.metric_catalogue import CAUSAL
 from coralx.config.schema import Config
-from coralx.config.search_space import ModuleChoices
 from coralx.data import builtin
 from coralx.errors import ConfigError, SetupError
 from coralx.system.environment import INSTALL_UNSLOTH, is_installed, torch_cuda
 from coralx.system.gpus import visible_gpus
-
-WHOLE_GROUPS = ModuleChoices(
-    choices=(
-        ("q_proj", "k_proj", "v_proj", "o_proj"),
-        ("gate_proj", "up_proj", "down_proj"),
-        "all-linear",
-    )
-)
-"""An adapter on part of a group loses Unsloth's fused kernels for all of it."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +26,11 @@ def choose(config: Config) -> Choice:
 
     Raises as `require` does where the one that is named cannot train the config.
     """
-    wanted = config.runtime.backend
-    if wanted != "auto":
-        require(config, wanted)
-        return Choice(wanted, "named by the config or the command line")
-    refuse_contradiction(config, wanted)
+    named = config.runtime.backend
+    if named != "auto":
+        require(config, named)
+        return Choice(named, "named by the config or the command line")
+    refuse_contradiction(config, named)
     obstacle = _obstacle_to_unsloth(config)
     if obstacle is not None:
         return Choice("peft", obstacle)
@@ -48,7 +38,7 @@ def choose(config: Config) -> Choice:
 
 
 def _obstacle_to_unsloth(config: Config) -> str | None:
-    """The first condition for taking Unsloth unasked that does not hold."""
+    """Why `auto` does not take Unsloth; None if it does."""
     if config.model.task == "sequence-classification":
         return "sequence classification trains with PEFT"
     if not visible_gpus():
@@ -57,6 +47,7 @@ def _obstacle_to_unsloth(config: Config) -> str | None:
         return "torch is a CPU build"
     if not is_installed("unsloth"):
         return f"unsloth is not installed. {INSTALL_UNSLOTH}"
+    # Without them it has no advantage. A base whose type is unknown may have them.
     kind = model_type(config)
     if kind is not None and kind not in FUSED:
         return f"Unsloth has no fused kernels for models of type {kind}"
@@ -64,18 +55,18 @@ def _obstacle_to_unsloth(config: Config) -> str | None:
 
 
 def require(config: Config, name: str) -> None:
-    """Raise ConfigError where the backend `name` does not train the config's task, SetupError
-    where its package is missing."""
+    """Raise as `refuse_contradiction`, and SetupError where the backend's package is missing."""
     refuse_contradiction(config, name)
     if name == "unsloth" and not is_installed("unsloth"):
         raise SetupError(
-            "the backend unsloth is not installed", f"{INSTALL_UNSLOTH}; or take peft."
+            "the backend unsloth is not installed",
+            f"{INSTALL_UNSLOTH}, or set runtime.backend: peft.",
         )
 
 
 def refuse_contradiction(config: Config, name: str) -> None:
-    """Raise ConfigError where the backend `name` does not train the config's task, and UsageError
-    for a builtin that does not exist."""
+    """Raise ConfigError where the backend `name` does not train the config's task, or the task's
+    base cannot be quantized; UsageError for a `builtin:` base that does not exist."""
     base = str(config.model.base)
     if base.startswith("builtin:"):
         builtin.find(base.removeprefix("builtin:"), builtin.MODELS, "model")
@@ -83,8 +74,8 @@ def refuse_contradiction(config: Config, name: str) -> None:
         raise ConfigError(
             "config",
             [
-                f"runtime.quantization: {config.runtime.quantization} is for language models; "
-                f"model.task is {config.model.task}"
+                f"runtime.quantization: {config.runtime.quantization} is for causal language "
+                f"models, but model.task is {config.model.task}"
             ],
             "Set runtime.quantization: none.",
         )
@@ -92,15 +83,16 @@ def refuse_contradiction(config: Config, name: str) -> None:
         raise ConfigError(
             "config",
             [
-                "runtime.backend: unsloth trains causal language models; model.task is "
+                "runtime.backend: unsloth trains causal language models, but model.task is "
                 "sequence-classification"
             ],
-            "Take `backend: peft` (or auto), or classify with `model.task: label-tokens`.",
+            "Set runtime.backend: peft (or auto), or classify with model.task: label-tokens.",
         )
 
 
 def settled(config: Config, name: str) -> Config:
-    """The config with those defaults filled in that depend on the backend `name`."""
+    """The config with the defaults that depend on the backend `name`: Unsloth searches whole groups
+    of projections, where the config does not say which and the base may have fused kernels."""
     if name != "unsloth" or "target_modules" in config.search_space.model_fields_set:
         return config
     if model_type(config) not in (None, *FUSED):

@@ -2,8 +2,8 @@
 
 `least_bytes` is certain: what must be there at once. `likely_bytes` adds the activations of one
 batch at full length, by the count of Korthikanti et al. 2022, "Reducing Activation Recomputation in
-Large Transformer Models", section 4. Neither knows of the few hundred MiB that a CUDA context
-takes, or of memory lost to fragments.
+Large Transformer Models", section 4. Neither counts the few hundred MiB that a CUDA context takes,
+or memory lost to fragmentation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BYTES_PER_TRAINED = 16
 """Weight, gradient and Adam's two moments, each in fp32."""
 
 LOSS_BYTES = 8
-"""Of each logit beside itself: its copy and its gradient, both in fp32."""
+"""Bytes that each logit takes besides its own: its copy and its gradient, both in fp32."""
 
 SIZING = ("rank", "batch_size", "target_modules", "use_dora")
 """The genes that memory depends on."""
@@ -30,19 +30,19 @@ SIZING = ("rank", "batch_size", "target_modules", "use_dora")
 def adapter_parameters(footprint: Footprint, genes: Genes) -> int:
     """Parameters that a genome trains: r (in + out) for each adapted layer, with DoRA `out` more,
     and the head."""
-    wanted = genes.target_modules
-    magnitudes = 1 if genes.use_dora else 0
-    adapted = sum(
-        genes.rank * (inputs + outputs) + magnitudes * outputs
-        for name, inputs, outputs in footprint.linear
-        if wanted == ALL_LINEAR or any(_ends_with(name, suffix) for suffix in wanted)
-    )
-    return adapted + footprint.head_parameters
+    parameters = footprint.head_parameters
+    for name, inputs, outputs in footprint.linear:
+        if _is_adapted(name, genes.target_modules):
+            parameters += genes.rank * (inputs + outputs) + (outputs if genes.use_dora else 0)
+    return parameters
 
 
-def _ends_with(name: str, suffix: str) -> bool:
-    """As PEFT matches target modules: whole parts of the dotted name."""
-    return name == suffix or name.endswith("." + suffix)
+def _is_adapted(name: str, target_modules: str | Sequence[str]) -> bool:
+    """Whether a layer of this dotted name has an adapter, as PEFT matches target modules: by whole
+    parts at the name's end."""
+    if target_modules == ALL_LINEAR:
+        return True
+    return any(name == suffix or name.endswith("." + suffix) for suffix in target_modules)
 
 
 def adapter_bytes(footprint: Footprint, genes: Genes) -> int:
@@ -71,12 +71,13 @@ def extremes(space: Space, footprint: Footprint, max_length: int) -> tuple[Genes
         everywhere = genes.target_modules == ALL_LINEAR
         return likely_bytes(footprint, genes, max_length), everywhere
 
-    found = sorted(corners(space), key=size)
-    return found[0], found[-1]
+    by_size = sorted(corners(space), key=size)
+    return by_size[0], by_size[-1]
 
 
 def corners(space: Space) -> list[Genes]:
-    """The genes of the search space among which are those of the least and the greatest size."""
+    """Genes of the search space among which are those of the least and the greatest size: memory
+    grows with every numeric gene, so only their ends matter."""
     options = {name: _ends(space.genes[name]) for name in SIZING if name in space.genes}
     return [
         space.build(dict(zip(options, values, strict=True)))
@@ -111,7 +112,8 @@ def activation_bytes(footprint: Footprint) -> int:
 
 
 def too_large(footprint: Footprint | None, genes: Genes) -> str | None:
-    """Why a genome cannot be trained on the device at all; None if it may be, or nobody knows."""
+    """Why a genome cannot be trained on the device at all; None if it may be, or if its needs are
+    not known."""
     if footprint is None or footprint.device_bytes == 0:
         return None
     needed = least_bytes(footprint, genes)
@@ -128,15 +130,14 @@ def too_large(footprint: Footprint | None, genes: Genes) -> str | None:
 def tight(
     footprint: Footprint | None, genomes: Sequence[Genome], max_length: int
 ) -> tuple[str, ...]:
-    """A warning about genomes that the device can hold, but likely not with a whole batch."""
+    """A warning about genomes that the device can hold, but likely not with a full batch."""
     if footprint is None or footprint.device_bytes == 0:
         return ()
-    needs = {
-        genome.id: likely_bytes(footprint, genome.genes, max_length)
-        for genome in genomes
-        if too_large(footprint, genome.genes) is None
-    }
-    over = {genome: need for genome, need in needs.items() if need > footprint.device_bytes}
+    over: dict[str, int] = {}
+    for genome in genomes:
+        needed = likely_bytes(footprint, genome.genes, max_length)
+        if needed > footprint.device_bytes and too_large(footprint, genome.genes) is None:
+            over[genome.id] = needed
     if not over:
         return ()
     return (

@@ -1,4 +1,4 @@
-"""What trains: one Protocol for every backend, and the registry by which workers find theirs."""
+"""The contract of what trains: one Protocol for every backend, and the registry of their names."""
 
 from __future__ import annotations
 
@@ -13,32 +13,40 @@ from coralx.records.results import Measurement, Progress, StageResult
 from coralx.records.run_facts import REVISION, Facts
 
 Report = Callable[[Progress], None]
+"""Takes a job's progress, for the live view."""
+
 Say = Callable[[str], None]
+"""Takes a line for the user about what is being done, such as a download."""
+
 Beat = Callable[[], None]
-"""A sign of life, given after every piece of work; raises Paused where the worker is to stop."""
+"""A heartbeat, given after every piece of work; raises Paused where the worker is to stop."""
 
 REGISTRY = {
     "unsloth": "coralx.training.unsloth:UnslothBackend",
     "peft": "coralx.training.peft:PeftBackend",
     "simulated": "coralx.backends.simulated:SimulatedBackend",
 }
+"""Backends as `module:class`: a module is imported only when its backend is taken, so that the
+driver needs neither torch nor the packages of the others."""
 
 
 class Paused(Exception):
-    """The driver wants the worker to leave its job where it is."""
+    """Raised by a heartbeat: the driver wants the worker to stop its job, to be resumed later."""
 
 
 def unheard() -> None:
-    """The beat of a worker that nobody listens to."""
+    """The heartbeat where nobody listens."""
 
 
 class Backend(Protocol):
     """Trains and measures genomes on one base model, which `prepare` loads once."""
 
     base_loads: int
+    """How often it has loaded the base; the ledger shows that it was once."""
 
     def devices(self) -> tuple[str, int]:
-        """The kind of device that this backend would train on, and how many there are."""
+        """The kind of device that this backend would train on (`cuda`, `cpu`, `none`), and how many
+        there are."""
         ...
 
     def prepare(
@@ -60,9 +68,9 @@ class Backend(Protocol):
     def train(self, job: Job, report: Report, beat: Beat = unheard) -> StageResult:
         """Train one genome through one stage, evaluate it, write its checkpoint.
 
-        Goes on from the job's partial checkpoint, if it has one of this very job. Where `beat`
-        raises Paused, such a one is written before the exception is passed on. Raises OutOfMemory
-        for a genome that the device cannot hold, SetupError where the disk takes no checkpoint.
+        Continues from the job's partial checkpoint, if that is of this very job. Where `beat`
+        raises Paused, one is written before the exception is passed on. Raises OutOfMemory for a
+        genome that the device cannot hold, SetupError where the checkpoint cannot be written.
         """
         ...
 

@@ -1,8 +1,8 @@
-"""Simulated learning curves: the same search at no cost. What it says is never evidence.
+"""Simulated learning curves: the same search at no cost. Its figures are never evidence.
 
-Skill follows a saturating curve, floor + (ceiling - floor) (1 - exp(-progress / tau)),
-whose ceiling and pace depend on rank, learning rate, dropout, modules and steps. Noise falls with
-the size of the stage and is drawn from (seed, genome, stage), so that equal runs agree exactly.
+Skill follows a saturating curve, floor + (ceiling - floor) (1 - exp(-progress / pace)), whose
+ceiling and pace depend on rank, learning rate, dropout and modules. Noise falls as training goes on
+and is drawn from (seed, genome, stage), so that equal runs agree exactly.
 """
 
 from __future__ import annotations
@@ -26,11 +26,17 @@ from coralx.schedule.early_stopping import WINDOWS, unreachable, window_ends, wi
 from coralx.system.files import write_folder
 
 HIDDEN = 384
-"""Width of the imagined base; gives plausible parameter counts."""
-
 LAYERS = 6
+"""Width and depth of the simulated base, MiniLM's, for plausible numbers of parameters."""
+
 SECONDS_PER_STEP = 0.2
 EVAL_SECONDS = 2.0
+
+COUNTS = ("trainable_parameters", "adapter_bytes", "memory", "latency_ms")
+"""Figures that are the same on every split."""
+
+OF_TRAINING = ("gradient_norm", "loss_slope", "train_loss")
+"""Figures that a final measurement does not have."""
 
 UNBOUNDED = ("eval_loss", "perplexity")
 """Figures that may lie above 1."""
@@ -44,8 +50,13 @@ class Curve:
     """One genome's noiseless learning curve."""
 
     ceiling: float
+    """The skill (AUROC) that it approaches."""
+
     pace: float
+    """The share of its horizon after which 63 % of the way is done."""
+
     explodes: bool
+    """Whether training diverges once the warm-up is over."""
 
     def skill(self, progress: float) -> float:
         """AUROC after `progress` (trained steps over the horizon, lineage included)."""
@@ -63,8 +74,8 @@ class Curve:
 
 
 def curve_of(genes: Genes) -> Curve:
-    """A bump over the learning rate whose best value falls with scaling, and a ceiling that rises
-    with rank and modules and saturates."""
+    """Skill is a bump over the logarithm of the learning rate, whose best value falls with alpha
+    over rank and with rank. The ceiling rises with rank and modules, and saturates."""
     everywhere = genes.target_modules == ALL_LINEAR
     capacity = math.log2(1 + genes.rank) / math.log2(65) * (1.0 if everywhere else 0.8)
     best = 1.2e-3 / math.sqrt(genes.alpha_ratio) * (16 / genes.rank) ** 0.25
@@ -77,7 +88,7 @@ def curve_of(genes: Genes) -> Curve:
 
 
 class SimulatedBackend:
-    """Answers jobs from curves, at once and deterministically."""
+    """Answers jobs from curves, at once and the same way every time."""
 
     def __init__(self) -> None:
         self.base_loads = 0
@@ -115,30 +126,15 @@ class SimulatedBackend:
 
     def train(self, job: Job, report: Report, beat: Beat = unheard) -> StageResult:
         beat()
-        genes = job.genome.genes
-        curve = curve_of(genes)
+        curve = curve_of(job.genome.genes)
         losses = curve.losses(job, self._random("simulated-losses", job))
-        ended = _ending(job, curve, losses)
-        last_step = ended.step if ended else job.last_step
+        divergence = _divergence(job, curve, losses)
+        last_step = divergence.step if divergence else job.last_step
         steps = last_step - job.first_step
-        judged = max(0, job.last_step - max(job.first_step, job.horizon.warmup_steps))
         rank = job.trained_shape.rank
-        seconds = steps * SECONDS_PER_STEP * (1 + rank / 64)
-        rng = self._random("simulated", job)
-        metrics: dict[str, float | None] = {}
-        if ended is None:
-            progress = _progress(job, job.last_step)
-            noise = 0.04 * math.exp(-3 * job.last_step / job.horizon.total_steps)
-            skill = min(max(curve.skill(progress) + noise * rng.gauss(), 0.0), 1.0)
-            metrics = _metrics(skill, genes, self._named)
-            if not job.is_scored:
-                metrics = {name: metrics[name] for name in UNSCORED}
-            # validation's noise is not training's; earlier versions took the one for the other
-            learnt = skill if job.judged_from is None else curve.skill(progress)
-            metrics["loss_slope"] = -(learnt - 0.45) / max(steps, 1)
-            metrics["gradient_norm"] = 0.6 + 0.3 * rng.random()
+        metrics = self._stage_metrics(job, curve) if divergence is None else {}
         report(Progress(job.genome.id, job.stage, job.last_step, job.last_step, 0.7, 0.0))
-        if job.checkpoint is not None and ended is None:
+        if job.checkpoint is not None and divergence is None:
             state = {"step": job.last_step, "metrics": metrics}
             write_folder(
                 Path(job.checkpoint),
@@ -152,17 +148,33 @@ class SimulatedBackend:
             first_step=job.first_step,
             last_step=last_step,
             metrics=metrics,
-            judged_steps=judged,
+            judged_steps=max(0, job.last_step - max(job.first_step, job.horizon.warmup_steps)),
             loss_trend=None if slope is None else Trend(slope, 1.2 * slope, 0.8 * slope),
-            train_seconds=seconds,
-            eval_seconds=EVAL_SECONDS if ended is None and job.is_scored else 0.0,
+            train_seconds=steps * SECONDS_PER_STEP * (1 + rank / 64),
+            eval_seconds=EVAL_SECONDS if divergence is None and job.is_scored else 0.0,
             overhead_seconds=0.0,
             inherited_steps=job.inherited_steps,
-            checkpoint=None if ended else job.checkpoint,
-            divergence=ended,
+            checkpoint=None if divergence else job.checkpoint,
+            divergence=divergence,
             curve=losses[: sum(end <= steps for end in ends)],
             rank=rank,
         )
+
+    def _stage_metrics(self, job: Job, curve: Curve) -> dict[str, float | None]:
+        """Figures at the stage's end, those of validation with noise."""
+        rng = self._random("simulated", job)
+        progress = _progress(job, job.last_step)
+        noise = 0.04 * math.exp(-3 * job.last_step / job.horizon.total_steps)
+        skill = min(max(curve.skill(progress) + noise * rng.gauss(), 0.0), 1.0)
+        metrics = _metrics(skill, job.genome.genes, self._named)
+        if not job.is_scored:
+            metrics = {name: metrics[name] for name in UNSCORED}
+        # Validation's noise is not training's. Earlier versions, whose jobs have no `judged_from`,
+        # took the one for the other, and their runs go on so.
+        learnt = skill if job.judged_from is None else curve.skill(progress)
+        metrics["loss_slope"] = -(learnt - 0.45) / max(job.last_step - job.first_step, 1)
+        metrics["gradient_norm"] = 0.6 + 0.3 * rng.random()
+        return metrics
 
     def _random(self, purpose: str, job: Job) -> Random:
         return Random(derive_seed(self._seed, purpose, job.genome.id, job.stage))  # noqa: S311
@@ -174,32 +186,33 @@ class SimulatedBackend:
             validation["trainable_parameters"] = validation["adapter_bytes"] = 0.0
         else:
             validation = dict(job.validation or {})
-        name = job.genome.id if job.genome else "base"
-        rng = Random(derive_seed(self._seed, "simulated-test", name))  # noqa: S311
+        subject = job.genome.id if job.genome else "base"
+        rng = Random(derive_seed(self._seed, "simulated-test", subject))  # noqa: S311
         test = {}
         for name, value in sorted(validation.items()):
-            if value is None or name in ("gradient_norm", "loss_slope", "train_loss"):
+            if value is None or name in OF_TRAINING:
                 continue
-            is_count = name in ("trainable_parameters", "adapter_bytes", "memory", "latency_ms")
+            is_count = name in COUNTS
             drawn = value if is_count else max(value + 0.01 * rng.gauss(), 0.0)
             if not is_count and of_task(name)[0] not in UNBOUNDED:
                 drawn = min(drawn, 1.0)
-            test[name] = Interval(drawn, None, None)  # an invented one would look like evidence
+            test[name] = Interval(drawn, None, None)  # invented ends would look like evidence
         return Measurement(job.genome.id if job.genome else None, validation, test)
 
 
 def _progress(job: Job, step: int) -> float:
-    """The share of its horizon that a genome has trained. A child that starts from a lineage's
-    weights has a head start, at half its worth; a copy's steps are counted from its root's."""
+    """The share of its horizon that a genome has trained. Steps that a child inherits count half: a
+    head start, with another's settings. A copy's own steps count from those of its original."""
     head_start = 0.0 if job.genome.continues else 0.5 * job.inherited_steps
     return (step + head_start) / job.horizon.total_steps
 
 
-def _ending(job: Job, curve: Curve, losses: Sequence[float]) -> Divergence | None:
-    """Where training ends before the stage does, if it would."""
-    unwarmed = max(job.first_step, job.horizon.warmup_steps)
-    if curve.explodes and unwarmed < job.last_step:
-        return Divergence(unwarmed + 1, "loss")
+def _divergence(job: Job, curve: Curve, losses: Sequence[float]) -> Divergence | None:
+    """Where training ends before the stage does: by an explosion, or as it cannot come near the
+    survivors any more; None if it does not."""
+    warmed_up = max(job.first_step, job.horizon.warmup_steps)
+    if curve.explodes and warmed_up < job.last_step:
+        return Divergence(warmed_up + 1, "loss")
     skipped = windows_in_warmup(job)
     for place, end in enumerate(window_ends(job.last_step - job.first_step)[:-1], start=1):
         reach = unreachable(losses[:place], job.watch.survivors, skipped)
@@ -214,7 +227,7 @@ def _write_json(path: Path, value: object) -> None:
 
 
 def parameters_of(genes: Genes) -> int:
-    """Parameters that an adapter of the imagined base has."""
+    """Parameters that an adapter of the simulated base has."""
     return 2 * HIDDEN * genes.rank * _modules(genes) * LAYERS
 
 
@@ -225,13 +238,15 @@ def _modules(genes: Genes) -> int:
 def _metrics(
     skill: float, genes: Genes, named: Mapping[str, Direction] | None = None
 ) -> dict[str, float | None]:
-    """All figures that go with a skill (AUROC), by plausible relations, and those `named` that only
-    a config can name: of single tasks as of all, and of the user's own as if they were skill, or
-    the lack of it where they are to be minimised."""
+    """All figures that go with a skill (AUROC), by plausible relations.
+
+    Of those `named`, which only a config can name, a single task's is that of all tasks, and the
+    user's own metric is the skill, or where it is to be minimised 1 - skill.
+    """
     accuracy = 0.5 + 0.85 * (skill - 0.5)
     modules = _modules(genes)
     parameters = parameters_of(genes)
-    found: dict[str, float | None] = {
+    metrics: dict[str, float | None] = {
         "auroc": skill,
         "task_skill": skill,
         "robustness": 0.5 + 0.8 * (skill - 0.5),
@@ -255,5 +270,5 @@ def _metrics(
     }
     for name, direction in (named or {}).items():
         own = skill if direction == "maximize" else 1.0 - skill
-        found[name] = found.get(of_task(name)[0], own)
-    return found
+        metrics[name] = metrics.get(of_task(name)[0], own)
+    return metrics

@@ -14,7 +14,7 @@ from coralx.config.tables import Attacks, CleanHoldout
 from coralx.data.examples import Example
 from coralx.data.perturbations import perturbed
 from coralx.data.reading import read_table
-from coralx.data.tables import class_numbers, problem
+from coralx.data.tables import TableRows, class_numbers, problem
 from coralx.rng import generator
 from coralx.text import brief, counted, left_out, listed
 
@@ -70,7 +70,7 @@ def clean_of(
         raise problem(
             f"{key}.file: {holdout.file}",
             f"holds no clean rows: none of its {counted(len(rows), 'row')} is labelled "
-            f"{_first(classes)}, the first class",
+            f"{_first_class(classes)}, the first class",
             "Give rows that should not be flagged.",
         )
     if len(kept) < len(rows):
@@ -96,7 +96,7 @@ def _attacks_in(
         raise problem(
             f"{key}.file: {file}",
             f"holds no attacks: all of its {counted(len(rows), 'row')} "
-            f"{'is' if len(rows) == 1 else 'are'} labelled {_first(classes)}, the "
+            f"{'is' if len(rows) == 1 else 'are'} labelled {_first_class(classes)}, the "
             "first class, which should not be flagged",
             f"Give rows that should be flagged, without the column {source.label!r} or with "
             "another class in it.",
@@ -107,7 +107,7 @@ def _attacks_in(
     return [Example(text, 1) for text in kept]
 
 
-def _first(classes: Mapping[str, Sequence[str]]) -> str:
+def _first_class(classes: Mapping[str, Sequence[str]]) -> str:
     """The labels of the first class, as the data writes them."""
     return listed(sorted(next(iter(classes.values()), ())))
 
@@ -124,42 +124,53 @@ def _texts(
     """Texts of a table, each once, with the number of its class where the table has the column of
     labels that the task's own rows have. Raises ConfigError for a label that is in no class."""
     where = f"{key}.file: {file}"
-    label = source.label
-    read = read_table(table, file, f"{key}.file", [table.text, label], warnings)
+    read = read_table(table, file, f"{key}.file", [table.text, source.label], warnings)
     count = len(read.rows)
     column = read.column(table.text, f"{key}.text")
-    numbers = class_numbers(classes)
-    known = [written for labels in classes.values() for written in labels]
-    # A column that is named by its number need not be the same one in another file.
-    is_labelled = (
-        isinstance(label, str) and label in read.columns and label != column and bool(numbers)
-    )
+    texts = [text.strip() for text in read.texts(column)]
+    numbers = _numbers(read, texts, column, source, task, classes)
     class_of: dict[str, int | None] = {}
-    empty = 0
-    texts = map(str.strip, read.texts(column))
-    labels = map(str.strip, read.texts(str(label)) if is_labelled else [""] * count)
-    for number, (text, written) in enumerate(zip(texts, labels, strict=True), 1):
-        if not text:
-            empty += 1
-        elif is_labelled and written not in numbers:
-            raise problem(
-                where,
-                f"row {number} has the label {brief(written)}, which belongs to no class",
-                f"Known labels: {listed(known)}. Correct the label, add it to "
-                f"{key_of(task, 'labels')}, or leave the column {label!r} out.",
-            )
-        else:
-            class_of.setdefault(text, numbers[written] if is_labelled else None)
+    for text, number in zip(texts, numbers, strict=True):
+        if text:
+            class_of.setdefault(text, number)
+    empty = texts.count("")
     if not class_of:
         raise problem(where, f"column {column!r} is empty in all {counted(count, 'row')}")
     repeated = count - empty - len(class_of)
-    for omitted, which in (
-        (empty, "without a text"),
-        (repeated, "with the text of an earlier row"),
-    ):
-        if omitted:
-            warnings.append(f"{where}: {left_out(omitted, which)}")
+    if empty:
+        warnings.append(f"{where}: {left_out(empty, 'without a text')}")
+    if repeated:
+        warnings.append(f"{where}: {left_out(repeated, 'with the text of an earlier row')}")
     return list(class_of.items())
+
+
+def _numbers(
+    table: TableRows,
+    texts: Sequence[str],
+    column: str,
+    source: Source,
+    task: str,
+    classes: Mapping[str, Sequence[str]],
+) -> list[int | None]:
+    """The number of each row's class, None without a column of labels; `column` holds the texts.
+    Raises ConfigError for a text whose label is in no class."""
+    label, known = source.label, class_numbers(classes)
+    # A column that is named by its number need not be the same one in another file.
+    if not isinstance(label, str) or label not in table.columns or label == column or not known:
+        return [None] * len(texts)
+    numbers = []
+    for row, (text, cell) in enumerate(zip(texts, table.texts(label), strict=True), 1):
+        written = cell.strip()
+        if text and written not in known:
+            labels = [written for of_class in classes.values() for written in of_class]
+            raise problem(
+                table.where,
+                f"row {row} has the label {brief(written)}, which belongs to no class",
+                f"Known labels: {listed(labels)}. Correct the label, add it to "
+                f"{key_of(task, 'labels')}, or leave the column {label!r} out.",
+            )
+        numbers.append(known.get(written))
+    return numbers
 
 
 def _halves(

@@ -17,8 +17,8 @@ from coralx.data.order import Rows
 from coralx.rng import generator
 
 WINDOW_BATCHES = 16
-"""Rows of similar length are put together within windows of about so many batches. Sorting all rows
-would put the shortest of the data into the same few steps."""
+"""Rows of similar length are put together within windows of about so many batches. Rows do not
+leave their window, so a training has read nearly the rows that the order has up to there."""
 
 WINDOW_ROWS = 32
 """A window holds on average at least so many rows of each stratum: among a few, none may be as

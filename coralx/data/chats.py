@@ -82,7 +82,11 @@ class Chats:
         role, content = turn.get("role"), turn.get("content")
         if role not in ROLES:
             wrong = " is missing or null" if role is None else f": unknown role {shown(role)}"
-            raise problem(where, f"{name}.role{wrong}; known: {', '.join(ROLES)}")
+            raise problem(
+                where,
+                f"{name}.role{wrong}; known: {', '.join(ROLES)}",
+                "Write each turn as {role, content}.",
+            )
         if not isinstance(content, str):
             raise problem(
                 where,

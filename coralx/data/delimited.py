@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from coralx.data.tables import Gatherer, Rows, TableFile
+from coralx.data.tables import Gatherer, TableFile, TableRows
 from coralx.text import counted
 
 LONGEST_CELL = 2**31 - 1
@@ -58,7 +58,7 @@ class Record:
         return delimiter == "\t" or all(cell and not cell[0].isspace() for cell in later_cells)
 
 
-def read(file: TableFile) -> Rows:
+def read(file: TableFile) -> TableRows:
     """The file's rows, all cells as text; those that short rows lack are empty.
 
     Raises ConfigError, naming the line, for rows with more cells than the header, and for quote
@@ -79,7 +79,7 @@ def read(file: TableFile) -> Rows:
     return rows
 
 
-def _rows(file: TableFile, delimiter: str, *, is_quoted: bool) -> Rows:
+def _rows(file: TableFile, delimiter: str, *, is_quoted: bool) -> TableRows:
     records = _records(file, delimiter, is_quoted=is_quoted)
     quotes = _QuoteCheck(file, delimiter)
     gathered = Gatherer(file.requested)
@@ -280,7 +280,7 @@ def _is_quoted(file: TableFile) -> bool:
     return is_needed or is_plain
 
 
-def _warn_of_quotes(file: TableFile, rows: Rows) -> None:
+def _warn_of_quotes(file: TableFile, rows: TableRows) -> None:
     quoted = 0
     for row in rows.rows:
         quoted += any(_is_within(cell, '"') for cell in row.values())
@@ -292,7 +292,7 @@ def _warn_of_quotes(file: TableFile, rows: Rows) -> None:
         )
 
 
-def _warn_of_single_quotes(file: TableFile, rows: Rows) -> None:
+def _warn_of_single_quotes(file: TableFile, rows: TableRows) -> None:
     for column in rows.rows[0] if rows.rows else ():
         cells = [row[column] for row in rows.rows if row[column]]
         if len(cells) > 1 and all(_is_within(cell, "'") for cell in cells):

@@ -31,14 +31,14 @@ Error = TypeVar("Error", bound=BaseException)
 
 
 @dataclass(frozen=True)
-class Trouble:
+class HubProblem:
     """What is wrong, as the end of a sentence about the name, and what to do."""
 
     what: str
     way_out: str
 
 
-def trouble(error: Exception, name: str, kind: Kind) -> Trouble | None:
+def trouble(error: Exception, name: str, kind: Kind) -> HubProblem | None:
     """What is wrong with the name, the access or the connection; None for an error of another kind.
 
     Libraries wrap the errors of the hub's client, each in its own way, so all that an error wraps
@@ -53,18 +53,18 @@ def trouble(error: Exception, name: str, kind: Kind) -> Trouble | None:
     is_gated = not_found is not None and "gated" in str(not_found)
     if _first_of(chain, GatedRepoError) or is_gated:
         page = f"{constants.ENDPOINT}/{'' if kind == 'model' else 'datasets/'}{name}"
-        return Trouble(
+        return HubProblem(
             "access to it is restricted",
             f"Ask for access at {page}, and log in: hf auth login (or set HF_TOKEN).",
         )
     if not_found is not None or _first_of(chain, RepositoryNotFoundError):
-        return Trouble(
+        return HubProblem(
             f"the hub has no {kind} of this name, or it is private",
             f"Correct the name, give {here}, or log in if it is private: hf auth login (or set "
             "HF_TOKEN).",
         )
     if _first_of(chain, HFValidationError):
-        return Trouble(
+        return HubProblem(
             f"it is not {here}, and names on the hub have the form owner/name",
             f"Correct the name, or give {here}.",
         )
@@ -79,18 +79,18 @@ def reason(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _refused(response: httpx.Response, here: str) -> Trouble:
+def _refused(response: httpx.Response, here: str) -> HubProblem:
     """The hub answers, but not with what was asked for."""
     status = f"{response.status_code} {response.reason_phrase}"
     if response.status_code in (401, 403):
-        return Trouble(
+        return HubProblem(
             f"the hub refuses the access token ({status})",
             "Log in again (hf auth login), or correct or unset HF_TOKEN.",
         )
-    return Trouble(f"the hub answers {status}", f"Try again later, or give {here}.")
+    return HubProblem(f"the hub answers {status}", f"Try again later, or give {here}.")
 
 
-def _unreached(chain: list[BaseException], kind: Kind, here: str, name: str) -> Trouble | None:
+def _unreached(chain: list[BaseException], kind: Kind, here: str, name: str) -> HubProblem | None:
     """There is no connection, or none may be made; None for errors of other kinds."""
     kinds = (ConnectionError, TimeoutError, httpx.HTTPError, LocalEntryNotFoundError)
     failures = [error for error in chain if isinstance(error, kinds)]
@@ -100,12 +100,12 @@ def _unreached(chain: list[BaseException], kind: Kind, here: str, name: str) -> 
     switch = next((s for s in switches if os.environ.get(s, "").upper() in ON), None)
     if switch is not None:
         fetch = f"fetch it once (hf download {name})" if kind == "model" else "load it once"
-        return Trouble(
+        return HubProblem(
             f"it is not in the cache, and {switch}={os.environ[switch]} keeps it from being "
             "fetched",
             f"Unset {switch} to {fetch}, or give {here}.",
         )
-    return Trouble(
+    return HubProblem(
         f"it is not in the cache, and the hub cannot be reached ({reason(failures[-1])})",
         f"Check the network (and HTTPS_PROXY, HF_ENDPOINT), or give {here}.",
     )

@@ -8,7 +8,7 @@ from coralx.config.data import Source, key_of
 from coralx.data.chats import Chats
 from coralx.data.examples import Example, Message
 from coralx.data.reading import read_table
-from coralx.data.tables import Row, Rows, problem
+from coralx.data.tables import Row, TableRows, problem
 from coralx.text import counted, did_you_mean, left_out
 
 TOOLS = "tools"
@@ -44,7 +44,7 @@ def _read_split(source: Source, task: str, split: str, warnings: list[str]) -> l
         needed = "a completion"
     kept = [example for example in examples if example is not None]
     if not kept:
-        raise problem(where, f"none of its {counted(len(table.rows), 'row')} has {needed}")
+        raise problem(where, f"no row has {needed} ({counted(len(table.rows), 'row')} in all)")
     if len(kept) < len(table.rows):
         omitted = len(table.rows) - len(kept)
         warnings.append(f"{where}: {left_out(omitted, f'without {needed}')}")
@@ -62,7 +62,7 @@ def _tools(rows: Sequence[Row], where: str) -> list[str]:
     ]
 
 
-def _instructions(table: Rows, source: Source, task: str) -> list[Example | None]:
+def _instructions(table: TableRows, source: Source, task: str) -> list[Example | None]:
     """The prompts of a table with their completions; None for a row without a completion."""
     if isinstance(source.prompt_column, str) and source.prompt_column not in table.columns:
         near = did_you_mean(source.prompt_column, table.columns)

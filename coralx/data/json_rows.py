@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
 
-from coralx.data.tables import Gatherer, Rows, TableFile, WrittenNumber
+from coralx.data.tables import Gatherer, TableFile, TableRows, WrittenNumber
 from coralx.text import shown
 
 KINDS = {str: "a string", WrittenNumber: "a number", list: "a list"}
@@ -53,7 +53,7 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def read(file: TableFile) -> Rows:
+def read(file: TableFile) -> TableRows:
     """The file's rows; numbers keep the digits they were written in. Raises ConfigError, naming
     the line or the element, where it holds anything but rows."""
     opening = next((line.lstrip()[:1] for line in file.lines() if line.strip()), "")
@@ -74,7 +74,7 @@ def read(file: TableFile) -> Rows:
     raise file.problem(str(failure), failure.hint)
 
 
-def _gathered(file: TableFile, values: Values, *, is_list: bool = False) -> Rows:
+def _gathered(file: TableFile, values: Values, *, is_list: bool = False) -> TableRows:
     first = list(islice(values, 2))
     # A single object may be the only row, or hold all of them.
     if len(first) == 1 and isinstance(first[0][1], dict) and not is_list:

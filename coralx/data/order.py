@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
+"""Row numbers, or a whole number for each row, shape (rows,)."""
 
 
 # -- the order -------------------------------------------------------------------------------------
@@ -39,7 +40,7 @@ def stratified_order(
     group_of = [groups[rows[0]] for rows in members.values()]
     group_numbers = {group: number for number, group in enumerate(dict.fromkeys(group_of))}
     total = len(strata)
-    # What the theorem allows; with groups, which it says nothing of, only less than one row.
+    # What the theorem promises. It does not cover groups, with which only less than a row is asked.
     tightness = total if len(group_numbers) > 1 else max(1, 2 * len(members) - 2)
     shares = [[Share(len(rows), total, tightness)] for rows in members.values()]
     if population is not None:
@@ -96,20 +97,16 @@ def _turns(shares: Sequence[Sequence[Share]], group_of: Sequence[int]) -> Rows:
     gives way (of random orders, 2 of 12,000 with groups were off by a row at some place, and 92 of
     4,500 with a population, by two at most).
     """
-    total, groups = sum(own.rows for own, *_ in shares), range(len(set(group_of)))
-    rows_of = [0 for _ in groups]
-    for (own, *_), group in zip(shares, group_of, strict=True):
-        rows_of[group] += own.rows
-    group_shares = [[Share(rows, total, total)] for rows in rows_of]
-    group_bounds = [_bounds(share, 0) for share in group_shares]
+    group_shares = _group_shares(shares, group_of)
+    total, groups = sum(share.rows for share in group_shares), range(len(group_shares))
+    group_bounds = [share.bounds(0) for share in group_shares]
     # By group, the strata whose next row is not yet allowed (first place, last place, stratum), the
     # earliest on top; and those whose next row is (last place, stratum), the most urgent on top.
     early: list[list[tuple[int, int, int]]] = [[] for _ in groups]
     due: list[list[tuple[int, int]]] = [[] for _ in groups]
     for stratum, (share, group) in enumerate(zip(shares, group_of, strict=True)):
         heappush(early[group], (*_bounds(share, 0), stratum))
-    given, group_given = [0 for _ in shares], [0 for _ in groups]
-    turns = np.empty(total, dtype=np.int64)
+    given, group_given, turns = [0] * len(shares), [0] * len(groups), np.empty(total, np.int64)
     for place in range(total):
         for group_early, group_due in zip(early, due, strict=True):
             while group_early and group_early[0][0] <= place:
@@ -125,10 +122,18 @@ def _turns(shares: Sequence[Sequence[Share]], group_of: Sequence[int]) -> Rows:
         turns[place] = stratum
         given[stratum] += 1
         group_given[group] += 1
-        group_bounds[group] = _bounds(group_shares[group], group_given[group])
+        group_bounds[group] = group_shares[group].bounds(group_given[group])
         if given[stratum] < shares[stratum][0].rows:
             heappush(early[group], (*_bounds(shares[stratum], given[stratum]), stratum))
     return turns
+
+
+def _group_shares(shares: Sequence[Sequence[Share]], group_of: Sequence[int]) -> list[Share]:
+    """Each group's share of the rows, from those of its strata."""
+    total, sizes = sum(own.rows for own, *_ in shares), [0] * len(set(group_of))
+    for (own, *_), group in zip(shares, group_of, strict=True):
+        sizes[group] += own.rows
+    return [Share(size, total, total) for size in sizes]
 
 
 def _is_even(turns: Rows, sizes: Sequence[int]) -> bool:

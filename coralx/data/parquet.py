@@ -9,10 +9,10 @@ import pyarrow
 import pyarrow.compute as compute
 from pyarrow.parquet import ParquetFile
 
-from coralx.data.tables import Rows, TableFile
+from coralx.data.tables import TableFile, TableRows
 
 
-def read(file: TableFile) -> Rows:
+def read(file: TableFile) -> TableRows:
     """The file's rows. Raises ConfigError where it is damaged, or no parquet file."""
     try:
         with ParquetFile(file.path) as parquet:

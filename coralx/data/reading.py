@@ -12,7 +12,7 @@ from coralx.config.input_files import FORMATS, is_local
 from coralx.config.tables import Column, Table
 from coralx.data import delimited, json_rows, parquet, tweets
 from coralx.data import hub_errors as hub
-from coralx.data.tables import SPLITS, Gatherer, Rows, TableFile
+from coralx.data.tables import SPLITS, Gatherer, TableFile, TableRows
 
 READERS = {"csv": delimited.read, "json": json_rows.read, "parquet": parquet.read}
 """By kind of file. None of them guesses types: a cell is the text that was written."""
@@ -22,7 +22,7 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".tar")
 
 def read_table(
     table: Table, name: str, key: str, requested: Collection[Column], warnings: list[str]
-) -> Rows:
+) -> TableRows:
     """Rows of a file, of `builtin:<name>`, or of a hub data set (its split of the key's name, else
     its train split), read as `table` says, with the `requested` columns alone; `key` is where the
     config names it.
@@ -52,14 +52,14 @@ def read_table(
     return rows
 
 
-def _builtin(file: TableFile) -> Rows:
+def _builtin(file: TableFile) -> TableRows:
     gathered = Gatherer(file.requested)
     for row in tweets.table(file.name.removeprefix("builtin:")):
         gathered.add(row)
     return file.rows(gathered.columns, gathered.rows)
 
 
-def _from_hub(file: TableFile, split: str) -> Rows:
+def _from_hub(file: TableFile, split: str) -> TableRows:
     try:
         loaded = load_dataset(file.name, split=split)
         names = loaded.column_names

@@ -72,14 +72,14 @@ def load_examples(
     read = read_instructions if task == "sft" else read_labelled
     files, classes = read(source, name, given, warnings)
     labels = tuple(classes)
-    warnings += _alike(source, name, labels, files)
+    warnings += _lookalike_warnings(source, name, labels, files)
     splits = _split(source, name, labels, files, seed, revision)
     attacks = attacks_of(source, name, classes, splits, seed, warnings)
     clean = clean_of(source, name, classes, seed, warnings)
     for warning in (
-        *_duplicates(splits, SPLIT_PAIRS),
-        *_duplicates({**splits, "attacks": _all(attacks)}, [("train", "attacks")]),
-        *_duplicates({**splits, "clean": _all(clean)}, [("train", "clean")]),
+        *_duplicate_warnings(splits, SPLIT_PAIRS),
+        *_duplicate_warnings({**splits, "attacks": _all(attacks)}, [("train", "attacks")]),
+        *_duplicate_warnings({**splits, "clean": _all(clean)}, [("train", "clean")]),
     ):
         warnings.append(f"{name}: {warning}" if name else warning)
     return Examples(**splits, labels=labels, warnings=tuple(warnings), attacks=attacks, clean=clean)
@@ -153,7 +153,7 @@ def _strata(rows: Sequence[Example]) -> list[int]:
     return [row.label for row in rows]
 
 
-def _alike(
+def _lookalike_warnings(
     source: Source, task: str, labels: Sequence[str], files: Mapping[str, Sequence[Example]]
 ) -> list[str]:
     """Warnings about names of classes and of groups that may be the same, and about rows without a
@@ -182,7 +182,7 @@ def _all(parts: Mapping[str, Sequence[Example]]) -> list[Example]:
     return [example for rows in parts.values() for example in rows]
 
 
-def _duplicates(
+def _duplicate_warnings(
     splits: Mapping[str, Sequence[Example]], pairs: Sequence[tuple[str, str]]
 ) -> list[str]:
     """Warnings about texts of a pair's second split that its first one has, too."""

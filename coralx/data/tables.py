@@ -28,7 +28,7 @@ def problem(key: str, what: str, hint: str = "") -> ConfigError:
 
 
 @dataclass(frozen=True)
-class Rows:
+class TableRows:
     """The rows of one table."""
 
     columns: tuple[str, ...]
@@ -133,8 +133,8 @@ class TableFile:
     def warn(self, what: str) -> None:
         self.warnings.append(f"{self.where}: {what}")
 
-    def rows(self, columns: Collection[str], rows: Sequence[Row], hint: str = "") -> Rows:
-        return Rows(tuple(columns), rows, self.name, self.where, hint)
+    def rows(self, columns: Collection[str], rows: Sequence[Row], hint: str = "") -> TableRows:
+        return TableRows(tuple(columns), rows, self.name, self.where, hint)
 
     def lines(self, newline: str | None = None) -> Iterator[str]:
         """The file's lines as text, without a byte order mark; `newline` as `open` takes it.

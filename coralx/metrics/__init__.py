@@ -1,1 +1,1 @@
-"""What is read off predictions: figures and their intervals."""
+"""What is computed from predictions: figures and their intervals."""

@@ -36,8 +36,8 @@ def flagged(probabilities: Probabilities) -> NDArray[np.float64]:
 # -- refusals --------------------------------------------------------------------------------------
 
 OPENING = 200
-"""Characters of an answer that are searched: models refuse at once or not at all, and later on
-words of refusal are more often part of what they were asked to write."""
+"""Characters of an answer that are searched: a refusal comes first, and further on such words may
+be part of what was asked for."""
 
 _PLAIN = str.maketrans("\u2019\u2018\u02bc\u00b4`", "'''''", "*_#>")
 """Every kind of apostrophe becomes a plain one, and Markdown's marks go."""

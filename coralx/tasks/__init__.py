@@ -1,1 +1,1 @@
-"""What a model is asked to do: one file for each `model.task`."""
+"""How each `model.task` encodes examples, trains on them and scores them: one module a task."""
