@@ -6,7 +6,9 @@ import copy
 import csv
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,8 +32,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Unsloth must be imported before transformers and PEFT, which other fixtures import."""
+    _hear_signals()
     if config.getoption("--backend") == "unsloth" and find_spec("unsloth"):
         import coralx.training.unsloth  # noqa: F401
+
+
+def _hear_signals() -> None:
+    """What is ignored stays so in every process that a test starts, and shells have their jobs in
+    the background ignore SIGINT, nohup SIGHUP; but tests are about those signals."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, _stay)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _stay(*_: object) -> None:
+    """The tests themselves outlive their terminal under nohup."""
 
 
 LONG = ("runs", "backends", "training", "tasks")

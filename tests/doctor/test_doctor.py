@@ -225,6 +225,15 @@ def test_a_config_is_measured_against_the_smallest_gpu_that_it_uses(
     assert sum("smaller ranks" in p["way_out"].lower() for p in found["problems"]) == 2
 
 
+@pytest.fixture
+def inspected_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bases are looked at in this process, where torch is imported already, not by a worker."""
+    from coralx.training.footprint import inspect
+
+    monkeypatch.setattr(diagnosis, "inspect", inspect)
+
+
+@pytest.mark.usefixtures("inspected_here")
 def test_a_base_that_is_not_there_is_a_problem_and_a_config_with_mistakes_is_refused(
     doctor: Any, config_file: str
 ) -> None:
@@ -237,6 +246,7 @@ def test_a_base_that_is_not_there_is_a_problem_and_a_config_with_mistakes_is_ref
     assert (said.code, "tusk" in said.err) == (2, True)
 
 
+@pytest.mark.usefixtures("inspected_here")
 def test_a_config_that_cannot_be_trained_is_refused(doctor: Any, config_file: str) -> None:
     said = doctor(config_file, "--set", "data.text=words")
     assert said.code == 2

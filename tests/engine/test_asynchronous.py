@@ -25,6 +25,7 @@ from coralx.records.events import (
     RunCompleted,
     StageCompleted,
     StageDecided,
+    WorkerStarted,
 )
 from coralx.records.jobs import Job
 from coralx.records.results import Divergence, StageResult
@@ -34,6 +35,7 @@ from coralx.storage.layout import RunLayout
 from coralx.storage.ledger import Ledger
 from coralx.system.files import verify_folder
 from tests.support.factories import make_config, make_stages, simulated_config
+from tests.support.simulated_runs import KillAfter
 
 THIRD, _ = make_stages((1, 10, 0.34), (1, 100, 1.0))
 ASYNCHRONOUS = {"promotion": "asynchronous"}
@@ -315,6 +317,19 @@ def test_a_run_cut_off_anywhere_goes_on(cut_after: int, monkeypatch: pytest.Monk
     assert [m["genome"] for m in resumed.report["front"]] == [
         m["genome"] for m in whole.report["front"]
     ]
+
+
+def test_two_worker_processes_lose_nothing_to_an_interruption() -> None:
+    """Workers that wait for one another's results; on simulated curves they start at once."""
+    runtime = {"backend": "simulated", "executor": "local", "workers": 2}
+    with pytest.raises(Interrupted):
+        api.evolve(asynchronous_config(runtime=runtime), "two", KillAfter(15))
+    layout = RunLayout(Path("runs") / "two")
+    assert api.resume(layout).report["completed"]
+    events = Ledger.read_events(layout.ledger)
+    assert {e.worker for e in events if isinstance(e, WorkerStarted)} == {0, 1}
+    trained = [(e.result.genome, e.result.stage) for e in events if isinstance(e, StageCompleted)]
+    assert len(trained) == len(set(trained)) > 18
 
 
 def test_a_budget_ends_it_and_more_budget_goes_on() -> None:

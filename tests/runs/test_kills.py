@@ -91,6 +91,10 @@ def site(folder: Path, *, driver: str = "pass", worker: str = "pass") -> str:
     return os.pathsep.join([str(folder), str(ROOT)])
 
 
+ONE_WORKER = ("--set", "runtime.workers=1")
+"""A start that is half as long; two workers decide the same."""
+
+
 class Started:
     """`coralx` in a process group of its own, and what it has printed so far."""
 
@@ -148,13 +152,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_search: dict[str, Any])
         stage["epoch_budget"] = 4
     config["hyperband_config"]["training_stages"] = [stages[1], {**stages[3], "epoch_budget": 6}]
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
-    started = Started(folder, "evolve", "tiny.yaml", "--name", "whole")
+    started = Started(folder, "evolve", "tiny.yaml", "--name", "whole", *ONE_WORKER)
     assert started.ended() == 0, started.said()
     return folder
-
-
-ONE_WORKER = ("--set", "runtime.workers=1")
-"""A start that is half as long; two workers decide the same."""
 
 
 def comparable(run: Path) -> dict[str, Any]:

@@ -4,15 +4,15 @@ warning. And weights that are pickled: never read."""
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.support.command import coralx_here
 
 CODE = """\
 from pathlib import Path
@@ -29,8 +29,17 @@ class OwnModel(BertForSequenceClassification):
 
 
 @pytest.fixture
-def place(tmp_path: Path, tiny_base: Path, tiny_config: dict[str, Any]) -> Path:
-    """A folder with own.yaml, whose base is read by a Python file that leaves a mark."""
+def place(
+    tmp_path: Path, tiny_base: Path, tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A folder with own.yaml, whose base is read by a Python file that leaves a mark; transformers
+    keeps its copies of code there."""
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    for name in [name for name in sys.modules if name.startswith("transformers_modules")]:
+        monkeypatch.delitem(sys.modules, name)
     base = shutil.copytree(tiny_base, tmp_path / "base")
     described = json.loads((base / "config.json").read_text())
     described["model_type"] = "own-kind"
@@ -49,25 +58,8 @@ def place(tmp_path: Path, tiny_base: Path, tiny_config: dict[str, Any]) -> Path:
     return tmp_path
 
 
-def coralx(folder: Path, *arguments: str, code: int = 0) -> str:
-    """Run the command in `folder`, transformers' copies of code kept there; its output."""
-    done = subprocess.run(
-        [sys.executable, "-m", "coralx", *arguments],
-        cwd=folder,
-        env={**os.environ, "HF_MODULES_CACHE": str(folder / "modules")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    output = done.stdout + done.stderr
-    assert done.returncode == code, output
-    assert "Traceback" not in output
-    return output
-
-
 def test_code_of_a_base_is_not_run_unless_the_config_says_so(place: Path) -> None:
-    output = coralx(place, "evolve", "own.yaml", code=2)
+    output = coralx_here(place, "evolve", "own.yaml", code=2)
     assert "custom code" in output
     assert "--set model.trust_remote_code=true" in output
     assert not (place / "mark").exists()
@@ -78,15 +70,15 @@ def test_code_of_a_base_is_not_run_unless_the_config_says_so(place: Path) -> Non
 def test_trusted_code_is_run_and_a_warning_says_what_that_means(place: Path) -> None:
     trusting = ("own.yaml", "--set", "model.trust_remote_code=true")
     told = "model.trust_remote_code is on: Python files"
-    assert told in coralx(place, "validate", *trusting)
+    assert told in coralx_here(place, "validate", *trusting)
     assert not (place / "mark").exists()
-    output = coralx(place, "evolve", *trusting)
+    output = coralx_here(place, "evolve", *trusting)
     assert output.index(told) < output.index("precision")  # before anything is loaded
     assert "with your rights" in output
     assert (place / "mark").read_text() == "the code ran"
     report = json.loads((place / "runs" / "tiny" / "report.json").read_text())
     assert report["warnings"][0].startswith(told)
-    refused = coralx(
+    refused = coralx_here(
         place, "evolve", "--resume", "tiny", "--set", "model.trust_remote_code=false", code=2
     )
     assert "differs" in refused
