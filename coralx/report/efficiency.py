@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from coralx.engine.state import RunState
-from coralx.records.genomes import Genome
+from coralx.records.genomes import Genes, Genome
 from coralx.records.results import StageResult
 from coralx.records.subjects import Baseline, FromScratch
 from coralx.records.verdicts import Finish, Promote, Replace, Stop
@@ -153,7 +153,7 @@ class _Course:
     """Whether it diverged there, or failed for good."""
     pace: float
     """Seconds a step."""
-    learning_rate: float
+    genes: Genes
 
 
 def _naive(state: RunState, results: Sequence[StageResult]) -> _Naive:
@@ -185,16 +185,15 @@ def _course(history: History, genome: str, own: Sequence[StageResult], budget: i
     diverged = [r.divergence.step for r in own if r.divergence and r.divergence.spoils]
     end = min(diverged, default=max(result.last_step for result in own))
     broke = bool(diverged) or history.has_failed(genome)
-    rate = history.genomes[genome].genes.learning_rate
-    return _Course(budget, end / budget, broke, pace, rate)
+    return _Course(budget, end / budget, broke, pace, history.genomes[genome].genes)
 
 
 def _naive_end(course: _Course, courses: Sequence[_Course]) -> tuple[float, bool]:
     """The share of its budget that a genome would have trained without any cut, and whether it
     would have got to its end.
 
-    One that was cut may have been about to diverge. It counts as if it had where another of no
-    higher learning rate did, at that point: higher rates diverge sooner.
+    One that was cut may have been about to diverge. It counts as if it had where another did whose
+    training is as stable or more, at that point.
     """
     if course.broke:
         return course.reached, False
@@ -202,10 +201,22 @@ def _naive_end(course: _Course, courses: Sequence[_Course]) -> tuple[float, bool
         other.reached
         for other in courses
         if other.broke
-        and other.learning_rate <= course.learning_rate
         and other.reached > course.reached
+        and _is_as_stable(other.genes, course.genes)
     ]
     return (min(ends), False) if ends else (1.0, True)
+
+
+def _is_as_stable(genes: Genes, than: Genes) -> bool:
+    """Whether training with `genes` diverges no sooner than with the others: where batches are of
+    one size, and rate, rank and scaling, each of which makes updates larger, are no greater. Of
+    others nothing is known: which of two genes weighs more depends on the base."""
+    return (
+        genes.batch_size == than.batch_size
+        and genes.learning_rate <= than.learning_rate
+        and genes.rank <= than.rank
+        and genes.alpha_ratio <= than.alpha_ratio
+    )
 
 
 def _epoch(history: History, genome: str) -> int:

@@ -257,7 +257,7 @@ def test_a_rounded_decimal_is_taken_for_the_fraction_above_it(
 def warnings_for(population: int, *rates: Any, **keys: Any) -> list[str]:
     evolution = {"population_size": population, "generations": keys.pop("generations", 1)}
     config = simulated_config(evolution=evolution, hyperband_config=schedule(*rates, **keys))
-    found = rate_warnings(config)
+    found = rate_warnings(config, config.known_rows)
     assert set(found) <= set(caveats(config))
     return found
 
@@ -306,7 +306,9 @@ def test_an_elite_and_a_quantile_that_lose_a_genome_are_warned_of() -> None:
     config = simulated_config(
         evolution={**evolution, "elite_fraction": 0.333}, hyperband_config=schedule(1, 1)
     )
-    assert [warning.split(". Write")[0] for warning in rate_warnings(config)] == [
+    assert [
+        warning.split(". Write")[0] for warning in rate_warnings(config, config.known_rows)
+    ] == [
         "evolution.elite_fraction is 0.333, which of 6 genomes is 1; 1/3 is 2",
         "evolution.pbt_quantile is 0.333, which of 6 genomes is 1; 1/3 is 2",
     ]
