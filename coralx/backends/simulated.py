@@ -135,8 +135,13 @@ class SimulatedBackend:
                 metrics = {name: metrics[name] for name in UNSCORED}
             # validation's noise is not training's; earlier versions took the one for the other
             learnt = skill if job.judged_from is None else curve.skill(progress)
-            metrics["loss_slope"] = -(learnt - 0.45) / max(steps, 1)
-            metrics["gradient_norm"] = 0.6 + 0.3 * rng.random()
+            gain, norm = learnt - 0.45, 0.6 + 0.3 * rng.random()
+            # What explodes once warm-up is over shows signs of it before, so that the rules of a
+            # first stage have something to stop; in earlier versions they had not.
+            if curve.explodes and job.judged_from is not None:
+                gain, norm = -0.5, 100.0 * norm
+            metrics["loss_slope"] = -gain / max(steps, 1)
+            metrics["gradient_norm"] = norm
         report(Progress(job.genome.id, job.stage, job.last_step, job.last_step, 0.7, 0.0))
         if job.checkpoint is not None and ended is None:
             state = {"step": job.last_step, "metrics": metrics}
@@ -153,7 +158,7 @@ class SimulatedBackend:
             last_step=last_step,
             metrics=metrics,
             judged_steps=judged,
-            loss_trend=None if slope is None else Trend(slope, 1.2 * slope, 0.8 * slope),
+            loss_trend=None if slope is None else Trend(slope, *sorted((0.8 * slope, 1.2 * slope))),
             train_seconds=seconds,
             eval_seconds=EVAL_SECONDS if ended is None and job.is_scored else 0.0,
             overhead_seconds=0.0,

@@ -143,7 +143,7 @@ def test_floor_that_would_stop_everyone_stops_nobody_and_warns() -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", ["gradient_norm > 5", "loss_slope > 0", "trainable_parameters > 1"]
+    "rule", ["gradient_norm > 5", "loss_slope > 0", "adapter_bytes > 1"]
 )
 def test_rule_of_any_kind_that_would_stop_everyone_stops_nobody_and_warns(rule: str) -> None:
     metrics = {"gradient_norm": 9.0, "loss_slope": 0.02, "adapter_bytes": 2.0}
