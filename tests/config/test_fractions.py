@@ -280,6 +280,21 @@ def test_a_rounded_rate_is_warned_of_where_it_costs_a_genome() -> None:
     assert warnings_for(6, 0.333333, 1, enable_hyperband=False) == []
 
 
+@pytest.mark.parametrize("keys", [{}, ASYNCHRONOUS])
+def test_a_stage_that_is_too_short_to_cut_is_not_warned_of(keys: dict[str, Any]) -> None:
+    stages = schedule(0.33, 0.25, 1, **keys)
+    stages["training_stages"][0]["data_percentage"] = 5
+    config = simulated_config(
+        evolution={"population_size": 6, "generations": 1}, hyperband_config=stages
+    )
+    assert any(RATE in line for line in rate_warnings(config, 16 * 1000))
+    short = rate_warnings(config, 16 * 100)  # five steps
+    assert not any(RATE in line for line in short)
+    if keys:  # and the next stage counts all who go on from it
+        assert not any("none goes on" in line for line in short)
+        assert any("at most 1 genome" in line for line in rate_warnings(config, 16 * 1000))
+
+
 def test_the_last_stage_cuts_nobody() -> None:
     assert warnings_for(6, 1, 0.333333) == []
     assert warnings_for(6, 1, 0.01, **ASYNCHRONOUS) == []

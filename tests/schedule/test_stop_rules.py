@@ -142,9 +142,7 @@ def test_floor_that_would_stop_everyone_stops_nobody_and_warns() -> None:
     assert "too strict" in found.warnings[0]
 
 
-@pytest.mark.parametrize(
-    "rule", ["gradient_norm > 5", "loss_slope > 0", "adapter_bytes > 1"]
-)
+@pytest.mark.parametrize("rule", ["gradient_norm > 5", "loss_slope > 0", "adapter_bytes > 1"])
 def test_rule_of_any_kind_that_would_stop_everyone_stops_nobody_and_warns(rule: str) -> None:
     metrics = {"gradient_norm": 9.0, "loss_slope": 0.02, "adapter_bytes": 2.0}
     results = [make_result(g, metrics, loss_trend=Trend(0.02, 0.01, 0.03)) for g in "ab"]
