@@ -18,7 +18,6 @@ from coralx.config.warnings import measurements, remote_code
 from coralx.errors import ConfigError, NoResultError, UsageError
 from coralx.report.terminal import print_report
 from coralx.report.vllm import serving_line
-from coralx.schedule.plan_warnings import caveats
 from coralx.text import printable
 
 
@@ -36,14 +35,9 @@ def name_setting(name: str) -> str:
 
 
 def warn_of_plan(config: Config, console: Console, *, quiet: bool) -> None:
-    """Warn before training what speaks against the plan; if `quiet`, only of what is dangerous.
-
-    Where the config does not say how many rows there are, the schedule is left to the opening
-    lines: only they know which stages are too short to cut."""
-    warnings = remote_code(config)
-    if not quiet:
-        warnings = caveats(config) if config.known_rows else [*warnings, *measurements(config)]
-    warn(warnings, console)
+    """Warn before training what speaks against the plan; if `quiet`, only of what is dangerous. The
+    schedule is left to the opening lines: only they know which stages are too short to cut."""
+    warn([*remote_code(config), *(() if quiet else measurements(config))], console)
 
 
 def warn(warnings: Iterable[str], console: Console) -> None:

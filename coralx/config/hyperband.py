@@ -51,7 +51,8 @@ class TrainingStage(Section):
     )
     survival_rate: Annotated[Exact, Field(ge=LEAST_SHARE, le=1)] = Field(
         description="The share of the genomes that entered which go on, rounded down, at least "
-        "one; all where the stage ends before eight steps. The last stage's decides nothing."
+        "one; all where the stage ends before eight steps with the smallest batch. The last "
+        "stage's decides nothing."
     )
     stop_when: Annotated[tuple[Rule, ...], Some] | None = Field(
         default=None,

@@ -47,9 +47,7 @@ def _schedule_warnings(config: Config, event: RunStarted) -> list[str]:
     if RunState(config, History([event])).longest_epoch is None:
         return []
     rows = event.facts.rows["train"]
-    # what a config tells by itself was said before the start
-    caveats = [] if config.known_rows else schedule_caveats(config, rows)
-    return [*caveats, *brevity(config, rows)]
+    return [*schedule_caveats(config, rows), *brevity(config, rows)]
 
 
 def _plan_lines(config: Config, event: RunStarted) -> list[str]:
