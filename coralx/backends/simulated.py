@@ -148,10 +148,10 @@ class SimulatedBackend:
             first_step=job.first_step,
             last_step=last_step,
             metrics=metrics,
-            judged_steps=max(0, job.last_step - max(job.first_step, job.horizon.warmup_steps)),
-            loss_trend=None if slope is None else Trend(slope, 1.2 * slope, 0.8 * slope),
+            loss_trend=None if slope is None else Trend(slope, *sorted((0.8 * slope, 1.2 * slope))),
             train_seconds=steps * SECONDS_PER_STEP * (1 + rank / 64),
             eval_seconds=EVAL_SECONDS if divergence is None and job.is_scored else 0.0,
+            judged_steps=max(0, job.last_step - max(job.first_step, job.horizon.warmup_steps)),
             overhead_seconds=0.0,
             inherited_steps=job.inherited_steps,
             checkpoint=None if divergence else job.checkpoint,
@@ -172,8 +172,13 @@ class SimulatedBackend:
         # Validation's noise is not training's. Earlier versions, whose jobs have no `judged_from`,
         # took the one for the other, and their runs go on so.
         learnt = skill if job.judged_from is None else curve.skill(progress)
-        metrics["loss_slope"] = -(learnt - 0.45) / max(job.last_step - job.first_step, 1)
-        metrics["gradient_norm"] = 0.6 + 0.3 * rng.random()
+        gain, norm = learnt - 0.45, 0.6 + 0.3 * rng.random()
+        # What explodes once warm-up is over shows signs of it before, so that the rules of a first
+        # stage have something to stop; in earlier versions they had not.
+        if curve.explodes and job.judged_from is not None:
+            gain, norm = -0.5, 100.0 * norm
+        metrics["loss_slope"] = -gain / max(job.last_step - job.first_step, 1)
+        metrics["gradient_norm"] = norm
         return metrics
 
     def _random(self, purpose: str, job: Job) -> Random:

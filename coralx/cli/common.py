@@ -14,11 +14,10 @@ from rich.markup import escape
 from coralx.api.runs import Outcome
 from coralx.backends.protocol import REGISTRY
 from coralx.config import Config
-from coralx.config.warnings import remote_code
+from coralx.config.warnings import measurements, remote_code
 from coralx.errors import ConfigError, NoResultError, UsageError
 from coralx.report.terminal import print_report
 from coralx.report.vllm import serving_line
-from coralx.schedule.plan_warnings import caveats
 from coralx.text import printable
 
 
@@ -36,8 +35,9 @@ def name_setting(name: str) -> str:
 
 
 def warn_of_plan(config: Config, console: Console, *, quiet: bool) -> None:
-    """Warn before training what speaks against the plan; if `quiet`, only of what is dangerous."""
-    warn(remote_code(config) if quiet else caveats(config), console)
+    """Warn before training what speaks against the plan; if `quiet`, only of what is dangerous. The
+    schedule is left to the opening lines: only they know which stages are too short to cut."""
+    warn([*remote_code(config), *(() if quiet else measurements(config))], console)
 
 
 def warn(warnings: Iterable[str], console: Console) -> None:

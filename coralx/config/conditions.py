@@ -27,7 +27,7 @@ _PATTERN = re.compile(rf"^\s*({_METRIC})\s*(>=|<=|>|<)\s*([-+]?[0-9.][0-9.eE+-]*
 
 @dataclass(frozen=True)
 class Condition:
-    """`metric comparison threshold`, such as `gradient_norm > 5`."""
+    """`metric comparison threshold`, such as `gradient_norm > 50`."""
 
     metric: str
     comparison: str
@@ -41,7 +41,7 @@ class Condition:
 
 def parse_rule(text: str) -> Condition:
     """Read a stop rule, `metric op number`; raises ValueError saying which part is wrong."""
-    return _parse(text, "a stop rule", "gradient_norm > 5.0")
+    return _parse(text, "a stop rule", "gradient_norm > 50.0")
 
 
 def parse_constraint(text: str) -> Condition:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -203,13 +204,14 @@ class Config(Section):
         return described(metric).direction or "minimize"
 
     @property
-    def batch_sizes(self) -> tuple[int, int]:
-        """The fewest and the most rows a step that a genome of the space may have."""
+    def batch_sizes(self) -> Sequence[int]:
+        """How many rows a step a genome of the space may have, the fewest first."""
         gene = self.search_space.batch_size
         if gene is None:
-            return self.training.batch_size, self.training.batch_size
-        sizes = gene.choices if isinstance(gene, IntChoices) else (gene.low, gene.high)
-        return min(sizes), max(sizes)
+            return (self.training.batch_size,)
+        if isinstance(gene, IntChoices):
+            return sorted(gene.choices)
+        return range(gene.low, gene.high + 1)
 
     @property
     def known_rows(self) -> int:

@@ -194,7 +194,7 @@ class Asha:
         for place in sorted({place for place, _ in self._news}, reverse=True):
             stage = self._stages[place]
             results = [r for found, rung in self._by_stage() if found == stage for r in rung]
-            judgement = judge(stage, results)
+            judgement = judge(stage, results, self._history.revision)
             self._warnings[stage.name] = judgement.warnings
             for result in sorted(results, key=lambda result: result.genome):
                 name = result.genome

@@ -60,7 +60,7 @@ def decide_stage(
         if history.has_failed(genome.id)
     }
     results = {g.id: history.results[g.id, stage.name] for g in entered if g.id not in failures}
-    judgement = judge(stage, list(results.values()))
+    judgement = judge(stage, list(results.values()), history.revision)
     verdicts: list[Verdict] = []
     for bracket in sorted({genome.bracket for genome in entered}):
         members = [genome.id for genome in entered if genome.bracket == bracket]

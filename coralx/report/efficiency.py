@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
 from fractions import Fraction
-from statistics import fmean
 from typing import Any
 
 from coralx.engine.state import RunState
@@ -14,6 +12,7 @@ from coralx.records.genomes import Genome
 from coralx.records.results import StageResult
 from coralx.records.subjects import Baseline, FromScratch
 from coralx.records.verdicts import Finish, Promote, Replace, Stop
+from coralx.report.naive_training import naive_training, steps_per_epoch
 from coralx.schedule.stages import Stage
 from coralx.storage.history import History
 from coralx.storage.machine_time import MachineUse
@@ -29,8 +28,8 @@ def efficiency_of(state: RunState, use: MachineUse | None = None) -> dict[str, A
     measurement are added as they were. Against it stands what the same genomes have really cost:
     steps that were trained, every scoring, the same start and measurement, and what only this run
     paid: resumes, replaced workers, failed attempts, stages that were trained again for a lost
-    checkpoint. `beside_training` lists these. What cannot be known is whether a genome would have
-    diverged that was cut before its warm-up was over, and whose learning rate is the highest.
+    checkpoint. `beside_training` lists these. Where a genome that was cut would have diverged is
+    inferred, see `naive_training`; what cannot be known counts as if it had not.
 
     Compared are the generations of which every genome's part is over, and nothing before a genome
     finished the last stage: until then the ratios are None, and `note` says why. `restart_steps` is
@@ -50,7 +49,7 @@ def efficiency_of(state: RunState, use: MachineUse | None = None) -> dict[str, A
     own = sum(beside.values()) - beside["trained_again"]
     actual_steps = sum(result.steps for result in (*counted, *again))
     actual_seconds = sum(result.seconds for result in (*counted, *again)) + own
-    naive = _naive(state, counted) if compared else None
+    naive = naive_training(state, counted) if compared else None
     naive_seconds = naive.seconds + shared if naive else None
     restart_steps = sum(_from_scratch(state, result) for result in counted)
     busy = sum(result.seconds for result in (*everything, *history.restored))
@@ -133,94 +132,13 @@ def _note(history: History, compared: Set[str]) -> str | None:
     return f"without generation {', '.join(undecided)}, which is not decided yet"
 
 
-@dataclass(frozen=True)
-class _Naive:
-    """What training the same genomes without any cut would have cost."""
-
-    steps: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Course:
-    """How far a genome was trained, and at what pace."""
-
-    budget: int
-    """Steps of its naive training."""
-    reached: float
-    """The share of these that it was trained."""
-    broke: bool
-    """Whether it diverged there, or failed for good."""
-    pace: float
-    """Seconds a step."""
-    learning_rate: float
-
-
-def _naive(state: RunState, results: Sequence[StageResult]) -> _Naive:
-    history, last = state.history, state.stages[-1]
-    # a naive training is scored and saved once, so at the cost that the last stage had
-    finals = [r for r in results if r.stage == last.name and r.divergence is None]
-    ending = fmean(r.eval_seconds + r.overhead_seconds for r in finals) if finals else 0.0
-    by_genome: dict[str, list[StageResult]] = {}
-    for result in results:
-        # a copy takes up another's training: without cuts there would be none
-        if history.genomes[result.genome].continues is None:
-            by_genome.setdefault(result.genome, []).append(result)
-    courses = [
-        _course(history, genome, own, last.trained_steps(_epoch(history, genome)))
-        for genome, own in by_genome.items()
-    ]
-    steps, seconds = 0, 0.0
-    for course in courses:
-        share, is_scored = _naive_end(course, courses)
-        trained = round(share * course.budget)
-        steps += trained
-        seconds += trained * course.pace + is_scored * ending
-    return _Naive(steps, seconds)
-
-
-def _course(history: History, genome: str, own: Sequence[StageResult], budget: int) -> _Course:
-    trained = sum(result.steps for result in own)
-    pace = sum(result.train_seconds for result in own) / trained if trained else 0.0
-    diverged = [r.divergence.step for r in own if r.divergence and r.divergence.spoils]
-    end = min(diverged, default=max(result.last_step for result in own))
-    broke = bool(diverged) or history.has_failed(genome)
-    rate = history.genomes[genome].genes.learning_rate
-    return _Course(budget, end / budget, broke, pace, rate)
-
-
-def _naive_end(course: _Course, courses: Sequence[_Course]) -> tuple[float, bool]:
-    """The share of its budget that a genome would have trained without any cut, and whether it
-    would have got to its end.
-
-    One that was cut may have been about to diverge. It counts as if it had where another of no
-    higher learning rate did, at that point: higher rates diverge sooner.
-    """
-    if course.broke:
-        return course.reached, False
-    ends = [
-        other.reached
-        for other in courses
-        if other.broke
-        and other.learning_rate <= course.learning_rate
-        and other.reached > course.reached
-    ]
-    return (min(ends), False) if ends else (1.0, True)
-
-
-def _epoch(history: History, genome: str) -> int:
-    """Steps that one pass over the data takes with the genome's batch size."""
-    facts = history.started.facts if history.started else None
-    return facts.steps_per_epoch(history.genomes[genome].genes.batch_size) if facts else 0
-
-
 def _from_scratch(state: RunState, result: StageResult) -> int:
     """Steps of the stage if the genome had begun anew with it."""
     if result.divergence is not None:
         return result.last_step
     generation = state.history.genomes[result.genome].generation
     place = next(s.place for s in state.stages if s.name == result.stage)
-    epoch = _epoch(state.history, result.genome)
+    epoch = steps_per_epoch(state.history, result.genome)
     return state.stages_in(generation)[place].trained_steps(epoch)
 
 
@@ -274,7 +192,7 @@ def _planned(state: RunState, place: int, results: Sequence[StageResult]) -> Fra
     """What a stage was to add to the stage before, for all that entered it."""
     history = state.history
     alike = Counter(
-        (history.genomes[r.genome].generation, _epoch(history, r.genome), r.first_step > 0)
+        (history.genomes[r.genome].generation, steps_per_epoch(history, r.genome), r.first_step > 0)
         for r in results
     )
     added = Fraction(0)

@@ -147,7 +147,7 @@ class PlainLines(Silent):
                 yield f"{result.genome} {result.stage}: {outcome} ({duration(result.seconds)})"
             case StageDecided():
                 yield f"{event.stage}: {_tally_and_remaining(self._standings, event)}"
-                yield from _decision_lines(event)
+                yield from _decision_lines(self._standings, event)
             case BudgetSpent():
                 yield f"ended by {event.limits}; measuring the best so far"
             case _:
@@ -217,7 +217,7 @@ class LiveTable(Silent):
         if isinstance(event, StageDecided):
             where = f"generation {event.generation + 1}, {event.stage}"
             self._say(f"{where}: {_tally_and_remaining(self._standings, event)}")
-            for line in _decision_lines(event):
+            for line in _decision_lines(self._standings, event):
                 self._say(line)
         for line in _common_lines(self._standings, event):
             self._say(line)
@@ -267,12 +267,12 @@ def _common_lines(standings: Standings, event: Event) -> Iterator[str]:
             pass
 
 
-def _decision_lines(event: StageDecided) -> Iterator[str]:
+def _decision_lines(standings: Standings, event: StageDecided) -> Iterator[str]:
     """What both views print of a stage's decision below its tally."""
     for verdict in event.verdicts:
         if isinstance(verdict, Stop):
             yield f"{verdict.genome} {describe(verdict, event.stage)}"
-    if event.not_judged:
+    if event.not_judged and standings.may_judge(event):
         yield f"too few steps to be judged by every stop rule: {', '.join(event.not_judged)}"
     yield from (f"warning: {warning}" for warning in event.warnings)
 

@@ -11,6 +11,7 @@ from coralx.records.events import RunStarted
 from coralx.report.classes import class_lines, classes_of
 from coralx.schedule.brackets import brackets_of
 from coralx.schedule.cost import plan_of
+from coralx.schedule.plan_warnings import schedule_caveats
 from coralx.schedule.short_stage_warnings import brevity
 from coralx.storage.history import History
 from coralx.text import counted
@@ -33,7 +34,7 @@ def opening_lines(config: Config, event: RunStarted) -> list[str]:
         *(
             f"warning: {warning}"
             for warning in (
-                *_brevity_of(config, event),
+                *_schedule_warnings(config, event),
                 *without_effect(config.budget, facts.device),
                 *facts.warnings,
             )
@@ -41,10 +42,12 @@ def opening_lines(config: Config, event: RunStarted) -> list[str]:
     ]
 
 
-def _brevity_of(config: Config, event: RunStarted) -> list[str]:
+def _schedule_warnings(config: Config, event: RunStarted) -> list[str]:
     # runs of earlier versions scored and cut at every stage, however short it was
-    can_be_short = RunState(config, History([event])).longest_epoch is not None
-    return brevity(config, event.facts.rows["train"]) if can_be_short else []
+    if RunState(config, History([event])).longest_epoch is None:
+        return []
+    rows = event.facts.rows["train"]
+    return [*schedule_caveats(config, rows), *brevity(config, rows)]
 
 
 def _plan_lines(config: Config, event: RunStarted) -> list[str]:

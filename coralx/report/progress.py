@@ -26,6 +26,7 @@ from coralx.records.subjects import Baseline
 from coralx.records.verdicts import Cut, Fail, Finish, Promote, Replace, Stop, Verdict
 from coralx.report.formatting import figure
 from coralx.schedule.brackets import brackets_of, entries
+from coralx.schedule.short_stage_warnings import can_judge
 from coralx.schedule.stages import Stage
 from coralx.storage.history import History
 from coralx.text import counted
@@ -132,6 +133,16 @@ class Standings:
         doing = "evaluating" if at_end else f"{progress.step}/{progress.last_step}"
         words = f"{progress.stage}: {'' if at_end else 'step '}{doing}, {loss}"
         self._note(progress.genome, "training", progress.stage, words, doing)
+
+    def may_judge(self, decision: StageDecided) -> bool:
+        """Whether a genome could have been judged by every stop rule of a stage. Where none could,
+        the opening lines said so."""
+        longest = self._run.longest_epoch
+        if longest is None:  # a run of an earlier version, whose opening lines say nothing of it
+            return True
+        stages = self._run.stages_in(decision.generation)
+        stage = next(stage for stage in stages if stage.name == decision.stage)
+        return can_judge(self.config, stages, stage, longest)
 
     def loss(self, genome: str) -> float | None:
         """The training loss of a genome that is in training."""

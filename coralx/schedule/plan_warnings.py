@@ -9,24 +9,27 @@ from coralx.config.exact_numbers import written
 from coralx.config.schema import Config
 from coralx.config.warnings import measurements, remote_code
 from coralx.schedule.brackets import brackets_of, cohort_sizes
-from coralx.schedule.share_warnings import rate_warnings
+from coralx.schedule.share_warnings import most_replaceable, rate_warnings
 from coralx.schedule.stages import Stage, planned_stages
 from coralx.text import counted
 
 
 def caveats(config: Config) -> list[str]:
-    """Warnings about a config that is to be trained."""
-    schedule, births = config.hyperband_config, config.evolution.fewest_births
-    stages = planned_stages(config, config.known_rows)
-    few = finisher_warning(stages, births, brackets_of(schedule))
-    idle = idle_keys(config) if schedule.enable_hyperband else []
+    """Warnings about a config that is to be trained, as far as its rows are known."""
     return [
         *remote_code(config),
-        *([few] if few else []),
-        *rate_warnings(config),
-        *idle,
+        *schedule_caveats(config, config.known_rows),
         *measurements(config),
     ]
+
+
+def schedule_caveats(config: Config, rows: int) -> list[str]:
+    """Warnings about who goes on and what acts in a schedule on so many training rows. On 0 rows
+    all stages count as long enough to cut."""
+    schedule, births = config.hyperband_config, config.evolution.fewest_births
+    few = finisher_warning(planned_stages(config, rows), births, brackets_of(schedule))
+    idle = idle_keys(config, rows) if schedule.enable_hyperband else []
+    return [*([few] if few else []), *rate_warnings(config, rows), *idle]
 
 
 def finisher_warning(
@@ -48,11 +51,10 @@ def finisher_warning(
     )
 
 
-def idle_keys(config: Config) -> list[str]:
+def idle_keys(config: Config, rows: int) -> list[str]:
     """A warning for each key that is set and has no effect, with what would give it one."""
     schedule, evolution = config.hyperband_config, config.evolution
-    stages = planned_stages(config, config.known_rows)
-    sizes = cohort_sizes(stages, evolution.births(0), brackets_of(schedule))
+    stages = planned_stages(config, rows)
     warnings = []
     if evolution.generations == 1:
         later = {
@@ -68,7 +70,7 @@ def idle_keys(config: Config) -> list[str]:
         ]
     elif evolution.resize_adapters and evolution.inherit == "off":
         warnings.append("evolution.resize_adapters has no effect while evolution.inherit is off")
-    most = max(sizes[1:], default=0)
+    most = most_replaceable(stages, evolution.births(0), brackets_of(schedule))
     if evolution.pbt_quantile and int(evolution.pbt_quantile * most) == 0:
         warnings.append(
             f"evolution.pbt_quantile is {written(evolution.pbt_quantile)}, and at most "

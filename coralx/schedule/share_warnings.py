@@ -4,13 +4,13 @@ would not, and where a survival rate lets nobody pass."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from coralx.config.exact_numbers import written
 from coralx.config.schema import Config
 from coralx.schedule.brackets import bracket_sizes, brackets_of, cohort_sizes
-from coralx.schedule.stages import Stage, is_asynchronous, schedule_of
+from coralx.schedule.stages import Stage, is_asynchronous, planned_stages
 from coralx.text import counted
 
 SUSPECTED = ((3, Fraction(1, 100)), (12, Fraction(1, 1000)))
@@ -18,16 +18,18 @@ SUSPECTED = ((3, Fraction(1, 100)), (12, Fraction(1, 1000)))
 0.33 and 0.66 for thirds; 0.333, 0.1428 and 0.0833 for twelfths and larger parts."""
 
 
-def rate_warnings(config: Config) -> list[str]:
-    """At most one warning for each share of the config."""
+def rate_warnings(config: Config, rows: int) -> list[str]:
+    """At most one warning for each share of the config. `rows`: of training, of which stages that
+    are too short to cut follow; 0 where they are not known."""
     if not config.hyperband_config.enable_hyperband:
         return []
     warnings: dict[str, str] = {}  # by key; empty where there is nothing to warn of
-    for key, rate, genomes in _other_shares(config):
+    stages = planned_stages(config, rows)
+    for key, rate, genomes in _other_shares(config, stages):
         warnings.setdefault(key, _rounded_warning(key, rate, genomes))
     singly = is_asynchronous(config.hyperband_config)
     warning_of = _asynchronous_warning if singly else _synchronous_warning
-    for stage, genomes in _stages_with_genomes(config, singly=singly):
+    for stage, genomes in _stages_with_genomes(config, stages, singly=singly):
         # with brackets, a stage comes repeatedly
         warnings[_key(stage)] = warnings.get(_key(stage)) or warning_of(stage, genomes)
     return [warning for warning in warnings.values() if warning]
@@ -85,10 +87,11 @@ def _key(stage: Stage) -> str:
     return f"hyperband_config.training_stages.{stage.place}.survival_rate"
 
 
-def _stages_with_genomes(config: Config, *, singly: bool) -> Iterator[tuple[Stage, int]]:
+def _stages_with_genomes(
+    config: Config, stages: Sequence[Stage], *, singly: bool
+) -> Iterator[tuple[Stage, int]]:
     """Each stage before the last with how many genomes compete there, bracket by bracket: those of
     the first generation, or where they are promoted singly those of the whole run."""
-    stages = schedule_of(config.hyperband_config)
     evolution, brackets = config.evolution, brackets_of(config.hyperband_config)
     sizes = list(bracket_sizes(stages, brackets, evolution.births(0)))
     if singly:
@@ -101,11 +104,18 @@ def _stages_with_genomes(config: Config, *, singly: bool) -> Iterator[tuple[Stag
             size = stage.quota(size)
 
 
-def _other_shares(config: Config) -> Iterator[tuple[str, Fraction, int]]:
+def _other_shares(config: Config, stages: Sequence[Stage]) -> Iterator[tuple[str, Fraction, int]]:
     """The shares that are taken of a population or of those who go on."""
     evolution, schedule = config.evolution, config.hyperband_config
     if evolution.generations > 1:
         yield "evolution.elite_fraction", evolution.elite_fraction, evolution.population_size
-    # Those who go on are the cohorts of the second stage and of those after it.
-    going_on = cohort_sizes(schedule_of(schedule), evolution.births(0), brackets_of(schedule))[1:]
-    yield "evolution.pbt_quantile", evolution.pbt_quantile, max(going_on, default=0)
+    most = most_replaceable(stages, evolution.births(0), brackets_of(schedule))
+    yield "evolution.pbt_quantile", evolution.pbt_quantile, most
+
+
+def most_replaceable(stages: Sequence[Stage], population: int, brackets: int) -> int:
+    """The most genomes that go on from a stage which is scored: only there is it known who is poor
+    enough to be replaced by a copy."""
+    # Those who go on are the cohort of the stage after it.
+    going_on = zip(stages, cohort_sizes(stages, population, brackets)[1:], strict=False)
+    return max((genomes for stage, genomes in going_on if stage.is_scored), default=0)

@@ -128,7 +128,12 @@ def by_length(stages: Sequence[Stage], steps_per_epoch: int) -> tuple[Stage, ...
 
 def longest_epoch(config: Config, rows: int) -> int:
     """Steps that an epoch of so many rows takes with the smallest batch that a genome may have."""
-    return math.ceil(rows / config.batch_sizes[0])
+    return steps_in_epoch(rows, config.batch_sizes[0])
+
+
+def steps_in_epoch(rows: int, batch_size: int) -> int:
+    """Steps that an epoch of so many rows takes."""
+    return math.ceil(rows / batch_size)
 
 
 def planned_stages(config: Config, rows: int) -> tuple[Stage, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from coralx.config.conditions import Condition
 from coralx.config.metric_catalogue import described
 from coralx.records.results import StageResult
+from coralx.records.run_facts import REVISION
 from coralx.schedule.stages import FEWEST_STEPS, Stage
 
 
@@ -56,11 +57,12 @@ def _is_judged(stage: Stage, rule: Condition, result: StageResult) -> bool:
     return (result.steps if shows_at_once else result.judged_steps) >= FEWEST_STEPS
 
 
-def judge(stage: Stage, results: Sequence[StageResult]) -> Judgement:
+def judge(stage: Stage, results: Sequence[StageResult], revision: int = REVISION) -> Judgement:
     """Apply a stage's rules to its results, in the order in which they are listed.
 
-    A genome whose training ended within the stage is stopped, whatever the rules are. A quality
-    floor that would stop every genome of the stage stops none: then the floor is at fault.
+    A genome whose training ended within the stage is stopped, whatever the rules are. A rule that
+    would stop every genome that it judges stops none: then its threshold is at fault. In runs of
+    `revision` 1 that held for quality floors alone.
     """
     breaches = {
         result.genome: Breach(result.divergence.reason, None)
@@ -70,10 +72,12 @@ def judge(stage: Stage, results: Sequence[StageResult]) -> Judgement:
     completed = [result for result in results if result.divergence is None]
     warnings = []
     for rule in stage.stop_when:
-        stopped = [r for r in completed if _is_judged(stage, rule, r) and _meets(rule, r)]
-        if _is_quality_floor(rule) and stopped and len(stopped) == len(completed):
+        judged = [r for r in completed if _is_judged(stage, rule, r)]
+        stopped = [r for r in judged if _meets(rule, r)]
+        if _is_too_strict(rule, len(stopped), len(judged), len(completed), revision):
+            kind = "floor" if _is_quality_floor(rule) else "rule"
             warnings.append(
-                f"the floor `{rule_text(rule)}` is too strict for this stage: it would stop every "
+                f"the {kind} `{rule_text(rule)}` is too strict for this stage: it would stop every "
                 "genome, so it stops none and promotion decides"
             )
             continue
@@ -83,6 +87,16 @@ def judge(stage: Stage, results: Sequence[StageResult]) -> Judgement:
             )
     too_short = [result.genome for result in completed if not judgeable(stage, result)]
     return Judgement(breaches, tuple(too_short), tuple(warnings))
+
+
+def _is_too_strict(
+    rule: Condition, stopped: int, judged: int, completed: int, revision: int
+) -> bool:
+    """Whether a rule is at fault, not the genomes, as it would stop all of them."""
+    if _is_quality_floor(rule) and stopped and stopped == completed:
+        return True
+    # A single genome that is ill says nothing against a threshold.
+    return revision >= 2 and stopped == judged >= 2
 
 
 def _is_quality_floor(rule: Condition) -> bool:

@@ -150,7 +150,7 @@ def test_planted_genomes_are_stopped_by_the_right_rule_at_the_right_stage(
     stages = config["hyperband_config"]["training_stages"]
     for stage, rules in zip(
         stages,
-        (["gradient_norm > 5.0", "loss_slope > 0"], ["auroc < 0.55"], ["auroc < 0.55"], []),
+        (["gradient_norm > 50.0", "loss_slope > 0"], ["auroc < 0.55"], ["auroc < 0.55"], []),
         strict=True,
     ):
         stage.update(stop_when=rules, data_percentage=100, epoch_budget=1, survival_rate=1.0)
@@ -218,11 +218,11 @@ def test_a_stage_of_few_steps_is_not_judged_and_says_so(config: dict[str, Any]) 
         ("S0_sanity", "a"),
         ("S0_sanity", "b"),
     }
-    assert "too few steps to be judged by every stop rule: a, b" in spoken.getvalue()
-    stopped = {entry["stage"] for entry in report["stopped"]}
-    assert stopped == {"S2_serious"}
-    assert "warning: S0_sanity ends after 2 steps, fewer than the 8 needed" in spoken.getvalue()
-    assert "stopped at S2_serious, step 18: gradient_norm > 1e-09" in spoken.getvalue()
+    said = spoken.getvalue()
+    assert "warning: S0_sanity ends after 2 steps, fewer than the 8 needed to judge" in said
+    assert "too few steps to be judged" not in said  # the line above has it
+    assert report["stopped"] == []
+    assert "warning: the rule `gradient_norm > 1e-09` is too strict for this stage" in said
 
 
 def test_the_last_population_alone_is_reported(config: dict[str, Any]) -> None:

@@ -86,7 +86,7 @@ def test_grouped_labels_stay_text() -> None:
 def test_default_stop_rules_follow_the_place_of_a_stage() -> None:
     stages = read(PUBLISHED).hyperband_config.training_stages
     assert [stage.stop_when for stage in stages] == [
-        ("gradient_norm > 5.0", "loss_slope > 0"),
+        ("gradient_norm > 50.0", "loss_slope > 0"),
         ("auroc < 0.55",),
         ("auroc < 0.55",),
         (),

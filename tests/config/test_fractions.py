@@ -257,7 +257,7 @@ def test_a_rounded_decimal_is_taken_for_the_fraction_above_it(
 def warnings_for(population: int, *rates: Any, **keys: Any) -> list[str]:
     evolution = {"population_size": population, "generations": keys.pop("generations", 1)}
     config = simulated_config(evolution=evolution, hyperband_config=schedule(*rates, **keys))
-    found = rate_warnings(config)
+    found = rate_warnings(config, config.known_rows)
     assert set(found) <= set(caveats(config))
     return found
 
@@ -278,6 +278,21 @@ def test_a_rounded_rate_is_warned_of_where_it_costs_a_genome() -> None:
     assert warnings_for(6, "1/3", 1) == []
     assert warnings_for(3, "1/3", 1, **ASYNCHRONOUS) == []
     assert warnings_for(6, 0.333333, 1, enable_hyperband=False) == []
+
+
+@pytest.mark.parametrize("keys", [{}, ASYNCHRONOUS])
+def test_a_stage_that_is_too_short_to_cut_is_not_warned_of(keys: dict[str, Any]) -> None:
+    stages = schedule(0.33, 0.25, 1, **keys)
+    stages["training_stages"][0]["data_percentage"] = 5
+    config = simulated_config(
+        evolution={"population_size": 6, "generations": 1}, hyperband_config=stages
+    )
+    assert any(RATE in line for line in rate_warnings(config, 16 * 1000))
+    short = rate_warnings(config, 16 * 100)  # five steps
+    assert not any(RATE in line for line in short)
+    if keys:  # and the next stage counts all who go on from it
+        assert not any("none goes on" in line for line in short)
+        assert any("at most 1 genome" in line for line in rate_warnings(config, 16 * 1000))
 
 
 def test_the_last_stage_cuts_nobody() -> None:
@@ -306,7 +321,9 @@ def test_an_elite_and_a_quantile_that_lose_a_genome_are_warned_of() -> None:
     config = simulated_config(
         evolution={**evolution, "elite_fraction": 0.333}, hyperband_config=schedule(1, 1)
     )
-    assert [warning.split(". Write")[0] for warning in rate_warnings(config)] == [
+    assert [
+        warning.split(". Write")[0] for warning in rate_warnings(config, config.known_rows)
+    ] == [
         "evolution.elite_fraction is 0.333, which of 6 genomes is 1; 1/3 is 2",
         "evolution.pbt_quantile is 0.333, which of 6 genomes is 1; 1/3 is 2",
     ]

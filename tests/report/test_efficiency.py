@@ -25,6 +25,7 @@ from coralx.records.genomes import Genome
 from coralx.records.mode import Mode
 from coralx.records.results import Measurement
 from coralx.records.run_facts import Settings
+from coralx.records.verdicts import Stop
 from coralx.report.efficiency import efficiency_of
 from coralx.storage.history import History
 from coralx.storage.ledger import FORMAT, Ledger
@@ -106,6 +107,39 @@ def test_the_ratio_is_the_one_that_full_training_measures(seed: int) -> None:
     assert ours["step_ratio"] == pytest.approx(
         full["actual_steps"] / ours["actual_steps"], rel=0.02
     )
+
+
+def test_no_genome_counts_as_diverging_for_one_that_trains_less_stably() -> None:
+    """A rank of 32 diverges at a rate at which one of 4 trains to the end, in batches of 2."""
+    config = make_config(
+        experiment={"name": "x", "seed": 1301},
+        data={"steps_per_epoch": 20},
+        search_space={
+            "learning_rate": {"low": 1e-4, "high": 0.05, "log": True},
+            "batch_size": {"choices": [2, 128]},
+        },
+        evolution={"population_size": 6, "generations": 2},
+        hyperband_config={"brackets": 2},
+    )
+    engine = played(config, "simulation")
+    ended = [r for r in engine.history.results.values() if r.divergence]
+    assert {engine.history.genomes[r.genome].genes.batch_size for r in ended} == {2, 128}
+    naive = fully_trained(engine)["actual_steps"]
+    assert efficiency(engine)["naive_steps"] == pytest.approx(naive, rel=0.02)
+
+
+def test_a_genome_stopped_for_signs_of_divergence_counts_as_diverging_after_its_warmup() -> None:
+    config = make_config(
+        experiment={"name": "x", "seed": 1},
+        data={"steps_per_epoch": 4000},  # the first stage ends within warm-up
+        search_space={"learning_rate": {"low": 1e-3, "high": 0.1, "log": True}},
+        evolution={"population_size": 8, "generations": 1},
+    )
+    engine = played(config, "simulation")
+    decision = engine.history.decisions[0, "S0_sanity"]
+    assert any(isinstance(v, Stop) and v.value is not None for v in decision.verdicts)
+    naive = fully_trained(engine)["actual_steps"]
+    assert efficiency(engine)["naive_steps"] == naive
 
 
 def test_full_training_is_no_cheaper_than_itself() -> None:

@@ -31,7 +31,7 @@ def test_a_key_that_changes_nothing_is_named(
     config = simulated_config(
         evolution={"population_size": 8, **evolution}, hyperband_config=schedule
     )
-    (found,) = idle_keys(config)
+    (found,) = idle_keys(config, config.known_rows)
     assert named in found
 
 
@@ -45,7 +45,7 @@ def test_nothing_is_said_against_keys_that_act() -> None:
         "pbt_quantile": 0.25,
     }
     schedule = {"adaptive_budgets": True}
-    assert idle_keys(simulated_config(evolution=evolution, hyperband_config=schedule)) == []
+    assert idle_keys(simulated_config(evolution=evolution, hyperband_config=schedule), 0) == []
 
 
 def test_full_training_is_told_of_a_meagre_front_only() -> None:

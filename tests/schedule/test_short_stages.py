@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,19 +13,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from coralx.backends.protocol import create
+from coralx.backends.simulated import curve_of
 from coralx.config import Config, parse_config
 from coralx.config.conditions import parse_rule
 from coralx.config.mode import resolve_mode
 from coralx.engine.engine import Engine
 from coralx.engine.jobs import JobMaker
 from coralx.execution.inprocess import InProcessExecutor
-from coralx.records.events import RunStarted
+from coralx.records.events import RunStarted, StageDecided
 from coralx.records.genomes import Genes
 from coralx.records.jobs import Horizon, Job
 from coralx.records.results import StageResult, Trend
 from coralx.records.verdicts import Cut, Promote, Replace, Stop
+from coralx.report.live import PlainLines
 from coralx.report.opening import opening_lines
 from coralx.schedule.adaptive_budgets import adapted, with_budgets
 from coralx.schedule.brackets import cohort_sizes
@@ -54,9 +58,8 @@ def started(config: Config, revision: int = 2) -> tuple[Engine, RunStarted]:
     settings = replace(executor.settings, revision=revision)
     event = RunStarted(FORMAT, "x", "simulation", 0, facts, settings, {}, {}, 0.0)
     ledger = Ledger()
-    engine = Engine(resolved, facts, executor, ledger, None)
     ledger.append(event)
-    return engine, event
+    return Engine(resolved, facts, executor, ledger, None), event
 
 
 def played(config: Config, revision: int = 2) -> Engine:
@@ -84,6 +87,7 @@ def published(
     stages[0]["stop_when"] = ["gradient_norm > 0.75", "loss_slope > 0"]
     evolution = schedule.pop("evolution", {"population_size": 8, "generations": 1})
     return simulated_config(
+        search_space=schedule.pop("search_space", {}),
         data={"steps_per_epoch": steps_per_epoch},
         evolution=evolution,
         hyperband_config={"training_stages": stages, **schedule},
@@ -237,10 +241,9 @@ def test_no_copy_takes_the_place_of_another_on_nothing() -> None:
 
 def test_the_smallest_batch_decides_for_all_genomes_of_a_stage() -> None:
     batches = {"choices": [4, 64]}
-    config = published(1000).model_copy(
-        update={"search_space": make_config(search_space={"batch_size": batches}).search_space}
-    )
-    engine = played(config)  # 16,000 rows: 10 steps of 4 rows, one of 64
+    engine = played(
+        published(1000, search_space={"batch_size": batches})
+    )  # 16,000 rows: 10 steps of 4 rows, one of 64
     results = [r for (_, stage), r in engine.history.results.items() if stage == "S0"]
     sound = [r for r in results if r.divergence is None]
     assert {r.last_step for r in sound} == {1, 10}
@@ -313,10 +316,6 @@ def test_what_would_mend_a_stage_mends_it(steps: int) -> None:
 
 
 def test_stages_whose_rules_cannot_judge_everyone_are_named() -> None:
-    rows = 16 * 3200  # S0: 8 steps of 16 rows, 2 of 64
-    config = make_config(search_space={"batch_size": {"choices": [16, 64]}})
-    (line,) = brevity(config, rows)
-    assert line.startswith("S0_sanity has 2 to 8 steps of its own, by batch size")
     stages = [
         {"name": "a", "epoch_budget": 0.10, "data_percentage": 100, "survival_rate": 1},
         {"name": "b", "epoch_budget": 0.15, "data_percentage": 100, "survival_rate": 1},
@@ -324,6 +323,70 @@ def test_stages_whose_rules_cannot_judge_everyone_are_named() -> None:
     ]
     (line,) = brevity(make_config(hyperband_config={"training_stages": stages}), 1600)
     assert line.startswith("b has 5 steps of its own after warm-up, fewer than the 8")
+    larger = {"batch_size": {"choices": [4, 16]}}
+    (line,) = brevity(
+        make_config(search_space=larger, hyperband_config={"training_stages": stages}), 1600
+    )
+    assert line.startswith("b has 5 to 20 steps of its own after warm-up, by batch size")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "named"),
+    [
+        ({"choices": [64, 16]}, "ends after 2 steps with batch size 64"),
+        ({"choices": [16, 32, 64]}, "ends after 2 to 4 steps with batch sizes 32, 64"),
+        ({"low": 8, "high": 64}, "ends after 2 to 7 steps with batch sizes 19 to 64"),
+        ({"low": 16, "high": 19}, "ends after 7 steps with batch size 19"),
+    ],
+)
+@pytest.mark.parametrize("rules", [[], ["gradient_norm > 50"]])
+@pytest.mark.parametrize("rate", [0.5, 1])
+def test_batches_that_are_too_large_to_compare_are_named(
+    sizes: dict[str, Any], named: str, rules: list[str], rate: float
+) -> None:
+    stages = [
+        {"name": "S0", "epoch_budget": 1, "data_percentage": 0.25, "stop_when": rules},
+        {"name": "S1", "epoch_budget": 1, "data_percentage": 100, "survival_rate": 1},
+    ]
+    stages[0]["survival_rate"] = rate
+    space = {"batch_size": sizes}
+    config = make_config(search_space=space, hyperband_config={"training_stages": stages})
+    (line,) = brevity(config, 16 * 3200)  # 128 rows
+    assert line.startswith(f"S0 {named}, fewer than the 8 needed to judge a genome")
+    assert ("no stop rule acts on them" in line) == bool(rules)
+    assert ("scored, ranked and cut" in line) == (rate < 1)
+    assert line.endswith(f", or leave out {named.split('with ')[1]}")
+    assert brevity(config, 16 * 3200 * 4) == []
+
+
+@pytest.mark.parametrize("revision", [1, 2])
+@pytest.mark.parametrize("rule", ["gradient_norm > 50", "loss_slope > 0"])
+def test_simulated_genomes_that_will_diverge_are_stopped_in_the_first_stage(
+    revision: int, rule: str
+) -> None:
+    config = published(10_000, search_space={"learning_rate": {"low": 1e-4, "high": 0.1}})
+    first, *later = config.hyperband_config.training_stages
+    stages = (first.model_copy(update={"stop_when": (rule,)}), *later)
+    schedule = config.hyperband_config.model_copy(update={"training_stages": stages})
+    config = config.model_copy(update={"hyperband_config": schedule})
+    engine = played(config, revision)
+    ill = {g.id for g in engine.history.genomes.values() if curve_of(g.genes).explodes}
+    stopped = {v.genome for v in verdicts(engine, "S0") if isinstance(v, Stop)}
+    assert 0 < len(ill) < 8
+    assert stopped == (ill if revision == 2 else set())
+
+
+@pytest.mark.parametrize(("steps", "is_said"), [(1000, False), (2801, True), (10_000, True)])
+def test_that_no_rule_could_act_is_said_once_before_training(steps: int, is_said: bool) -> None:
+    batches = {"batch_size": {"choices": [16, 64]}}
+    config = published(steps, search_space=batches)
+    spoken = io.StringIO()
+    view = PlainLines(Console(file=spoken, width=200))
+    view.begin(config)
+    view.on_event(started(config)[1])
+    assert ("S0 ends after" in spoken.getvalue()) == (steps < 11_000)
+    view.on_event(StageDecided(0, "S0", (), not_judged=("a",)))
+    assert ("too few steps to be judged by every stop rule: a" in spoken.getvalue()) == is_said
 
 
 def test_opening_and_simulate_say_so_before_anything_is_trained(

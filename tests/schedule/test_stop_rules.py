@@ -142,11 +142,33 @@ def test_floor_that_would_stop_everyone_stops_nobody_and_warns() -> None:
     assert "too strict" in found.warnings[0]
 
 
-def test_sanity_rule_that_everyone_breaks_stops_everyone() -> None:
-    results = [make_result(g, {"gradient_norm": 9.0}) for g in "ab"]
-    found = judged(["gradient_norm > 5"], *results)
-    assert set(found.breaches) == {"a", "b"}
+@pytest.mark.parametrize("rule", ["gradient_norm > 5", "loss_slope > 0", "adapter_bytes > 1"])
+def test_rule_of_any_kind_that_would_stop_everyone_stops_nobody_and_warns(rule: str) -> None:
+    metrics = {"gradient_norm": 9.0, "loss_slope": 0.02, "adapter_bytes": 2.0}
+    results = [make_result(g, metrics, loss_trend=Trend(0.02, 0.01, 0.03)) for g in "ab"]
+    ended = make_result("c", divergence=Divergence(3, "loss"))
+    young = make_result("d", metrics, judged_steps=7)
+    found = judged([rule], *results, ended, young)
+    assert set(found.breaches) == {"c"}
+    (warning,) = found.warnings
+    assert warning.startswith("the rule `")
+    assert "too strict for this stage: it would stop every genome, so it stops none" in warning
+
+
+def test_single_ill_genome_is_stopped() -> None:
+    found = judged(["gradient_norm > 5"], make_result("a", {"gradient_norm": 9.0}))
+    assert set(found.breaches) == {"a"}
     assert found.warnings == ()
+
+
+def test_in_runs_of_earlier_versions_only_floors_stop_nobody() -> None:
+    metrics = {"gradient_norm": 9.0, "auroc": 0.5}
+    stage = make_stages((1, 100, 1), (2, 100, 1))[0]
+    rules = ("gradient_norm > 5", "auroc < 0.55")
+    stage = replace(stage, stop_when=tuple(parse_rule(rule) for rule in rules))
+    found = judge(stage, [make_result(g, metrics) for g in "ab"], revision=1)
+    assert {b.rule for b in found.breaches.values()} == {"gradient_norm > 5.0"}
+    assert len(found.warnings) == 1
 
 
 @pytest.mark.parametrize(
