@@ -327,7 +327,7 @@ def test_a_front_that_meets_its_constraints_on_validation_only_is_warned_about(
     assert warning.startswith(f"{genome} meets the constraint `auroc >= ")
     assert "but not on the test split" in warning
     assert genome in RunState(config, history).front()
-    assert feasibility_warnings(simulated_config(), history, [genome], "S3_finisher") == []
+    assert feasibility_warnings(RunState(simulated_config(), history), [genome]) == []
 
 
 def test_measurements_within_their_spread_miss_a_constraint_by_as_much() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from coralx.config import Config
-from coralx.engine.baselines import restore_baselines, train_beside
+from coralx.engine.baselines import restore_baselines, train_baselines, verify_front
 from coralx.engine.budget import Allowance
 from coralx.engine.checkpoint_retention import Restorer, needed_checkpoints
 from coralx.engine.context import RunContext
@@ -72,15 +72,16 @@ class Engine:
         self.finish()
 
     def finish(self) -> None:
-        """Measure what the search brought; train and measure what is wanted beside it; compare."""
+        """Measure the front; train and measure what it is to be compared with; compare."""
         if not self._require_front():
             self._record_budget_spent()
             return
         restore_baselines(self._context)
         measure(self._context)
         if self.history.budget_spent is None:
-            train_beside(self._context)
-            measure(self._context, beside=True)
+            train_baselines(self._context)
+            verify_front(self._context)
+            measure(self._context, retrained=True)
         compare(self._context)
         self._prune()  # a process may have ended before it did
         layout = self._context.layout

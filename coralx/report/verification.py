@@ -32,7 +32,7 @@ def verification_of(
     `members` are those of the front that began with weights of others; `trained_from_scratch` the
     rest, which need no verification.
     """
-    was_begun = any(isinstance(subject, FromScratch) for subject, _ in state.history.beside)
+    was_begun = any(isinstance(subject, FromScratch) for subject, _ in state.history.trained_beside)
     if not (state.config.runtime.verify_front or was_begun):
         return None
     inherited = heirs(state.history, front)
@@ -46,8 +46,8 @@ def _member(state: RunState, name: str, layout: RunLayout | None) -> dict[str, A
     history, last_stage = state.history, state.last_stage
     fresh = FromScratch(name)
     fresh_id = str(id_of(fresh))
-    result = history.beside.get((fresh, last_stage))
-    stages = [found for (subject, _), found in history.beside.items() if subject == fresh]
+    result = history.trained_beside.get((fresh, last_stage))
+    stages = [found for (subject, _), found in history.trained_beside.items() if subject == fresh]
     diverged = [found.divergence for found in stages if found.divergence is not None]
     failure = history.failures.get(fresh)
     ending, reason = "pending", None
