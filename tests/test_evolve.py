@@ -25,7 +25,7 @@ from coralx.records.events import (
     WorkerStopped,
     code_of,
 )
-from coralx.records.genomes import Genome
+from coralx.records.genomes import HEAD, Genome
 from coralx.records.results import StageResult
 from coralx.records.run_facts import Classes
 from coralx.storage.history import History
@@ -257,7 +257,7 @@ def test_checkpoints_that_no_one_needs_any_more_are_gone_all_the_same(crossing: 
     left = {path.parent.name for path in crossing.glob("checkpoints/*/*")}
     report = json.loads((crossing / "report.json").read_text())
     front = {member["genome"] for member in report["front"]}
-    assert left <= set(history.populations[2]) | front
+    assert left <= set(history.populations[2]) | front | {HEAD}
     assert front <= left
     assert len(left) < len(history.genomes)
 
@@ -385,6 +385,8 @@ EVERYTHING = [
     *("--set", "evolution.checkpoint_crossover.mask=0.5"),
     *("--set", "evolution.checkpoint_crossover.merge=0.5"),
     *("--set", "hyperband_config.rank_growth=published"),
+    # so that two of a bracket leave the one stage before the last that is scored
+    *("--set", "hyperband_config.training_stages.2.survival_rate=1.0"),
 ]
 
 
@@ -499,7 +501,8 @@ def test_simulation_and_training_write_the_same_kinds_of_events(place: Path, run
         {code_of(event) for event in Ledger(folder / "ledger.jsonl")}
         for folder in (run, place / "runs" / "simulated")
     ]
-    assert kinds[0] == kinds[1]
+    assert kinds[0] - kinds[1] == {"TrainedBeside"}  # the head on the frozen base
+    assert kinds[1] <= kinds[0]
 
 
 @pytest.mark.slow

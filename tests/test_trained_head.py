@@ -141,8 +141,10 @@ def test_a_trained_head_is_logistic_regression_on_the_frozen_bases_vectors(
 
 
 def bert_without_pooler(folder: Path) -> None:
+    import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
+    torch.manual_seed(0)
     base = BertModel(BertConfig.from_pretrained(folder), add_pooling_layer=False)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     base.save_pretrained("base")

@@ -278,4 +278,4 @@ def test_a_run_in_which_all_genomes_fail_alike_says_why(
     said = command("evolve", "c.yaml")
     assert said.code == 3
     assert "every genome failed, for the same reason: ValueError: no such step" in said.err
-    assert "stop rules" not in said.err
+    assert "by stop rules" not in said.err
