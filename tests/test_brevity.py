@@ -214,7 +214,7 @@ def test_runs_of_earlier_versions_cut_and_score_as_they_did() -> None:
     assert all("auroc" in r.metrics for r in results if r.divergence is None)
     late = played(published(10_000), revision=1)  # all of the first stage warms up
     assert not any(isinstance(v, Stop) and v.value for v in verdicts(late, "S0"))
-    job = late.jobs.train(next(iter(late.history.genomes.values())), late.stages[0])
+    job = late.context.jobs.train(next(iter(late.history.genomes.values())), late.stages[0])
     assert job.judged_from is None
 
 

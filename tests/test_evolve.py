@@ -25,9 +25,10 @@ from coralx.records.events import (
     WorkerStopped,
     code_of,
 )
-from coralx.records.genomes import HEAD, Genome
+from coralx.records.genomes import Genome
 from coralx.records.results import StageResult
 from coralx.records.run_facts import Classes
+from coralx.records.subjects import HEAD
 from coralx.storage.history import History
 from coralx.storage.ledger import Ledger
 
