@@ -33,27 +33,35 @@ class Asha:
 
     def __init__(self, context: RunContext, population: Population) -> None:
         self._context = context
-        self._history = history = context.history
+        self._history = context.history
         self._config = context.state.config
         self._stages = context.state.stages
         self._population = population
         self._is_closed = False
         self._is_exhausted = False
         self._under_way: dict[str, Job] = {}
-        self._verdicts: dict[tuple[str, str], Verdict] = {
-            (verdict.genome, decision.stage): verdict
-            for decision in history.decisions.values()
-            for verdict in decision.verdicts
-        }
+        self._verdicts: dict[tuple[str, str], Verdict] = {}
+        """By genome and stage."""
         self._newborn: deque[Genome] = deque()
-        self._promoted: tuple[deque[Genome], ...] = tuple(deque() for _ in self._stages)
+        """Genomes that have not begun."""
+        self._promoted: tuple[deque[Genome], ...] = ()
+        """By stage: who is to train it next."""
         self._rungs: dict[tuple[int, int], list[StageResult]] = {}
+        """By place and bracket: what has come of the rung so far."""
         self._news: set[tuple[int, int]] = set()
+        """Rungs with results since the last promotions."""
         self._warnings: dict[str, tuple[str, ...]] = {}
-        self._take_up()
+        """By stage: those of its last judgement."""
 
     def _take_up(self) -> None:
         """Stand where the history ends: who is ready for which stage, and what the rungs hold."""
+        self._stages = self._context.state.stages  # which are scored is known once a run has begun
+        self._newborn.clear()
+        self._promoted = tuple(deque() for _ in self._stages)
+        self._rungs.clear()
+        for decision in self._history.decisions.values():
+            for verdict in decision.verdicts:
+                self._verdicts[verdict.genome, decision.stage] = verdict
         places = {stage.name: stage.place for stage in self._stages}
         for genome in self._history.genomes.values():
             if self._may_train(genome, genome.enters):
@@ -81,6 +89,7 @@ class Asha:
         workers are busy nothing is trained again."""
         if self._is_closed:
             return None
+        self._take_up()
         layout = self._context.layout
         if layout is None:
             return []
