@@ -18,7 +18,7 @@ from coralx.config.load import overridden
 from coralx.config.mode import mode_of
 from coralx.doctor.requirements import require_room
 from coralx.doctor.run_files import recorded_config
-from coralx.engine.baselines import wants_more
+from coralx.engine.baselines import needs_training
 from coralx.engine.budget import Allowance, without_effect
 from coralx.engine.convergence import has_stalled
 from coralx.engine.engine import Engine
@@ -167,9 +167,9 @@ def _is_finished(state: RunState, layout: RunLayout) -> bool:
     """Whether nothing is left but to write reports: the config asks for no more, and the front is
     there to be handed over."""
     history = state.history
-    if history.completed is None or history.unmeasured or wants_more(state):
+    if history.completed is None or history.unmeasured or needs_training(state):
         return False
-    wanted = history.wanted_generations or len(history.generations)
+    wanted = history.planned_generations or len(history.generations)
     if state.config.evolution.generations > wanted and not has_stalled(state):
         return False
     front = history.completed.front

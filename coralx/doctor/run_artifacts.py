@@ -63,7 +63,7 @@ def _needed(run: Readable) -> set[tuple[str, str]]:
     is_exhausted = max(history.generations, default=-1) in history.populations
     needed = needed_checkpoints(RunState(run.config, history), is_exhausted=is_exhausted)
     written = dict(history.results)
-    for (subject, stage), result in history.beside.items():
+    for (subject, stage), result in history.trained_beside.items():
         written[str(id_of(subject)), stage] = result
     return {pair for pair in needed if written[pair].checkpoint is not None}
 

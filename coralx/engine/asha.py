@@ -33,27 +33,35 @@ class Asha:
 
     def __init__(self, context: RunContext, population: Population) -> None:
         self._context = context
-        self._history = history = context.history
+        self._history = context.history
         self._config = context.state.config
         self._stages = context.state.stages
         self._population = population
         self._is_closed = False
         self._is_exhausted = False
         self._under_way: dict[str, Job] = {}
-        self._verdicts: dict[tuple[str, str], Verdict] = {
-            (verdict.genome, decision.stage): verdict
-            for decision in history.decisions.values()
-            for verdict in decision.verdicts
-        }
+        self._verdicts: dict[tuple[str, str], Verdict] = {}
+        """By genome and stage."""
         self._newborn: deque[Genome] = deque()
-        self._promoted: tuple[deque[Genome], ...] = tuple(deque() for _ in self._stages)
+        """Genomes that have not begun."""
+        self._promoted: tuple[deque[Genome], ...] = ()
+        """By stage: who is to train it next."""
         self._rungs: dict[tuple[int, int], list[StageResult]] = {}
+        """By place and bracket: what has come of the rung so far."""
         self._news: set[tuple[int, int]] = set()
+        """Rungs with results since the last promotions."""
         self._warnings: dict[str, tuple[str, ...]] = {}
-        self._take_up()
+        """By stage: those of its last judgement."""
 
     def _take_up(self) -> None:
         """Stand where the history ends: who is ready for which stage, and what the rungs hold."""
+        self._stages = self._context.state.stages  # which are scored is known once a run has begun
+        self._newborn.clear()
+        self._promoted = tuple(deque() for _ in self._stages)
+        self._rungs.clear()
+        for decision in self._history.decisions.values():
+            for verdict in decision.verdicts:
+                self._verdicts[verdict.genome, decision.stage] = verdict
         places = {stage.name: stage.place for stage in self._stages}
         for genome in self._history.genomes.values():
             if self._may_train(genome, genome.enters):
@@ -67,8 +75,8 @@ class Asha:
 
     def _may_train(self, genome: Genome, place: int) -> bool:
         """Whether the genome has neither trained the stage nor failed."""
-        done = (genome.id, self._stages[place].name) in self._history.results
-        return not done and not self._history.has_failed(genome.id)
+        is_trained = (genome.id, self._stages[place].name) in self._history.results
+        return not is_trained and not self._history.has_failed(genome.id)
 
     def _file(self, genome: str, stage: Stage) -> None:
         """A result joins its rung: a stage of one bracket, over all generations."""
@@ -81,6 +89,7 @@ class Asha:
         workers are busy nothing is trained again."""
         if self._is_closed:
             return None
+        self._take_up()
         layout = self._context.layout
         if layout is None:
             return []
@@ -108,6 +117,7 @@ class Asha:
     def done(self, genome: str) -> bool:
         """File the result in its rung. What the genome has left behind can go."""
         job = self._under_way.pop(genome)
+        # A job that failed for good has left no result to file.
         stage = next(stage for stage in self._stages if stage.name == job.stage)
         if (genome, stage.name) in self._history.results:
             self._file(genome, stage)
@@ -136,9 +146,9 @@ class Asha:
         while True:
             self._stop_and_finish()
             self._promote()
-            while (found := self._take()) is not None:
-                if not self._population.is_too_large(*found):
-                    return self._context.jobs.train(*found)
+            while (ready := self._take()) is not None:
+                if not self._population.is_too_large(*ready):
+                    return self._context.jobs.train(*ready)
             if self._breed():
                 continue
             if self._under_way:
@@ -149,7 +159,7 @@ class Asha:
 
     def _take(self) -> tuple[Genome, Stage] | None:
         """The next genome that is ready, and the stage that it is to train."""
-        for stage in reversed(self._stages):
+        for stage in reversed(self._stages):  # as ASHA does: promotions before new genomes
             if self._promoted[stage.place]:
                 return self._promoted[stage.place].popleft(), stage
         if not self._newborn:
@@ -165,8 +175,9 @@ class Asha:
         newest = max(history.generations, default=-1)
         if newest + 1 >= evolution.generations or self._is_exhausted:
             return False
-        told = [name for name in history.known() if self._is_scored(name)]
-        if 2 * len(told) < evolution.population_size and self._under_way:
+        scored = [name for name in history.known() if self._is_scored(name)]
+        # With no job under way no further result will come, so few must do.
+        if 2 * len(scored) < evolution.population_size and self._under_way:
             return False
         if newest >= 0 and newest not in history.populations:
             self._population.survive(newest, list(history.genomes))
@@ -193,12 +204,13 @@ class Asha:
         """Take out whom a stop rule ends, and let those finish that completed the last stage."""
         for place in sorted({place for place, _ in self._news}, reverse=True):
             stage = self._stages[place]
-            results = [r for found, rung in self._by_stage() if found == stage for r in rung]
+            # A rule goes by all that the stage has seen, whatever their brackets.
+            results = [r for other, rung in self._by_stage() if other == stage for r in rung]
             judgement = judge(stage, results, self._history.revision)
             self._warnings[stage.name] = judgement.warnings
             for result in sorted(results, key=lambda result: result.genome):
                 name = result.genome
-                if (name, stage.name) in self._verdicts:
+                if self._has_verdict(name, stage):
                     continue
                 if name in judgement.breaches:
                     breach = judgement.breaches[name]
@@ -213,8 +225,8 @@ class Asha:
             if stage.is_last:
                 continue
             order = self._order(stage, results)
-            settled = {genome for genome in order if (genome, stage.name) in self._verdicts}
-            for genome in promotable(stage, order, len(results), settled):
+            judged = {genome for genome in order if self._has_verdict(genome, stage)}
+            for genome in promotable(stage, order, len(results), judged):
                 self._let_pass(genome, stage)
             self._cut_off(stage, order, len(results))
         self._news.clear()
@@ -225,17 +237,17 @@ class Asha:
         waiting = [
             (place, genome)
             for place, genome in enumerate(order, start=1)
-            if (genome, stage.name) not in self._verdicts
+            if not self._has_verdict(genome, stage)
         ]
         quota = math.floor(stage.survival_rate * completed)
         for place, genome in waiting[self._config.evolution.population_size :]:
             self._record(stage, Cut(genome, place, quota))
 
-    def _let_pass(self, genome: str, stage: Stage) -> None:
-        self._record(stage, Promote(genome))
-        found = self._history.genomes[genome]
-        if self._may_train(found, stage.place + 1):
-            self._promoted[stage.place + 1].append(found)
+    def _let_pass(self, name: str, stage: Stage) -> None:
+        self._record(stage, Promote(name))
+        genome = self._history.genomes[name]
+        if self._may_train(genome, stage.place + 1):
+            self._promoted[stage.place + 1].append(genome)
 
     def _promote_one(self) -> bool:
         """At the very end, where a stage was too small to let anyone pass: its best one goes on."""
@@ -245,8 +257,9 @@ class Asha:
             waiting = [
                 genome
                 for genome in self._order(stage, results)
-                if (genome, stage.name) not in self._verdicts
+                if not self._has_verdict(genome, stage)
             ]
+            # Where someone was promoted before, the rung has done what its rate asks for.
             if waiting and not any(self._is_promoted(r.genome, stage) for r in results):
                 self._let_pass(waiting[0], stage)
                 return True
@@ -256,11 +269,12 @@ class Asha:
         """The genomes of a rung that no rule of its stage took out, best first. Who went on and was
         stopped later keeps its place among them, so that nobody else gets it."""
         verdicts = {r.genome: self._verdicts.get((r.genome, stage.name)) for r in results}
-        sound = [result for result in results if not isinstance(verdicts[result.genome], Stop)]
+        ranked = [result for result in results if not isinstance(verdicts[result.genome], Stop)]
         revision = self._history.revision
-        return promotion_order(
-            self._context.state.config, stage, sound, len(results), revision=revision
-        )
+        return promotion_order(self._config, stage, ranked, len(results), revision=revision)
+
+    def _has_verdict(self, genome: str, stage: Stage) -> bool:
+        return (genome, stage.name) in self._verdicts
 
     def _is_promoted(self, genome: str, stage: Stage) -> bool:
         return isinstance(self._verdicts.get((genome, stage.name)), Promote)
@@ -275,6 +289,7 @@ class Asha:
 
     def _close(self) -> None:
         """Nothing goes on any more: a verdict for whoever has none, and the last survivors."""
+        # What a resumed run has recorded before is not recorded again: see the guards below.
         newest = max(self._history.generations)
         for name, warnings in self._warnings.items():
             if warnings and newest not in self._history.populations:
@@ -283,12 +298,12 @@ class Asha:
             order = self._order(stage, results)
             quota = sum(self._is_promoted(r.genome, stage) for r in results)
             for place, genome in enumerate(order):
-                if (genome, stage.name) not in self._verdicts:
+                if not self._has_verdict(genome, stage):
                     self._record(stage, Cut(genome, place=place + 1, quota=quota))
         for failure in self._history.failures.values():
             if failure.genome in self._history.genomes:
                 stage = next(s for s in self._stages if s.name == failure.stage)
-                if (failure.genome, stage.name) not in self._verdicts:
+                if not self._has_verdict(failure.genome, stage):
                     self._record(stage, Fail(failure.genome, failure.reason))
         if newest not in self._history.populations:
             self._population.survive(newest, list(self._history.genomes))

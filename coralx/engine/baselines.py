@@ -26,21 +26,21 @@ def heirs(history: History, genomes: Sequence[str]) -> list[str]:
     return [name for name in genomes if history.lineage_steps(name) > history.own_steps(name)]
 
 
-def wants_more(state: RunState) -> bool:
+def needs_training(state: RunState) -> bool:
     """Whether something is still to be trained beside the search."""
-    return wants_head(state) or wants_baseline(state) or bool(unverified(state))
+    return needs_head(state) or needs_baseline(state) or bool(unverified(state))
 
 
-def wants_head(state: RunState) -> bool:
+def needs_head(state: RunState) -> bool:
     """Whether a head is still to be trained on the frozen base, to hold the front against."""
     history = state.history
     head = Baseline.TRAINED_HEAD
-    is_over = head in history.failures or (head, state.last_stage) in history.beside
+    is_over = head in history.failures or (head, state.last_stage) in history.trained_beside
     trains = history.started is not None and history.started.facts.trains_head
     return trains and not is_over and bool(state.front())
 
 
-def wants_baseline(state: RunState) -> bool:
+def needs_baseline(state: RunState) -> bool:
     """Whether the default recipe is still to be trained beside the search."""
     history = state.history
     has_failed = Baseline.DEFAULT_RECIPE in history.failures
@@ -52,6 +52,7 @@ def wants_baseline(state: RunState) -> bool:
 def restore_baselines(context: RunContext) -> None:
     """Train the checkpoint again of a baseline that is to be measured, where it was lost."""
     state, history, jobs = context.state, context.history, context.jobs
+    # No deadline: what is trained here was paid for before, and its measurement is still due.
     if has_head(state) and Baseline.TRAINED_HEAD not in history.measurements:
         _train([jobs.head()], context, None)
     default = state.default_finisher()
@@ -59,6 +60,7 @@ def restore_baselines(context: RunContext) -> None:
         return
     recipe = baseline_of(state)
     stage_jobs = [jobs.train(recipe, stage) for stage in state.stages]
+    # Only the last checkpoint is measured; where it is there, the earlier ones need not be.
     if not _is_trained(history, stage_jobs[-1]):
         for job in stage_jobs:
             _train([job], context, None)
@@ -81,31 +83,35 @@ def _has_ended(history: History, fresh: FromScratch) -> bool:
     """Whether it is known how the training from scratch ends: measured, failed or diverged."""
     if fresh in history.failures or fresh in history.measurements:
         return True
-    results = [result for (subject, _), result in history.beside.items() if subject == fresh]
+    results = [
+        result for (subject, _), result in history.trained_beside.items() if subject == fresh
+    ]
     return any(result.divergence is not None for result in results)
 
 
-def train_beside(context: RunContext) -> None:
-    """Train what is wanted beside the search, as far as the budget allows.
+def train_baselines(context: RunContext) -> None:
+    """Train the head and the default recipe where they are to be, as far as the time allows.
 
     What goes wrong with it is recorded, and costs the search nothing.
     """
     state, jobs, deadline = context.state, context.jobs, context.allowance.deadline
-    if wants_head(state):
+    if needs_head(state):
         _train([jobs.head()], context, deadline)
-    if wants_baseline(state):
+    if needs_baseline(state):
         recipe = baseline_of(state)
         for stage in state.stages:
             _train([jobs.train(recipe, stage)], context, deadline)
-            result = state.history.beside.get((Baseline.DEFAULT_RECIPE, stage.name))
+            result = state.history.trained_beside.get((Baseline.DEFAULT_RECIPE, stage.name))
             if result is None or result.divergence is not None:
-                break
-    _verify(context)
+                break  # no checkpoint from which the next stage could start
 
 
-def _verify(context: RunContext) -> None:
-    """Train the heirs on the front from scratch: copies first, one after the other, since each
-    stage of theirs starts from the one before; then all others at once."""
+def verify_front(context: RunContext) -> None:
+    """Train the heirs on the front from scratch, as far as the budget allows: copies first, one
+    after the other, since each stage of theirs starts from the one before; then all others at once.
+
+    What goes wrong with it is recorded, and costs the search nothing.
+    """
     history, allowance = context.history, context.allowance
     others = []
     for genome in unverified(context.state):
@@ -129,14 +135,16 @@ def _replay(genome: Genome, context: RunContext) -> None:
         if not _is_trained(history, job) and not allowance.affords(job, _spent_steps(history)):
             return
         _train([job], context, allowance.deadline)
-        result = history.beside.get((subject_of(genome.id), stage.name))
+        result = history.trained_beside.get((subject_of(genome.id), stage.name))
         if result is None or result.divergence is not None:
             return
 
 
 def _spent_steps(history: History) -> int:
     """Steps that went into the search and into verification so far."""
-    verified = [r for (subject, _), r in history.beside.items() if isinstance(subject, FromScratch)]
+    verified = [
+        r for (subject, _), r in history.trained_beside.items() if isinstance(subject, FromScratch)
+    ]
     return history.trained_steps + sum(result.steps for result in verified)
 
 
@@ -157,7 +165,8 @@ def _train(jobs: Sequence[Job], context: RunContext, deadline: float | None) -> 
 
 def _is_trained(history: History, job: Job) -> bool:
     """Whether the job has its result, and the checkpoint that came of it is whole."""
-    result = history.beside.get((subject_of(job.genome.id), job.stage))
+    result = history.trained_beside.get((subject_of(job.genome.id), job.stage))
+    # What diverged has left no checkpoint, and a plan without a run folder asks for none.
     if result is None or result.checkpoint is None or job.checkpoint is None:
         return result is not None
     try:

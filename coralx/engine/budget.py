@@ -12,14 +12,17 @@ from coralx.records.jobs import Job
 
 @dataclass(frozen=True)
 class Allowance:
-    """Totals over all resumes. `spent_seconds` is wall time up to `since` (a monotonic clock);
-    `gpus` are those in use, 0 on a machine without."""
+    """Limits, and what was spent of them by all processes that had the run before."""
 
     budget: Budget
     spent_seconds: float = 0.0
+    """Wall time up to `since`."""
     spent_gpu_seconds: float = 0.0
+    """Those of all GPUs up to `since`."""
     since: float = 0.0
+    """When this process began, by the monotonic clock."""
     gpus: int = 0
+    """How many are in use; 0 on a machine without."""
 
     def affords(self, job: Job, spent_steps: int) -> bool:
         """Whether time and `max_steps` still allow the job."""
@@ -34,7 +37,7 @@ class Allowance:
         for job in jobs:
             total += job.last_step - job.first_step
             if total > self.budget.max_steps:
-                break
+                break  # a later, shorter job does not jump the queue
             fitting.append(job)
         return fitting
 

@@ -33,9 +33,10 @@ def needed_checkpoints(
         living.add(default.genome)
     results = [history.last_result(genome) for genome in living]
     needed = {(result.genome, result.stage) for result in results if result}
+    # A parent may have trained on since its child's job was made from an earlier checkpoint.
     sources = [Path(source) for job in under_way for source in job.sources]
     needed |= {(source.parent.name, source.name) for source in sources}
-    return needed | {(str(id_of(subject)), stage) for subject, stage in history.beside}
+    return needed | {(str(id_of(subject)), stage) for subject, stage in history.trained_beside}
 
 
 class Restorer:
@@ -51,6 +52,7 @@ class Restorer:
         False where the budget does not suffice. Raises DamagedRunError for a checkpoint that cannot
         be made again.
         """
+        # A stack: what a checkpoint was trained from is seen to before it.
         waiting = sorted(set(checkpoints), reverse=True)
         while waiting:
             path = waiting[-1]
@@ -68,8 +70,9 @@ class Restorer:
     def _job(self, path: Path) -> Job:
         """What made the checkpoint."""
         genome = self._context.history.genomes.get(path.parent.name)
-        if genome is None:  # what was trained beside the search is made again where it is used
-            raise DamagedRunError(f"{path}: damaged, and not to be made again")
+        if genome is None:
+            # What was trained beside the search is trained again where it is used.
+            raise DamagedRunError(f"{path}: missing or damaged", "Restore it from a backup.")
         stages = self._context.state.stages_in(genome.generation)
         return self._context.jobs.again(genome, next(s for s in stages if s.name == path.name))
 
@@ -83,7 +86,7 @@ class Restorer:
             if not isinstance(outcome, StageResult) or outcome.checkpoint is None:
                 raise DamagedRunError(
                     f"{path}: damaged, and training it again failed",
-                    "Put the checkpoint back, or mend what made the training fail, and resume.",
+                    "Restore the checkpoint, or fix what made the training fail, and resume.",
                 )
             context.ledger.append(CheckpointRestored(job.genome.generation, outcome))
         return bool(outcomes)

@@ -18,13 +18,17 @@ class RunContext:
     """A run at work."""
 
     state: RunState
+    """Config and history, and what follows from both."""
     jobs: JobMaker
+    """Makes the jobs of the state's genomes."""
     executor: Executor
+    """Has workers carry them out."""
     ledger: Ledger
-    """Its events reach the state's history as they are appended."""
+    """Records what came of them; the state's history has each event as soon as it is written."""
     layout: RunLayout | None
-    """None where nothing is written: a plan, not a run."""
+    """The run folder; None where nothing is written: a plan, not a run."""
     allowance: Allowance
+    """What may still be spent."""
 
     @property
     def history(self) -> History:

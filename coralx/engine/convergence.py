@@ -33,18 +33,21 @@ LEFT_MOVED = 0.05
 
 @dataclass(frozen=True)
 class Indicators:
-    """A generation's figures, by what was known when its survivors were chosen. `hypervolume` is
-    that of the front so far, a share of the run's box (`search.hypervolume_box`; in runs of earlier
-    versions of the box that the first finishers span). None before anyone has finished who meets
-    the constraints; others count for nothing. `best` holds their best figure on each objective.
-    `front` counts its members; `diversity` is that of the surviving population."""
+    """A generation's figures, by what was known when its survivors were chosen. Who finished and
+    does not meet the constraints counts for nothing."""
 
     generation: int
     front: int
+    """How many members the front so far has."""
     hypervolume: float | None
+    """Of the front so far, as a share of the run's box (`search.hypervolume_box`; in runs of
+    earlier versions of the box that the first finishers span); None before anyone counts."""
     spacing: float | None
+    """How evenly the front so far lies in that box; None before anyone counts."""
     diversity: float
+    """Of the surviving population."""
     best: Mapping[str, float | None]
+    """The best figure so far on each objective."""
 
 
 def indicators(state: RunState, newest: int | None = None) -> list[Indicators]:
@@ -54,24 +57,27 @@ def indicators(state: RunState, newest: int | None = None) -> list[Indicators]:
     finished = state.finished()
     figures = [history.results[genome, last_stage].metrics for genome in finished]
     points, box, counts = _placed(state, finished, figures)
+    # A genome's result counts for a generation if it came before its survivors were chosen: where
+    # generations overlap that is no question of the generation that the genome belongs to.
     came = {key: place for place, key in enumerate(history.results)}
     arrival = np.asarray([came[genome, last_stage] for genome in finished], dtype=np.int64)
-    found = []
+    rows = []
     for generation, population in sorted(history.populations.items())[-(newest or 0) :]:
         known = np.flatnonzero(arrival < history.known_by[generation])
-        then = [figures[place] for place in known]
-        there = counts[known] & (violations(then, constraints_of(config)) == 0)
-        ids = [str(place) for place in known[there]]
-        compared = as_minimised(then, config.objectives)[there]
+        figures_then = [figures[place] for place in known]
+        is_counted = counts[known] & (violations(figures_then, constraints_of(config)) == 0)
+        counted = known[is_counted]
+        ids = [str(place) for place in counted]
+        compared = as_minimised(figures_then, config.objectives)[is_counted]
         members = [int(name) for name in front(ids, compared)]
         volume = gap = None
-        if box is not None and there.any():
-            volume = relative_hypervolume(points[known[there]], box)
+        if box is not None and counted.size:
+            volume = relative_hypervolume(points[counted], box)
             gap = spacing(points[members], box)
         spread = diversity(space, [history.genomes[genome].genes for genome in population])
-        best = _best(config, [figures[place] for place in known[there]])
-        found.append(Indicators(generation, len(members), volume, gap, spread, best))
-    return found
+        best = _best(config, [figures[place] for place in counted])
+        rows.append(Indicators(generation, len(members), volume, gap, spread, best))
+    return rows
 
 
 def _placed(
@@ -115,11 +121,13 @@ def has_stalled(state: RunState) -> bool:
     patience = state.config.evolution.patience
     if patience is None:
         return False
-    found = indicators(state, patience + 1)
-    if len(found) <= patience or found[0].hypervolume is None:
+    rows = indicators(state, patience + 1)
+    # Before anyone has finished there is nothing that could stand still.
+    if len(rows) <= patience or rows[0].hypervolume is None:
         return False
+    first, *later = rows
     axes = _axes(state.history)
-    return not any(_has_moved(found[0], later, axes) for later in found[1:])
+    return not any(_has_moved(first, each, axes) for each in later)
 
 
 def _has_moved(start: Indicators, later: Indicators, axes: Sequence[Axis]) -> bool:

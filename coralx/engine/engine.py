@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from coralx.config import Config
-from coralx.engine.baselines import restore_baselines, train_beside
+from coralx.engine.baselines import restore_baselines, train_baselines, verify_front
 from coralx.engine.budget import Allowance
 from coralx.engine.checkpoint_retention import Restorer, needed_checkpoints
 from coralx.engine.context import RunContext
@@ -57,9 +57,9 @@ class Engine:
         self.state = RunState(config, self.history)
         jobs = JobMaker(self.state, facts, layout)
         allowance = allowance or Allowance(config.budget)
-        self._context = RunContext(self.state, jobs, executor, ledger, layout, allowance)
-        self._scheduler = scheduler_of(self._context, Population(self.state, facts, ledger, given))
-        self._restorer = Restorer(self._context, layout) if layout else None
+        self.context = RunContext(self.state, jobs, executor, ledger, layout, allowance)
+        self._scheduler = scheduler_of(self.context, Population(self.state, facts, ledger, given))
+        self._restorer = Restorer(self.context, layout) if layout else None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -72,25 +72,26 @@ class Engine:
         self.finish()
 
     def finish(self) -> None:
-        """Measure what the search brought; train and measure what is wanted beside it; compare."""
+        """Measure the front; train and measure what it is to be compared with; compare."""
         if not self._require_front():
             self._record_budget_spent()
             return
-        restore_baselines(self._context)
-        measure(self._context)
+        restore_baselines(self.context)
+        measure(self.context)
         if self.history.budget_spent is None:
-            train_beside(self._context)
-            measure(self._context, beside=True)
-        compare(self._context)
+            train_baselines(self.context)
+            verify_front(self.context)
+            measure(self.context, retrained=True)
+        compare(self.context)
         self._prune()  # a process may have ended before it did
-        layout = self._context.layout
+        layout = self.context.layout
         if self.is_over and layout is not None:
             drop_all_partials(layout)
 
     def _require_front(self) -> bool:
         """See to it that the front, and the default recipe, can be measured and handed over; False
         where the budget does not afford that."""
-        layout = self._context.layout
+        layout = self.context.layout
         if layout is None:
             return True
         names = set(self.front())
@@ -127,7 +128,7 @@ class Engine:
         if sources is None:
             return False
         if self._require(sources):
-            executor, deadline = self._context.executor, self._context.allowance.deadline
+            executor, deadline = self.context.executor, self.context.allowance.deadline
             for outcome in executor.run(self._scheduler.jobs(), deadline):
                 self._record(outcome)
                 if self._scheduler.done(str(outcome.genome)):
@@ -142,15 +143,15 @@ class Engine:
         generation = self.history.genomes[str(outcome.genome)].generation
         match outcome:
             case StageResult():
-                self._context.ledger.append(StageCompleted(generation, outcome))
+                self.context.ledger.append(StageCompleted(generation, outcome))
             case JobFailed(genome=str(genome), stage=stage, reason=reason):
                 failed = GenomeFailed(generation, genome, stage, reason)
-                self._context.ledger.append(failed)
+                self.context.ledger.append(failed)
             case _:
                 raise TypeError(f"a training job brought {outcome!r}")
 
     def _record_budget_spent(self) -> None:
-        self._context.ledger.append(BudgetSpent(self._context.allowance.binding))
+        self.context.ledger.append(BudgetSpent(self.context.allowance.binding))
 
     def _require(self, checkpoints: Iterable[Path]) -> bool:
         """See to it that these are whole; False where the budget does not afford that."""
@@ -158,7 +159,7 @@ class Engine:
 
     def _prune(self) -> None:
         """Drop the checkpoints that nothing can need any more."""
-        layout = self._context.layout
+        layout = self.context.layout
         if layout is None:
             return
         drop_partials(layout, self.history.is_done)

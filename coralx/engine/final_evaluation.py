@@ -25,12 +25,12 @@ from coralx.records.subjects import (
 from coralx.search.space import space_of
 
 
-def retrained(state: RunState) -> list[Genome]:
+def retrained_front(state: RunState) -> list[Genome]:
     """What was trained from scratch beside the search, to the end and with finite numbers."""
     history = state.history
     return [
         from_scratch(history.genomes[subject.genome])
-        for (subject, stage), result in history.beside.items()
+        for (subject, stage), result in history.trained_beside.items()
         if isinstance(subject, FromScratch)
         and stage == state.last_stage
         and result.divergence is None
@@ -39,7 +39,7 @@ def retrained(state: RunState) -> list[Genome]:
 
 def has_head(state: RunState) -> bool:
     """Whether a head was trained on the frozen base, with finite numbers."""
-    trained = state.history.beside.get((Baseline.TRAINED_HEAD, state.last_stage))
+    trained = state.history.trained_beside.get((Baseline.TRAINED_HEAD, state.last_stage))
     return trained is not None and trained.divergence is None
 
 
@@ -56,8 +56,10 @@ def baseline_of(state: RunState) -> Genome:
     return Genome(BASELINE, 0, space_of(state.config).common, seed=seed)
 
 
-def measure(context: RunContext, *, beside: bool = False, again: Collection[Subject] = ()) -> None:
-    """Baselines and front, each once, on the test split that the search never saw; with `beside`
+def measure(
+    context: RunContext, *, retrained: bool = False, again: Collection[Subject] = ()
+) -> None:
+    """Baselines and front, each once, on the test split that the search never saw; with `retrained`
     also what was trained from scratch. Those named in `again` are measured once more.
 
     What cannot be measured is recorded, and costs the others nothing. This process does not try it
@@ -65,26 +67,30 @@ def measure(context: RunContext, *, beside: bool = False, again: Collection[Subj
     """
     state, history, ledger = context.state, context.history, context.ledger
     jobs, last = context.jobs, state.last_stage
-    wanted: dict[Subject, MeasureJob] = {Baseline.UNTUNED: jobs.measure(None)}
-    known = _finalists(state)
-    if beside:
-        known += [(g, history.beside[subject_of(g.id), last].metrics) for g in retrained(state)]
-    wanted |= {subject_of(genome.id): jobs.measure(genome, figures) for genome, figures in known}
+    measure_jobs: dict[Subject, MeasureJob] = {Baseline.UNTUNED: jobs.measure(None)}
+    finalists = _finalists(state)
+    if retrained:
+        finalists += [
+            (g, history.trained_beside[subject_of(g.id), last].metrics)
+            for g in retrained_front(state)
+        ]
+    measure_jobs |= {subject_of(g.id): jobs.measure(g, figures) for g, figures in finalists}
     done = history.measurements.keys() - set(again) | history.unmeasured.keys()
-    pending = {subject: job for subject, job in wanted.items() if subject not in done}
+    pending = {subject: job for subject, job in measure_jobs.items() if subject not in done}
     try:
         for outcome in context.executor.run(list(pending.values())):
             pending.pop(subject_of(outcome.genome))
             match outcome:
                 case Measurement():
                     ledger.append(FrontMeasured(outcome))
-                case JobFailed(genome=None) if not known:
+                case JobFailed(genome=None) if not finalists:
                     pass  # a search without any result has nothing to hold against the base
                 case JobFailed(genome=genome, reason=reason):
                     ledger.append(MeasurementFailed(genome, reason))
                 case _:
                     raise TypeError(f"a measuring job brought {outcome!r}")
-    except WorkerError as error:  # there is no worker left to measure the rest
+    except WorkerError as error:
+        # There is no worker left to measure the rest; what was trained is not lost for that.
         for subject in pending:
             ledger.append(MeasurementFailed(id_of(subject), error.message))
 
@@ -97,9 +103,9 @@ def _finalists(state: RunState) -> list[tuple[Genome, Metrics]]:
     default = state.default_finisher()
     if isinstance(default, Searched) and default.genome not in names:
         names.append(default.genome)
-    found = [(history.genomes[name], history.results[name, last].metrics) for name in names]
+    finalists = [(history.genomes[name], history.results[name, last].metrics) for name in names]
     if default is Baseline.DEFAULT_RECIPE:
-        found.append((baseline_of(state), history.beside[default, last].metrics))
+        finalists.append((baseline_of(state), history.trained_beside[default, last].metrics))
     if has_head(state):
-        found.append((HEAD_ALONE, history.beside[Baseline.TRAINED_HEAD, last].metrics))
-    return found
+        finalists.append((HEAD_ALONE, history.trained_beside[Baseline.TRAINED_HEAD, last].metrics))
+    return finalists

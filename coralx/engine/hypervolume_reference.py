@@ -22,14 +22,14 @@ def reference_of(config: Config, facts: Facts) -> tuple[Axis, ...]:
 
 def _axis(objective: Objective, config: Config, facts: Facts) -> Axis:
     metric = objective.metric
-    found = described(metric).extent
-    low, high = found.low, found.high
+    extent = described(metric).extent
+    low, high = extent.low, extent.high
     sizes = _sizes(config, facts) if described(metric).source == "adapter" else None
     if sizes is not None:
         fewest, most = BYTES_PER_SAVED if metric == "adapter_bytes" else (1, 1)
         low, high = float(fewest * min(sizes)), float(most * max(sizes))
         high = max(high, 2.0 * low, 1.0)  # a space of one size has no extent of its own
-    return Axis(metric, objective.direction or "minimize", found.scale, low, high)
+    return Axis(metric, objective.direction or "minimize", extent.scale, low, high)
 
 
 def _sizes(config: Config, facts: Facts) -> list[int] | None:

@@ -21,7 +21,8 @@ HEAD_ALONE = Genome(HEAD, 0, Genes(target_modules=()))
 """A genome that adapts nothing in the base."""
 
 HEAD_PASSES = 600
-"""Over the training rows, at most: over the vectors that the head reads of them."""
+"""The most passes over the training rows, or rather over the vectors that the head reads of them,
+which are computed once."""
 
 
 class JobMaker:
@@ -38,39 +39,21 @@ class JobMaker:
         self._layout = layout
         self._budget_of: dict[tuple[int, int, float], tuple[tuple[int, ...], Horizon]] = {}
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """The schedule, in order."""
-        return self._state.stages
-
     def train(self, genome: Genome, stage: Stage) -> Job:
-        """Take `genome` from its previous stage's end through `stage`.
-
-        A genome that begins with a stage is trained up to its budget from its birth, or, as the
-        copy of another, from where that one stood at the end of the stage before.
-        """
+        """Take `genome` from its previous stage's end through `stage`; one that begins with it from
+        its birth, or as a copy from where the other stood at the end of the stage before."""
         budgets, horizon = self._budgets(genome)
         resume_from = inherit_from = blend_from = None
-        first_step = inherited = blended = 0
-        if stage.place > genome.enters:
-            resume_from = self._checkpoint(genome.id, self.stages[stage.place - 1].name)
-        elif genome.continues is not None:
-            resume_from = self._checkpoint(genome.continues, self.stages[stage.place - 1].name)
+        first_step = blended = 0
+        trained = genome.id if stage.place > genome.enters else genome.continues
+        if trained is not None:
+            resume_from = self._checkpoint(trained, self._state.stages[stage.place - 1].name)
+            first_step = budgets[stage.place - 1]
         elif genome.inherits is not None:
             inherit_from = self._last_checkpoint(genome.inherits)
             if genome.blend is not None:
                 blend_from = self._last_checkpoint(genome.blend.other)
                 blended = self._history.joint_steps(genome.inherits, genome.blend.other)
-        if stage.place > genome.enters or genome.continues is not None:
-            first_step = budgets[stage.place - 1]
-        before = self._history.last_result(genome.id)
-        if before is not None:
-            inherited = before.inherited_steps
-        elif genome.inherits is not None:
-            inherited = self._history.lineage_steps(genome.inherits)
-        elif genome.continues is not None:
-            copied = self.stages[genome.enters - 1].name
-            inherited = self._history.lineage_steps(genome.continues, copied)
         return Job(
             genome=genome,
             stage=stage.name,
@@ -82,7 +65,7 @@ class JobMaker:
             resume_from=resume_from,
             inherit_from=inherit_from,
             inherit_optimizer=self._with_optimizer,
-            inherited_steps=inherited,
+            inherited_steps=self._inherited_steps(genome),
             blend_from=blend_from,
             blended_steps=blended,
             shape=shape_at(genome.genes, self._growth, stage.place),
@@ -94,6 +77,19 @@ class JobMaker:
             is_scored=stage.is_scored,
             judged_from=_judged_from(stage, first_step, budgets[stage.place], horizon),
         )
+
+    def _inherited_steps(self, genome: Genome) -> int:
+        """Steps that the genome's weights had seen before its birth."""
+        before = self._history.last_result(genome.id)
+        if before is not None:
+            return before.inherited_steps
+        if genome.inherits is not None:
+            return self._history.lineage_steps(genome.inherits)
+        if genome.continues is not None:
+            # The one that it is a copy of may have gone on since.
+            copied = self._state.stages[genome.enters - 1].name
+            return self._history.lineage_steps(genome.continues, copied)
+        return 0
 
     def from_scratch(self, genome: Genome) -> Job:
         """Train `genome` in one go to the last stage's total, on the last stage's share of the
@@ -118,7 +114,7 @@ class JobMaker:
     def head(self) -> Job:
         """Train a classifier's head alone on the frozen base, on all training rows. Its steps are
         passes over them."""
-        stage = self.stages[-1]
+        stage = self._state.stages[-1]
         return Job(
             genome=HEAD_ALONE,
             stage=stage.name,
@@ -132,8 +128,8 @@ class JobMaker:
         )
 
     def _watch(self, genome: Genome, stage: Stage) -> Watch:
-        """What may end the job early; nothing what is trained beside the search, whose figures are
-        wanted anyway."""
+        """What may end the job early."""
+        # A baseline's figures, or a verification's, are needed however they turn out.
         if genome.id not in self._history.genomes:
             return Watch()
         curves = self._survivors(genome, stage) if "unreachable" in stage.stop_within else []
@@ -167,12 +163,13 @@ class JobMaker:
     def measure(self, genome: Genome | None, validation: Metrics | None = None) -> MeasureJob:
         """Measure a genome that finished the last stage, or the untuned base."""
         name = genome.id if genome else None
-        checkpoint = self._checkpoint(name, self.stages[-1].name) if name else None
+        checkpoint = self._checkpoint(name, self._state.stages[-1].name) if name else None
         scores = str(self._layout.scores(name)) if self._layout else None
         return MeasureJob(genome, checkpoint, validation, scores)
 
     def _budgets(self, genome: Genome) -> tuple[tuple[int, ...], Horizon]:
         """The genome's total steps at each stage's end, and its learning-rate horizon."""
+        # All that budgets and horizon depend on; a stage's jobs ask for them again and again.
         key = (genome.generation, genome.genes.batch_size, genome.genes.warmup_ratio)
         if key not in self._budget_of:
             stages = self._state.stages_in(genome.generation)
@@ -192,13 +189,14 @@ class JobMaker:
         """How many rows at once the last genome of this size could train with, if memory did not
         suffice for all; the ledger remembers, so a resumed run does not find out again. What its
         own stage finds out counts later: it would depend on who was first."""
-        wanted = self._size(genome, place)
-        places = {stage.name: stage.place for stage in self.stages}
+        size = self._size(genome, place)
+        places = {stage.name: stage.place for stage in self._state.stages}
+        # The last one first: what it ran out of is nearest to the memory that is there now.
         for result in reversed(self._history.narrowed):
-            known = self._history.genomes.get(result.genome)
-            if known is None or self._size(known, places[result.stage]) != wanted:
+            other = self._history.genomes.get(result.genome)
+            if other is None or self._size(other, places[result.stage]) != size:
                 continue
-            if (known.generation, places[result.stage]) != (genome.generation, place):
+            if (other.generation, places[result.stage]) != (genome.generation, place):
                 return result.micro_batch
         return None
 

@@ -42,7 +42,8 @@ class Population:
         self.config = config
         self.space = space_of(config)
         self._evolution = config.evolution
-        if not config.hyperband_config.enable_hyperband:  # the naive baseline never inherits
+        if not config.hyperband_config.enable_hyperband:
+            # Naive training, which the search is compared with, never inherits.
             self._evolution = config.evolution.model_copy(update={"inherit": "off"})
         self._footprint = facts.footprint
         self._ledger = ledger
@@ -56,13 +57,13 @@ class Population:
             return self._history.generations[generation]
         genomes = self._in_brackets(self._born(generation), generation)
         if genomes:
-            wanted = len(self._given) or self._evolution.births(generation)
+            planned = len(self._given) or self._evolution.births(generation)
             short = (
                 f"the search space holds no more configurations: {len(genomes)} of "
-                f"{counted(wanted, 'genome')}"
+                f"{counted(planned, 'genome')}"
             )
             warnings = tight(self._footprint, genomes, self.config.model.max_length)
-            if len(genomes) < wanted:
+            if len(genomes) < planned:
                 warnings = (short, *warnings)
             budgets, spread = self._budgets(generation, len(genomes))
             event = GenerationStarted(generation, tuple(genomes), warnings, budgets, spread)
@@ -102,6 +103,7 @@ class Population:
             return list(genomes)
         sizes = bracket_sizes(self._state.stages, brackets, len(genomes))
         rng = generator(self.config.experiment.seed, "brackets", generation)
+        # By lot, since the order of birth is no accident: a user's own recipes come first.
         lots = rng.permutation([k for k, size in enumerate(sizes) for _ in range(size)])
         return [
             replace(genome, bracket=int(lot), enters=int(lot))
@@ -113,8 +115,10 @@ class Population:
     ) -> tuple[tuple[StageBudget, ...], float | None]:
         """What each stage gets, and the parents' diversity relative to the founders'."""
         schedule = self.config.hyperband_config
+        # Founders have no parents whose diversity could tell how far the search has come.
         if generation == 0 or not (schedule.adaptive_budgets and schedule.enable_hyperband):
             return (), None
+        # The copies that replaced some of them later are no founders.
         founded = [g for g in self._history.generations[0] if g.continues is None]
         first = [genome.genes for genome in founded]
         parents = self._history.populations[generation - 1]

@@ -8,7 +8,7 @@ from itertools import combinations
 from coralx.config import Config
 from coralx.config.metric_catalogue import described, of_task
 from coralx.engine.context import RunContext
-from coralx.engine.final_evaluation import measure, retrained
+from coralx.engine.final_evaluation import measure, retrained_front
 from coralx.engine.state import RunState
 from coralx.errors import DamagedRunError
 from coralx.metrics.row_scores import Said, is_whole, read_scores
@@ -28,7 +28,7 @@ def compared_metrics(config: Config) -> list[str]:
     return [o.metric for o in config.objectives if described(o.metric).source == "predictions"]
 
 
-def wanted_pairs(state: RunState) -> list[Pair]:
+def pairs_to_compare(state: RunState) -> list[Pair]:
     """Each two of the front, the better on the first objective first; each of it with the default
     recipe, with the untuned base and with a head trained on it; and with itself as trained
     from scratch."""
@@ -41,7 +41,7 @@ def wanted_pairs(state: RunState) -> list[Pair]:
     pairs += [(member, Baseline.UNTUNED) for member in front]
     if Baseline.TRAINED_HEAD in history.measurements:
         pairs += [(member, Baseline.TRAINED_HEAD) for member in front]
-    verified = {genome.parents[0] for genome in retrained(state)}
+    verified = {genome.parents[0] for genome in retrained_front(state)}
     for member in front:
         if member.genome in verified:
             pairs.append((member, FromScratch(member.genome)))
@@ -56,24 +56,32 @@ def compare(context: RunContext) -> None:
     Raises DamagedRunError where measuring does not bring the file back.
     """
     state, history, layout = context.state, context.history, context.layout
-    pairs = wanted_pairs(state) if compared_metrics(state.config) else []
-    pairs = [pair for pair in pairs if all(_digest(history, subject) for subject in pair)]
+    pairs = pairs_to_compare(state) if compared_metrics(state.config) else []
+    pairs = [pair for pair in pairs if _has_scores(history, pair)]
     recorded = history.compared
     ids = {(first.genome, id_of(second)) for first, second in pairs}
     if recorded is not None and {(c.first, c.second) for c in recorded.pairs} == ids:
         return
     subjects = _each_once(pairs)
     if layout is not None and (lost := _lost(layout, history, subjects)):
-        measure(context, beside=True, again=lost)
+        measure(context, retrained=True, again=lost)
         lost = _lost(layout, history, subjects)
         if damaged := [subject for subject in lost if subject not in history.unmeasured]:
-            raise DamagedRunError(f"{layout.scores(id_of(damaged[0]))}: missing or damaged")
+            raise DamagedRunError(
+                f"{layout.scores(id_of(damaged[0]))}: missing or damaged after measuring again",
+                "Check the storage that it lies on, and resume.",
+            )
         pairs = [pair for pair in pairs if not set(pair) & set(lost)]
     context.ledger.append(FrontCompared(tuple(_comparisons(state, layout, pairs))))
 
 
 def _each_once(pairs: Iterable[Pair]) -> list[Subject]:
     return list(dict.fromkeys(subject for pair in pairs for subject in pair))
+
+
+def _has_scores(history: History, pair: Pair) -> bool:
+    """Whether the scores of rows of both were kept when they were measured."""
+    return all(_digest(history, subject) for subject in pair)
 
 
 def _digest(history: History, subject: Subject) -> str | None:

@@ -64,18 +64,19 @@ def decide_stage(
     verdicts: list[Verdict] = []
     for bracket in sorted({genome.bracket for genome in entered}):
         members = [genome.id for genome in entered if genome.bracket == bracket]
-        found = [results[name] for name in members if name in results]
+        trained = [results[name] for name in members if name in results]
         failed = {name: failures[name] for name in members if name in failures}
-        sound = [result for result in found if result.genome not in judgement.breaches]
-        order = promotion_order(config, stage, sound, len(members), generation, history.revision)
-        verdicts += decide(stage, found, order, judgement.breaches, failed)
+        ranked = [result for result in trained if result.genome not in judgement.breaches]
+        order = promotion_order(config, stage, ranked, len(members), generation, history.revision)
+        verdicts += decide(stage, trained, order, judgement.breaches, failed)
     copies = _copies(state, stage, generation, verdicts)
+    for index, verdict in enumerate(verdicts):
+        if verdict.genome in copies:
+            verdicts[index] = Replace(verdict.genome, by=copies[verdict.genome].id)
     return StageDecided(
         generation,
         stage.name,
-        tuple(
-            Replace(v.genome, by=copies[v.genome].id) if v.genome in copies else v for v in verdicts
-        ),
+        tuple(verdicts),
         judgement.not_judged,
         judgement.warnings,
         newborn=tuple(copies.values()),
@@ -92,9 +93,10 @@ def _copies(
         quantile = float(quantile)  # as it was multiplied then: 0.29 of 100 genomes was 28
     if not (quantile and config.hyperband_config.enable_hyperband) or stage.is_last:
         return {}
-    if not stage.is_scored:  # nothing tells who is the poorest
-        return {}
+    if not stage.is_scored:
+        return {}  # nothing tells who is the poorest
     promoted = [history.genomes[v.genome] for v in verdicts if isinstance(v, Promote)]
+    # Copies take the places after the newborn in the ids, whichever stage they come from.
     born = sum(g.continues is not None for g in history.generations[generation])
     copies: dict[str, Genome] = {}
     for bracket in sorted({genome.bracket for genome in promoted}):

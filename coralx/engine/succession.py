@@ -70,6 +70,7 @@ class InTurn:
     ) -> int:
         """Those of the parents, of a generation, and of who has completed its next stage: a stage's
         go once the stage after it is decided. A later generation is like the second."""
+        # Population-based training copies the best over the poorest at each stage but the last.
         copies = int(evolution.pbt_quantile * evolution.population_size) * (len(cohorts[0]) - 1)
         at_once = []
         for generation, cohort in enumerate(cohorts[:2]):

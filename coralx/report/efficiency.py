@@ -146,7 +146,7 @@ def _machine_use(history: History, busy_seconds: float, use: MachineUse | None) 
     if history.started is None or use is None or history.started.facts.device == "none":
         return {}  # simulated seconds say nothing about a machine
     baseline = list(history.baseline.values())
-    beside = list(history.beside.items())
+    beside = list(history.trained_beside.items())
     verification = [r for (subject, _), r in beside if isinstance(subject, FromScratch)]
     head = [r for (subject, _), r in beside if subject is Baseline.TRAINED_HEAD]
     busy = busy_seconds + sum(result.seconds for result in (*baseline, *verification, *head))

@@ -33,7 +33,7 @@ def verification_of(
     rest, which need no verification.
     """
     # a resume without the option still shows what an earlier one verified
-    was_begun = any(isinstance(subject, FromScratch) for subject, _ in state.history.beside)
+    was_begun = any(isinstance(subject, FromScratch) for subject, _ in state.history.trained_beside)
     if not (state.config.runtime.verify_front or was_begun):
         return None
     inherited = heirs(state.history, front)
@@ -47,8 +47,8 @@ def _member(state: RunState, name: str, layout: RunLayout | None) -> dict[str, A
     history, last_stage = state.history, state.last_stage
     fresh = FromScratch(name)
     fresh_id = str(id_of(fresh))
-    result = history.beside.get((fresh, last_stage))
-    results = [each for (subject, _), each in history.beside.items() if subject == fresh]
+    result = history.trained_beside.get((fresh, last_stage))
+    results = [each for (subject, _), each in history.trained_beside.items() if subject == fresh]
     diverged = [each.divergence for each in results if each.divergence is not None]
     failure = history.failures.get(fresh)
     ending, reason = "pending", None

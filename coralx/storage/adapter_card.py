@@ -47,13 +47,13 @@ def _labels(classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
 def _tasks(config: Config, classes: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
     """Each task's own classes and which of them is negative; with a classification head the number
     of its first logit, else what the model is asked."""
-    found: list[dict[str, Any]] = []
+    tasks: list[dict[str, Any]] = []
     first = 0
     for task, labels in classes.items():
         source = config.data.sources[task]
         asked = {"prompt": source.prompt, "chat": source.chat}
         place = {"first_logit": first} if config.model.task == "sequence-classification" else asked
         own = {"task": task or None, "labels": list(labels), "negative": labels[0]}
-        found.append({**own, **place})
+        tasks.append({**own, **place})
         first += len(labels)
-    return found
+    return tasks

@@ -94,7 +94,7 @@ def can_hand_over(layout: RunLayout, genome: str, last_stage: str) -> bool:
 
 def _folders(path: Path) -> list[Path]:
     """The folders in a folder; what a link leads to is none of the run's."""
-    return [found for found in path.iterdir() if found.is_dir() and not found.is_symlink()]
+    return [child for child in path.iterdir() if child.is_dir() and not child.is_symlink()]
 
 
 def _is_made(folder: Path) -> bool:
@@ -152,9 +152,9 @@ def _is_handed_over(best: Path, source: Path, text: str | None) -> bool:
     """Whether `best` holds the adapter whole, as the checkpoint's manifest has it."""
     try:
         verify_folder(best)
-        found = manifest_of(best).get(ABOUT)
-        wanted = None if text is None else hashlib.sha256(text.encode()).hexdigest()
-        return is_of_checkpoint(best, source) and found == wanted
+        recorded = manifest_of(best).get(ABOUT)
+        current = None if text is None else hashlib.sha256(text.encode()).hexdigest()
+        return is_of_checkpoint(best, source) and recorded == current
     except DamagedRunError:
         return False
 

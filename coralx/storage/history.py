@@ -37,43 +37,62 @@ class History:
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.started: RunStarted | None = None
+        """The run's first event."""
         self.recorded_config: Mapping[str, Any] | None = None
         """Under which resolved config the run was last taken up; None: not recorded."""
         self.completed: RunCompleted | None = None
-        self.wanted_generations: int | None = None
+        """Set while nothing was born or trained since."""
+        self.planned_generations: int | None = None
         """How many generations the config asked for when the run was completed; None: not known."""
         self.genomes: dict[str, Genome] = {}
+        """By id, in order of birth."""
         self.generations: dict[int, tuple[Genome, ...]] = {}
+        """Who was born in each, copies that replaced others included."""
         self.results: dict[tuple[str, str], StageResult] = {}
+        """By genome and stage, in order of completion."""
         self.failures: dict[Subject, GenomeFailed] = {}
+        """Who brought no result on any attempt."""
         self.decisions: dict[tuple[int, str], StageDecided] = {}
+        """By generation and stage: all verdicts so far."""
         self.budgets: dict[int, tuple[StageBudget, ...]] = {}
+        """By generation: what each stage gets; empty where budgets do not adapt."""
         self.populations: dict[int, tuple[str, ...]] = {}
+        """By generation: its survivors, the parents of the next, best first."""
         self.known_by: dict[int, int] = {}
         """By generation: how many of the `results`, which stand in order, its survivors were chosen
         from."""
-        self.beside: dict[tuple[Subject, str], StageResult] = {}
+        self.trained_beside: dict[tuple[Subject, str], StageResult] = {}
+        """Of what was trained beside the search, by stage: baselines and verifications."""
         self.narrowed: list[StageResult] = []
         """Results that took fewer rows at once than a batch, in order."""
         self.restored: list[StageResult] = []
         """What was trained again because its checkpoint was damaged, in order."""
         self.overheads = Overheads()
         self.budget_spent: str | None = None
+        """The limit that ended the search, until it goes on."""
         self.is_test_reused = False
+        """Whether the search went on after figures of the test split were seen."""
         self.measurements: dict[Subject, Measurement] = {}
+        """Figures on the test split."""
         self.unmeasured: dict[Subject, str] = {}
         """Whom the process that had the run last could not measure, and why."""
         self.compared: FrontCompared | None = None
         self._born_at: dict[str, int] = {}
+        """By genome: the step at which its own training began; a copy's is not 0."""
         self._given: dict[tuple[str, str], int] = {}
+        """By child and parent: the parent's own steps when the child took its weights."""
         self._steps: dict[str, int] = {}
+        """By genome: steps since its birth."""
         self._trained_steps = 0
         self._last: dict[str, StageResult] = {}
+        """By genome: the result of the furthest stage that left a checkpoint."""
         self._stopped: set[str] = set()
-        self._settled: set[str] = set()
+        self._ended: set[str] = set()
+        """Who finished or was cut."""
         self.left_behind: set[str] = set()
         """Those who neither train on nor were among the survivors of a generation since."""
         self._blended: dict[str, str] = {}
+        """By genome: the second parent whose weights it holds, too."""
         for event in events:
             self.apply(event)
 
@@ -85,35 +104,19 @@ class History:
                 self.started = event
                 self.recorded_config = event.config
             case RunResumed():
-                self.recorded_config = event.config or self.recorded_config
-                self.budget_spent = None  # it is told again where it still binds
-                self.unmeasured = {}  # it is tried again
-                self.failures.pop(Baseline.TRAINED_HEAD, None)  # so is what is trained in moments
+                self._resume(event)
             case GenerationStarted():
-                self.completed = None  # a run may be extended
+                self.completed = None  # a completed run may be extended by further generations
                 self.generations[event.generation] = event.genomes
                 self.budgets[event.generation] = event.budgets
                 self.genomes.update({genome.id: genome for genome in event.genomes})
             case StageCompleted(result=result):
-                self.results[result.genome, result.stage] = result
-                self._begin(result.genome)
-                first = self._born_at.setdefault(result.genome, result.first_step)
-                self._steps[result.genome] = result.last_step - first
-                self._trained_steps += result.steps
-                if result.micro_batch is not None:
-                    self.narrowed.append(result)
-                if result.divergence is None:
-                    self._last[result.genome] = result
-                trial = result.inheritance.blend if result.inheritance else None
-                if trial is not None and trial.kept:
-                    self._blended[result.genome] = trial.other
-                self.budget_spent = self.completed = None
-                self.is_test_reused = self.is_test_reused or self._is_test_used()
+                self._complete(result)
             case CheckpointRestored(result=result):
                 self.restored.append(result)
                 self._trained_steps += result.steps
             case TrainedBeside(result=result):
-                self.beside[subject_of(result.genome), result.stage] = result
+                self.trained_beside[subject_of(result.genome), result.stage] = result
             case BudgetSpent():
                 self.budget_spent = event.limits
             case GenomeFailed():
@@ -123,7 +126,7 @@ class History:
             case GenerationCompleted():
                 self.populations[event.generation] = event.population
                 self.known_by[event.generation] = len(self.results)
-                self.left_behind |= self._settled.difference(event.population)
+                self.left_behind |= self._ended.difference(event.population)
             case FrontMeasured(measurement=measurement):
                 subject = subject_of(measurement.genome)
                 self.measurements[subject] = measurement
@@ -135,9 +138,34 @@ class History:
             case RunCompleted():
                 self.completed = event
                 evolution = (self.recorded_config or {}).get("evolution", {})
-                self.wanted_generations = evolution.get("generations")
+                self.planned_generations = evolution.get("generations")
             case _:
-                pass  # workers' comings and goings change no decision
+                pass  # no decision depends on when workers start and stop
+
+    def _resume(self, event: RunResumed) -> None:
+        self.recorded_config = event.config or self.recorded_config
+        self.budget_spent = None  # recorded again where it still binds
+        self.unmeasured = {}  # measured again
+        self.failures.pop(Baseline.TRAINED_HEAD, None)  # trained again, which takes moments
+
+    def _complete(self, result: StageResult) -> None:
+        """Take the result of a stage of the search into account."""
+        genome = result.genome
+        self.results[genome, result.stage] = result
+        self._begin(genome)
+        first = self._born_at.setdefault(genome, result.first_step)
+        self._steps[genome] = result.last_step - first
+        self._trained_steps += result.steps
+        if result.micro_batch is not None:
+            self.narrowed.append(result)
+        # A diverged stage leaves no checkpoint: the one before it stays the last to go on from.
+        if result.divergence is None:
+            self._last[genome] = result
+        trial = result.inheritance.blend if result.inheritance else None
+        if trial is not None and trial.kept:
+            self._blended[genome] = trial.other
+        self.budget_spent = self.completed = None
+        self.is_test_reused = self.is_test_reused or self._is_test_used()
 
     def _begin(self, genome: str) -> None:
         """At its first result: how far its parents were, which may train on."""
@@ -160,13 +188,13 @@ class History:
             if isinstance(verdict, Stop):
                 self._stopped.add(verdict.genome)
             if isinstance(verdict, Finish | Cut):
-                self._settled.add(verdict.genome)
+                self._ended.add(verdict.genome)
 
     def is_done(self, name: str, stage: str) -> bool:
         """Whether the genome, or what is trained beside the search under that id, need not train
         the stage."""
         subject = subject_of(name)
-        is_trained = (name, stage) in self.results or (subject, stage) in self.beside
+        is_trained = (name, stage) in self.results or (subject, stage) in self.trained_beside
         return is_trained or subject in self.failures
 
     def has_failed(self, genome: str) -> bool:
@@ -195,7 +223,7 @@ class History:
         """What the default recipe brought beside the search, by stage."""
         return {
             stage: result
-            for (subject, stage), result in self.beside.items()
+            for (subject, stage), result in self.trained_beside.items()
             if subject is Baseline.DEFAULT_RECIPE
         }
 
@@ -235,10 +263,10 @@ class History:
     def genome_at(self, genome: str, place: int) -> Genome:
         """Whom the genome, at the stage of that place, was: itself, or the one that it is a copy
         of since. The hyperparameters of a lineage, stage by stage, are those of these genomes."""
-        found = self.genomes[genome]
-        while found.continues is not None and place < found.enters:
-            found = self.genomes[found.continues]
-        return found
+        copy = self.genomes[genome]
+        while copy.continues is not None and place < copy.enters:
+            copy = self.genomes[copy.continues]
+        return copy
 
     def joint_steps(self, *genomes: str) -> int:
         """Steps that a blend of the genomes' weights has seen; those of a common ancestor count

@@ -65,8 +65,8 @@ class RunLayout:
     def _part(self, name: str) -> str:
         if not _PART.fullmatch(name):
             raise DamagedRunError(
-                f"{self.ledger}: {shown(name)} can name no genome and no stage",
-                "CoralX has not written it so.",
+                f"{self.ledger}: {shown(name)} is not a valid name of a genome or stage",
+                "The ledger was changed by other means than CoralX: restore it from a backup.",
             )
         return name
 
@@ -79,6 +79,7 @@ class RunLayout:
         """Temporary files and folders, whoever writes them or has left them."""
         genomes = (*self.checkpoints.glob("*"), *self.partials.glob("*"))
         folders = (self.root, self.best, self.test_scores, *genomes)
+        # A folder that came from elsewhere may hold links to folders that are not the run's.
         own = [folder for folder in folders if not folder.is_symlink()]
         return sorted(path for folder in own for path in folder.glob(TEMPORARY))
 
@@ -159,8 +160,8 @@ def gone(ledger: Path) -> DamagedRunError:
     work on it."""
     what = ledger if ledger.parent.is_dir() else ledger.parent
     return DamagedRunError(
-        f"{what}: deleted, moved or replaced while the run was going on, which ends it",
-        "If it was moved, put it back, or go on where it is now: coralx evolve --resume FOLDER",
+        f"{what}: deleted, moved or replaced during the run, which therefore ended",
+        "If it was moved, move it back, or resume it where it is: coralx evolve --resume FOLDER",
     )
 
 
@@ -168,7 +169,7 @@ def way_out_without_ledger(layout: RunLayout) -> str:
     """What can be done where the ledger of a run is lost."""
     best = f" The adapters in {layout.best} can be used as they are." if _has(layout.best) else ""
     return (
-        "Restore the ledger from a backup, or mend its permissions: nothing replaces it. To start "
+        "Restore the ledger from a backup, or fix its permissions: nothing replaces it. To start "
         f"anew, choose another name, or remove the folder {layout.root}.{best}"
     )
 
@@ -188,8 +189,10 @@ def _holds_remains(folder: Path) -> bool:
     try:
         names = set(os.listdir(folder))
     except OSError as error:
-        told = f"{folder.absolute()}: cannot be looked into ({error.strerror})"
-        raise DamagedRunError(told, "Mend its permissions, or choose another name.") from None
+        raise DamagedRunError(
+            f"{folder.absolute()}: cannot be read ({error.strerror})",
+            "Fix its permissions, or choose another name.",
+        ) from None
     layout = RunLayout(folder)
     parts = {layout.ledger, layout.checkpoints, layout.partials, layout.best}
     if layout.root.parent == RUNS.resolve() or layout.lock.name in names:
@@ -201,10 +204,10 @@ def _newest(folders: list[Path]) -> RunLayout | None:
     """The run among these folders whose ledger was written last, whatever state it is in: one that
     has lost it counts by its folder's own time, so that no older run is taken for it. Raises
     DamagedRunError where it cannot be read."""
-    found = [path for path in folders if not is_free(path) and _was_a_run(path)]
-    if not found:
+    runs = [path for path in folders if not is_free(path) and _was_a_run(path)]
+    if not runs:
         return None
-    layout = RunLayout(max(found, key=_last_written))
+    layout = RunLayout(max(runs, key=_last_written))
     if (fault := ledger_fault(layout)) is not None:
         raise without_ledger(layout, fault)
     return layout
@@ -249,6 +252,7 @@ def find_remains(name: str) -> RunLayout:
             raise UsageError("there is no run under runs/ yet", "Start one: coralx evolve CONFIG")
         return newest
     folders = (Path(name), RUNS / name)
+    # A complete run under either meaning comes before the remains of one.
     for folder in folders:
         if is_run(folder):
             return RunLayout(folder)
@@ -293,13 +297,13 @@ def _taken(folder: Path) -> CoralXError:
         )
     if _holds_remains(folder):
         layout = RunLayout(folder)
-        told = f"{layout.ledger}: {ledger_fault(layout)}"
+        fault = f"{layout.ledger}: {ledger_fault(layout)}"
         return DamagedRunError(
-            f"the name {folder.name!r} is taken by a run that cannot be read: {told}",
+            f"the name {folder.name!r} is taken by a run that cannot be read: {fault}",
             way_out_without_ledger(layout),
         )
-    what = "a folder of other files" if os.path.isdir(folder) else "no folder"
+    what = "a folder without a run" if os.path.isdir(folder) else "not a folder"
     return UsageError(
-        f"{folder.absolute()} exists already, and is {what} and no run",
+        f"{folder.absolute()} exists already, and is {what}",
         "Choose another --name, or move it away.",
     )

@@ -37,7 +37,7 @@ CUT_OFF = (
     "Restore it from a backup. Or keep a copy, cut the file off before that line, and resume: what "
     "followed is trained again."
 )
-MEND = "Make it a file that can be read, or restore it from a backup."
+FIX = "Make it a file that can be read, or restore it from a backup."
 
 
 def _now() -> str:
@@ -51,13 +51,16 @@ def _checksum(entry: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """One event with its place and time (ISO 8601, UTC), and the seconds that the monotonic clock
-    of the process that wrote it showed; None by a version that did not record them."""
+    """A line of the ledger."""
 
     seq: int
+    """Its place, from 0."""
     time: str
+    """ISO 8601, UTC."""
     event: Event
     clock: float | None = None
+    """Seconds of the monotonic clock of the process that wrote it; None by a version that did not
+    record them."""
 
     @property
     def timestamp(self) -> float:
@@ -121,7 +124,7 @@ class Ledger:
                     written = _write(self._path, entry, is_new=size is None)
                 self._size = (size or 0) + written
             self._entries.append(entry)
-        except BaseException:
+        except BaseException:  # Ctrl-C may come between any two of the lines above
             del self._entries[entry.seq :]
             self._size = size
             if self._path is not None and self._path.exists():
@@ -156,12 +159,13 @@ def _write(path: Path, entry: Entry, *, is_new: bool) -> int:
     }
     data["checksum"] = _checksum(data)
     line = (canonical_json(data) + "\n").encode()
+    # "ab" would make the file anew where it was deleted during the run, and hide the loss.
     with path.open("ab" if is_new else "r+b") as file:
         file.seek(0, os.SEEK_END)
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
-    if is_new:
+    if is_new:  # a new file outlives a loss of power only if its folder's entry does
         fsync_directory(path.parent)
     return len(line)
 
@@ -192,27 +196,27 @@ def _lines(path: Path) -> list[bytes]:
     except FileNotFoundError:
         raise DamagedRunError(f"{path}: missing", RESTORE) from None
     except OSError as error:
-        raise DamagedRunError(f"{path}: cannot be read ({error.strerror})", MEND) from None
+        raise DamagedRunError(f"{path}: cannot be read ({error.strerror})", FIX) from None
 
 
 def _refuse_order(path: Path, number: int, lines: Sequence[bytes]) -> Never:
     """Say why the line of that number does not hold the event that is due there."""
     where, due = f"{path}, line {number}", number - 1
     numbers = [_parse(line, place, path).seq for place, line in enumerate(lines, start=1)]
-    found = numbers[due]
-    if found < due:
-        first = numbers.index(found) + 1
+    seq = numbers[due]
+    if seq < due:
+        first = numbers.index(seq) + 1
         raise DamagedRunError(
-            f"{where}: duplicated, it is line {first} (event {found}) once more",
-            "Keep a copy of the file, remove this line, and look again.",
+            f"{where}: duplicated, it repeats line {first} (event {seq})",
+            "Keep a copy of the file, remove this line, and run `coralx doctor` again.",
         )
     if due in numbers:
         place = numbers.index(due) + 1
         raise DamagedRunError(
-            f"{where}: out of order, it holds event {found}, and event {due} is in line {place}",
-            "Keep a copy of the file, and sort its lines by the number that each has as `seq`.",
+            f"{where}: out of order, it holds event {seq}, and event {due} is in line {place}",
+            "Keep a copy of the file, and sort its lines by their `seq`.",
         )
-    missing = f"event {due} is" if found == due + 1 else f"events {due} to {found - 1} are"
+    missing = f"event {due} is" if seq == due + 1 else f"events {due} to {seq - 1} are"
     raise _damaged(path, number, f"{missing} missing")
 
 
@@ -226,16 +230,17 @@ def _damaged(path: Path, number: int, what: str) -> DamagedRunError:
 def _parse(line: bytes, number: int, path: Path) -> Entry:
     try:
         data = json.loads(line)
+        # The checksum is of the values: spaces or an order of keys that were changed pass it.
         if line != (canonical_json(data) + "\n").encode():
-            raise _damaged(path, number, "damaged, it is not as it was written")
+            raise _damaged(path, number, "damaged, it was changed after it was written")
         if data["checksum"] != _checksum(data):
-            raise _damaged(path, number, "damaged, its checksum does not fit")
+            raise _damaged(path, number, "damaged, its checksum does not match")
         cls = class_of(data["type"])
         if cls is None:
             raise DamagedRunError(
                 f"{path}, line {number}: unknown event {data['type']!r}",
                 "A newer version of CoralX seems to have written it: use that version. `coralx "
-                "--version` tells this one's.",
+                "--version` shows this one's.",
             )
         clock = float(data["clock"]) if "clock" in data else None
         entry = Entry(index(data["seq"]), data["time"], from_json(cls, data["payload"]), clock)

@@ -19,15 +19,17 @@ from coralx.storage.layout import RUNS, RunLayout, is_free, is_run, refuse_taken
 from coralx.system.files import storing, write_atomically
 
 BEAT_SECONDS = 10.0
+"""Between two notes of the owner: so much working time may be lost in a kill."""
 
 
 @dataclass(frozen=True)
 class Stint:
-    """How far a process had come that was killed, as far as is known: it was at work for so many
-    `seconds` after the ledger's event number `after` (-1: there was none)."""
+    """How far a process had come that was killed, as far as is known."""
 
     after: int = -1
+    """The number of the ledger's last event that it knew of; -1: there was none."""
     seconds: float = 0.0
+    """How long it was at work after that event."""
 
     def lost(self, last: int) -> float:
         """How many of its seconds no event tells of, where the ledger ends with number `last`."""
@@ -107,11 +109,15 @@ def claiming(name: str, *, chosen: bool) -> Iterator[Owner]:
         with storing(layout.root):
             layout.root.mkdir(parents=True, exist_ok=True)
         lock = _try_to_lock(layout)
-        if lock is None or not is_free(folder):  # another process was quicker
+        if lock is None or not is_free(folder):
+            # Another process was quicker: it holds the lock, or has begun its run and let go.
             if lock is not None:
                 lock.release()
             if chosen:
-                raise UsageError(f"a run named {name!r} is being made by {_owner(layout)}")
+                raise UsageError(
+                    f"a run named {name!r} is being created by {_owner(layout)}",
+                    "Choose another --name.",
+                )
             continue
         with _held(layout, lock, Stint()) as owner:
             try:

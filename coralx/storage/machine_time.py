@@ -41,8 +41,8 @@ def machine_use(entries: Sequence[Entry]) -> MachineUse:
     workers = 0
     for before, entry in pairwise((*entries[:1], *entries)):
         match entry.event:
-            case RunStarted(facts=found, settings=settings, startup_seconds=seconds):
-                facts, workers = found, settings.workers
+            case RunStarted(settings=settings, startup_seconds=seconds):
+                facts, workers = entry.event.facts, settings.workers
                 spans = [(seconds, workers)]
             case RunResumed(startup_seconds=seconds, workers=resumed, lost_seconds=lost):
                 spans = [(lost, workers), (seconds, resumed)]

@@ -14,19 +14,21 @@ from coralx.records.subjects import HEAD
 
 
 class Overheads:
-    """Sums in seconds of workers. `start` and `measuring` are what every run pays: its first start,
-    with each worker's loading of the base, and the final measurement of each adapter. `restarts`,
-    `measured_again` and `attempts`, which failed, are what this one paid beside them. `head` is
-    what a head on the frozen base took beside its training, which is no part of the others. Feed it
-    events in the ledger's order."""
+    """Sums in seconds of workers. `start` and `measuring` are what every run pays, the others what
+    this one paid in addition. Feed it events in the ledger's order."""
 
     def __init__(self) -> None:
         self.start = 0.0
+        """The first start, with each worker's loading of the base."""
         self.restarts = 0.0
+        """Resumes, and workers that took the place of others."""
         self.measuring = 0.0
+        """The final measurement of each adapter, once."""
         self.measured_again = 0.0
         self.attempts: list[AttemptFailed] = []
+        """Those that failed."""
         self.head = 0.0
+        """What a head on the frozen base took but for its training; no part of the others."""
         self._measured: set[str | None] = set()
         self._is_first = True
         self._joining = 0

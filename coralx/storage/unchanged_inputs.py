@@ -25,35 +25,35 @@ def require_same_material(now: Facts, history: History, config: Config, layout: 
     base = (history.recorded_config or {}).get("model", {}).get("base", config.model.base)
     if base != config.model.base and not then.base_fingerprint:
         raise UsageError(
-            f"run {layout.name!r} began with model.base {base}, and has not recorded what is in it",
-            f"Whether {config.model.base} is the same cannot be told: give the one it began with.",
+            f"run {layout.name!r} began with model.base {base}, whose content it did not record",
+            f"Whether {config.model.base} is the same is unknown: set model.base to {base}.",
         )
     if changes := changes_between(then, now):
         raise UsageError(
             f"since run {layout.name!r} began, {', and '.join(changes)}",
-            "What it has trained and measured would no longer fit. Restore what it began with, or "
-            "start a new run.",
+            "Its results so far would not be comparable. Restore the former inputs, or start a new "
+            "run.",
         )
 
 
 def changes_between(then: Facts, now: Facts) -> list[str]:
     """What changed, in words, of that on which results and checkpoints rest. What one of the two
     does not know is taken to be as it was."""
-    found = []
+    changes = []
     data = then.data_fingerprint or then.fingerprint.partition("-")[2]
     if now.rows != then.rows:
-        found.append(f"the data changed (it had {_listed(then.rows)}, now {_listed(now.rows)})")
+        changes.append(f"the data changed (it had {_listed(then.rows)}, now {_listed(now.rows)})")
     elif data and now.data_fingerprint != data:
         other = "as many rows, but another text, label or order, or another tokenizer"
-        found.append(f"the data changed ({other})")
+        changes.append(f"the data changed ({other})")
     if then.classes and (other := now.classes_unlike(then)):
-        found.append(f"the classes changed ({other})")
+        changes.append(f"the classes changed ({other})")
     if now.base_parameters != then.base_parameters:
         size = f"it had {then.base_parameters:,} parameters, now {now.base_parameters:,}"
-        found.append(f"the base model changed ({size})")
+        changes.append(f"the base model changed ({size})")
     elif other := _other_parts(then.base_fingerprint, now.base_fingerprint):
-        found.append(f"the base model changed ({other})")
-    return found
+        changes.append(f"the base model changed ({other})")
+    return changes
 
 
 def _other_parts(then: str, now: str) -> str:

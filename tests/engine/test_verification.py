@@ -110,7 +110,7 @@ def test_heirs_are_trained_from_scratch_in_one_go_and_no_one_else_is(jobs: list[
     for member in found["members"]:
         assert (member["state"], member["fresh_steps"]) == ("verified", 1000)
         assert (member["own_steps"], member["lineage_steps"] > 1000) == (1000, True)
-        result = history.beside[FromScratch(member["genome"]), "S1"]
+        result = history.trained_beside[FromScratch(member["genome"]), "S1"]
         assert member["fresh"]["validation"] == result.metrics
         inherited = next(m for m in outcome.report["front"] if m["genome"] == member["genome"])
         assert member["inherited"]["validation"] == inherited["validation"]

@@ -234,7 +234,7 @@ def test_a_name_that_leads_out_of_a_run_is_no_path_in_it(tmp_path: Path, name: s
     if name:  # without one it is the untuned base
         asked.append(lambda: layout.scores(name))
     for path in asked:
-        with pytest.raises(DamagedRunError, match="can name no genome and no stage"):
+        with pytest.raises(DamagedRunError, match="is not a valid name of a genome or stage"):
             path()
 
 
@@ -282,7 +282,7 @@ def test_a_forged_ledger_leads_nowhere(run: Run, finished: RunLayout, name: str)
     for arguments in (["report", "sim"], ["evolve", "--resume", "sim"]):
         code, output = run(*arguments)
         assert code == 4, output
-        assert "can name no genome and no stage" in output
+        assert "is not a valid name of a genome or stage" in output
     assert set(finished.root.parent.parent.rglob("*")) == before
 
 

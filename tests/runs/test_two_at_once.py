@@ -138,7 +138,7 @@ def test_the_name_of_a_run_that_is_being_made_is_refused_until_its_maker_is_dead
     code, output = coralx(tmp_path, "evolve", "c.yaml", "--name", "x", "--quiet")
     assert code == 2
     owner = f"process {first.pid} on {socket.gethostname()}"
-    assert f"a run named 'x' is being made by {owner}" in output
+    assert f"a run named 'x' is being created by {owner}" in output
     assert first.poll() is None
     kill(first)
     code, output = coralx(tmp_path, "evolve", "c.yaml", "--name", "x", "--quiet")

@@ -21,7 +21,6 @@ from coralx.config import Config, parse_config
 from coralx.config.conditions import parse_rule
 from coralx.config.mode import resolve_mode
 from coralx.engine.engine import Engine
-from coralx.engine.jobs import JobMaker
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.records.events import RunStarted, StageDecided
 from coralx.records.genomes import Genes
@@ -225,10 +224,8 @@ def test_runs_of_earlier_versions_cut_and_score_as_they_did() -> None:
     assert all("auroc" in r.metrics for r in results if r.divergence is None)
     late = played(published(10_000), revision=1)  # all of the first stage warms up
     assert not any(isinstance(v, Stop) and v.value for v in verdicts(late, "S0"))
-    started = late.history.started
-    assert started is not None
     genome = next(iter(late.history.genomes.values()))
-    job = JobMaker(late.state, started.facts, None).train(genome, late.stages[0])
+    job = late.context.jobs.train(genome, late.stages[0])
     assert job.judged_from is None
 
 

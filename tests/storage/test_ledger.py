@@ -348,8 +348,8 @@ def test_damage_is_told_with_the_way_out(tmp_path: Path, line: bytes) -> None:
     ("places", "says"),
     [
         ([0, 2, 1], "line 2: out of order, it holds event 2, and event 1 is in line 3"),
-        ([0, 1, 1, 2], "line 3: duplicated, it is line 2 (event 1) once more"),
-        ([0, 1, 2, 0, 1, 2], "line 4: duplicated, it is line 1 (event 0) once more"),
+        ([0, 1, 1, 2], "line 3: duplicated, it repeats line 2 (event 1)"),
+        ([0, 1, 2, 0, 1, 2], "line 4: duplicated, it repeats line 1 (event 0)"),
         ([0, 3], "line 2: events 1 to 2 are missing"),
     ],
 )

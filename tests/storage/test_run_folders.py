@@ -121,7 +121,7 @@ def test_what_is_no_folder_takes_the_name_too(here: Path, kind: str) -> None:
         Path("runs/x").write_text("mine")
     else:
         Path("runs/x").symlink_to(here / "nowhere" if kind == "link" else "x")
-    with pytest.raises(UsageError, match="exists already, and is no folder"):
+    with pytest.raises(UsageError, match="exists already, and is not a folder"):
         api.evolve(simulated_config(), "x")
     with pytest.raises(UsageError, match="neither a run folder"):
         find_run("x")
