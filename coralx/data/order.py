@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from fractions import Fraction
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -37,21 +38,11 @@ def stratified_order(
     members = {stratum: rng.permutation(rows) for stratum, rows in _rows_by_stratum(strata).items()}
     groups = [None] * len(strata) if groups is None else groups
     group_of = [groups[rows[0]] for rows in members.values()]
-    group_numbers = {group: number for number, group in enumerate(dict.fromkeys(group_of))}
-    total = len(strata)
-    # What the theorem allows; with groups, which it says nothing of, only less than one row.
-    tightness = total if len(group_numbers) > 1 else max(1, 2 * len(members) - 2)
-    shares = [[Share(len(rows), total, tightness)] for rows in members.values()]
-    if population is not None:
-        population_rows = sum(population.values())
-        for share, stratum in zip(shares, members, strict=True):
-            share.append(Share(population[stratum], population_rows, population_rows))
-    numbers = [group_numbers[group] for group in group_of]
-    turns = _turns(shares, numbers)
-    # Both shares cannot always be kept to. The rows' own is promised, so the other gives way.
-    if population is not None and not _is_even(turns, [len(rows) for rows in members.values()]):
-        turns = _turns([share[:1] for share in shares], numbers)
-    order = np.empty(total, dtype=np.int64)
+    number_of = {group: number for number, group in enumerate(dict.fromkeys(group_of))}
+    sizes = [len(rows) for rows in members.values()]
+    elsewhere = None if population is None else [population[stratum] for stratum in members]
+    turns = _best_turns(sizes, [number_of[group] for group in group_of], elsewhere)
+    order = np.empty(len(strata), dtype=np.int64)
     # A stable sort of the turns lists each stratum's places one stratum after another. Where there
     # are no rows, the empty array keeps concatenate from refusing an empty list.
     order[np.argsort(turns, kind="stable")] = np.concatenate([*members.values(), order[:0]])
@@ -83,6 +74,34 @@ class Share(NamedTuple):
 def _bounds(shares: Sequence[Share], row: int) -> tuple[int, int]:
     bounds = [share.bounds(row) for share in shares]
     return max(first for first, _ in bounds), min(last for _, last in bounds)
+
+
+def _best_turns(
+    sizes: Sequence[int], group_of: Sequence[int], population: Sequence[int] | None
+) -> Rows:
+    """The turns in which each stratum keeps to its own share, which a theorem says is possible,
+    and of those tried the first that keep to the other shares, too."""
+    total, has_groups = sum(sizes), len(set(group_of)) > 1
+    own = [Share(size, total, max(1, 2 * len(sizes) - 2)) for size in sizes]
+    alone = [[share] for share in own]
+    if population is None and not has_groups:
+        return _turns(alone, group_of)
+    # Less than a row is more room for the other shares than what the theorem allows.
+    loose = [Share(size, total, total) for size in sizes]
+    rows = sum(population or ())
+    others = [[Share(count, rows, rows)] for count in population or ()] or [[] for _ in sizes]
+    best = None
+    for first in (loose, own) if has_groups else (own, loose):
+        shares = [[share, *more] for share, more in zip(first, others, strict=True)]
+        turns = _turns(shares, group_of)
+        off = _farthest_off(turns, own)
+        # With groups, a whole row is the least that is possible now and then.
+        if off > 1 or (off == 1 and not has_groups):
+            continue
+        if population is None or _farthest_off(turns, [share for (share,) in others]) < 1:
+            return turns
+        best = turns if best is None else best
+    return _turns(alone, [0] * len(sizes)) if best is None else best
 
 
 def _turns(shares: Sequence[Sequence[Share]], group_of: Sequence[int]) -> Rows:
@@ -131,16 +150,20 @@ def _turns(shares: Sequence[Sequence[Share]], group_of: Sequence[int]) -> Rows:
     return turns
 
 
-def _is_even(turns: Rows, sizes: Sequence[int]) -> bool:
-    """Whether every prefix holds every stratum's own share to within one row."""
-    places, total = np.argsort(turns, kind="stable"), len(turns)
-    size = np.repeat(np.asarray(sizes, dtype=np.int64), sizes)
-    row = np.concatenate([np.arange(count) for count in (*sizes, 0)])
-    # Row r of a stratum, from 0, is too early where the prefix that ends with it is due r rows or
-    # fewer, and too late where the prefix before it is due r + 1 or more. In whole numbers.
-    return bool(
-        (row * total < (places + 1) * size).all() and (places * size < (row + 1) * total).all()
-    )
+def _farthest_off(turns: Rows, shares: Sequence[Share]) -> Fraction:
+    """By how many rows any prefix is off any stratum's share of it, at most."""
+    places = np.argsort(turns, kind="stable")
+    counts = np.bincount(turns, minlength=len(shares))
+    row = np.concatenate([np.arange(count) for count in (*counts, 0)])
+    size = np.repeat([share.rows for share in shares], counts)
+    if not len(turns):
+        return Fraction(0)
+    total = shares[0].total
+    # Row r of a stratum, from 0, is the most ahead in the prefix that ends with it, and the most
+    # behind in the one before that. In whole numbers, which rounding cannot make one of another.
+    ahead = (row + 1) * total - (places + 1) * size
+    behind = places * size - row * total
+    return Fraction(int(max(ahead.max(), behind.max())), total)
 
 
 def subset_size(rows: int, fraction: float) -> int:
@@ -166,17 +189,20 @@ def stratified_parts(
     rng: np.random.Generator,
     *,
     is_rest_used: bool = True,
+    population: Mapping[Hashable, int] | None = None,
 ) -> list[Rows]:
     """Cut random rows into one or two parts of these sizes and, last, what remains, each in a
-    stratified order of its own; `apportioned` says how many rows of a stratum are in each."""
+    stratified order of its own; `apportioned` says how many rows of a stratum are in each. Where
+    these rows were cut from others, `population` has the number of rows of each stratum there."""
     members = _rows_by_stratum(strata)
     counts = [len(rows) for rows in members.values()]
-    table = apportioned(counts, sizes, is_rest_used=is_rest_used)
+    population = population or dict(zip(members, counts, strict=True))
+    whole = [population[stratum] for stratum in members]
+    table = apportioned(counts, sizes, is_rest_used=is_rest_used, population=whole)
     pieces: list[list[Rows]] = [[] for _ in range(len(sizes) + 1)]
     for rows, ends in zip(members.values(), np.cumsum(table, axis=1), strict=True):
         for part, piece in enumerate(np.split(rng.permutation(rows), ends)):
             pieces[part].append(piece)
-    population = dict(zip(members, counts, strict=True))
     parts = []
     for of_strata in pieces:
         part_rows = np.concatenate(of_strata)
@@ -185,28 +211,39 @@ def stratified_parts(
     return parts
 
 
-def apportioned(counts: Sequence[int], sizes: Sequence[int], *, is_rest_used: bool = True) -> Rows:
+def apportioned(
+    counts: Sequence[int],
+    sizes: Sequence[int],
+    *,
+    is_rest_used: bool = True,
+    population: Sequence[int] | None = None,
+) -> Rows:
     """How many of each stratum's rows go into each of one or two parts, shape (strata, parts):
-    its share of the part, rounded up or down.
+    its share of the part, rounded up or down. Where the rows were cut from others, its share in
+    those, of which `population` has the numbers, as far as there are rows.
 
     Shares are rounded up first where a part would have no row of a stratum, then by the largest
     remainder (Hamilton's method), to which what an earlier part rounded down is added; and last
     where that would leave a later part without any row of the stratum. The rest is such a part if
     it `is_rest_used`.
     """
-    rows = np.asarray(counts, dtype=np.int64)
-    total, left, owed = int(rows.sum()), rows.copy(), np.zeros_like(rows)
-    table = np.empty((len(rows), len(sizes)), dtype=np.int64)
+    weights = np.asarray(counts if population is None else population, dtype=np.int64)
+    left, owed = np.asarray(counts, dtype=np.int64), np.zeros_like(weights)
+    total = int(weights.sum())
+    table = np.empty((len(weights), len(sizes)), dtype=np.int64)
     for part, size in enumerate(sizes):
         needed = len(sizes) - 1 - part + is_rest_used
-        given, remainder = rows * size // total, rows * size % total
-        owed += remainder
-        spare = left - given
-        # lexsort goes by its last key first and ascends: who is to be rounded up stands at the end.
-        urgent_last = np.lexsort((owed, given == 0, spare > needed, remainder > 0, spare > 0))
-        up = urgent_last[len(rows) - (size - int(given.sum())) :]
-        given[up] += 1
-        owed[up] -= total
-        left -= given
+        inexact = weights * size % total > 0
+        given = np.minimum(weights * size // total, left)
+        owed += weights * size - given * total
+        # As often as some are still to be rounded up; more than once only where rows are lacking.
+        while (lacking := size - int(given.sum())) > 0:
+            spare = left - given
+            # lexsort goes by its last key first and ascends: who is rounded up stands at the end.
+            urgent_last = np.lexsort((owed, given == 0, spare > needed, inexact, spare > 0))
+            up = urgent_last[-min(lacking, int((spare > 0).sum())) :]
+            given[up] += 1
+            owed[up] -= total
+        left = left - given
         table[:, part] = given
     return table
