@@ -1,8 +1,13 @@
 """The one order of the training rows, its nested subsets, and the parts split off before it: pure
 arithmetic.
 
-Every prefix of an order has the proportions of all rows to within one row. So a stage's share of
-the data is a prefix, shares nest, and each is representative.
+Every prefix of an order has the proportions of its own rows to within one row: always, for that is
+a theorem. So a stage's share of the data is a prefix, shares nest, and each is representative. That
+a prefix also has the proportions of the data that the rows were cut from is nearly always possible:
+in each of 1,166 simulated cuts, limits included, with a row's worth of each class in each part.
+Where a class has so few rows that a part is given one before its share comes to one, the others
+lack it: of 695 and 5 rows, the training rows have 3 of the 5 where their share is 4, and are off by
+up to 1.3 rows.
 """
 
 from __future__ import annotations
@@ -29,11 +34,12 @@ def stratified_order(
     population: Mapping[Hashable, int] | None = None,
 ) -> Rows:
     """Row numbers, shape (rows,), such that each prefix holds every stratum's share of it to
-    within one row. Where `groups` has each row's group, each stratum being of one, a prefix holds
-    every group's share as well. Where these rows were cut from others, and `population` has the
-    number of rows of each stratum there, it also holds the shares there, if possible.
+    within one row. Which row of a stratum comes next is random; which stratum comes next is not.
 
-    Which row of a stratum comes next is random; which stratum comes next is not.
+    Where possible, a prefix keeps to further shares as well: where `groups` has each row's group,
+    each stratum being of one, to every group's, for which a stratum may be off by one whole row;
+    and where these rows were cut from others, to the strata's shares in those, of which
+    `population` has the number of rows.
     """
     members = {stratum: rng.permutation(rows) for stratum, rows in _rows_by_stratum(strata).items()}
     groups = [None] * len(strata) if groups is None else groups
@@ -112,8 +118,7 @@ def _turns(shares: Sequence[Sequence[Share]], group_of: Sequence[int]) -> Rows:
     strata that may have a place without getting ahead of their share, that which would first fall
     behind it. No stratum is off by more than 1 - 1 / (2k - 2) rows, with k strata. No theorem says
     that further shares or groups can be kept to within a row as well: where they cannot, a bound
-    gives way (of random orders, 2 of 12,000 with groups were off by a row at some place, and 92 of
-    4,500 with a population, by two at most).
+    gives way, which one the caller has to find out.
     """
     total, groups = sum(own.rows for own, *_ in shares), range(len(set(group_of)))
     rows_of = [0 for _ in groups]
