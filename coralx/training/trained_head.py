@@ -92,10 +92,7 @@ def train_head(
             validation.append(head.vectors(_task(part), rows, beat))
         scale = Standardisation(head.first_layer(train[0]), train)
         train = [scale.of(vectors) for vectors in train]
-        validation = [scale.of(vectors) for vectors in validation]
-        scale.enter()
-        losses, is_finite = _fit(head, train, validation, job, report, beat)
-        scale.leave()
+        losses, is_finite = _fit(head, scale, train, validation, job, report, beat)
     return FittedHead(tuple(losses), is_finite, _notes(own_rows, train))
 
 
@@ -148,17 +145,20 @@ def _in_float32(heads: Sequence[ModulesToSaveWrapper]) -> Iterator[Sequence[Modu
 
 def _fit(
     head: DetachedHead,
+    scale: Standardisation,
     train: Sequence[Vectors],
     validation: Sequence[Vectors],
     job: Job,
     report: Report,
     beat: Beat,
 ) -> tuple[list[float], bool]:
-    """Fit with ever weaker penalties, and leave the head as it was where the validation loss was
-    least; the loss of each pass, and whether that was a finite one."""
+    """Fit to `train`, which is standardised, with ever weaker penalties, and leave the head as it
+    was where the loss on `validation`, which is not, was least; the loss of each pass, and whether
+    that was a finite one."""
     began = time.monotonic()
     best, kept = math.inf, _copied(head)
     losses: list[float] = []
+    scale.enter()
 
     penalty, vain = STRONGEST, 0
     while vain < VAIN and penalty >= WEAKEST and len(losses) < job.last_step:
@@ -166,11 +166,14 @@ def _fit(
         lowest, idle, before = math.inf, 0, best
         while idle < 2 and len(losses) < job.last_step:
             step()
+            fitted = _copied(head)
+            scale.leave()  # what is judged is what will be saved, roundings of bf16 included
             loss = _mean_loss(head, validation)
             idle = 0 if loss < lowest else idle + 1
             lowest = min(lowest, loss)
             if loss < best:
                 best, kept = loss, _copied(head)
+            _put(head, fitted)
             pace = (time.monotonic() - began) / len(losses)
             done = min(len(losses), job.last_step - 1)
             report(Progress(job.genome.id, job.stage, done, job.last_step, losses[-1], pace))
