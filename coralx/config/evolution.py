@@ -59,8 +59,8 @@ class Evolution(Section):
     )
     patience: Count | None = Field(
         default=None,
-        description="End the search after so many generations in which neither hypervolume nor "
-        "diversity moved, nor the best figure on any objective.",
+        description="End the search after so many generations in which neither the front's "
+        "hypervolume grew by 1 % nor diversity changed by 1 %; see docs/search.md.",
     )
     inherit: Literal["off", "adapter", "adapter+optimizer"] = Field(
         default="adapter",

@@ -9,6 +9,7 @@ import math
 import re
 from decimal import Decimal
 from fractions import Fraction
+from numbers import Integral, Real
 from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator
@@ -31,12 +32,13 @@ def exact(value: Any) -> Fraction:
         if max(map(len, match.groups())) > 2 * MOST_DIGITS:  # int() refuses thousands of digits
             raise ValueError(_TOO_LONG)
         return _short(int(match[1]), int(match[2]))
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+    if isinstance(value, bool) or not isinstance(value, Real | str | Decimal):
         raise ValueError(_EXPECTED)
-    if isinstance(value, int):
-        return Fraction(value)
+    if isinstance(value, Integral):
+        return Fraction(int(value))
     try:
-        number = float(value)
+        # float32's 0.1 is another float64 than 0.1; as text both are what was written.
+        number = float(value if isinstance(value, float) else str(value))
     except (ValueError, OverflowError):
         raise ValueError(_EXPECTED) from None
     if not math.isfinite(number):

@@ -137,7 +137,9 @@ def _cut(
         return [rest, *parts, rest]
     rest_strata = [strata[row] for row in rest]
     # The draws are the same for every limit, so that a greater one keeps the rows of a smaller.
-    first, _ = stratified_parts(rest_strata, [limit], rng, is_rest_used=False)
+    first, _ = stratified_parts(
+        rest_strata, [limit], rng, is_rest_used=False, population=Counter(strata)
+    )
     return [rest[first], *parts, rest]
 
 

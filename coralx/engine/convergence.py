@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coralx.config import Config
 from coralx.engine.state import RunState
 from coralx.records.results import Metrics
 from coralx.records.run_facts import Axis
 from coralx.search.hypervolume_box import distances, unit_box
 from coralx.search.indicators import box_of, diversity, relative_hypervolume, spacing
 from coralx.search.pareto import Points, as_minimised, front, measured
+from coralx.search.progress import volume_gain
 from coralx.search.ranking import constraints_of, violations
 from coralx.search.space import space_of
 from coralx.storage.history import History
 
 MOVED = 0.01
-"""A relative change below this is none: of diversity, of a best figure, and of a hypervolume in the
-box of a few finishers."""
-
-VOLUME_MOVED = 0.002
-"""The same of a hypervolume in the box of all that can be, of which even a worthwhile trade-off is
-a small part: at nearly the largest size 0.05 more AUROC is some 0.5 % of a front's volume."""
-
-LEFT_MOVED = 0.05
-"""The same of the distance that a best figure leaves to the best that there can be."""
+"""A relative change of hypervolume or of diversity below this is none."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +38,6 @@ class Indicators:
     """How evenly the front so far lies in that box; None before anyone counts."""
     diversity: float
     """Of the surviving population."""
-    best: Mapping[str, float | None]
-    """The best figure so far on each objective."""
 
 
 def indicators(state: RunState, newest: int | None = None) -> list[Indicators]:
@@ -57,10 +47,7 @@ def indicators(state: RunState, newest: int | None = None) -> list[Indicators]:
     finished = state.finished()
     figures = [history.results[genome, last_stage].metrics for genome in finished]
     points, box, counts = _placed(state, finished, figures)
-    # A genome's result counts for a generation if it came before its survivors were chosen: where
-    # generations overlap that is no question of the generation that the genome belongs to.
-    came = {key: place for place, key in enumerate(history.results)}
-    arrival = np.asarray([came[genome, last_stage] for genome in finished], dtype=np.int64)
+    arrival = _arrival(state, finished)
     rows = []
     for generation, population in sorted(history.populations.items())[-(newest or 0) :]:
         known = np.flatnonzero(arrival < history.known_by[generation])
@@ -75,9 +62,16 @@ def indicators(state: RunState, newest: int | None = None) -> list[Indicators]:
             volume = relative_hypervolume(points[counted], box)
             gap = spacing(points[members], box)
         spread = diversity(space, [history.genomes[genome].genes for genome in population])
-        best = _best(config, [figures[place] for place in counted])
-        rows.append(Indicators(generation, len(members), volume, gap, spread, best))
+        rows.append(Indicators(generation, len(members), volume, gap, spread))
     return rows
+
+
+def _arrival(state: RunState, finished: Sequence[str]) -> NDArray[np.int64]:
+    """How many results came before that of each finisher. It counts for a generation if it came
+    before its survivors were chosen: where generations overlap that is no question of the
+    generation that the genome belongs to."""
+    came = {key: place for place, key in enumerate(state.history.results)}
+    return np.asarray([came[genome, state.last_stage] for genome in finished], dtype=np.int64)
 
 
 def _placed(
@@ -101,48 +95,39 @@ def _axes(history: History) -> tuple[Axis, ...]:
     return history.started.reference if history.started is not None else ()
 
 
-def _best(config: Config, figures: Sequence[Metrics]) -> dict[str, float | None]:
-    """The best figure on each objective; None where there is none."""
-    best: dict[str, float | None] = {}
-    for objective in config.objectives:
-        values = [v for metrics in figures if (v := metrics.get(objective.metric)) is not None]
-        better = max if objective.direction == "maximize" else min
-        best[objective.metric] = better(values) if values else None
-    return best
-
-
 def has_stalled(state: RunState) -> bool:
-    """Whether nothing has moved for `evolution.patience` generations: neither hypervolume and
-    diversity nor the best figure on any objective.
+    """Whether neither the front's hypervolume nor the population's diversity has moved for
+    `evolution.patience` generations.
 
-    The latter since a volume says little of what happens at its ends: from an AUROC of 0.99 to
-    0.991 is a tenth of what was left, and a thousandth of the volume.
+    The hypervolume is not the reported one, in whose box a metric without an end, or one of which
+    only a part occurs, takes up next to nothing, but that of `search.progress`.
     """
     patience = state.config.evolution.patience
     if patience is None:
         return False
-    rows = indicators(state, patience + 1)
-    # Before anyone has finished there is nothing that could stand still.
-    if len(rows) <= patience or rows[0].hypervolume is None:
+    window = indicators(state, patience + 1)
+    if len(window) <= patience or window[0].hypervolume is None:
         return False
-    first, *later = rows
-    axes = _axes(state.history)
-    return not any(_has_moved(first, each, axes) for each in later)
-
-
-def _has_moved(start: Indicators, later: Indicators, axes: Sequence[Axis]) -> bool:
-    """Whether hypervolume or diversity changed, or where the box has `axes` a best figure, or its
-    distance from the best that there can be."""
-    left = distances([start.best, later.best], axes)
-    return (
-        _moved(start.hypervolume, later.hypervolume, VOLUME_MOVED if axes else MOVED)
-        or _moved(start.diversity, later.diversity, MOVED)
-        or any(_moved(start.best[a.metric], later.best[a.metric], MOVED) for a in axes)
-        or any(_moved(before, after, LEFT_MOVED) for before, after in left.T.tolist())
+    start, *later = window
+    return not any(
+        _moved(start.diversity, one.diversity) or _has_gained(state, start, one) for one in later
     )
 
 
-def _moved(before: float | None, after: float | None, least: float) -> bool:
-    if before is None or after is None:
-        return before is not after
-    return abs(after - before) > least * max(abs(before), 1e-12)
+def _has_gained(state: RunState, start: Indicators, later: Indicators) -> bool:
+    axes = _axes(state.history)
+    if not axes:
+        # Both volumes are in the box of the first finishers, as that version had it.
+        return _moved(start.hypervolume or 0.0, later.hypervolume or 0.0)
+    config, history, finished = state.config, state.history, state.finished()
+    arrival = _arrival(state, finished)
+    known = np.flatnonzero(arrival < history.known_by[later.generation])
+    figures = [history.results[finished[place], state.last_stage].metrics for place in known]
+    meets = np.flatnonzero(violations(figures, constraints_of(config)) == 0)
+    was_known = arrival[known[meets]] < history.known_by[start.generation]
+    meeting = [figures[place] for place in meets]
+    return volume_gain(meeting, was_known, config.objectives, axes) > MOVED
+
+
+def _moved(before: float, after: float) -> bool:
+    return abs(after - before) > MOVED * max(abs(before), 1e-12)

@@ -20,7 +20,7 @@ from coralx.storage.layout import RunLayout
 HEAD_ALONE = Genome(HEAD, 0, Genes(target_modules=()))
 """A genome that adapts nothing in the base."""
 
-HEAD_PASSES = 600
+HEAD_PASSES = 1000
 """The most passes over the training rows, or rather over the vectors that the head reads of them,
 which are computed once."""
 
@@ -112,8 +112,8 @@ class JobMaker:
         )
 
     def head(self) -> Job:
-        """Train a classifier's head alone on the frozen base, on all training rows. Its steps are
-        passes over them."""
+        """Train a classifier's head alone on the frozen base, on the last stage's share of the
+        training rows. Its steps are passes over them."""
         stage = self._state.stages[-1]
         return Job(
             genome=HEAD_ALONE,
@@ -121,7 +121,7 @@ class JobMaker:
             first_step=0,
             last_step=HEAD_PASSES,
             horizon=Horizon(HEAD_PASSES, 0),
-            data_fraction=1.0,
+            data_fraction=float(stage.data_fraction),
             eval_limit=stage.eval_limit,
             checkpoint=self._checkpoint(HEAD, stage.name),
             predictions=self._predictions(HEAD, stage.name),

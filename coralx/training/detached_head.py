@@ -153,6 +153,26 @@ class DetachedHead:
             finally:
                 handle.remove()
 
+    def first_layer(self, vectors: Vectors) -> torch.nn.Linear | None:
+        """The linear layer that reads the vectors as they are; None where none does."""
+        rows = vectors.values[:2]
+        found: list[torch.nn.Linear] = []
+
+        def note(layer: torch.nn.Linear, args: tuple[torch.Tensor, ...]) -> None:
+            if torch.equal(args[0].reshape(-1), rows.reshape(-1)):
+                found.append(layer)
+
+        parts = [part for head in self._heads for part in head.modules()]
+        layers = [part for part in parts if isinstance(part, torch.nn.Linear)]
+        handles = [layer.register_forward_pre_hook(note) for layer in layers]
+        try:
+            with torch.no_grad():
+                self.logits(vectors.task, rows)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found[0] if found else None
+
     def _before_head(self, batch: Batch) -> Outputs:
         """What the outermost modules that hold no part of the head return before it is called."""
         outputs: Outputs = {}

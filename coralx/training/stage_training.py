@@ -100,7 +100,7 @@ class StageTraining:
     def _train_head(self, job: Job, report: Report, beat: Beat, began: float) -> StageResult:
         """Fit the head alone on the frozen base, evaluate and save it."""
         name, start = adapters.name_of(job.genome), Start(0)
-        fitted = train_head(self.model, name, self.material.parts, self.scoring, job, report, beat)
+        fitted = train_head(self.model, name, self.material, self.scoring, job, report, beat)
         trained = time.monotonic()
         divergence = None if fitted.is_finite else Divergence(len(fitted.losses), "loss")
         trace = Trace(list(fitted.losses), seconds=trained - began, divergence=divergence)

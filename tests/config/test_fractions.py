@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -122,6 +123,24 @@ def test_what_is_no_share_is_refused_by_name(rate: Any, says: str) -> None:
     (problem,) = caught.value.problems
     assert problem.startswith(f"{RATE}: ")
     assert says in problem
+
+
+@pytest.mark.parametrize(
+    ("value", "as_written"),
+    [
+        (np.float64(0.1), Fraction(1, 10)),
+        (np.float32(0.1), Fraction(1, 10)),
+        (np.float16(0.1), Fraction(1, 10)),
+        (np.int64(1), Fraction(1)),
+        (np.uint8(1), Fraction(1)),
+    ],
+)
+def test_numbers_of_numpy_are_what_they_print_as(value: Any, as_written: Fraction) -> None:
+    assert rates_of(with_rate(value))[0] == as_written
+    with pytest.raises(ConfigError, match="two whole numbers such as 1/3"):
+        with_rate(np.bool_(True))
+    with pytest.raises(ConfigError, match="expected a finite number"):
+        with_rate(np.float32("nan"))
 
 
 @given(st.fractions(0, 1, max_denominator=10**MOST_DIGITS - 1))

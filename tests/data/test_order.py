@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coralx.data.examples import Example
 from coralx.data.order import (
     apportioned,
     part_sizes,
@@ -18,6 +19,7 @@ from coralx.data.order import (
     stratified_parts,
     subset_size,
 )
+from coralx.data.splits import _cut
 
 sizes = st.lists(st.integers(1, 60), min_size=2, max_size=6)
 seeds = st.integers(0, 2**32)
@@ -129,7 +131,7 @@ def test_an_order_by_groups_has_every_row_once(groups: list[list[int]]) -> None:
     of = [group for group, _ in strata]
     order = stratified_order(strata, np.random.default_rng(0), of)
     assert sorted(order.tolist()) == list(range(len(strata)))
-    assert max(farthest([strata[row] for row in order]), farthest([of[row] for row in order])) < 2
+    assert farthest([strata[row] for row in order]) <= 1
 
 
 # -- parts -----------------------------------------------------------------------------------------
@@ -165,6 +167,48 @@ def test_every_prefix_of_every_part_keeps_the_shares_of_the_whole_too(counts: li
         places = np.arange(1, len(part) + 1)
         for kind, count in enumerate(counts):
             assert np.abs(np.cumsum(kinds == kind) - places * count / total).max() < 1
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "limit"),
+    [
+        ([67, 133], 0.1, 150),
+        ([51, 144, 5], 0.1, 150),
+        ([91, 96, 13], 0.2, 100),
+        ([300, 400, 300], 0.2, 50),
+        ([523, 198, 251, 28], 0.2, 50),
+        ([610, 340, 50], 0.1, 799),
+    ],
+)
+def test_a_limit_keeps_the_shares_of_the_whole_too(
+    counts: list[int], share: float, limit: int
+) -> None:
+    strata, total = strata_of(counts, 3), sum(counts)
+    rows = [Example(str(row), label) for row, label in enumerate(strata)]
+    train, *_ = _cut(rows, (share, share), limit, seed=1)
+    assert len(train) == limit
+    kinds, places = np.array(strata)[train], np.arange(1, limit + 1)
+    assert farthest(kinds.tolist()) < 1
+    for kind, count in enumerate(counts):
+        assert np.abs(np.cumsum(kinds == kind) - places * count / total).max() < 1
+
+
+@given(sizes, st.data(), seeds)
+@settings(max_examples=80, deadline=None)
+def test_whatever_the_population_no_more_rows_are_taken_than_there_are(
+    counts: list[int], data: st.DataObject, seed: int
+) -> None:
+    population = [count + data.draw(st.integers(0, 200)) for count in counts]
+    size = data.draw(st.integers(1, sum(counts)))
+    table = apportioned(counts, [size], is_rest_used=False, population=population)
+    assert table.sum() == size
+    assert (table[:, 0] <= counts).all()
+    order = stratified_order(
+        strata_of(counts, seed),
+        np.random.default_rng(seed),
+        population=dict(enumerate(population)),
+    )
+    assert farthest([strata_of(counts, seed)[row] for row in order]) < 1
 
 
 @given(st.lists(st.integers(15, 300), min_size=2, max_size=8), st.floats(0.1, 0.4))

@@ -211,7 +211,13 @@ def sized(auroc: float, parameters: float = 129024.0) -> Metrics:
     return {"auroc": auroc, "trainable_parameters": parameters}
 
 
-PATIENT = simulated_config(evolution={"population_size": 2, "generations": 9, "patience": 1})
+IMPATIENCE = {"population_size": 2, "generations": 9, "patience": 1}
+PATIENT = simulated_config(evolution=IMPATIENCE)
+
+
+def patient(metric: str, direction: str, *others: str) -> Config:
+    objectives = [{"metric": metric, "direction": direction}, *({"metric": m} for m in others)]
+    return simulated_config(evolution=IMPATIENCE, objectives=objectives)
 
 
 def test_a_better_adapter_at_twice_the_size_is_seen_and_is_no_stall() -> None:
@@ -246,6 +252,82 @@ def test_a_stall_is_when_no_trade_off_worth_having_came(
 ) -> None:
     history = history_of(PATIENT, *start, later)
     assert has_stalled(RunState(PATIENT, history)) == stalls
+
+
+SIZES = 64512.0, 1032192.0, 129024.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction", "figures"),
+    [
+        ("auroc", "maximize", (0.90, 0.96, 0.955)),
+        ("auroc", "maximize", (0.990, 0.996, 0.9955)),
+        ("my:score", "maximize", (90.0, 96.0, 95.5)),
+        ("my:score", "maximize", (30.0, 36.0, 35.5)),
+        ("my:score", "maximize", (1000.0, 3000.0, 2900.0)),
+        ("my:score", "maximize", (-3e-7, 1e-7, 0.9e-7)),
+        ("my:score", "minimize", (5000.0, 1000.0, 1100.0)),
+        ("my:score", "minimize", (-5e9, -6e9, -5.9e9)),
+        ("latency_ms", "minimize", (10.0, 5.0, 5.2)),
+        ("latency_ms", "minimize", (0.10, 0.05, 0.052)),
+        ("eval_loss", "minimize", (0.02, 0.01, 0.0105)),
+        ("eval_loss", "minimize", (9.0, 7.0, 7.1)),
+        ("calibration", "minimize", (0.04, 0.02, 0.021)),
+        ("memory", "minimize", (4e9, 3e9, 3.1e9)),
+    ],
+)
+@pytest.mark.parametrize("has_outlier", [False, True])
+def test_no_trade_off_worth_having_is_a_stall_whatever_its_unit(
+    metric: str, direction: str, figures: tuple[float, ...], has_outlier: bool
+) -> None:
+    """A member at twice the smallest size that is nearly as good as the one at sixteen times."""
+    config = patient(metric, direction, "trainable_parameters")
+    small, large, new = (
+        {metric: figure, "trainable_parameters": size}
+        for figure, size in zip(figures, SIZES, strict=True)
+    )
+    better = 1 if direction == "maximize" else -1
+    poor = {metric: small[metric] - better * 1e3 * abs(small[metric]), "trainable_parameters": 9e5}
+    known = [small, large, *[poor] * has_outlier]
+    assert not has_stalled(RunState(config, history_of(config, *known, new)))
+    assert has_stalled(RunState(config, history_of(config, *known, poor)))
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction", "before", "after", "stalls"),
+    [
+        ("auroc", "maximize", 0.99, 0.991, False),
+        ("auroc", "maximize", 0.9, 0.9001, True),
+        ("auroc", "maximize", 1.0, 1.0, True),
+        ("calibration", "minimize", 0.0, 0.0, True),
+        ("my:score", "maximize", 0.0, 0.0, True),
+        ("my:score", "maximize", 0.0, 1e-9, False),
+        ("my:score", "maximize", 96.0, 96.5, False),
+        ("my:score", "maximize", 96.0, 96.05, True),
+        ("my:score", "minimize", 1.0, -1.0, False),
+        ("memory", "minimize", 4e9, 3.9e9, False),
+        ("memory", "minimize", 4e9, 3.999e9, True),
+    ],
+)
+def test_of_a_single_objective_what_counts_is_a_share_of_the_figure_or_of_what_is_left(
+    metric: str, direction: str, before: float, after: float, stalls: bool
+) -> None:
+    config = patient(metric, direction)
+    history = history_of(config, {metric: before}, {metric: after})
+    assert has_stalled(RunState(config, history)) == stalls
+
+
+def test_genomes_without_a_figure_or_against_the_constraints_are_no_progress() -> None:
+    config = simulated_config(
+        constraints=["auroc >= 0.7"],
+        objectives=[{"metric": "auroc"}, {"metric": "trainable_parameters"}],
+        evolution=IMPATIENCE,
+    )
+    for later in ({"auroc": None}, {"auroc": 0.9}, sized(0.69, 64512.0)):
+        history = history_of(config, sized(0.8), later)
+        assert has_stalled(RunState(config, history))
+    first = history_of(config, {"auroc": 0.8}, sized(0.7))  # the first whose figures are complete
+    assert not has_stalled(RunState(config, first))
 
 
 def test_the_box_of_a_run_that_recorded_none_is_that_of_its_first_finishers() -> None:
