@@ -33,7 +33,7 @@ from coralx.schedule.stages import horizon_of, schedule_of
 from coralx.search.space import space_of
 from coralx.training import adapters
 from coralx.training.inference import predict
-from coralx.training.initial_weights import Start
+from coralx.training.initial_weights import StageStart
 from coralx.training.loop import Scores, Trainer
 from coralx.training.peft import PeftBackend
 from coralx.training.precision import autocast
@@ -103,7 +103,7 @@ class Recorder(PeftBackend):
         genome = Genome(f"fidelity-{number:02d}", 0, genes)
         job = Job(genome, "fidelity", 0, 0, self._horizon, 1.0, None)
         adapters.add(self._model, genome, job.trained_shape, self._base)
-        trainer = self._trainer(job, Start(0))
+        trainer = self._trainer(job, StageStart(0))
         averages = [WeightAverage(trainer.parameters, decay) for decay in DECAYS]
         for average in averages:
             trainer.optimizer.register_step_post_hook(average.update)

@@ -22,7 +22,7 @@ import psutil
 
 from coralx.config import Config, load_config
 from coralx.doctor.gpu_check import specimen_config
-from coralx.execution.executor import Signal
+from coralx.execution.executor import StatusUpdate
 from coralx.execution.local import LocalExecutor
 from coralx.records.events import WorkerStarted
 from coralx.records.genomes import ALL_LINEAR, Genes, Genome
@@ -83,7 +83,7 @@ def curve(base: str, count: int, folder: Path) -> Iterator[int]:
     """Resident bytes of the worker after each genome, while it waits for the next."""
     pids = list[int]()
 
-    def hear(signal: Signal) -> None:
+    def hear(signal: StatusUpdate) -> None:
         if isinstance(signal, WorkerStarted):
             pids.append(signal.pid)
 

@@ -15,7 +15,7 @@ from tape import BudgetSpent, Tape
 
 from coralx.config import Config, parse_config
 from coralx.engine.engine import Engine
-from coralx.execution.executor import Listener, Outcome, Task
+from coralx.execution.executor import AnyJob, JobOutcome, Listener
 from coralx.records.genomes import Genes
 from coralx.records.jobs import Job
 from coralx.records.results import StageResult
@@ -83,7 +83,9 @@ class TableExecutor:
             rows={"train": ROWS, "validation": 0, "test": 0},
         )
 
-    def run(self, tasks: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
+    def run(
+        self, tasks: Iterable[AnyJob | None], deadline: float | None = None
+    ) -> Iterator[JobOutcome]:
         for task in tasks:
             if not isinstance(task, Job):
                 raise TypeError("a table has no test split")

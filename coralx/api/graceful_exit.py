@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from coralx.errors import RUN, ConfigError, CoralXError, Interrupted, SetupError, WorkerError
-from coralx.storage.layout import RunLayout, gone, is_run
-from coralx.system.os_errors import in_words
-from coralx.system.signals import Interruption, heeding
+from coralx.storage.layout import RunLayout, is_run, run_gone_error
+from coralx.system.os_errors import as_setup_error
+from coralx.system.signals import Interruption, handling_signals
 
 
 @dataclass
@@ -49,13 +49,13 @@ def interruptible(layout: RunLayout | None = None) -> Iterator[tuple[Ending, Int
     environment does not allow, say how to go on."""
     ending, interruption = Ending(layout), Interruption()
     try:
-        with heeding(interruption, ending.last_words):
+        with handling_signals(interruption, ending.last_words):
             yield ending, interruption
     except KeyboardInterrupt:
         raise ending.interrupted() from None
     except (SetupError, WorkerError) as error:
         if ending.layout is not None and not ending.layout.root.is_dir():
-            raise gone(ending.layout.ledger) from error
+            raise run_gone_error(ending.layout.ledger) from error
         raise _going_on(error, ending) from error
     except ConfigError as error:  # a user's function may fail as late as the last measurement
         hint = f"{error.hint} {ending.way_on}".strip()
@@ -63,7 +63,9 @@ def interruptible(layout: RunLayout | None = None) -> Iterator[tuple[Ending, Int
     except CoralXError:
         raise
     except Exception as error:
-        if (refused := in_words(error)) is not None:  # the system: no disk, no memory, no process
+        if (
+            refused := as_setup_error(error)
+        ) is not None:  # the system: no disk, no memory, no process
             raise _going_on(refused, ending) from error
         if ending.layout is not None:
             error.add_note(ending.way_on)

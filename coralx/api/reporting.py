@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from coralx.errors import DamagedRunError, SetupError
-from coralx.execution.executor import Signal
+from coralx.execution.executor import StatusUpdate
 from coralx.records.events import (
     AttemptFailed,
     Event,
@@ -29,7 +29,7 @@ class Session:
         self.owner: Owner | None = None  # leaves signs of life in the run folder
         self._waiting: list[Event] = []
 
-    def hear(self, signal: Signal) -> None:
+    def hear(self, signal: StatusUpdate) -> None:
         """What the executor calls with each report; raises where the run folder was taken away."""
         if isinstance(signal, WorkerStopped):
             with suppress(SetupError, DamagedRunError):  # must not hide why the run ends

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from shlex import quote
 from typing import Any
 
-from coralx.api.session import Outcome, go_on, run_config, start
+from coralx.api.session import Outcome, resume_run, run_config, start
 from coralx.config import Config
 from coralx.engine.engine import Engine
 from coralx.engine.halving import next_stage
@@ -50,7 +50,7 @@ def resume(layout: RunLayout, config: Config | None = None, view: View | None = 
     generations only. Raises SetupError while another process owns the run, DamagedRunError for a
     damaged ledger.
     """
-    return go_on(layout, Engine.run, config=config, view=view)
+    return resume_run(layout, Engine.run, config=config, view=view)
 
 
 def train_stage(
@@ -70,7 +70,7 @@ def train_stage(
         _require_next(layout.name, engine.state, stage)  # again, now that the run is ours alone
         _one_stage(engine)
 
-    return go_on(layout, drive, config=own, view=view)
+    return resume_run(layout, drive, config=own, view=view)
 
 
 def start_stage(config: Config, name: str | None = None, view: View | None = None) -> Outcome:

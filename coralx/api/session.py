@@ -11,7 +11,7 @@ from typing import Any
 
 from coralx.api.graceful_exit import interruptible
 from coralx.api.reporting import Session
-from coralx.backends.choice import Choice, choose, require, settled
+from coralx.backends.choice import Choice, choose, require_available, with_backend_defaults
 from coralx.config import Config, dump_yaml, load_config
 from coralx.config.differences import MAY_DIFFER, contradictions
 from coralx.config.load import overridden
@@ -19,7 +19,7 @@ from coralx.config.mode import mode_of
 from coralx.doctor.requirements import require_room
 from coralx.doctor.run_files import recorded_config
 from coralx.engine.baselines import needs_training
-from coralx.engine.budget import Allowance, without_effect
+from coralx.engine.budget import Allowance, budget_warnings
 from coralx.engine.convergence import has_stalled
 from coralx.engine.engine import Engine
 from coralx.engine.hypervolume_reference import reference_of
@@ -40,7 +40,7 @@ from coralx.report.pareto_table import pareto_csv
 from coralx.report.summary import summarise
 from coralx.search.space import own_recipes, space_of
 from coralx.storage.adapter_card import about_adapters
-from coralx.storage.checkpoints import can_hand_over, hand_over, sweep
+from coralx.storage.checkpoints import can_write_best, sweep, write_best
 from coralx.storage.consistency import require_consistent
 from coralx.storage.history import History
 from coralx.storage.layout import RunLayout, refuse_taken
@@ -76,7 +76,7 @@ def start(
     if name is not None:
         refuse_taken(name)
     choice = choose(config)
-    config = settled(config, choice.name)
+    config = with_backend_defaults(config, choice.name)
     own_recipes(config, space_of(config))  # raises for a recipe outside the space
     began = time.monotonic()
     with interruptible() as (ending, interruption), ExitStack() as stack:
@@ -119,7 +119,7 @@ def _first_event(
     )
 
 
-def go_on(
+def resume_run(
     layout: RunLayout,
     drive: Drive,
     *,
@@ -173,7 +173,7 @@ def _is_finished(state: RunState, layout: RunLayout) -> bool:
     if state.config.evolution.generations > wanted and not has_stalled(state):
         return False
     front = history.completed.front
-    return all(can_hand_over(layout, genome, state.last_stage) for genome in front)
+    return all(can_write_best(layout, genome, state.last_stage) for genome in front)
 
 
 def _require_asked_for(config: Config, layout: RunLayout) -> None:
@@ -201,7 +201,7 @@ def _warn_of_changes(session: Session, config: Config, facts: Facts, recorded: F
             f"warning: {', '.join(config.functions)} changed since the run began; figures from "
             "before and after the change are compared all the same"
         )
-    for warning in without_effect(config.budget, facts.device):
+    for warning in budget_warnings(config.budget, facts.device):
         session.view.on_signal(f"warning: {warning}")
 
 
@@ -222,7 +222,7 @@ def _settings_again(config: Config, recorded: Settings) -> Settings:
 
 def _choice_again(config: Config, recorded: Facts) -> Choice:
     """The recorded backend, whatever `auto` would take today."""
-    require(config, recorded.backend)
+    require_available(config, recorded.backend)
     return Choice(recorded.backend, recorded.backend_reason)
 
 
@@ -310,7 +310,7 @@ def _report(config: Config, ledger: Ledger, layout: RunLayout) -> Outcome:
     history = History(ledger)
     state = RunState(config, history)
     about = about_adapters(config, history.started) if history.started is not None else None
-    hand_over(layout, state.front(), state.last_stage, about)
+    write_best(layout, state.front(), state.last_stage, about)
     report = summarise(config, Ledger.read(layout.ledger), layout)
     write_atomically(layout.report, json.dumps(report, indent=2, allow_nan=False) + "\n")
     write_atomically(layout.pareto, pareto_csv(report))

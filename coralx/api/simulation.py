@@ -9,7 +9,7 @@ from coralx.config import Config
 from coralx.config.mode import resolve_mode
 from coralx.engine.engine import Engine
 from coralx.engine.hypervolume_reference import reference_of
-from coralx.execution.executor import Signal
+from coralx.execution.executor import StatusUpdate
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.records.events import RunStarted
 from coralx.records.mode import Mode
@@ -86,7 +86,7 @@ class Strategy:
     front_size: int
 
 
-def compare(config: Config) -> list[Strategy]:
+def compare_strategies(config: Config) -> list[Strategy]:
     """`simulation`, `hyperband` and `full` side by side, played on simulated curves.
 
     Simulation and hyperband decide alike here, since both see the same curves; they differ in
@@ -123,7 +123,7 @@ def _play(config: Config, mode: Mode) -> Strategy:
     )
 
 
-def _ignore(signal: Signal) -> None:
+def _ignore(signal: StatusUpdate) -> None:
     """A plan has nobody to report to."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coralx.backends.unsloth_support import FUSED, WHOLE_GROUPS, model_type
+from coralx.backends.unsloth_support import FUSED_MODEL_TYPES, WHOLE_GROUPS, model_type
 from coralx.config.metric_catalogue import CAUSAL
 from coralx.config.schema import Config
 from coralx.data import builtin
@@ -24,13 +24,13 @@ class Choice:
 def choose(config: Config) -> Choice:
     """The backend that `runtime.backend` names, or for `auto` the one that suits task and machine.
 
-    Raises as `require` does where the one that is named cannot train the config.
+    Raises as `require_available` does where the one that is named cannot train the config.
     """
     named = config.runtime.backend
     if named != "auto":
-        require(config, named)
+        require_available(config, named)
         return Choice(named, "named by the config or the command line")
-    refuse_contradiction(config, named)
+    require_compatible(config, named)
     obstacle = _obstacle_to_unsloth(config)
     if obstacle is not None:
         return Choice("peft", obstacle)
@@ -49,14 +49,14 @@ def _obstacle_to_unsloth(config: Config) -> str | None:
         return f"unsloth is not installed. {INSTALL_UNSLOTH}"
     # Without them it has no advantage. A base whose type is unknown may have them.
     kind = model_type(config)
-    if kind is not None and kind not in FUSED:
+    if kind is not None and kind not in FUSED_MODEL_TYPES:
         return f"Unsloth has no fused kernels for models of type {kind}"
     return None
 
 
-def require(config: Config, name: str) -> None:
-    """Raise as `refuse_contradiction`, and SetupError where the backend's package is missing."""
-    refuse_contradiction(config, name)
+def require_available(config: Config, name: str) -> None:
+    """Raise as `require_compatible`, and SetupError where the backend's package is missing."""
+    require_compatible(config, name)
     if name == "unsloth" and not is_installed("unsloth"):
         raise SetupError(
             "the backend unsloth is not installed",
@@ -64,7 +64,7 @@ def require(config: Config, name: str) -> None:
         )
 
 
-def refuse_contradiction(config: Config, name: str) -> None:
+def require_compatible(config: Config, name: str) -> None:
     """Raise ConfigError where the backend `name` does not train the config's task, or the task's
     base cannot be quantized; UsageError for a `builtin:` base that does not exist."""
     base = str(config.model.base)
@@ -90,12 +90,12 @@ def refuse_contradiction(config: Config, name: str) -> None:
         )
 
 
-def settled(config: Config, name: str) -> Config:
+def with_backend_defaults(config: Config, name: str) -> Config:
     """The config with the defaults that depend on the backend `name`: Unsloth searches whole groups
     of projections, where the config does not say which and the base may have fused kernels."""
     if name != "unsloth" or "target_modules" in config.search_space.model_fields_set:
         return config
-    if model_type(config) not in (None, *FUSED):
+    if model_type(config) not in (None, *FUSED_MODEL_TYPES):
         return config
     space = config.search_space.model_copy(update={"target_modules": WHOLE_GROUPS})
     return config.model_copy(update={"search_space": space})

@@ -111,7 +111,7 @@ def activation_bytes(footprint: Footprint) -> int:
     return footprint.activation_bytes * footprint.layers * layer
 
 
-def too_large(footprint: Footprint | None, genes: Genes) -> str | None:
+def why_too_large(footprint: Footprint | None, genes: Genes) -> str | None:
     """Why a genome cannot be trained on the device at all; None if it may be, or if its needs are
     not known."""
     if footprint is None or footprint.device_bytes == 0:
@@ -127,7 +127,7 @@ def too_large(footprint: Footprint | None, genes: Genes) -> str | None:
     )
 
 
-def tight(
+def memory_warnings(
     footprint: Footprint | None, genomes: Sequence[Genome], max_length: int
 ) -> tuple[str, ...]:
     """A warning about genomes that the device can hold, but likely not with a full batch."""
@@ -136,7 +136,7 @@ def tight(
     over: dict[str, int] = {}
     for genome in genomes:
         needed = likely_bytes(footprint, genome.genes, max_length)
-        if needed > footprint.device_bytes and too_large(footprint, genome.genes) is None:
+        if needed > footprint.device_bytes and why_too_large(footprint, genome.genes) is None:
             over[genome.id] = needed
     if not over:
         return ()

@@ -34,7 +34,7 @@ class Paused(Exception):
     """Raised by a heartbeat: the driver wants the worker to stop its job, to be resumed later."""
 
 
-def unheard() -> None:
+def no_beat() -> None:
     """The heartbeat where nobody listens."""
 
 
@@ -65,7 +65,7 @@ class Backend(Protocol):
         """
         ...
 
-    def train(self, job: Job, report: Report, beat: Beat = unheard) -> StageResult:
+    def train(self, job: Job, report: Report, beat: Beat = no_beat) -> StageResult:
         """Train one genome through one stage, evaluate it, write its checkpoint.
 
         Continues from the job's partial checkpoint, if that is of this very job. Where `beat`
@@ -74,7 +74,7 @@ class Backend(Protocol):
         """
         ...
 
-    def measure(self, job: MeasureJob, beat: Beat = unheard) -> Measurement:
+    def measure(self, job: MeasureJob, beat: Beat = no_beat) -> Measurement:
         """Figures of a finished adapter on the whole validation and test splits."""
         ...
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from coralx.backends.protocol import Beat, Report, Say, unheard
-from coralx.config.metric_catalogue import Direction, described, of_task
+from coralx.backends.protocol import Beat, Report, Say, no_beat
+from coralx.config.metric_catalogue import Direction, metric_entry, split_metric_name
 from coralx.config.schema import Config
 from coralx.records.genomes import ALL_LINEAR, Genes
 from coralx.records.jobs import Job, MeasureJob
@@ -110,7 +110,7 @@ class SimulatedBackend:
         self._named = {
             name: config.direction_of(name)
             for name in config.named_metrics
-            if described(name).source in ("predictions", "user")
+            if metric_entry(name).source in ("predictions", "user")
         }
         self.base_loads += 1
         return Facts(
@@ -124,7 +124,7 @@ class SimulatedBackend:
             rows={"train": config.known_rows, "validation": 0, "test": 0},
         )
 
-    def train(self, job: Job, report: Report, beat: Beat = unheard) -> StageResult:
+    def train(self, job: Job, report: Report, beat: Beat = no_beat) -> StageResult:
         beat()
         curve = curve_of(job.genome.genes)
         losses = curve.losses(job, self._random("simulated-losses", job))
@@ -184,7 +184,7 @@ class SimulatedBackend:
     def _random(self, purpose: str, job: Job) -> Random:
         return Random(derive_seed(self._seed, purpose, job.genome.id, job.stage))  # noqa: S311
 
-    def measure(self, job: MeasureJob, beat: Beat = unheard) -> Measurement:
+    def measure(self, job: MeasureJob, beat: Beat = no_beat) -> Measurement:
         beat()
         if job.genome is None:
             validation: dict[str, float | None] = _metrics(0.5, Genes(), self._named)
@@ -199,7 +199,7 @@ class SimulatedBackend:
                 continue
             is_count = name in COUNTS
             drawn = value if is_count else max(value + 0.01 * rng.gauss(), 0.0)
-            if not is_count and of_task(name)[0] not in UNBOUNDED:
+            if not is_count and split_metric_name(name)[0] not in UNBOUNDED:
                 drawn = min(drawn, 1.0)
             test[name] = Interval(drawn, None, None)  # invented ends would look like evidence
         return Measurement(job.genome.id if job.genome else None, validation, test)
@@ -275,5 +275,5 @@ def _metrics(
     }
     for name, direction in (named or {}).items():
         own = skill if direction == "maximize" else 1.0 - skill
-        metrics[name] = metrics.get(of_task(name)[0], own)
+        metrics[name] = metrics.get(split_metric_name(name)[0], own)
     return metrics

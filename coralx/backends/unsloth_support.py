@@ -10,7 +10,7 @@ from coralx.config.search_space import ModuleChoices
 from coralx.data import builtin
 from coralx.records.genomes import Genes
 
-FUSED = frozenset({"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3"})
+FUSED_MODEL_TYPES = frozenset({"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3"})
 """Model types whose q, k, v and gate, up, down Unsloth trains by fused kernels (its release
 2026.10.9)."""
 
@@ -48,7 +48,7 @@ def _from_hub(name: str) -> Path:
     return Path(hf_hub_download(name, "config.json", etag_timeout=5))
 
 
-def unfused(genes: Genes) -> tuple[str, ...]:
+def unfused_remarks(genes: Genes) -> tuple[str, ...]:
     """Why Unsloth trains a genome, or a part of it, by PEFT's forward: a remark for each setting
     that its fused kernels do not have; none if they train all of it."""
     if genes.use_dora:

@@ -6,7 +6,7 @@ import os
 import sys
 
 from coralx.cli.app import app
-from coralx.cli.boundary import told
+from coralx.cli.boundary import show_error
 from coralx.cli.streams import GONE, Outlet, unfailing_streams
 from coralx.errors import SetupError
 from coralx.system.os_errors import WAYS_OUT
@@ -32,7 +32,7 @@ def _exit_code() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as error:  # KeyboardInterrupt, too, is to end without a traceback
-        return told(error)
+        return show_error(error)
     return 0
 
 
@@ -43,7 +43,7 @@ def _unless_refused(output: Outlet) -> int:
     if refusal is None or refusal.errno in GONE:
         return 0
     number = refusal.errno or 0
-    return told(
+    return show_error(
         SetupError(
             f"standard output cannot be written ({os.strerror(number)})",
             f"{WAYS_OUT.get(number, 'Redirect it elsewhere.')} The files in the run folder are "

@@ -16,12 +16,12 @@ from rich.markup import escape
 from coralx import __version__
 from coralx.cli.consoles import error_console
 from coralx.errors import RUN, CoralXError, Interrupted, UsageError
-from coralx.system.os_errors import WITHOUT_FOLDER, has_working_folder, in_words
+from coralx.system.os_errors import WITHOUT_FOLDER, as_setup_error, has_working_folder
 
 REPORT_IT = "This is a bug in CoralX. Please report it to the project's issue tracker"
 
 
-def told(error: BaseException) -> int:
+def show_error(error: BaseException) -> int:
     """Print on standard error what went wrong, and return the exit code. An unexpected error is one
     line, and a file with the details."""
     if isinstance(error, KeyboardInterrupt):
@@ -29,7 +29,7 @@ def told(error: BaseException) -> int:
     elif isinstance(error, CoralXError):
         known = error
     else:
-        known = in_words(error) if isinstance(error, Exception) else None
+        known = as_setup_error(error) if isinstance(error, Exception) else None
     if known is None:
         known = _unexpected(error)
     elif known.details:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from coralx.api.runs import Outcome
 from coralx.backends.protocol import REGISTRY
 from coralx.config import Config
-from coralx.config.warnings import measurements, remote_code
+from coralx.config.warnings import measurement_warnings, remote_code_warnings
 from coralx.errors import ConfigError, NoResultError, UsageError
 from coralx.report.terminal import print_report
 from coralx.report.vllm import serving_line
@@ -37,7 +37,7 @@ def name_setting(name: str) -> str:
 def warn_of_plan(config: Config, console: Console, *, quiet: bool) -> None:
     """Warn before training what speaks against the plan; if `quiet`, only of what is dangerous. The
     schedule is left to the opening lines: only they know which stages are too short to cut."""
-    warn([*remote_code(config), *(() if quiet else measurements(config))], console)
+    warn([*remote_code_warnings(config), *(() if quiet else measurement_warnings(config))], console)
 
 
 def warn(warnings: Iterable[str], console: Console) -> None:

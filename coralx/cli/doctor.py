@@ -15,13 +15,19 @@ from coralx.cli.common import errors_naming, warn
 from coralx.cli.consoles import error_console, output_console, print_json
 from coralx.config import Config, load_config
 from coralx.config.metric_catalogue import CAUSAL
-from coralx.config.warnings import remote_code
+from coralx.config.warnings import remote_code_warnings
 from coralx.doctor.diagnosis import diagnose
-from coralx.doctor.gpu_check import BACKENDS, Checked, check_backends, require_gpu, specimen_config
+from coralx.doctor.gpu_check import (
+    BACKENDS,
+    BackendCheck,
+    check_backends,
+    require_gpu,
+    specimen_config,
+)
 from coralx.doctor.output import diagnosis_json, print_check, print_diagnosis
-from coralx.doctor.run_check import examine, findings_json, is_damaged, print_findings
+from coralx.doctor.run_check import check_run, findings_json, is_damaged, print_findings
 from coralx.errors import ConfigError, DamagedRunError, UsageError, WorkerError
-from coralx.execution.executor import Listener, Signal
+from coralx.execution.executor import Listener, StatusUpdate
 from coralx.storage.layout import RunLayout, find_remains
 
 EXIT_CODES = {"refused": ConfigError.exit_code, "failed": WorkerError.exit_code}
@@ -46,7 +52,7 @@ def carry_out(
     console = output_console()
     config = load_config(config_path, overrides) if config_path else None
     if config is not None:
-        warn(remote_code(config), error_console() if as_json else console)
+        warn(remote_code_warnings(config), error_console() if as_json else console)
     with errors_naming(config_path or Path("config")):
         diagnosis = diagnose(config, _printing(error_console()))
         if not as_json:
@@ -70,7 +76,7 @@ def _is_config(subject: str) -> bool:
 
 def _check_run(layout: RunLayout, *, as_json: bool) -> None:
     """Print the findings, and exit with 4 where a file is damaged."""
-    findings = examine(layout)
+    findings = check_run(layout)
     if as_json:
         print_json(findings_json(layout, findings))
     else:
@@ -82,14 +88,14 @@ def _check_run(layout: RunLayout, *, as_json: bool) -> None:
 def _printing(console: Console) -> Listener:
     """Prints what workers report that they are doing."""
 
-    def listen(signal: Signal) -> None:
+    def listen(signal: StatusUpdate) -> None:
         if isinstance(signal, str):
             console.print(f"  {signal}", style="dim", soft_wrap=True, highlight=False, markup=False)
 
     return listen
 
 
-def _checked(config: Config | None, console: Console, *, quiet: bool) -> list[Checked]:
+def _checked(config: Config | None, console: Console, *, quiet: bool) -> list[BackendCheck]:
     listener = _printing(error_console() if quiet else console)
     if config is not None and config.model.task in CAUSAL:  # only those both backends train
         return check_backends(config, BACKENDS, listener)

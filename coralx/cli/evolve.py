@@ -18,7 +18,7 @@ from coralx.cli.consoles import error_console, output_console
 from coralx.cli.resume import offered, resumed_config
 from coralx.config import load_config
 from coralx.config.mode import resolve_mode
-from coralx.config.warnings import remote_code
+from coralx.config.warnings import remote_code_warnings
 from coralx.errors import UsageError
 from coralx.records.mode import Mode
 from coralx.report.live import view_for
@@ -51,7 +51,7 @@ def carry_out(
     if resume is not None:
         layout = find_run(resume)
         config = resumed_config(layout, config_path, settings, mode, backend)
-        warn(remote_code(config), console)  # the folder may come from somebody else
+        warn(remote_code_warnings(config), console)  # the folder may come from somebody else
         outcome = api.resume(layout, config, view)
     else:
         if config_path is None:

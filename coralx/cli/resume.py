@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from coralx.api import runs as api
-from coralx.backends.choice import settled
+from coralx.backends.choice import with_backend_defaults
 from coralx.cli.common import errors_naming, known_backend, warn
 from coralx.config import Config, load_config
 from coralx.config.differences import MAY_DIFFER, contradictions
@@ -98,7 +98,7 @@ def resumed_config(
         }
         runtime = config.runtime.model_copy(update=kept_on)
         config = config.model_copy(update={"experiment": name, "runtime": runtime})
-        config = settled(config, _recorded_backend(layout))
+        config = with_backend_defaults(config, _recorded_backend(layout))
     if changed := contradictions(own, config):
         raise UsageError(
             f"the config differs from that of run {layout.name!r} in {', '.join(changed)}",

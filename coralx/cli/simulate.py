@@ -9,14 +9,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from coralx.api.simulation import Strategy, compare, number, plan_for, plan_json
+from coralx.api.simulation import Strategy, compare_strategies, number, plan_for, plan_json
 from coralx.cli.common import errors_naming, warn
 from coralx.cli.consoles import output_console, print_json
 from coralx.config import load_config
 from coralx.report.formatting import figure, ratio
 from coralx.report.table_layout import fitting
 from coralx.schedule.cost import Plan
-from coralx.schedule.short_stage_warnings import brevity
+from coralx.schedule.short_stage_warnings import short_stage_warnings
 from coralx.text import counted
 
 
@@ -27,8 +27,8 @@ def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> 
         plan = plan_for(config)
         has_elite = config.evolution.fewest_births < plan.population_size
         later = plan_for(config, 1) if has_elite else None
-        strategies = compare(config)
-    warnings = brevity(config, config.known_rows)
+        strategies = compare_strategies(config)
+    warnings = short_stage_warnings(config, config.known_rows)
     if as_json:
         print_json(
             {

@@ -18,7 +18,7 @@ from coralx.cli.consoles import error_console, output_console
 from coralx.cli.resume import resumed_config, warn_of_taken
 from coralx.config import Config, load_config
 from coralx.config.mode import resolve_mode
-from coralx.config.warnings import remote_code
+from coralx.config.warnings import remote_code_warnings
 from coralx.errors import UsageError
 from coralx.records.mode import Mode
 from coralx.report.live import view_for
@@ -55,7 +55,7 @@ def carry_out(
         generations = api.run_config(layout).evolution.generations
         settings.append(f"evolution.generations={generations}")
         config = resumed_config(layout, config_path, settings, mode, None)
-        warn(remote_code(config), console)
+        warn(remote_code_warnings(config), console)
         outcome = api.train_stage(layout, stage, config, view)
     else:
         with errors_naming(config_path):

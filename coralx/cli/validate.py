@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from coralx.backends.choice import refuse_contradiction
+from coralx.backends.choice import require_compatible
 from coralx.cli.common import errors_naming, warn
 from coralx.cli.consoles import output_console
 from coralx.config import load_config
 from coralx.config.data import key_of
 from coralx.config.input_files import missing_inputs
 from coralx.config.mode import mode_of
-from coralx.engine.budget import without_effect
+from coralx.engine.budget import budget_warnings
 from coralx.schedule.brackets import brackets_of, cohort_sizes
-from coralx.schedule.plan_warnings import caveats
-from coralx.schedule.short_stage_warnings import brevity
+from coralx.schedule.plan_warnings import plan_warnings
+from coralx.schedule.short_stage_warnings import short_stage_warnings
 from coralx.schedule.stages import Stage, planned_stages
 from coralx.search.space import own_recipes, space_of
 from coralx.system.gpus import visible_gpus
@@ -26,7 +26,7 @@ def carry_out(config_path: Path, overrides: Sequence[str]) -> None:
     config = load_config(config_path, overrides)
     with errors_naming(config_path):
         own_recipes(config, space_of(config))
-        refuse_contradiction(config, config.runtime.backend)
+        require_compatible(config, config.runtime.backend)
     stages = planned_stages(config, config.known_rows)
     births, fewest = config.evolution.births(0), config.evolution.fewest_births
     brackets = brackets_of(config.hyperband_config)
@@ -43,9 +43,9 @@ def carry_out(config_path: Path, overrides: Sequence[str]) -> None:
         lines.append(f"not set: {', '.join(unset)}; so this config can be simulated, not trained")
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
-    idle = () if visible_gpus() else without_effect(config.budget, "cpu")
-    short = brevity(config, config.known_rows)
-    warn([*missing_inputs(config), *caveats(config), *short, *idle], console)
+    idle = () if visible_gpus() else budget_warnings(config.budget, "cpu")
+    short = short_stage_warnings(config, config.known_rows)
+    warn([*missing_inputs(config), *plan_warnings(config), *short, *idle], console)
 
 
 def _sizes(stages: Sequence[Stage], births: int, brackets: int) -> str:

@@ -41,7 +41,7 @@ def _label_texts(labels: Any) -> list[str]:
     return [_label_text(label) for label in several]
 
 
-class Source(Table):
+class TaskData(Table):
     """What one task learns from and is judged by."""
 
     train: Name | None = Field(
@@ -132,7 +132,7 @@ class Source(Table):
         return True
 
     @model_validator(mode="after")
-    def _columns_are_reachable(self) -> Source:
+    def _columns_are_reachable(self) -> TaskData:
         pairs = ((self.text, self.label), (self.prompt_column, self.completion_column))
         numbered = any(isinstance(a, int) and isinstance(b, int) for a, b in pairs)
         # Which of the two pairs is read depends on the task, which is not known here.
@@ -193,10 +193,10 @@ class Source(Table):
         return {key: name for key, name in by_key.items() if name is not None}
 
 
-class Data(Source):
+class Data(TaskData):
     """The examples of a run."""
 
-    tasks: Annotated[dict[TaskName, Source], Field(min_length=1, max_length=100)] | None = Field(
+    tasks: Annotated[dict[TaskName, TaskData], Field(min_length=1, max_length=100)] | None = Field(
         default=None,
         description="Several tasks at once, by name, each with the keys of `data`. What stands "
         "beside `tasks` holds for all that do not say otherwise.",
@@ -212,7 +212,7 @@ class Data(Source):
         """A task takes over the keys beside `tasks` that it does not set itself."""
         if not isinstance(data, dict) or not isinstance(data.get("tasks"), dict):
             return data
-        shared = {key: value for key, value in data.items() if key in Source.model_fields}
+        shared = {key: value for key, value in data.items() if key in TaskData.model_fields}
         tasks = {
             name: {**shared, **task} if isinstance(task, dict) else task
             for name, task in data["tasks"].items()
@@ -224,7 +224,7 @@ class Data(Source):
         return self.tasks is None
 
     @property
-    def sources(self) -> Mapping[str, Source]:
+    def sources(self) -> Mapping[str, TaskData]:
         """Each task's source by its name; the one of a run without named tasks is called ""."""
         return self.tasks or {"": self}
 

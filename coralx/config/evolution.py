@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from coralx.config.exact_numbers import Exact
-from coralx.config.metric_catalogue import Direction, check_metric, described
+from coralx.config.metric_catalogue import Direction, check_metric, metric_entry
 from coralx.config.search_space import SeedGenome
 from coralx.config.section import Count, MetricName, Section
 from coralx.text import shown
@@ -150,7 +150,7 @@ class Objective(Section):
         if not isinstance(data, dict) or data.get("direction") is not None:
             return data
         try:
-            natural = described(str(check_metric(data.get("metric")))).direction
+            natural = metric_entry(str(check_metric(data.get("metric")))).direction
         except (KeyError, ValueError):
             return data  # the check of `metric` reports what is wrong with the name
         return data if natural is None else {**data, "direction": natural}

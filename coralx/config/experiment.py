@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from coralx.config.metric_catalogue import Task
+from coralx.config.metric_catalogue import TaskKind
 from coralx.config.section import Name, Section
 
 
@@ -36,7 +36,7 @@ class Model(Section):
         description="The base model: a hub id, a local folder, `builtin:minilm` or "
         "`builtin:smollm2`. Only a simulation does without.",
     )
-    task: Task = Field(
+    task: TaskKind = Field(
         default="sequence-classification",
         description="A classification head on the base, the label words of a causal language "
         "model, or supervised fine-tuning of one.",

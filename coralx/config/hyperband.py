@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from coralx.config.conditions import check_rule
 from coralx.config.exact_numbers import Exact, exact, written
-from coralx.config.metric_catalogue import Task
+from coralx.config.metric_catalogue import TaskKind
 from coralx.config.section import Count, MetricName, Section, Size
 from coralx.text import counted
 
@@ -26,7 +26,7 @@ SANITY_RULES = ("gradient_norm > 50.0", "loss_slope > 0")
 below 1 with a head on MiniLM, around 5 for the loss of a few tokens through SmolLM2, and 16 to 49
 with a head on SmolLM2. What is ill and stays below shows in an explosion of the loss."""
 
-QUALITY_RULES: dict[Task, tuple[str, ...]] = {
+QUALITY_RULES: dict[TaskKind, tuple[str, ...]] = {
     "sequence-classification": ("auroc < 0.55",),
     "label-tokens": ("auroc < 0.55",),
     "sft": (),
@@ -102,7 +102,7 @@ def _published_stages() -> tuple[TrainingStage, ...]:
     )
 
 
-def with_defaults(stages: Sequence[TrainingStage], task: Task) -> tuple[TrainingStage, ...]:
+def with_defaults(stages: Sequence[TrainingStage], task: TaskKind) -> tuple[TrainingStage, ...]:
     """Stop rules and `eval_limit` written out: they depend on the task and on a stage's place."""
     filled = []
     for place, stage in enumerate(stages):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from coralx.config.data import Source
+from coralx.config.data import TaskData
 from coralx.config.problems import problems_of
 from coralx.config.schema import Config
 from coralx.config.yaml_io import (
@@ -28,7 +28,7 @@ from coralx.text import LONGEST_VALUE, shortened, shown
 LABELS = (("data", "labels"), ("data", "tasks", ANY, "labels"))
 """Keys whose values stay the text that was written: `no` is a label, not a boolean."""
 
-AnySource = TypeVar("AnySource", bound=Source)
+AnySource = TypeVar("AnySource", bound=TaskData)
 
 
 def parse_yaml(text: str, source: str, *, most_nodes: int = MOST_NODES) -> dict[str, Any]:

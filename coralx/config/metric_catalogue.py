@@ -15,16 +15,16 @@ from coralx.records.run_facts import Scale
 from coralx.text import did_you_mean
 
 Direction = Literal["maximize", "minimize"]
-Task = Literal["sequence-classification", "label-tokens", "sft"]
+TaskKind = Literal["sequence-classification", "label-tokens", "sft"]
 Modality = Literal["text"]
 
-CLASSIFICATION: tuple[Task, ...] = ("sequence-classification", "label-tokens")
-CAUSAL: tuple[Task, ...] = ("label-tokens", "sft")
+CLASSIFICATION: tuple[TaskKind, ...] = ("sequence-classification", "label-tokens")
+CAUSAL: tuple[TaskKind, ...] = ("label-tokens", "sft")
 """Tasks of causal language models."""
 
-EVERY_TASK: tuple[Task, ...] = ("sequence-classification", "label-tokens", "sft")
+EVERY_TASK: tuple[TaskKind, ...] = ("sequence-classification", "label-tokens", "sft")
 
-READS: dict[Task, tuple[Modality, ...]] = dict.fromkeys(EVERY_TASK, ("text",))
+READS: dict[TaskKind, tuple[Modality, ...]] = dict.fromkeys(EVERY_TASK, ("text",))
 """The modalities that a task reads of an example."""
 
 MetricSource = Literal["predictions", "adapter", "training", "measurement", "user"]
@@ -68,7 +68,7 @@ class Metric:
     """In words."""
     undefined: str = "never"
     """When it has no value, in words."""
-    tasks: tuple[Task, ...] = EVERY_TASK
+    tasks: tuple[TaskKind, ...] = EVERY_TASK
     """The tasks that have it."""
     needs: Literal["", "attacks", "group"] = ""
     """The key of `data` without which there is nothing to compute it from."""
@@ -184,16 +184,16 @@ def is_function(name: str) -> bool:
     return _FUNCTION.fullmatch(name) is not None
 
 
-def of_task(name: str) -> tuple[str, str]:
+def split_metric_name(name: str) -> tuple[str, str]:
     """The two parts of a metric's name: `auroc@toxicity` is the AUROC of the task `toxicity`. The
     second is "" for a figure of all tasks together."""
     metric, _, task = name.partition(OF_TASK)
     return metric, task
 
 
-def described(name: str) -> Metric:
+def metric_entry(name: str) -> Metric:
     """The catalogue's entry of a metric whose name is valid; KeyError for others."""
-    metric, _ = of_task(name)
+    metric, _ = split_metric_name(name)
     return USER_METRIC if is_function(metric) else CATALOGUE[metric]
 
 
@@ -202,14 +202,14 @@ def check_metric(name: object) -> object:
     nearest known one, or with the reason why it cannot be computed."""
     if not isinstance(name, str):  # pydantic's own check of the type comes after this one
         return name
-    metric, task = of_task(name)
+    metric, task = split_metric_name(name)
     if not is_function(metric) and metric not in CATALOGUE:
         known = ", ".join(known for known, m in CATALOGUE.items() if m.is_computable)
         near = did_you_mean(metric, CATALOGUE)
         raise ValueError(
             f"no metric of that name{near}; known: {known}, and your own as `module:function`"
         )
-    entry = described(name)
+    entry = metric_entry(name)
     if not entry.is_computable:
         raise ValueError(
             f"{metric} cannot be computed: it compares {entry.modalities} modalities with text "
@@ -223,15 +223,15 @@ def check_metric(name: object) -> object:
     return name
 
 
-def default_objectives(task: Task) -> tuple[str, str]:
+def default_objectives(task: TaskKind) -> tuple[str, str]:
     """The objectives of a config that names none: skill against size."""
     return "eval_loss" if task == "sft" else "auroc", "trainable_parameters"
 
 
-def require_offered(task: Task, names: Iterable[str]) -> None:
+def require_offered(task: TaskKind, names: Iterable[str]) -> None:
     """Raise ValueError naming the first of `names` that a task does not have."""
     for name in names:
-        if task not in described(name).tasks:
+        if task not in metric_entry(name).tasks:
             offered = ", ".join(
                 known for known, m in CATALOGUE.items() if task in m.tasks and m.is_computable
             )

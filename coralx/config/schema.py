@@ -22,10 +22,10 @@ from coralx.config.metric_catalogue import (
     CLASSIFICATION,
     Direction,
     default_objectives,
-    described,
     is_function,
-    of_task,
+    metric_entry,
     require_offered,
+    split_metric_name,
 )
 from coralx.config.runtime import Budget, Runtime, Training
 from coralx.config.search_space import IntChoices, SearchSpace
@@ -156,13 +156,13 @@ class Config(Section):
         """Raise ValueError for a metric of a task that is not there, or without its data."""
         sources = self.data.sources
         for name in self.named_metrics:
-            metric, task = of_task(name)
+            metric, task = split_metric_name(name)
             if task and not self.data.tasks:
                 raise ValueError(f"{name!r} names a task, but `data.tasks` is not set")
             if task and task not in sources:
                 known = ", ".join(sources)
                 raise ValueError(f"{name!r} names no task of `data.tasks`, which has {known}")
-            needs = described(metric).needs
+            needs = metric_entry(metric).needs
             judged = [sources[task]] if task else sources.values()
             # For a figure of all tasks together, one task that can be judged is enough.
             if needs and all(getattr(source, needs) is None for source in judged):
@@ -175,7 +175,7 @@ class Config(Section):
         listed = {objective.metric for objective in self.objectives}
         for stage in self.hyperband_config.training_stages:
             by = stage.promote_by
-            if by is not None and described(by).direction is None and by not in listed:
+            if by is not None and metric_entry(by).direction is None and by not in listed:
                 raise ValueError(
                     f"stage {stage.name!r} promotes by {by!r}, but only an entry of `objectives` "
                     "can say whether more of it is better: list it there"
@@ -201,7 +201,7 @@ class Config(Section):
         for objective in self.objectives:
             if objective.metric == metric and objective.direction is not None:
                 return objective.direction
-        return described(metric).direction or "minimize"
+        return metric_entry(metric).direction or "minimize"
 
     @property
     def batch_sizes(self) -> Sequence[int]:
@@ -231,7 +231,7 @@ class Config(Section):
     def functions(self) -> tuple[str, ...]:
         """The user's own functions that it names: metrics and judges, each once."""
         judges = [s.attacks.judge for s in self.data.sources.values() if s.attacks is not None]
-        names = [of_task(name)[0] for name in self.named_metrics]
+        names = [split_metric_name(name)[0] for name in self.named_metrics]
         named = [name for name in (*names, *judges) if name is not None and is_function(name)]
         return tuple(dict.fromkeys(named))
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from coralx.config.metric_catalogue import Task, is_function
+from coralx.config.metric_catalogue import TaskKind, is_function
 from coralx.config.runtime import Place
 from coralx.config.section import Count, Name, Section, Text
 from coralx.text import shown
@@ -99,7 +99,7 @@ class Attacks(Table):
             )
         return self
 
-    def require_fit(self, task: Task, key: str) -> None:
+    def require_fit(self, task: TaskKind, key: str) -> None:
         """Raise ValueError where a task's model cannot be attacked so; `key` is their path."""
         if task == "sequence-classification" and self.judge not in (None, "flagged"):
             raise ValueError(

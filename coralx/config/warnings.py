@@ -3,11 +3,11 @@ machine. Those about its schedule are in `schedule.plan_warnings`."""
 
 from __future__ import annotations
 
-from coralx.config.metric_catalogue import described
+from coralx.config.metric_catalogue import metric_entry
 from coralx.config.schema import Config
 
 
-def remote_code(config: Config) -> list[str]:
+def remote_code_warnings(config: Config) -> list[str]:
     """A warning where code that comes with the base may be run; else none."""
     if not config.model.trust_remote_code:
         return []
@@ -18,9 +18,9 @@ def remote_code(config: Config) -> list[str]:
     ]
 
 
-def measurements(config: Config) -> list[str]:
+def measurement_warnings(config: Config) -> list[str]:
     """A warning where the search goes by what another run would measure differently; else none."""
-    measured = [n for n in config.named_metrics if described(n).source == "measurement"]
+    measured = [n for n in config.named_metrics if metric_entry(n).source == "measurement"]
     if not measured:
         return []
     return [

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from coralx.config.data import Source, key_of
+from coralx.config.data import TaskData, key_of
 from coralx.config.tables import Attacks, CleanHoldout
 from coralx.data.examples import Example
 from coralx.data.perturbations import perturbed
@@ -23,7 +23,7 @@ Halves = dict[str, tuple[Example, ...]]
 
 
 def attacks_of(
-    source: Source,
+    source: TaskData,
     task: str,
     classes: Mapping[str, Sequence[str]],
     splits: Mapping[str, Sequence[Example]],
@@ -52,7 +52,7 @@ def attacks_of(
 
 
 def clean_of(
-    source: Source,
+    source: TaskData,
     task: str,
     classes: Mapping[str, Sequence[str]],
     seed: int,
@@ -82,7 +82,7 @@ def clean_of(
 def _attacks_in(
     attacks: Attacks,
     file: str,
-    source: Source,
+    source: TaskData,
     task: str,
     classes: Mapping[str, Sequence[str]],
     warnings: list[str],
@@ -116,7 +116,7 @@ def _texts(
     table: Attacks | CleanHoldout,
     file: str,
     key: str,
-    source: Source,
+    source: TaskData,
     task: str,
     classes: Mapping[str, Sequence[str]],
     warnings: list[str],
@@ -148,7 +148,7 @@ def _numbers(
     table: TableRows,
     texts: Sequence[str],
     column: str,
-    source: Source,
+    source: TaskData,
     task: str,
     classes: Mapping[str, Sequence[str]],
 ) -> list[int | None]:

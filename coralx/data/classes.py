@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from coralx.config.data import Source, key_of
+from coralx.config.data import TaskData, key_of
 from coralx.data.examples import Example
 from coralx.data.tables import SPLITS, problem
 from coralx.errors import ConfigError
@@ -32,7 +32,7 @@ def _counts(rows: Sequence[Example], labels: Sequence[str]) -> tuple[int, ...]:
 
 
 def require_all_classes(
-    source: Source,
+    source: TaskData,
     task: str,
     labels: Sequence[str],
     splits: Splits,
@@ -62,7 +62,7 @@ def require_all_classes(
 
 
 def _cut_without(
-    source: Source,
+    source: TaskData,
     task: str,
     split: str,
     labels: Sequence[str],

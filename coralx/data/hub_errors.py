@@ -38,7 +38,7 @@ class HubProblem:
     way_out: str
 
 
-def trouble(error: Exception, name: str, kind: Kind) -> HubProblem | None:
+def hub_problem(error: Exception, name: str, kind: Kind) -> HubProblem | None:
     """What is wrong with the name, the access or the connection; None for an error of another kind.
 
     Libraries wrap the errors of the hub's client, each in its own way, so all that an error wraps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coralx.config.data import Source, key_of
+from coralx.config.data import TaskData, key_of
 from coralx.data.chats import Chats
 from coralx.data.examples import Example, Message
 from coralx.data.reading import read_table
@@ -16,7 +16,7 @@ TOOLS = "tools"
 
 
 def read_instructions(
-    source: Source, task: str, splits: Sequence[str], warnings: list[str]
+    source: TaskData, task: str, splits: Sequence[str], warnings: list[str]
 ) -> tuple[dict[str, list[Example]], dict[str, tuple[str, ...]]]:
     """Examples of each split; there are no classes.
 
@@ -26,7 +26,7 @@ def read_instructions(
     return {split: _read_split(source, task, split, warnings) for split in splits}, {}
 
 
-def _read_split(source: Source, task: str, split: str, warnings: list[str]) -> list[Example]:
+def _read_split(source: TaskData, task: str, split: str, warnings: list[str]) -> list[Example]:
     name, key = str(getattr(source, split)), key_of(task, split)
     where = f"{key}: {name}"
     columns = (source.prompt_column, source.completion_column, source.messages_column, TOOLS)
@@ -62,7 +62,7 @@ def _tools(rows: Sequence[Row], where: str) -> list[str]:
     ]
 
 
-def _instructions(table: TableRows, source: Source, task: str) -> list[Example | None]:
+def _instructions(table: TableRows, source: TaskData, task: str) -> list[Example | None]:
     """The prompts of a table with their completions; None for a row without a completion."""
     if isinstance(source.prompt_column, str) and source.prompt_column not in table.columns:
         near = did_you_mean(source.prompt_column, table.columns)

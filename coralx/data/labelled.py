@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from coralx.config.data import Source, key_of
+from coralx.config.data import TaskData, key_of
 from coralx.data.examples import Example
 from coralx.data.reading import read_table
 from coralx.data.tables import class_numbers, problem
@@ -17,7 +17,7 @@ MOST_CLASSES = 100
 
 
 def read_labelled(
-    source: Source, task: str, splits: Sequence[str], warnings: list[str]
+    source: TaskData, task: str, splits: Sequence[str], warnings: list[str]
 ) -> tuple[dict[str, list[Example]], dict[str, tuple[str, ...]]]:
     """Examples of each split, and the written labels that each class covers, the negative class
     first. `task` is the source's name among `data.tasks`.
@@ -30,7 +30,7 @@ def read_labelled(
     return examples, classes
 
 
-def _classes(source: Source, task: str, labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def _classes(source: TaskData, task: str, labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Written labels by class, classes in order, the negative one first: those of the config, or
     without any those of the training rows, whose `labels` are given."""
     if isinstance(source.labels, Mapping):
@@ -55,7 +55,7 @@ def _classes(source: Source, task: str, labels: Sequence[str]) -> dict[str, tupl
 def _labelled(
     rows: Sequence[_Row],
     classes: Mapping[str, Sequence[str]],
-    source: Source,
+    source: TaskData,
     task: str,
     split: str,
 ) -> list[Example]:
@@ -89,7 +89,7 @@ class _Row:
     group: str = ""
 
 
-def _read_split(source: Source, task: str, split: str, warnings: list[str]) -> list[_Row]:
+def _read_split(source: TaskData, task: str, split: str, warnings: list[str]) -> list[_Row]:
     """Every row with a text and a label."""
     name, key = str(getattr(source, split)), key_of(task, split)
     roles = ("text", "label") if source.group is None else ("text", "label", "group")

@@ -67,7 +67,7 @@ def _from_hub(file: TableFile, split: str) -> TableRows:
         # Without a column datasets gives no rows; that there are some makes the better message.
         rows = [dict(row) for row in (loaded.select_columns(kept) if kept else loaded)]
     except Exception as error:  # datasets passes on the errors of pandas, pyarrow and the hub
-        trouble = hub.trouble(error, file.name, "data set")
+        trouble = hub.hub_problem(error, file.name, "data set")
         what = trouble.what if trouble else hub.reason(error.__cause__ or error)
         hint = trouble.way_out if trouble else f"Check the name, and that it has a split {split!r}."
         raise file.problem(f"cannot be read: {what}", hint) from None

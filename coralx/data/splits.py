@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from coralx.config.data import Data, Source, key_of
-from coralx.config.metric_catalogue import Task
+from coralx.config.data import Data, TaskData, key_of
+from coralx.config.metric_catalogue import TaskKind
 from coralx.data import order_revision1 as revision1
 from coralx.data.attacks import Halves, attacks_of, clean_of
 from coralx.data.classes import lookalikes, require_all_classes
@@ -49,7 +49,9 @@ class Examples:
         return {split: getattr(self, split) for split in SPLITS}
 
 
-def load_all(data: Data, seed: int, task: Task, revision: int = REVISION) -> dict[str, Examples]:
+def load_all(
+    data: Data, seed: int, task: TaskKind, revision: int = REVISION
+) -> dict[str, Examples]:
     """The examples of each task of a run, by name; the task of a run without named ones is called
     "". `revision`: in which version's order (see `run_facts.Settings`). Raises ConfigError naming
     key and file, with a hint what to do."""
@@ -60,9 +62,9 @@ def load_all(data: Data, seed: int, task: Task, revision: int = REVISION) -> dic
 
 
 def load_examples(
-    source: Source,
+    source: TaskData,
     seed: int,
-    task: Task = "sequence-classification",
+    task: TaskKind = "sequence-classification",
     name: str = "",
     revision: int = REVISION,
 ) -> Examples:
@@ -86,7 +88,7 @@ def load_examples(
 
 
 def _split(
-    source: Source,
+    source: TaskData,
     task: str,
     labels: Sequence[str],
     files: Mapping[str, Sequence[Example]],
@@ -156,7 +158,7 @@ def _strata(rows: Sequence[Example]) -> list[int]:
 
 
 def _lookalike_warnings(
-    source: Source, task: str, labels: Sequence[str], files: Mapping[str, Sequence[Example]]
+    source: TaskData, task: str, labels: Sequence[str], files: Mapping[str, Sequence[Example]]
 ) -> list[str]:
     """Warnings about names of classes and of groups that may be the same, and about rows without a
     group."""

@@ -35,6 +35,6 @@ def _read_hub(name: str, builtin: Builtin) -> list[tuple[str, str]]:
     try:
         loaded = load_dataset(builtin.hub, split="train")
     except Exception as error:  # the hub's client raises errors of many libraries
-        trouble = hub.trouble(error, builtin.hub, "data set")
+        trouble = hub.hub_problem(error, builtin.hub, "data set")
         raise missing(name, builtin, trouble.what if trouble else hub.reason(error)) from None
     return list(zip(loaded["text"], loaded["label_text"], strict=True))

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from coralx.backends.choice import Choice, choose, settled
+from coralx.backends.choice import Choice, choose, with_backend_defaults
 from coralx.config import Config
 from coralx.config.input_files import missing_inputs
 from coralx.config.metric_catalogue import EVERY_TASK
 from coralx.doctor.requirements import Requirements, requirements_of
-from coralx.engine.budget import without_effect
+from coralx.engine.budget import budget_warnings
 from coralx.errors import ConfigError, CoralXError, SetupError
-from coralx.execution.executor import Listener, Signal
-from coralx.execution.inspection import inspect, try_out
+from coralx.execution.executor import Listener, StatusUpdate
 from coralx.execution.placement import pins
+from coralx.execution.preflight import footprint_of_base, try_out
 from coralx.system.containers import Limits, cores, limits_of, memory
 from coralx.system.environment import (
     INSTALL_UNSLOTH,
@@ -26,8 +26,8 @@ from coralx.system.environment import (
     hardware,
     installed_version,
     is_installed,
-    out_of_bounds,
     torch_cuda,
+    version_mismatches,
 )
 from coralx.system.gpus import VARIABLE, Gpu, driver_version, visible_gpus
 from coralx.text import gib
@@ -96,7 +96,7 @@ class Diagnosis:
     """What a run of the config would warn of."""
 
 
-def _ignore(signal: Signal) -> None:
+def _ignore(signal: StatusUpdate) -> None:
     """Drop what workers report."""
 
 
@@ -106,7 +106,7 @@ def diagnose(config: Config | None = None, listener: Listener = _ignore) -> Diag
 
     Raises ConfigError where backend and task contradict each other.
     """
-    machine = examine()
+    machine = examine_machine()
     problems = list(_problems(machine))
     if config is not None:
         return _diagnose_config(config, machine, problems, listener)
@@ -124,7 +124,7 @@ def _diagnose_config(
         problems.append(Problem(error.message, error.hint))
         choice = Choice(config.runtime.backend, "named by the config, but not installed")
     if not machine.has_usable_gpu:
-        effectless = without_effect(config.budget, "cpu")
+        effectless = budget_warnings(config.budget, "cpu")
         problems += [Problem(warning, "Set budget.max_minutes.") for warning in effectless]
     trial: Trial = "not tried"
     requirements = None
@@ -134,7 +134,9 @@ def _diagnose_config(
         if missing_inputs(config):
             trial = "refused"
         try:
-            requirements = _required(settled(config, choice.name), choice.name, machine)
+            requirements = _required(
+                with_backend_defaults(config, choice.name), choice.name, machine
+            )
         except ConfigError as error:
             trial = "refused"
             known = {problem.problem for problem in problems}  # a missing base is seen twice
@@ -156,7 +158,7 @@ def _try_batch(
 ) -> tuple[Trial, list[Problem], tuple[str, ...]]:
     """What became of one batch, the problems that it met, and what a run would warn of."""
     try:
-        facts = try_out(settled(config, backend), backend, listener)
+        facts = try_out(with_backend_defaults(config, backend), backend, listener)
     except ConfigError as error:
         return "refused", [Problem(problem, error.hint) for problem in error.problems], ()
     except CoralXError as error:
@@ -164,7 +166,7 @@ def _try_batch(
     return "trained", [], facts.warnings
 
 
-def examine() -> Machine:
+def examine_machine() -> Machine:
     """This machine, as it is now."""
     gpus, cuda, unsloth = visible_gpus(), torch_cuda(), installed_version("unsloth")
     fused = "fused kernels on the GPU"
@@ -181,7 +183,7 @@ def examine() -> Machine:
         torch_cuda=cuda,
         unsloth=unsloth,
         unsloth_runs=(fused if gpus and cuda else own_cpu_backend) if unsloth else None,
-        mismatches=out_of_bounds(),
+        mismatches=version_mismatches(),
         free_disk_bytes=shutil.disk_usage(Path.cwd()).free,
         limits=limits,
     )
@@ -200,7 +202,7 @@ def _required(config: Config, backend: str, machine: Machine) -> Requirements:
     if machine.has_usable_gpu:
         capacity = min(gpu.memory_bytes for gpu in machine.gpus if gpu.uuid in chosen)
     runtime = config.runtime.model_copy(update={"backend": backend})
-    footprint = inspect(config.model_copy(update={"runtime": runtime}))
+    footprint = footprint_of_base(config.model_copy(update={"runtime": runtime}))
     return requirements_of(config, footprint, capacity)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from coralx.backends.choice import require, settled
+from coralx.backends.choice import require_available, with_backend_defaults
 from coralx.config import Config, parse_config
 from coralx.errors import SetupError, WorkerError
 from coralx.execution.executor import Listener
@@ -19,7 +19,7 @@ from coralx.records.results import StageResult
 from coralx.records.run_facts import Settings
 from coralx.system.environment import torch_cuda
 from coralx.system.gpus import visible_gpus
-from coralx.system.python_process import command
+from coralx.system.python_process import module_command
 
 BACKENDS = ("peft", "unsloth")
 STEPS = 30
@@ -29,7 +29,7 @@ RANKS = (8, 16)
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedGenome:
     """One genome's few steps with one backend."""
 
     genome: str
@@ -47,19 +47,19 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Checked:
+class BackendCheck:
     """What one backend reached; the first genome's seconds include compiling."""
 
     backend: str
     device: str
     precision: str
     warnings: tuple[str, ...]
-    trained: tuple[Trained, ...]
+    trained: tuple[TrainedGenome, ...]
 
 
 def check_backends(
     config: Config, backends: Sequence[str], listener: Listener, *, steps: int = STEPS
-) -> list[Checked]:
+) -> list[BackendCheck]:
     """Train the same two genomes on the same data and seeds with each backend, one after another,
     in the precision that the first one chooses.
 
@@ -67,8 +67,8 @@ def check_backends(
     training fails.
     """
     for backend in backends:
-        require(config, backend)
-    results, settings = list[Checked](), None
+        require_available(config, backend)
+    results, settings = list[BackendCheck](), None
     for backend in backends:
         checked, settings = _check(config, backend, settings, listener, steps)
         results.append(checked)
@@ -77,9 +77,9 @@ def check_backends(
 
 def _check(
     config: Config, backend: str, settings: Settings | None, listener: Listener, steps: int
-) -> tuple[Checked, Settings]:
+) -> tuple[BackendCheck, Settings]:
     runtime = config.runtime.model_copy(update={"backend": backend, "workers": 1})
-    config = settled(config.model_copy(update={"runtime": runtime}), backend)
+    config = with_backend_defaults(config.model_copy(update={"runtime": runtime}), backend)
     executor = LocalExecutor(backend)
     try:
         facts = executor.start(config, settings, listener)
@@ -91,7 +91,7 @@ def _check(
                 trained.append(_trained(outcome))
     finally:
         executor.close()
-    checked = Checked(backend, facts.device, facts.precision, facts.warnings, tuple(trained))
+    checked = BackendCheck(backend, facts.device, facts.precision, facts.warnings, tuple(trained))
     return checked, executor.settings
 
 
@@ -109,12 +109,12 @@ def _job(config: Config, rank: int, steps: int) -> Job:
     )
 
 
-def _trained(result: StageResult) -> Trained:
+def _trained(result: StageResult) -> TrainedGenome:
     if result.divergence is not None:
         raise WorkerError(
             f"{result.genome}: {result.divergence.reason}, at step {result.divergence.step}"
         )
-    return Trained(
+    return TrainedGenome(
         genome=result.genome,
         rank=int(result.genome.removeprefix("check-")),
         seconds=result.train_seconds,
@@ -125,7 +125,7 @@ def _trained(result: StageResult) -> Trained:
     )
 
 
-def largest_difference(checked: Sequence[Checked]) -> float | None:
+def largest_difference(checked: Sequence[BackendCheck]) -> float | None:
     """The largest relative difference between the losses that backends reached for one genome."""
     differences = []
     for genomes in zip(*(sorted(c.trained, key=lambda t: t.rank) for c in checked), strict=True):
@@ -156,7 +156,7 @@ def specimen_config(folder: Path, *, large: bool) -> Config:
     Another process writes them, since that takes torch. Raises WorkerError where it fails.
     """
     done = subprocess.run(
-        command("coralx.training.tiny_model", str(folder), *(["--large"] if large else [])),
+        module_command("coralx.training.tiny_model", str(folder), *(["--large"] if large else [])),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",

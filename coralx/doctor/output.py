@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from coralx.doctor.diagnosis import Diagnosis, Machine
-from coralx.doctor.gpu_check import Checked, largest_difference
+from coralx.doctor.gpu_check import BackendCheck, largest_difference
 from coralx.doctor.requirements import Need, Requirements
 from coralx.report.formatting import figure, modules
 from coralx.report.table_layout import fitting
@@ -133,7 +133,7 @@ def _cells(need: Need) -> tuple[str, ...]:
     )
 
 
-def print_check(checked: Sequence[Checked], console: Console) -> None:
+def print_check(checked: Sequence[BackendCheck], console: Console) -> None:
     """What each backend reached, side by side, and whether their losses agree."""
     table = Table(title="The same genomes, by each backend", title_justify="left")
     for name in ("backend", "device", "precision", "genome"):
@@ -160,7 +160,7 @@ def print_check(checked: Sequence[Checked], console: Console) -> None:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _remarks(checked: Sequence[Checked]) -> Iterator[str]:
+def _remarks(checked: Sequence[BackendCheck]) -> Iterator[str]:
     for backend in checked:
         remarks = [*backend.warnings, *(note for one in backend.trained for note in one.notes)]
         for text in dict.fromkeys(remarks):  # each once, in order

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from coralx.doctor.run_files import Finding, Readable, damage
+from coralx.doctor.run_files import Finding, ReadableRun, damage
 from coralx.engine.checkpoint_retention import needed_checkpoints
 from coralx.engine.state import RunState
 from coralx.errors import DamagedRunError
-from coralx.metrics.row_scores import is_whole
+from coralx.metrics.row_scores import scores_are_intact
 from coralx.records.subjects import id_of, title_of
 from coralx.storage.checkpoints import is_intact, is_of_checkpoint
 from coralx.storage.layout import RunLayout
@@ -18,7 +18,7 @@ from coralx.storage.lock import holder
 from coralx.system.files import verify_folder
 
 
-def checkpoints(layout: RunLayout, run: Readable) -> Iterator[Finding]:
+def checkpoints(layout: RunLayout, run: ReadableRun) -> Iterator[Finding]:
     """Every checkpoint against its manifest; those that are needed and missing."""
     folders = [p for p in sorted(layout.checkpoints.glob("*/*")) if p.is_dir()]
     present = {(p.parent.name, p.name): p for p in folders if not layout.is_half_written(p)}
@@ -54,7 +54,7 @@ def partials(layout: RunLayout) -> Iterator[Finding]:
             )
 
 
-def _needed(run: Readable) -> set[tuple[str, str]]:
+def _needed(run: ReadableRun) -> set[tuple[str, str]]:
     """The checkpoints that must be there; none where config or ledger cannot be read."""
     if run.config is None or run.history is None:
         return set()
@@ -68,7 +68,7 @@ def _needed(run: Readable) -> set[tuple[str, str]]:
     return {pair for pair in needed if written[pair].checkpoint is not None}
 
 
-def _train_again(run: Readable, genome: str) -> str:
+def _train_again(run: ReadableRun, genome: str) -> str:
     if run.history is None or run.history.completed is None:
         return "A resume trains this stage again from the one before."
     if genome in run.history.completed.front:
@@ -76,7 +76,7 @@ def _train_again(run: Readable, genome: str) -> str:
     return "Nothing to do: the run is complete and does not need it."
 
 
-def handed_over(layout: RunLayout, run: Readable) -> Iterator[Finding]:
+def best_adapters(layout: RunLayout, run: ReadableRun) -> Iterator[Finding]:
     """The adapters in `best/`: intact, equal to their checkpoints, and those of the front."""
     folders = sorted(p for p in layout.best.glob("*") if not layout.is_half_written(p))
     for folder in folders:
@@ -97,7 +97,7 @@ def handed_over(layout: RunLayout, run: Readable) -> Iterator[Finding]:
         yield Finding("damaged", name, "missing", _copy_again(layout, run, genome))
 
 
-def _adapter(layout: RunLayout, run: Readable, folder: Path) -> Finding:
+def _adapter(layout: RunLayout, run: ReadableRun, folder: Path) -> Finding:
     way_out = _copy_again(layout, run, folder.name)
     try:
         verify_folder(folder)
@@ -114,20 +114,20 @@ def _adapter(layout: RunLayout, run: Readable, folder: Path) -> Finding:
     return Finding("ok", name, "intact")
 
 
-def _source(layout: RunLayout, run: Readable, genome: str) -> Path | None:
+def _source(layout: RunLayout, run: ReadableRun, genome: str) -> Path | None:
     if run.config is None:
         return None
     return layout.checkpoint(genome, run.config.hyperband_config.training_stages[-1].name)
 
 
-def _copy_again(layout: RunLayout, run: Readable, genome: str) -> str:
+def _copy_again(layout: RunLayout, run: ReadableRun, genome: str) -> str:
     source = _source(layout, run, genome)
     if source is not None and is_intact(layout, genome, source.name):
         return "A resume copies it again from its checkpoint."
     return "A resume trains its last stage again, then copies it."
 
 
-def scores(layout: RunLayout, run: Readable) -> Iterator[Finding]:
+def scores(layout: RunLayout, run: ReadableRun) -> Iterator[Finding]:
     """The files of row scores, against the checksums in the ledger."""
     history = run.history
     measured = history.measurements.values() if history else ()
@@ -135,7 +135,7 @@ def scores(layout: RunLayout, run: Readable) -> Iterator[Finding]:
     intact = 0
     for name, digest in kept.items():
         path = layout.scores(name)
-        if is_whole(path, digest):
+        if scores_are_intact(path, digest):
             intact += 1
             continue
         problem = "its checksum differs from the ledger" if path.is_file() else "missing"
@@ -150,7 +150,7 @@ def scores(layout: RunLayout, run: Readable) -> Iterator[Finding]:
 # -- who is at work --------------------------------------------------------------------------------
 
 
-def at_work(layout: RunLayout) -> Iterator[Finding]:
+def ownership(layout: RunLayout) -> Iterator[Finding]:
     """Which process owns the run, and which files are incomplete."""
     owner = holder(layout)
     name = layout.relative(layout.owner)

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from coralx.doctor.requirements import free_bytes, require_room
-from coralx.doctor.run_artifacts import at_work, checkpoints, handed_over, partials, scores
-from coralx.doctor.run_files import Finding, Readable, State, read_run
+from coralx.doctor.run_artifacts import best_adapters, checkpoints, ownership, partials, scores
+from coralx.doctor.run_files import Finding, ReadableRun, State, read_run
 from coralx.errors import SetupError
 from coralx.report.pareto_table import pareto_csv
 from coralx.report.summary import summarise
@@ -30,7 +30,7 @@ LOOKS, BETWEEN_LOOKS = 4, 0.3
 WRITE_AGAIN = "A resume writes it again; coralx report shows what belongs in it."
 
 
-def examine(layout: RunLayout) -> tuple[Finding, ...]:
+def check_run(layout: RunLayout) -> tuple[Finding, ...]:
     """Look at every file of a run. Nothing in its folder changes.
 
     While a process is at work on it, files come, change and go between one look and the next: only
@@ -58,10 +58,10 @@ def _look(layout: RunLayout) -> tuple[Finding, ...]:
         *findings,
         *checkpoints(layout, run),
         *partials(layout),
-        *handed_over(layout, run),
+        *best_adapters(layout, run),
         *scores(layout, run),
         *_reports(layout, run),
-        *at_work(layout),
+        *ownership(layout),
         *_disk(layout, run),
     )
 
@@ -78,7 +78,7 @@ def is_damaged(findings: Sequence[Finding]) -> bool:
 # -- reports and disk ------------------------------------------------------------------------------
 
 
-def _reports(layout: RunLayout, run: Readable) -> Iterator[Finding]:
+def _reports(layout: RunLayout, run: ReadableRun) -> Iterator[Finding]:
     """`report.json` and `pareto.csv` against those that config and ledger give now."""
     files = (layout.report, layout.pareto)
     if run.config is None or run.entries is None or run.history is None:
@@ -139,7 +139,7 @@ def _without_paths(value: Any) -> Any:
     return [_without_paths(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def _disk(layout: RunLayout, run: Readable) -> Iterator[Finding]:
+def _disk(layout: RunLayout, run: ReadableRun) -> Iterator[Finding]:
     """What is free, and whether that is enough to go on."""
     started = run.history.started if run.history else None
     warning, way_out = None, ""

@@ -15,7 +15,7 @@ from coralx.config.differences import contradictions
 from coralx.errors import ConfigError, DamagedRunError
 from coralx.storage.consistency import require_consistent
 from coralx.storage.history import History
-from coralx.storage.layout import RunLayout, is_free, ledger_fault, way_out_without_ledger
+from coralx.storage.layout import RunLayout, is_free, ledger_fault, ledger_way_out
 from coralx.storage.ledger import Entry, Ledger
 from coralx.text import counted
 
@@ -37,7 +37,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Readable:
+class ReadableRun:
     """What can be read of a run; None where it is damaged."""
 
     config: Config | None
@@ -45,7 +45,7 @@ class Readable:
     history: History | None
 
 
-def read_run(layout: RunLayout) -> tuple[Readable, list[Finding]]:
+def read_run(layout: RunLayout) -> tuple[ReadableRun, list[Finding]]:
     """Config and ledger, and the findings on the two."""
     entries, findings = _ledger(layout)
     history = History(entry.event for entry in entries) if entries else None
@@ -55,8 +55,8 @@ def read_run(layout: RunLayout) -> tuple[Readable, list[Finding]]:
             require_consistent(history, config, layout)
         except DamagedRunError as error:
             findings.append(damage(layout, error, layout.ledger, ""))
-            return Readable(config, None, None), [config_finding, *findings]
-    return Readable(config, entries, history), [config_finding, *findings]
+            return ReadableRun(config, None, None), [config_finding, *findings]
+    return ReadableRun(config, entries, history), [config_finding, *findings]
 
 
 def damage(
@@ -116,14 +116,14 @@ def _ledger(layout: RunLayout) -> tuple[tuple[Entry, ...] | None, list[Finding]]
         if is_free(layout.root):
             state = f"{fault}: no run has begun here, and its name is free"
             return None, [Finding("notice", name, state)]
-        return None, [Finding("damaged", name, fault, way_out_without_ledger(layout))]
+        return None, [Finding("damaged", name, fault, ledger_way_out(layout))]
     try:
         entries = Ledger.read(layout.ledger)
         is_torn = not layout.ledger.read_bytes().endswith(b"\n")
     except (DamagedRunError, OSError) as error:
         return None, [damage(layout, error, layout.ledger, restore)]
     if History(entry.event for entry in entries).started is None:
-        way_out = way_out_without_ledger(layout)
+        way_out = ledger_way_out(layout)
         problem = "not the event that a ledger begins with"
         return None, [Finding("damaged", f"{name}, line 1", problem, way_out)]
     state = f"{counted(len(entries), 'event')}, every line intact"

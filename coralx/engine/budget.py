@@ -68,7 +68,7 @@ class Allowance:
         return f"budget.{name} = {getattr(self.budget, name):.10g}"
 
 
-def without_effect(budget: Budget, device: str) -> list[str]:
+def budget_warnings(budget: Budget, device: str) -> list[str]:
     """Warnings about limits that cannot end a run on such a device (`none`: a simulation)."""
     if budget.max_gpu_hours is None or device.startswith("cuda"):
         return []

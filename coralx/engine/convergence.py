@@ -13,7 +13,7 @@ from coralx.records.results import Metrics
 from coralx.records.run_facts import Axis
 from coralx.search.hypervolume_box import distances, unit_box
 from coralx.search.indicators import box_of, diversity, relative_hypervolume, spacing
-from coralx.search.pareto import Points, as_minimised, front, measured
+from coralx.search.pareto import Points, as_minimised, front, measured_objectives
 from coralx.search.progress import volume_gain
 from coralx.search.ranking import constraints_of, violations
 from coralx.search.space import space_of
@@ -83,7 +83,7 @@ def _placed(
         return distances(figures, axes), unit_box(axes), np.ones(len(figures), dtype=bool)
     # A run of a version that recorded no box: that of the first who finished and met the
     # constraints; who lacks a figure that others have does not count.
-    points = measured(as_minimised(figures, state.config.objectives))
+    points = measured_objectives(as_minimised(figures, state.config.objectives))
     born = np.asarray([state.history.genomes[genome].generation for genome in finished])
     counts = violations(figures, constraints_of(state.config)) == 0
     counts &= ~np.isnan(points).any(axis=1)

@@ -20,7 +20,7 @@ from coralx.engine.population import Population
 from coralx.engine.scheduler import scheduler_of
 from coralx.engine.significance import compare
 from coralx.engine.state import RunState
-from coralx.execution.executor import Executor, Outcome
+from coralx.execution.executor import Executor, JobOutcome
 from coralx.records.events import BudgetSpent, GenomeFailed, StageCompleted
 from coralx.records.genomes import Genome
 from coralx.records.jobs import JobFailed
@@ -139,7 +139,7 @@ class Engine:
         self._prune()
         return True
 
-    def _record(self, outcome: Outcome) -> None:
+    def _record(self, outcome: JobOutcome) -> None:
         generation = self.history.genomes[str(outcome.genome)].generation
         match outcome:
             case StageResult():

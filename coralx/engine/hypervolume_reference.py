@@ -6,7 +6,7 @@ from coralx.backends.memory_estimate import adapter_parameters, corners
 from coralx.backends.simulated import parameters_of
 from coralx.config import Config
 from coralx.config.evolution import Objective
-from coralx.config.metric_catalogue import described
+from coralx.config.metric_catalogue import metric_entry
 from coralx.records.run_facts import Axis, Facts
 from coralx.search.space import space_of
 
@@ -22,9 +22,9 @@ def reference_of(config: Config, facts: Facts) -> tuple[Axis, ...]:
 
 def _axis(objective: Objective, config: Config, facts: Facts) -> Axis:
     metric = objective.metric
-    extent = described(metric).extent
+    extent = metric_entry(metric).extent
     low, high = extent.low, extent.high
-    sizes = _sizes(config, facts) if described(metric).source == "adapter" else None
+    sizes = _sizes(config, facts) if metric_entry(metric).source == "adapter" else None
     if sizes is not None:
         fewest, most = BYTES_PER_SAVED if metric == "adapter_bytes" else (1, 1)
         low, high = float(fewest * min(sizes)), float(most * max(sizes))

@@ -11,7 +11,7 @@ from coralx.records.results import Metrics
 from coralx.records.run_facts import Facts
 from coralx.records.subjects import HEAD
 from coralx.records.verdicts import Promote
-from coralx.schedule.early_stopping import WINDOWS, slowest
+from coralx.schedule.early_stopping import WINDOWS, highest_losses
 from coralx.schedule.rank_growth import growth_of, shape_at
 from coralx.schedule.stages import Stage, horizon_of
 from coralx.schedule.stop_rules import judged_from
@@ -135,7 +135,7 @@ class JobMaker:
         curves = self._survivors(genome, stage) if "unreachable" in stage.stop_within else []
         return Watch(
             explosion="explosion" in stage.stop_within,
-            survivors=slowest(curves) if len(curves) > 1 else (),
+            survivors=highest_losses(curves) if len(curves) > 1 else (),
         )
 
     def _survivors(self, genome: Genome, stage: Stage) -> list[tuple[float, ...]]:

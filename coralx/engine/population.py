@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from coralx.backends.memory_estimate import tight, too_large
+from coralx.backends.memory_estimate import memory_warnings, why_too_large
 from coralx.engine.state import RunState
 from coralx.records.events import GenerationCompleted, GenerationStarted, GenomeFailed
 from coralx.records.genomes import Genome
@@ -62,7 +62,7 @@ class Population:
                 f"the search space holds no more configurations: {len(genomes)} of "
                 f"{counted(planned, 'genome')}"
             )
-            warnings = tight(self._footprint, genomes, self.config.model.max_length)
+            warnings = memory_warnings(self._footprint, genomes, self.config.model.max_length)
             if len(genomes) < planned:
                 warnings = (short, *warnings)
             budgets, spread = self._budgets(generation, len(genomes))
@@ -132,7 +132,9 @@ class Population:
         if self._evolution.inherit == "off":
             return []
         results = self._history.results.values()
-        spoilt = {r.genome for r in results if r.divergence is not None and r.divergence.spoils}
+        spoilt = {
+            r.genome for r in results if r.divergence is not None and r.divergence.ruins_weights
+        }
         return [
             genome
             for genome in self._state.succession.donors(self._history, genomes)
@@ -152,7 +154,7 @@ class Population:
     def is_too_large(self, genome: Genome, stage: Stage) -> bool:
         """Whether no worker could hold the genome: then it is failed at once, rather than on every
         attempt at the stage."""
-        reason = too_large(self._footprint, genome.genes)
+        reason = why_too_large(self._footprint, genome.genes)
         if reason is not None:
             self._ledger.append(GenomeFailed(genome.generation, genome.id, stage.name, reason))
         return reason is not None

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from coralx.config import Config
-from coralx.config.metric_catalogue import described, of_task
+from coralx.config.metric_catalogue import metric_entry, split_metric_name
 from coralx.engine.context import RunContext
 from coralx.engine.final_evaluation import measure, retrained_front
 from coralx.engine.state import RunState
 from coralx.errors import DamagedRunError
-from coralx.metrics.row_scores import Said, is_whole, read_scores
+from coralx.metrics.row_scores import ScoresByTask, read_scores, scores_are_intact
 from coralx.records.events import FrontCompared
 from coralx.records.results import Comparison
 from coralx.records.subjects import Baseline, FromScratch, Searched, Subject, id_of
@@ -25,7 +25,7 @@ EARLIER = "one of the two was measured by an earlier version, which judged attac
 
 def compared_metrics(config: Config) -> list[str]:
     """Objectives that are figures of predictions; others are exact, and need no resampling."""
-    return [o.metric for o in config.objectives if described(o.metric).source == "predictions"]
+    return [o.metric for o in config.objectives if metric_entry(o.metric).source == "predictions"]
 
 
 def pairs_to_compare(state: RunState) -> list[Pair]:
@@ -95,7 +95,7 @@ def _lost(layout: RunLayout, history: History, subjects: Iterable[Subject]) -> l
     return [
         subject
         for subject in subjects
-        if not is_whole(layout.scores(id_of(subject)), str(_digest(history, subject)))
+        if not scores_are_intact(layout.scores(id_of(subject)), str(_digest(history, subject)))
     ]
 
 
@@ -112,7 +112,7 @@ def _comparisons(
     config, history = state.config, state.history
     metrics = compared_metrics(config)
     values: dict[Subject, dict[str, float | None]] = {}
-    scores: dict[Subject, Said] = {}
+    scores: dict[Subject, ScoresByTask] = {}
     for subject in _each_once(pairs):
         test = history.measurements[subject].test
         values[subject] = {metric: test[metric].value for metric in metrics}
@@ -129,7 +129,9 @@ def _comparisons(
             if ours is None or theirs is None:
                 yield Comparison(*names, metric, None, None, None)
                 continue
-            if of_task(metric)[0] == "safety" and _judged_apart(scores[first], scores[second]):
+            if split_metric_name(metric)[0] == "safety" and _judged_apart(
+                scores[first], scores[second]
+            ):
                 yield Comparison(*names, metric, None, None, None, EARLIER)
                 continue
             sides = own[first][metric], own[second][metric]
@@ -139,6 +141,6 @@ def _comparisons(
             yield Comparison(*names, metric, ours - theirs, low, high, remark)
 
 
-def _judged_apart(first: Said, second: Said) -> bool:
+def _judged_apart(first: ScoresByTask, second: ScoresByTask) -> bool:
     """Whether one of the two was judged by a version that took the most probable class."""
     return any((first[task].attacked is None) != (second[task].attacked is None) for task in first)

@@ -18,7 +18,7 @@ from coralx.schedule.promotion import decide
 from coralx.schedule.stages import Stage
 from coralx.schedule.stop_rules import judge
 from coralx.search.pbt import exploit
-from coralx.search.ranking import constraints_of, in_order, niching_of
+from coralx.search.ranking import constraints_of, niching_of, ranked
 from coralx.search.space import space_of
 
 
@@ -37,7 +37,7 @@ def promotion_order(
     if stage.promote_by is not None:
         direction = config.direction_of(stage.promote_by)
         objectives = (Objective(metric=stage.promote_by, direction=direction),)
-    return in_order(
+    return ranked(
         [result.genome for result in results],
         [result.metrics for result in results],
         objectives,

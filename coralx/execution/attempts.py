@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coralx.errors import ConfigError, OutOfMemory
-from coralx.execution.executor import Task, genome_and_stage, reason_of
+from coralx.execution.executor import AnyJob, genome_and_stage, reason_of
 from coralx.execution.messages import Failed
 from coralx.records.jobs import MeasureJob
 
@@ -22,17 +22,17 @@ class Attempts:
         self._reported: dict[Key, str] = {}
         """The last error that a worker reported."""
 
-    def begin(self, job: Task) -> None:
+    def begin(self, job: AnyJob) -> None:
         """A job is new, or is to be tried afresh."""
         self._failed[genome_and_stage(job)] = 0
         self._reported.pop(genome_and_stage(job), None)
 
-    def fail(self, job: Task) -> bool:
+    def fail(self, job: AnyJob) -> bool:
         """Count an attempt that failed with its worker; whether the job is to be tried again."""
         self._failed[genome_and_stage(job)] += 1
         return self._failed[genome_and_stage(job)] < ATTEMPTS
 
-    def is_final(self, job: Task, failed: Failed) -> bool:
+    def is_final(self, job: AnyJob, failed: Failed) -> bool:
         """Whether another worker would report the same: a genome that does not fit into memory, or
         an error that a second worker reports in the same words. Then the worker is not to blame.
         What is wrong with the config costs a measurement, but no training."""

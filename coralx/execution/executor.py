@@ -12,12 +12,12 @@ from coralx.records.jobs import Job, JobFailed, MeasureJob
 from coralx.records.results import Measurement, Progress, StageResult
 from coralx.records.run_facts import Facts, Settings
 
-Task = Job | MeasureJob
-Outcome = StageResult | Measurement | JobFailed
-Signal = Progress | WorkerStarted | WorkerStopped | AttemptFailed | str
+AnyJob = Job | MeasureJob
+JobOutcome = StageResult | Measurement | JobFailed
+StatusUpdate = Progress | WorkerStarted | WorkerStopped | AttemptFailed | str
 """What a worker says between outcomes; a str is a line about what it is doing."""
 
-Listener = Callable[[Signal], None]
+Listener = Callable[[StatusUpdate], None]
 
 
 class Executor(Protocol):
@@ -37,7 +37,9 @@ class Executor(Protocol):
         """What was chosen at the start."""
         ...
 
-    def run(self, jobs: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
+    def run(
+        self, jobs: Iterable[AnyJob | None], deadline: float | None = None
+    ) -> Iterator[JobOutcome]:
         """Outcomes of all `jobs` in the order of their completion.
 
         A job is taken when a worker is free for it; None means that there is none until a further
@@ -62,7 +64,7 @@ def reason_of(kind: str, message: str, problems: Sequence[str] = ()) -> str:
     return f"{kind}: {message}" if message else kind
 
 
-def genome_and_stage(job: Task) -> tuple[str | None, str]:
+def genome_and_stage(job: AnyJob) -> tuple[str | None, str]:
     """What a job is about: the genome (None: the untuned base) and the stage."""
     if isinstance(job, MeasureJob):
         return (job.genome.id if job.genome else None), "test"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from coralx.backends.protocol import Backend, Paused, create
 from coralx.config.schema import Config
 from coralx.errors import ConfigError, CoralXError, SetupError, WorkerError
-from coralx.execution.executor import Listener, Outcome, Task, genome_and_stage, reason_of
+from coralx.execution.executor import AnyJob, JobOutcome, Listener, genome_and_stage, reason_of
 from coralx.records.events import AttemptFailed, WorkerStarted, WorkerStopped
 from coralx.records.jobs import JobFailed, MeasureJob
 from coralx.records.run_facts import REVISION, Facts, Settings
@@ -53,7 +53,9 @@ class InProcessExecutor:
         listener(WorkerStarted(0, os.getpid(), facts.device, loads, load_seconds))
         return facts
 
-    def run(self, jobs: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
+    def run(
+        self, jobs: Iterable[AnyJob | None], deadline: float | None = None
+    ) -> Iterator[JobOutcome]:
         if self._backend is None or self._listener is None:
             raise RuntimeError("the executor has not been started")
         for job in jobs:
@@ -61,7 +63,7 @@ class InProcessExecutor:
                 return
             if job is None:
                 raise RuntimeError("no job is left, and none is under way that could bring one")
-            self._interruption.heed()
+            self._interruption.raise_if_requested()
             self._jobs += 1
             try:
                 outcome = self._done(job, self._backend, self._listener)
@@ -69,7 +71,7 @@ class InProcessExecutor:
                 raise KeyboardInterrupt from None
             yield outcome
 
-    def _done(self, job: Task, backend: Backend, listener: Listener) -> Outcome:
+    def _done(self, job: AnyJob, backend: Backend, listener: Listener) -> JobOutcome:
         began = time.monotonic()
         try:
             if isinstance(job, MeasureJob):

@@ -12,7 +12,7 @@ from dataclasses import replace
 from coralx.config.schema import Config
 from coralx.errors import WorkerError
 from coralx.execution.attempts import ATTEMPTS, Attempts
-from coralx.execution.executor import Listener, Outcome, Task, genome_and_stage, reason_of
+from coralx.execution.executor import AnyJob, JobOutcome, Listener, genome_and_stage, reason_of
 from coralx.execution.messages import (
     Failed,
     Hello,
@@ -55,7 +55,7 @@ class LocalExecutor:
         self._backend = backend
         self._interruption = interruption or Interruption()
         self._workers: list[WorkerProcess] = []
-        self._waiting: deque[Task] = deque()
+        self._waiting: deque[AnyJob] = deque()
         """Jobs that no worker has yet."""
         self._attempts = Attempts()
         self._spawned = 0
@@ -138,7 +138,9 @@ class LocalExecutor:
 
     # -- work ------------------------------------------------------------------------------------
 
-    def run(self, jobs: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
+    def run(
+        self, jobs: Iterable[AnyJob | None], deadline: float | None = None
+    ) -> Iterator[JobOutcome]:
         source = iter(jobs)
         open_jobs = self._take(source, 0)
         while open_jobs:
@@ -154,9 +156,9 @@ class LocalExecutor:
                 yield outcome
                 open_jobs = self._take(source, open_jobs)
                 self._assign()
-        self._interruption.heed()
+        self._interruption.raise_if_requested()
 
-    def _take(self, source: Iterator[Task | None], open_jobs: int) -> int:
+    def _take(self, source: Iterator[AnyJob | None], open_jobs: int) -> int:
         """Take jobs until every worker has one; how many are open then."""
         while open_jobs < self.settings.workers and not self._interruption.is_wanted:
             job = next(source, None)
@@ -181,7 +183,7 @@ class LocalExecutor:
                 worker.began = time.monotonic()
                 worker.send(Measure(job) if isinstance(job, MeasureJob) else Train(job))
 
-    def _outcomes(self, seconds: float) -> Iterator[Outcome]:
+    def _outcomes(self, seconds: float) -> Iterator[JobOutcome]:
         """What has come of the jobs within so many seconds."""
         began = time.monotonic()
         for worker, reply in replies(self._workers, seconds):
@@ -203,14 +205,14 @@ class LocalExecutor:
         seconds = 60.0 * self._config.runtime.heartbeat_minutes
         return seconds if worker.ready else LOADING * seconds
 
-    def _pause(self) -> Iterator[Outcome]:
+    def _pause(self) -> Iterator[JobOutcome]:
         """Drop the jobs that wait, and have those under way paused."""
         self._waiting.clear()
         if self._interruption.is_wanted:
             self._listener("stopping; what is trained so far is kept (Ctrl-C again: stop at once)")
         yield from pause_jobs(self._workers, self._interruption, self._end)
 
-    def _handle(self, worker: WorkerProcess, reply: Reply | None) -> Iterator[Outcome]:
+    def _handle(self, worker: WorkerProcess, reply: Reply | None) -> Iterator[JobOutcome]:
         match reply:
             case TrainingDone(result=outcome) | MeasuringDone(measurement=outcome):
                 worker.job = None
@@ -238,7 +240,7 @@ class LocalExecutor:
             case _:
                 pass
 
-    def _replace(self, worker: WorkerProcess, reason: str, details: str) -> Iterator[Outcome]:
+    def _replace(self, worker: WorkerProcess, reason: str, details: str) -> Iterator[JobOutcome]:
         """End a worker that failed. Its job is tried again on another, twice, then given up."""
         self._end(worker)
         if worker.job is None:

@@ -20,7 +20,7 @@ from typing import TypeVar
 from coralx.config.schema import Config
 from coralx.data.builtin import needs_no_hub
 from coralx.errors import CoralXError, WorkerError, error_from
-from coralx.execution.executor import Task
+from coralx.execution.executor import AnyJob
 from coralx.execution.messages import (
     Calling,
     Failed,
@@ -31,7 +31,7 @@ from coralx.execution.messages import (
     decode_reply,
     encode,
 )
-from coralx.system.python_process import command
+from coralx.system.python_process import module_command
 from coralx.system.signals import Interruption, kept_from_children
 
 Expected = TypeVar("Expected", bound=Reply)
@@ -80,7 +80,7 @@ class WorkerProcess:
         """By which it gets its GPU; no two workers at a time have the same."""
         self.ready = False
         """Whether it has loaded the base."""
-        self.job: Task | None = None
+        self.job: AnyJob | None = None
         """What it works on."""
         self.silence = 0.0
         """Seconds since its last reply, of those in which the driver has listened."""
@@ -97,7 +97,7 @@ class WorkerProcess:
         try:
             with kept_from_children():
                 self._process = subprocess.Popen(
-                    command("coralx.execution.worker", backend, str(orders), str(replies)),
+                    module_command("coralx.execution.worker", backend, str(orders), str(replies)),
                     stdin=subprocess.DEVNULL,
                     stdout=self._log,
                     stderr=self._log,
@@ -236,7 +236,7 @@ def await_reply(
     """The next reply of the `expected` kind. Raises what the worker reports instead, LostWorker for
     one that dies or is silent for `patience` seconds, and KeyboardInterrupt for an interruption."""
     while True:
-        interruption.heed()
+        interruption.raise_if_requested()
         worker.silence += POLL_SECONDS
         if worker.silence > patience:
             minutes = f"{patience / 60:g} min{worker.within}"
@@ -253,7 +253,8 @@ def await_reply(
                 case Failed():
                     raise reported(reply)
                 case None:
-                    interruption.heed()  # what ended it may have been a signal to all processes
+                    # What ended it may have been a signal to all processes.
+                    interruption.raise_if_requested()
                     raise LostWorker(
                         f"the first worker {worker.exit_reason()} before it was ready",
                         *worker.last_words(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from coralx.execution.executor import Listener, Outcome
+from coralx.execution.executor import JobOutcome, Listener
 from coralx.execution.messages import (
     Failed,
     Goodbye,
@@ -30,7 +30,7 @@ def pause_jobs(
     workers: Iterable[WorkerProcess],
     interruption: Interruption,
     end: Callable[[WorkerProcess], None],
-) -> Iterator[Outcome]:
+) -> Iterator[JobOutcome]:
     """Have every job under way keep what it has trained so far, so that a resume continues it;
     outcomes that come meanwhile count. Workers that fail, or take too long, are ended by `end`."""
     busy = [worker for worker in workers if worker.job is not None]

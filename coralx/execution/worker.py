@@ -47,7 +47,7 @@ from coralx.execution.messages import (
     decode_order,
     encode,
 )
-from coralx.system.process_memory import give_back
+from coralx.system.process_memory import return_freed_memory
 from coralx.training import process_state
 
 BEAT_SECONDS = 1.0
@@ -113,18 +113,20 @@ class Worker:
             case Train(job=job):
                 self._jobs += 1
                 result = backend.train(job, lambda progress: self.send(Step(progress)), self.beat)
-                give_back()
+                return_freed_memory()
                 self.send(TrainingDone(result))
             case Measure(job=measure_job):
                 self._jobs += 1
                 measurement = backend.measure(measure_job, self.beat)
-                give_back()
+                return_freed_memory()
                 self.send(MeasuringDone(measurement))
             case DescribeBase():
                 # Imported here, as the simulated backend must not load torch for other orders.
-                from coralx.training.footprint import inspect
+                from coralx.training.footprint import footprint_without_weights
 
-                self.send(BaseDescribed(inspect(parse_config(order.config, "config"))))
+                self.send(
+                    BaseDescribed(footprint_without_weights(parse_config(order.config, "config")))
+                )
             case _:
                 raise TypeError(f"unexpected order {order!r}")
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coralx.metrics.false_positive_cost import flagged_of, suspicion
-from coralx.metrics.resampled_figures import Counts, Drawn, counted_auroc, resampled
+from coralx.metrics.resampled_figures import Counts, Resampled, counted_auroc, resampled
 from coralx.metrics.robustness import judged_groups
-from coralx.metrics.row_scores import Labels, LanguageScores, Probabilities, RowScores, Said
+from coralx.metrics.row_scores import Labels, LanguageScores, Probabilities, RowScores, ScoresByTask
 from coralx.metrics.safety import flagged
 from coralx.metrics.task_skill import macro
 from coralx.rng import generator
@@ -27,7 +27,7 @@ CHUNK = 1 << 22
 Model = TypeVar("Model")
 """The name by which a model is told from the others."""
 
-TableFigures = Callable[[RowScores, Counts, Drawn], dict[str, Drawn]]
+TableFigures = Callable[[RowScores, Counts, Resampled], dict[str, Resampled]]
 """The figures of a table of rows on resamples, each with its own threshold."""
 
 TOTALS = "totals"
@@ -35,8 +35,8 @@ TOTALS = "totals"
 
 
 def drawn_figures(
-    models: Mapping[Model, Said], seed: int, resamples: int = RESAMPLES
-) -> dict[Model, dict[str, Drawn]]:
+    models: Mapping[Model, ScoresByTask], seed: int, resamples: int = RESAMPLES
+) -> dict[Model, dict[str, Resampled]]:
     """Every model's figures by name, all on the same resamples, so that they can be compared draw
     by draw; a model's draws do not depend on which others it is compared with.
 
@@ -52,8 +52,8 @@ def drawn_figures(
     first = next(iter(models.values()))
     if not all(_score_the_same_rows(first, scores) for scores in models.values()):
         raise ValueError("models that scored different rows cannot be compared draw by draw")
-    by_task: dict[Model, dict[str, dict[str, Drawn]]] = {name: {} for name in models}
-    totals: dict[Model, list[Drawn]] = {name: [] for name in models}
+    by_task: dict[Model, dict[str, dict[str, Resampled]]] = {name: {} for name in models}
+    totals: dict[Model, list[Resampled]] = {name: [] for name in models}
     for task in first:
         rows = {name: scores[task] for name, scores in models.items()}
         for name, task_figures in _drawn_task_figures(rows, task, seed, resamples).items():
@@ -70,7 +70,7 @@ def drawn_figures(
 
 def _drawn_task_figures(
     models: Mapping[Model, RowScores], task: str, seed: int, resamples: int
-) -> dict[Model, dict[str, Drawn]]:
+) -> dict[Model, dict[str, Resampled]]:
     """One task's figures of every model."""
     first = next(iter(models.values()))
     tables: list[tuple[str, NDArray[np.int64], TableFigures]] = [
@@ -81,9 +81,9 @@ def _drawn_task_figures(
     if first.clean is not None:
         tables.append(("clean", np.arange(len(first.clean)), _clean_figures))
     thresholds = _drawn_thresholds(models, task, seed, resamples)
-    drawn: dict[Model, dict[str, Drawn]] = {name: {} for name in models}
+    drawn: dict[Model, dict[str, Resampled]] = {name: {} for name in models}
     for table, clusters, figures in tables:
-        chunks: dict[Model, list[dict[str, Drawn]]] = {name: [] for name in models}
+        chunks: dict[Model, list[dict[str, Resampled]]] = {name: [] for name in models}
         done = 0
         for cluster_counts in _draws(int(clusters.max()) + 1, seed, _index(task, table), resamples):
             counts = cluster_counts[:, clusters]  # rows of a cluster are drawn together
@@ -113,7 +113,7 @@ def _clusters(rows: RowScores) -> NDArray[np.int64]:
 
 def _drawn_thresholds(
     models: Mapping[Model, RowScores], task: str, seed: int, resamples: int
-) -> dict[Model, Drawn]:
+) -> dict[Model, Resampled]:
     """The threshold of every model on each resample of the positive validation rows; NaN where
     they are not known."""
     thresholds = {name: np.full(resamples, np.nan) for name in models}
@@ -134,7 +134,7 @@ def _drawn_thresholds(
     return thresholds
 
 
-def percentile_interval(drawn: Drawn) -> tuple[float, float] | None:
+def percentile_interval(drawn: Resampled) -> tuple[float, float] | None:
     """The 95 % percentile interval (Efron and Tibshirani 1993, section 13.3) of a figure, or of a
     difference of two. Draws in which it is undefined do not count; None where no other is left."""
     defined = drawn[np.isfinite(drawn)]
@@ -144,7 +144,7 @@ def percentile_interval(drawn: Drawn) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _score_the_same_rows(first: Said, second: Said) -> bool:
+def _score_the_same_rows(first: ScoresByTask, second: ScoresByTask) -> bool:
     if list(first) != list(second):
         return False
     return all(_have_the_same_rows(first[task], second[task]) for task in first)
@@ -177,7 +177,7 @@ def _draws(rows: int, seed: int, index: int | str, resamples: int) -> Iterator[C
         left -= size
 
 
-def _row_figures(rows: RowScores, counts: Counts, thresholds: Drawn) -> dict[str, Drawn]:
+def _row_figures(rows: RowScores, counts: Counts, thresholds: Resampled) -> dict[str, Resampled]:
     if rows.labels is None:
         return _language_figures(rows.scores, counts)
     figures = resampled(rows.scores, rows.labels, counts, rows.temperature)
@@ -195,7 +195,7 @@ def _row_figures(rows: RowScores, counts: Counts, thresholds: Drawn) -> dict[str
     return figures
 
 
-def _attack_figures(rows: RowScores, counts: Counts, thresholds: Drawn) -> dict[str, Drawn]:
+def _attack_figures(rows: RowScores, counts: Counts, thresholds: Resampled) -> dict[str, Resampled]:
     if rows.withstood is None:
         return {}
     every = np.ones(len(rows.withstood), dtype=np.bool_)
@@ -206,7 +206,7 @@ def _attack_figures(rows: RowScores, counts: Counts, thresholds: Drawn) -> dict[
     return {"safety": safety, "safety_argmax": withstood}
 
 
-def _clean_figures(rows: RowScores, counts: Counts, thresholds: Drawn) -> dict[str, Drawn]:
+def _clean_figures(rows: RowScores, counts: Counts, thresholds: Resampled) -> dict[str, Resampled]:
     if rows.clean is None or rows.labels is None:
         return {}
     every = np.ones(len(rows.clean), dtype=np.bool_)
@@ -218,20 +218,20 @@ def _clean_figures(rows: RowScores, counts: Counts, thresholds: Drawn) -> dict[s
     }
 
 
-def _share(hits: NDArray[Any], members: NDArray[np.bool_], counts: Counts) -> Drawn:
+def _share(hits: NDArray[Any], members: NDArray[np.bool_], counts: Counts) -> Resampled:
     """The share of the `members` drawn that are hits; NaN where none was drawn."""
     total = counts @ members.astype(np.float64)
     drawn_hits = counts @ (members * hits.astype(np.float64))
-    share: Drawn = np.where(total > 0, drawn_hits / np.maximum(total, 1.0), np.nan)
+    share: Resampled = np.where(total > 0, drawn_hits / np.maximum(total, 1.0), np.nan)
     return share
 
 
 def _rate_above(
     suspicions: NDArray[np.float64],
     members: NDArray[np.bool_],
-    thresholds: Drawn,
+    thresholds: Resampled,
     counts: Counts,
-) -> Drawn:
+) -> Resampled:
     """The share of the `members` drawn whose suspicion reaches the resample's own threshold; NaN
     where none was drawn, or there is no threshold."""
     # In ascending order, the rows below a threshold come first: how many of them were drawn stands
@@ -243,13 +243,13 @@ def _rate_above(
     total = below[:, -1]
     reached = total - below[np.arange(len(counts)), places]
     defined = (total > 0) & np.isfinite(thresholds)
-    rate: Drawn = np.where(defined, reached / np.maximum(total, 1.0), np.nan)
+    rate: Resampled = np.where(defined, reached / np.maximum(total, 1.0), np.nan)
     return rate
 
 
 def _robustness(
     probabilities: Probabilities, labels: Labels, groups: Labels, counts: Counts
-) -> Drawn:
+) -> Resampled:
     """The lowest AUROC among the groups that count; draws in which one is undefined have none."""
     judged = judged_groups(labels, groups, probabilities.shape[1])
     if not judged:
@@ -258,17 +258,17 @@ def _robustness(
     for group in judged:
         members = np.flatnonzero(groups == group)
         aurocs.append(counted_auroc(probabilities[members], labels[members], counts[:, members]))
-    lowest: Drawn = np.min(aurocs, axis=0)
+    lowest: Resampled = np.min(aurocs, axis=0)
     return lowest
 
 
-def _language_figures(scores: LanguageScores, counts: Counts) -> dict[str, Drawn]:
+def _language_figures(scores: LanguageScores, counts: Counts) -> dict[str, Resampled]:
     totals = counts @ scores
     loss = totals[:, 0] / totals[:, 1]
     return {"eval_loss": loss, "perplexity": _perplexity(totals), TOTALS: totals}
 
 
-def _perplexity(totals: Drawn) -> Drawn:
+def _perplexity(totals: Resampled) -> Resampled:
     """Of the losses and tokens of each resample, shape (resamples, 2)."""
     with np.errstate(over="ignore"):  # beyond any float it is infinite, which counts as undefined
         return np.exp(totals[:, 0] / totals[:, 1])

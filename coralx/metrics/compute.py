@@ -13,7 +13,7 @@ from coralx.metrics.calibration import calibration, scaled, temperature
 from coralx.metrics.classification import auroc, brier, decisions, eval_loss
 from coralx.metrics.false_positive_cost import positives, rate, suspicion, threshold
 from coralx.metrics.robustness import robustness
-from coralx.metrics.row_scores import Labels, Probabilities, RowScores, Said
+from coralx.metrics.row_scores import Labels, Probabilities, RowScores, ScoresByTask
 from coralx.metrics.safety import flagged, safety, withstood
 from coralx.metrics.task_skill import macro
 
@@ -35,11 +35,11 @@ CLASSIFIER_FIGURES = (
     "recall_at_threshold",
 )
 
-SETTLED = {"threshold": "threshold_at_recall_90", "temperature": "temperature"}
+FITTED_NAMES = {"threshold": "threshold_at_recall_90", "temperature": "temperature"}
 """The fields that are fitted on validation, and the names under which figures report them."""
 
 
-def settled(rows: RowScores, validation: RowScores) -> RowScores:
+def fitted_on_validation(rows: RowScores, validation: RowScores) -> RowScores:
     """The rows with the threshold and the temperature that are fitted on the validation rows."""
     if validation.labels is None or not validation.is_finite:
         return rows
@@ -52,13 +52,13 @@ def settled(rows: RowScores, validation: RowScores) -> RowScores:
     )
 
 
-def figures(scores: Said) -> Figures:
+def figures(scores: ScoresByTask) -> Figures:
     """All figures of a run, by name; None where one is undefined or a score is not finite."""
     by_task = {task: _arrays(task_figures(rows)) for task, rows in scores.items()}
     values = {**macro(by_task), **_arrays(language.of_all_tasks(scores))}
     run: Figures = {n: float(v) if np.isfinite(v) else None for n, v in values.items()}
     for task, rows in scores.items():
-        for field, name in SETTLED.items():
+        for field, name in FITTED_NAMES.items():
             value = getattr(rows, field)
             if value is not None:
                 run[f"{name}{OF_TASK}{task}" if task else name] = value

@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from coralx.config.metric_catalogue import OF_TASK, of_task
+from coralx.config.metric_catalogue import OF_TASK, split_metric_name
 from coralx.metrics import delong, operating_point
 from coralx.metrics.bootstrap import RESAMPLES, drawn_figures, percentile_interval
 from coralx.metrics.calibration import calibration_interval, scaled
 from coralx.metrics.classification import auroc
-from coralx.metrics.compute import SETTLED, clean_flagged, clean_rows, figures, task_figures
+from coralx.metrics.compute import FITTED_NAMES, clean_flagged, clean_rows, figures, task_figures
 from coralx.metrics.false_positive_cost import positives
 from coralx.metrics.proportion_intervals import LEVEL, Ends, effective_rows, of_mean, wilson
-from coralx.metrics.resampled_figures import Drawn
+from coralx.metrics.resampled_figures import Resampled
 from coralx.metrics.robustness import judged_groups
-from coralx.metrics.row_scores import Labels, RowScores, Said
+from coralx.metrics.row_scores import Labels, RowScores, ScoresByTask
 from coralx.records.results import Interval
 
 LANGUAGE = ("eval_loss", "perplexity")
@@ -50,12 +50,12 @@ class _Sample:
 
     rows: RowScores
     labels: Labels
-    drawn: Drawn
+    drawn: Resampled
     seed: int
     resamples: int
 
 
-def intervals(scores: Said, seed: int, resamples: int = RESAMPLES) -> dict[str, Interval]:
+def intervals(scores: ScoresByTask, seed: int, resamples: int = RESAMPLES) -> dict[str, Interval]:
     """All figures of a run with 95 % intervals; where a figure has none, `remark` says why.
 
     A run's figure is a mean over its tasks, which are independent; its interval is made of theirs.
@@ -63,7 +63,9 @@ def intervals(scores: Said, seed: int, resamples: int = RESAMPLES) -> dict[str, 
     values = {
         name: value
         for name, value in figures(scores).items()
-        if not name.startswith(tuple(SETTLED.values()))  # no figures, but what they are taken at
+        if not name.startswith(
+            tuple(FITTED_NAMES.values())
+        )  # no figures, but what they are taken at
     }
     if not all(rows.is_finite for rows in scores.values()):
         return {name: Interval(None, None, None) for name in values}
@@ -74,7 +76,7 @@ def intervals(scores: Said, seed: int, resamples: int = RESAMPLES) -> dict[str, 
     }
     run = {}
     for name, value in values.items():
-        metric, task = of_task(name)
+        metric, task = split_metric_name(name)
         if value is None:
             run[name] = Interval(None, None, None)
         elif is_language_model and metric in LANGUAGE:
@@ -108,7 +110,7 @@ def _mean(parts: list[Interval]) -> EndsOrReason:
 
 
 def _task_intervals(
-    rows: RowScores, task: str, drawn: Mapping[str, Drawn], seed: int, resamples: int
+    rows: RowScores, task: str, drawn: Mapping[str, Resampled], seed: int, resamples: int
 ) -> dict[str, Interval]:
     """One task's figures, but for a language model's losses."""
     own = {}

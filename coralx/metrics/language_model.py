@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from coralx.metrics.row_scores import LanguageScores, Said
+from coralx.metrics.row_scores import LanguageScores, ScoresByTask
 
 
 def figures(scores: LanguageScores) -> dict[str, float | None]:
@@ -18,7 +18,7 @@ def figures(scores: LanguageScores) -> dict[str, float | None]:
     return {"eval_loss": loss, "perplexity": _exponential(loss)}
 
 
-def of_all_tasks(scores: Said) -> dict[str, float | None]:
+def of_all_tasks(scores: ScoresByTask) -> dict[str, float | None]:
     """`perplexity` of a run of several tasks: the exponential of the loss over the completion
     tokens of all of them together, so that each token counts alike. Nothing for classifiers."""
     if len(scores) < 2 or any(rows.labels is not None for rows in scores.values()):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from coralx.config.metric_catalogue import of_task
+from coralx.config.metric_catalogue import split_metric_name
 from coralx.metrics.proportion_intervals import Ends, of_difference
-from coralx.metrics.resampled_figures import Drawn
+from coralx.metrics.resampled_figures import Resampled
 from coralx.records.results import Interval
 
 BIASED_BY_RESAMPLING = ("calibration", "calibration_scaled", "robustness")
@@ -15,7 +15,7 @@ says nothing about how their errors do."""
 
 
 def difference_interval(
-    metric: str, first: Interval, second: Interval, drawn: tuple[Drawn, Drawn]
+    metric: str, first: Interval, second: Interval, drawn: tuple[Resampled, Resampled]
 ) -> Ends | None:
     """Of `first` less `second`, from the intervals of the two and from how their figures vary
     together over the same resamples; None where one has no interval."""
@@ -24,12 +24,12 @@ def difference_interval(
         if side.value is None or side.low is None or side.high is None:
             return None
         known.append((side.value, (side.low, side.high)))
-    name, _ = of_task(metric)
+    name, _ = split_metric_name(metric)
     correlated = 0.0 if name in BIASED_BY_RESAMPLING else correlation(*drawn)
     return of_difference(*known[0], *known[1], correlated)
 
 
-def correlation(first: Drawn, second: Drawn) -> float:
+def correlation(first: Resampled, second: Resampled) -> float:
     """Of two figures over the same resamples; 0 where one of them is constant."""
     defined = np.isfinite(first) & np.isfinite(second)
     one, other = first[defined], second[defined]

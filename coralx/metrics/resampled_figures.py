@@ -15,13 +15,13 @@ from coralx.metrics.row_scores import Labels, Probabilities
 Counts = NDArray[np.float64]
 """How often each resample drew each row, shape (resamples, rows)."""
 
-Drawn = NDArray[np.float64]
+Resampled = NDArray[np.float64]
 """A figure on every resample, shape (resamples,); NaN where it is undefined."""
 
 
 def resampled(
     probabilities: Probabilities, labels: Labels, counts: Counts, temperature: float | None = None
-) -> dict[str, Drawn]:
+) -> dict[str, Resampled]:
     """Every figure of a classifier that is read off its rows alone, by name."""
     rows, classes = probabilities.shape
     total = counts.sum(axis=1)
@@ -45,15 +45,17 @@ def resampled(
     }
 
 
-def _calibration(probabilities: Probabilities, labels: Labels, counts: Counts) -> Drawn:
+def _calibration(probabilities: Probabilities, labels: Labels, counts: Counts) -> Resampled:
     bins, gaps = bin_gaps(probabilities, labels)
     by_bin = np.zeros((len(labels), BINS))
     by_bin[np.arange(len(labels)), bins] = gaps
-    error: Drawn = np.abs(counts @ by_bin).sum(axis=1) / counts.sum(axis=1)
+    error: Resampled = np.abs(counts @ by_bin).sum(axis=1) / counts.sum(axis=1)
     return error
 
 
-def _decisions(predicted: Labels, labels: Labels, counts: Counts, classes: int) -> dict[str, Drawn]:
+def _decisions(
+    predicted: Labels, labels: Labels, counts: Counts, classes: int
+) -> dict[str, Resampled]:
     """Precision, recall and F1, of the positive class or averaged over all; 0 where no row is
     predicted positive, or none is. And the mean recall of all classes, undefined where one was not
     drawn."""

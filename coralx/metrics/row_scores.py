@@ -77,7 +77,7 @@ class RowScores:
         return all(table is None or bool(np.isfinite(table).all()) for table in tables)
 
 
-Said = Mapping[str, RowScores]
+ScoresByTask = Mapping[str, RowScores]
 """A model's scores of a split, by task; the task of a run without named ones is called ""."""
 
 _INTEGERS = ("labels", "groups", "sources")
@@ -85,7 +85,7 @@ _NUMBERS = ("threshold", "temperature")
 """Fields that hold one number, which the file keeps as a tensor of length 1."""
 
 
-def write_scores(path: Path, scores: Said) -> str:
+def write_scores(path: Path, scores: ScoresByTask) -> str:
     """Keep the scores at `path`, in float64 as they were computed; returns the file's SHA-256.
 
     A tensor has the name of its field in RowScores; where tasks have names, that of its task and a
@@ -109,7 +109,7 @@ def _tensor(name: str, value: Any) -> NDArray[Any]:
     return np.ascontiguousarray(np.atleast_1d(value), dtype=dtype)
 
 
-def is_whole(path: Path, digest: str) -> bool:
+def scores_are_intact(path: Path, digest: str) -> bool:
     """Whether the file is there and has that SHA-256."""
     return path.is_file() and sha256_of(path) == digest
 

@@ -34,7 +34,7 @@ class Divergence:
     """exploded: the untuned base's loss. unreachable: the survivors' at the stage's end."""
 
     @property
-    def spoils(self) -> bool:
+    def ruins_weights(self) -> bool:
         """Whether the weights are of no use any more; an unreachable loss leaves them intact."""
         return self.kind != "unreachable"
 

@@ -112,7 +112,7 @@ class Facts:
         """Optimizer steps that one pass over the training rows takes; the last may be short."""
         return math.ceil(self.rows["train"] / batch_size)
 
-    def classes_unlike(self, then: Facts) -> str:
+    def changed_class(self, then: Facts) -> str:
         """The first class that differs from the one `then`, in words; empty where none does."""
         for was, now in zip_longest(then._tasks_and_labels, self._tasks_and_labels):
             if was != now:

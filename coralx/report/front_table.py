@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from coralx.config.metric_catalogue import OF_TASK, of_task
+from coralx.config.metric_catalogue import OF_TASK, split_metric_name
 from coralx.report.baseline_names import baseline_title
 from coralx.report.formatting import figure, modules, with_interval
 from coralx.report.table_layout import FirstThatFits
@@ -50,7 +50,10 @@ def interval_lines(report: Mapping[str, Any]) -> list[str]:
         if recall is not None:
             recalls.append(f"{member['genome']} {figure(recall)}")
     lines = [f"No interval for {', '.join(names)}: {remark}." for remark, names in why.items()]
-    if recalls and {of_task(metric)[0] for metric in metrics} & {"safety", "false_positive_cost"}:
+    if recalls and {split_metric_name(metric)[0] for metric in metrics} & {
+        "safety",
+        "false_positive_cost",
+    }:
         listed = ", ".join(recalls)
         lines.append(
             f"Recall on the test split, at the threshold that gives 90 % on validation: {listed}"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from coralx.config.metric_catalogue import described
+from coralx.config.metric_catalogue import metric_entry
 from coralx.engine.state import RunState
 from coralx.records.results import StageResult
 from coralx.records.subjects import title_of
@@ -34,7 +34,7 @@ def _why(metric: str, results: Sequence[StageResult]) -> str:
     )
     matches = (remark.fullmatch(note) for result in results for note in result.notes)
     reasons = dict.fromkeys(match[1] for match in matches if match)  # each once, in order
-    return ", or ".join(reasons) or described(metric).undefined
+    return ", or ".join(reasons) or metric_entry(metric).undefined
 
 
 def feasibility_warnings(state: RunState, front: Sequence[str]) -> list[str]:

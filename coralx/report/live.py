@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from coralx.config import Config
-from coralx.execution.executor import Signal
+from coralx.execution.executor import StatusUpdate
 from coralx.records.events import (
     BudgetSpent,
     Event,
@@ -38,7 +38,7 @@ from coralx.report.front_warnings import unmeasured_warning
 from coralx.report.line_wrapping import folded
 from coralx.report.live_table import board
 from coralx.report.opening import opening_lines
-from coralx.report.progress import Standings, describe, outcome_of, tally
+from coralx.report.progress import Standings, describe, result_words, tally
 from coralx.system.signals import cursor_shown_while_suspended
 from coralx.text import counted
 
@@ -59,7 +59,7 @@ class View(Protocol):
 
     def on_event(self, event: Event) -> None: ...
 
-    def on_signal(self, signal: Signal) -> None: ...
+    def on_signal(self, signal: StatusUpdate) -> None: ...
 
     def __enter__(self) -> Self: ...
 
@@ -80,7 +80,7 @@ class Silent:
 
     def on_event(self, event: Event) -> None: ...
 
-    def on_signal(self, signal: Signal) -> None: ...
+    def on_signal(self, signal: StatusUpdate) -> None: ...
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +116,7 @@ class PlainLines(Silent):
         started = self._standings.history.started
         return untuned_head(self._standings.config, started.facts if started else None)
 
-    def on_signal(self, signal: Signal) -> None:
+    def on_signal(self, signal: StatusUpdate) -> None:
         if isinstance(signal, str):
             self._say(signal)
         elif isinstance(signal, Progress):
@@ -143,7 +143,7 @@ class PlainLines(Silent):
                 yield from (f"warning: {warning}" for warning in event.warnings)
             case StageCompleted(result=result):
                 steps = counted(result.last_step, "step")
-                outcome = f"{outcome_of(result, self._metric)} after {steps}"
+                outcome = f"{result_words(result, self._metric)} after {steps}"
                 yield f"{result.genome} {result.stage}: {outcome} ({duration(result.seconds)})"
             case StageDecided():
                 yield f"{event.stage}: {_tally_and_remaining(self._standings, event)}"
@@ -201,7 +201,7 @@ class LiveTable(Silent):
         lines = folded(line, self._console.width)
         self._console.print(Text("\n".join(lines), style), soft_wrap=True)
 
-    def on_signal(self, signal: Signal) -> None:
+    def on_signal(self, signal: StatusUpdate) -> None:
         if isinstance(signal, str) and signal.startswith("warning:"):
             self._say(signal)
         elif isinstance(signal, str):

@@ -88,7 +88,7 @@ def _course(state: RunState, own: Sequence[StageResult], *, is_ill: bool) -> _Co
     budget = state.stages[-1].trained_steps(epoch)
     trained = sum(result.steps for result in own)
     pace = sum(result.train_seconds for result in own) / trained if trained else 0.0
-    diverged = [r.divergence.step for r in own if r.divergence and r.divergence.spoils]
+    diverged = [r.divergence.step for r in own if r.divergence and r.divergence.ruins_weights]
     end = min(diverged, default=max(result.last_step for result in own))
     if is_ill:
         warmup = horizon_of(state.stages, epoch, genes.warmup_ratio).warmup_steps

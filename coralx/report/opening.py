@@ -5,14 +5,14 @@ from __future__ import annotations
 from fractions import Fraction
 
 from coralx.config import Config
-from coralx.engine.budget import without_effect
+from coralx.engine.budget import budget_warnings
 from coralx.engine.state import RunState
 from coralx.records.events import RunStarted
 from coralx.report.classes import class_lines, classes_of
 from coralx.schedule.brackets import brackets_of
 from coralx.schedule.cost import plan_of
 from coralx.schedule.plan_warnings import schedule_caveats
-from coralx.schedule.short_stage_warnings import brevity
+from coralx.schedule.short_stage_warnings import short_stage_warnings
 from coralx.storage.history import History
 from coralx.text import counted
 
@@ -35,7 +35,7 @@ def opening_lines(config: Config, event: RunStarted) -> list[str]:
             f"warning: {warning}"
             for warning in (
                 *_schedule_warnings(config, event),
-                *without_effect(config.budget, facts.device),
+                *budget_warnings(config.budget, facts.device),
                 *facts.warnings,
             )
         ),
@@ -47,7 +47,7 @@ def _schedule_warnings(config: Config, event: RunStarted) -> list[str]:
     if RunState(config, History([event])).longest_epoch is None:
         return []
     rows = event.facts.rows["train"]
-    return [*schedule_caveats(config, rows), *brevity(config, rows)]
+    return [*schedule_caveats(config, rows), *short_stage_warnings(config, rows)]
 
 
 def _plan_lines(config: Config, event: RunStarted) -> list[str]:

@@ -247,7 +247,7 @@ def short_names(stages: Sequence[str]) -> dict[str, str]:
     return short if len(set(short.values())) == len(short) else {name: name for name in stages}
 
 
-def outcome_of(result: StageResult, metric: str) -> str:
+def result_words(result: StageResult, metric: str) -> str:
     """What a stage reached: its figure, where it was scored, or why training ended early."""
     if result.divergence is not None:
         return f"{result.divergence.reason}, at step {result.divergence.step},"

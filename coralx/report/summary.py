@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from coralx.config import Config
-from coralx.config.warnings import measurements, remote_code
-from coralx.engine.budget import without_effect
+from coralx.config.warnings import measurement_warnings, remote_code_warnings
+from coralx.engine.budget import budget_warnings
 from coralx.engine.convergence import has_stalled, indicators
 from coralx.engine.state import RunState
 from coralx.errors import DamagedRunError
@@ -114,9 +114,9 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "lineage": lineage_of(history),
         "notes": _notes(history),
         "warnings": [
-            *remote_code(config),
-            *measurements(config),
-            *without_effect(config.budget, started.facts.device),
+            *remote_code_warnings(config),
+            *measurement_warnings(config),
+            *budget_warnings(config.budget, started.facts.device),
             *_warnings(entries),
             *undefined_warnings(state),
             *operating_point_warnings(history),

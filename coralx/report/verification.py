@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from coralx.config.metric_catalogue import described
+from coralx.config.metric_catalogue import metric_entry
 from coralx.engine.baselines import heirs
 from coralx.engine.state import RunState
 from coralx.records.results import Measurement, Metrics
@@ -102,7 +102,7 @@ def verification_parts(report: Mapping[str, Any]) -> list[RenderableType]:
     metrics = [
         objective["metric"]
         for objective in report["objectives"]
-        if described(objective["metric"]).source in ("predictions", "user")
+        if metric_entry(objective["metric"]).source in ("predictions", "user")
     ]
     parts: list[RenderableType] = [Text("")]
     verified = [member for member in verification["members"] if member["state"] == "verified"]

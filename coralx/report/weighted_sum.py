@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from coralx.config.evolution import LARGEST_WEIGHT, Objective, full_weights
-from coralx.config.metric_catalogue import SPREAD, described
+from coralx.config.metric_catalogue import SPREAD, metric_entry
 from coralx.errors import UsageError
 from coralx.search.pareto import Points, as_minimised
 from coralx.text import did_you_mean
@@ -76,7 +76,7 @@ def _figures(members: Members, metric: str) -> list[dict[str, float | None]]:
         validation = [member["validation"] for member in members]
         spread = metric + SPREAD
         return [{metric: v.get(metric), spread: v.get(spread)} for v in validation]
-    if described(metric).source != "measurement":
+    if metric_entry(metric).source != "measurement":
         return [{metric: figure["value"]} for figure in test]
     return [
         {metric: figure["value"], metric + SPREAD: (figure["high"] or 0) - (figure["low"] or 0)}

@@ -71,7 +71,7 @@ def curve_of(losses: Sequence[float], steps: int) -> tuple[float, ...]:
     )
 
 
-def slowest(curves: Sequence[Sequence[float]]) -> tuple[float, ...]:
+def highest_losses(curves: Sequence[Sequence[float]]) -> tuple[float, ...]:
     """The highest loss that any of the survivors had in each window."""
     return tuple(max(losses) for losses in zip(*curves, strict=True))
 
@@ -115,7 +115,7 @@ def unreachable(
     return reach if curve[-1] > survivors[len(curve) - 1] * (1 + MARGIN) else None
 
 
-def ending(job: Job, losses: Sequence[float], untuned: float | None) -> Divergence | None:
+def reason_to_stop(job: Job, losses: Sequence[float], untuned: float | None) -> Divergence | None:
     """Why a job is to end after these steps, by its `watch`; None: it goes on. Called after each
     step.
 

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 
 from coralx.config.exact_numbers import written
 from coralx.config.schema import Config
-from coralx.config.warnings import measurements, remote_code
+from coralx.config.warnings import measurement_warnings, remote_code_warnings
 from coralx.schedule.brackets import brackets_of, cohort_sizes
 from coralx.schedule.share_warnings import most_replaceable, rate_warnings
 from coralx.schedule.stages import Stage, planned_stages
 from coralx.text import counted
 
 
-def caveats(config: Config) -> list[str]:
+def plan_warnings(config: Config) -> list[str]:
     """Warnings about a config that is to be trained, as far as its rows are known."""
     return [
-        *remote_code(config),
+        *remote_code_warnings(config),
         *schedule_caveats(config, config.known_rows),
-        *measurements(config),
+        *measurement_warnings(config),
     ]
 
 

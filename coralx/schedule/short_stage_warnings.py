@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from coralx.config.metric_catalogue import described
+from coralx.config.metric_catalogue import metric_entry
 from coralx.config.schema import Config
 from coralx.schedule.stages import (
     FEWEST_STEPS,
@@ -20,7 +20,7 @@ from coralx.schedule.stages import (
 from coralx.text import counted, enumerated
 
 
-def brevity(config: Config, rows: int) -> list[str]:
+def short_stage_warnings(config: Config, rows: int) -> list[str]:
     """A line for each stage that has too few steps for genomes to be scored, to be compared, or to
     be judged by its rules, with what to do about it; none where `rows`, the number of training
     rows, is not known (0)."""
@@ -44,7 +44,8 @@ def brevity(config: Config, rows: int) -> list[str]:
 
 def can_judge(config: Config, stages: Sequence[Stage], stage: Stage, longest: int) -> bool:
     """Whether a stage is long enough for all its rules to act on somebody: on genomes of the
-    smallest batch, with which an epoch takes `longest` steps. If not, `brevity` says so."""
+    smallest batch, with which an epoch takes `longest` steps. If not, `short_stage_warnings`
+    says so."""
     own_steps = _judged_steps(config, stages, stage)(longest)
     return not stage.is_too_short(longest) and own_steps >= FEWEST_STEPS
 
@@ -76,7 +77,7 @@ def _judged_steps(config: Config, stages: Sequence[Stage], stage: Stage) -> Call
 def _judges_warmup(stage: Stage) -> bool:
     """Whether all its rules act during warm-up, too, as those on training figures do; see
     `stop_rules`."""
-    return all(described(rule.metric).source == "training" for rule in stage.stop_when)
+    return all(metric_entry(rule.metric).source == "training" for rule in stage.stop_when)
 
 
 def _not_scored_warning(config: Config, stages: Sequence[Stage], stage: Stage, longest: int) -> str:

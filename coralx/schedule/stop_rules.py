@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coralx.config.conditions import Condition
-from coralx.config.metric_catalogue import described
+from coralx.config.metric_catalogue import metric_entry
 from coralx.records.results import StageResult
 from coralx.records.run_facts import REVISION
 from coralx.schedule.stages import FEWEST_STEPS, Stage
@@ -53,7 +53,7 @@ def judgeable(stage: Stage, result: StageResult) -> bool:
 def _is_judged(stage: Stage, rule: Condition, result: StageResult) -> bool:
     """Whether a result has steps enough for a rule. A rising loss or a huge gradient is a bad sign
     at any time; a poor figure on validation only after steps at the full learning rate."""
-    shows_at_once = stage.judges_warmup and described(rule.metric).source == "training"
+    shows_at_once = stage.judges_warmup and metric_entry(rule.metric).source == "training"
     return (result.steps if shows_at_once else result.judged_steps) >= FEWEST_STEPS
 
 
@@ -100,7 +100,7 @@ def _is_too_strict(
 
 
 def _is_quality_floor(rule: Condition) -> bool:
-    return described(rule.metric).source == "predictions"
+    return metric_entry(rule.metric).source == "predictions"
 
 
 def _meets(rule: Condition, result: StageResult) -> bool:

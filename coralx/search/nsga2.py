@@ -16,7 +16,7 @@ from coralx.records.run_facts import REVISION
 from coralx.rng import derive_seed, generator
 from coralx.search.nsga3 import Niching
 from coralx.search.operators import cross_values, mutate, mutate_values
-from coralx.search.ranking import in_order
+from coralx.search.ranking import ranked
 from coralx.search.space import Gene, Space, default_recipe
 
 REPAIR_ATTEMPTS = 200
@@ -55,7 +55,7 @@ def survival_order(
         members = [s for s in standings if (-s.place, s.taken_out) == group]
         ids, metrics = [s.genome for s in members], [s.metrics for s in members]
         left = replace(niching, places=niching.places - len(ordered)) if niching else None
-        ordered += in_order(ids, metrics, objectives, constraints, left, revision=revision)
+        ordered += ranked(ids, metrics, objectives, constraints, left, revision=revision)
     return ordered
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coralx.records.run_facts import REVISION
-from coralx.search.pareto import Points, Violations, best_first, measured, ranks
+from coralx.search.pareto import Points, Violations, best_first, measured_objectives, ranks
 
 OFF_AXIS = 1e6
 """Weight of the other objectives in the search for the extreme point of one (ASF, equation 4)."""
@@ -55,7 +55,7 @@ def niched_first(
     """
     keep = keep_first_objective
     plain = best_first(ids, points, violations, keep_first_objective=keep, revision=revision)
-    figures = measured(points)
+    figures = measured_objectives(points)
     can_be_niched = ~np.isnan(figures).any(axis=1)
     if violations is not None:
         can_be_niched &= violations == 0

@@ -59,7 +59,7 @@ def merged_within_spread(values: Points, spreads: Sequence[float | None]) -> Poi
     return result
 
 
-def measured(points: Points) -> Points:
+def measured_objectives(points: Points) -> Points:
     """The columns of the objectives in which at least one point has a figure."""
     kept: Points = points[:, ~np.all(np.isnan(points), axis=0)]
     return kept
@@ -74,7 +74,7 @@ def ranks(points: Points, violations: Violations | None = None) -> NDArray[np.in
     ranks behind all that have it.
     """
     result = np.zeros(len(points), dtype=np.int64)
-    figures = measured(points)
+    figures = measured_objectives(points)
     if figures.size == 0:  # nothing to compare by: all are equal
         figures = np.zeros((len(points), 1))
     missed = np.zeros(len(points)) if violations is None else violations
@@ -94,7 +94,7 @@ def domination(points: Points, violations: Violations | None = None) -> NDArray[
     """Whether point i dominates point j under the constraints, shape (genomes, genomes): only j
     lacks a figure; or i violates less; or both are feasible, and i is nowhere worse and somewhere
     better. Objectives in which no point has a figure are left out."""
-    figures = measured(points)
+    figures = measured_objectives(points)
     lacking = np.any(np.isnan(figures), axis=1)
     missed = np.zeros(len(points)) if violations is None else violations
     less = (missed[:, None] < missed) & (lacking[:, None] == lacking)
@@ -203,7 +203,7 @@ def front(ids: Sequence[str], points: Points, violations: Violations | None = No
 
     Where no point is feasible, it is those that miss the constraints the least.
     """
-    complete = ~np.any(np.isnan(measured(points)), axis=1)
+    complete = ~np.any(np.isnan(measured_objectives(points)), axis=1)
     by_rank = ranks(points, violations)
     return [ids[i] for i in range(len(ids)) if by_rank[i] == 0 and complete[i]]
 

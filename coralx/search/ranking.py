@@ -36,7 +36,7 @@ def niching_of(
     return Niching(places, generator(config.experiment.seed, purpose, generation, index))
 
 
-def in_order(
+def ranked(
     ids: Sequence[str],
     metrics: Sequence[Metrics],
     objectives: Sequence[Objective],

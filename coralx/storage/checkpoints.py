@@ -16,7 +16,7 @@ from coralx.system.files import (
     MANIFEST,
     manifest_of,
     remove_folder,
-    storing,
+    translating_storage_errors,
     verify_folder,
     write_folder,
 )
@@ -50,7 +50,7 @@ def prune(
     for genome in _folders(layout.checkpoints):
         if genome.name in at_work:
             continue
-        with storing(genome):
+        with translating_storage_errors(genome):
             for stage in _folders(genome):
                 if (genome.name, stage.name) not in needed and _is_made(stage):
                     remove_folder(stage)
@@ -73,7 +73,7 @@ def drop_partials(layout: RunLayout, is_done: Callable[[str, str], bool]) -> Non
     folders stay, for a worker may be about to write there."""
     if not layout.partials.is_dir():
         return
-    with storing(layout.partials):
+    with translating_storage_errors(layout.partials):
         for genome in _folders(layout.partials):
             for stage in _folders(genome):
                 if is_done(genome.name, stage.name) and _is_made(stage):
@@ -83,11 +83,11 @@ def drop_partials(layout: RunLayout, is_done: Callable[[str, str], bool]) -> Non
 def drop_all_partials(layout: RunLayout) -> None:
     """Delete all that was kept on the way. Only while no worker trains."""
     if layout.partials.is_dir() and not layout.partials.is_symlink():
-        with storing(layout.partials):
+        with translating_storage_errors(layout.partials):
             shutil.rmtree(layout.partials)
 
 
-def can_hand_over(layout: RunLayout, genome: str, last_stage: str) -> bool:
+def can_write_best(layout: RunLayout, genome: str, last_stage: str) -> bool:
     """Whether the genome's adapter lies in `best/`, or its checkpoint is whole."""
     return _is_whole(layout.best_adapter(genome)) or is_intact(layout, genome, last_stage)
 
@@ -103,7 +103,7 @@ def _is_made(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() or folder.name.endswith(".tmp")
 
 
-def hand_over(
+def write_best(
     layout: RunLayout,
     front: Sequence[str],
     last_stage: str,
@@ -131,11 +131,11 @@ def hand_over(
             if text is not None:
                 (target / ABOUT).write_text(text, encoding="utf-8")
 
-        with storing(layout.best):
+        with translating_storage_errors(layout.best):
             layout.best.mkdir(exist_ok=True)
         write_folder(best, copy)
     if layout.best.is_dir():
-        with storing(layout.best):
+        with translating_storage_errors(layout.best):
             for folder in _folders(layout.best):
                 if folder.name not in front and _is_made(folder):
                     remove_folder(folder)

@@ -150,12 +150,12 @@ def ledger_fault(layout: RunLayout) -> str | None:
     return "cut off in its first line" if line else "empty"
 
 
-def without_ledger(layout: RunLayout, fault: str) -> DamagedRunError:
+def ledger_error(layout: RunLayout, fault: str) -> DamagedRunError:
     """The error for a run that cannot be taken up, for what `ledger_fault` says of its ledger."""
-    return DamagedRunError(f"{layout.ledger}: {fault}", way_out_without_ledger(layout))
+    return DamagedRunError(f"{layout.ledger}: {fault}", ledger_way_out(layout))
 
 
-def gone(ledger: Path) -> DamagedRunError:
+def run_gone_error(ledger: Path) -> DamagedRunError:
     """The error for a run folder, or its ledger, that is not there any more while a process is at
     work on it."""
     what = ledger if ledger.parent.is_dir() else ledger.parent
@@ -165,7 +165,7 @@ def gone(ledger: Path) -> DamagedRunError:
     )
 
 
-def way_out_without_ledger(layout: RunLayout) -> str:
+def ledger_way_out(layout: RunLayout) -> str:
     """What can be done where the ledger of a run is lost."""
     best = f" The adapters in {layout.best} can be used as they are." if _has(layout.best) else ""
     return (
@@ -209,7 +209,7 @@ def _newest(folders: list[Path]) -> RunLayout | None:
         return None
     layout = RunLayout(max(runs, key=_last_written))
     if (fault := ledger_fault(layout)) is not None:
-        raise without_ledger(layout, fault)
+        raise ledger_error(layout, fault)
     return layout
 
 
@@ -242,7 +242,7 @@ def find_run(name: str) -> RunLayout:
             f"no run has begun in {layout.root}: it ended before its first event",
             "Start it again: coralx evolve CONFIG",
         )
-    raise without_ledger(layout, fault)
+    raise ledger_error(layout, fault)
 
 
 def find_remains(name: str) -> RunLayout:
@@ -300,7 +300,7 @@ def _taken(folder: Path) -> CoralXError:
         fault = f"{layout.ledger}: {ledger_fault(layout)}"
         return DamagedRunError(
             f"the name {folder.name!r} is taken by a run that cannot be read: {fault}",
-            way_out_without_ledger(layout),
+            ledger_way_out(layout),
         )
     what = "a folder without a run" if os.path.isdir(folder) else "not a folder"
     return UsageError(

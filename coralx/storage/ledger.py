@@ -26,8 +26,8 @@ from pydantic import ValidationError
 from coralx.errors import DamagedRunError, SetupError
 from coralx.records.events import Event, RunStarted, class_of, code_of
 from coralx.records.serialization import from_json, to_json
-from coralx.storage.layout import RunLayout, gone, way_out_without_ledger
-from coralx.system.files import canonical_json, fsync_directory, storing
+from coralx.storage.layout import RunLayout, ledger_way_out, run_gone_error
+from coralx.system.files import canonical_json, fsync_directory, translating_storage_errors
 
 FORMAT = 2
 """Version of the ledger's format; written into the first event."""
@@ -85,7 +85,7 @@ class Ledger:
         if path is not None and os.path.lexists(path):
             self._entries, self._size = _read(path)
             if self._size < path.stat().st_size:
-                with storing(path):
+                with translating_storage_errors(path):
                     os.truncate(path, self._size)
 
     @staticmethod
@@ -120,7 +120,7 @@ class Ledger:
         size = self._size
         try:
             if self._path is not None:
-                with storing(self._path):
+                with translating_storage_errors(self._path):
                     written = _write(self._path, entry, is_new=size is None)
                 self._size = (size or 0) + written
             self._entries.append(entry)
@@ -140,12 +140,12 @@ class Ledger:
         if self._path is None or self._size is None:
             return
         try:
-            with storing(self._path):
+            with translating_storage_errors(self._path):
                 is_same = self._path.stat().st_size == self._size
         except SetupError:
             is_same = False
         if not is_same:
-            raise gone(self._path)
+            raise run_gone_error(self._path)
 
 
 def _write(path: Path, entry: Entry, *, is_new: bool) -> int:
@@ -223,7 +223,7 @@ def _refuse_order(path: Path, number: int, lines: Sequence[bytes]) -> Never:
 def _damaged(path: Path, number: int, what: str) -> DamagedRunError:
     """The error for the line of that number: of the first, nothing that follows can be kept."""
     layout = RunLayout(path.parent)
-    way_out = way_out_without_ledger(layout) if number == 1 else CUT_OFF
+    way_out = ledger_way_out(layout) if number == 1 else CUT_OFF
     return DamagedRunError(f"{path}, line {number}: {what}", way_out)
 
 

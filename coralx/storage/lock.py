@@ -16,14 +16,14 @@ from filelock import FileLock, Timeout
 
 from coralx.errors import SetupError, UsageError
 from coralx.storage.layout import RUNS, RunLayout, is_free, is_run, refuse_taken
-from coralx.system.files import storing, write_atomically
+from coralx.system.files import translating_storage_errors, write_atomically
 
 BEAT_SECONDS = 10.0
 """Between two notes of the owner: so much working time may be lost in a kill."""
 
 
 @dataclass(frozen=True)
-class Stint:
+class WorkSpan:
     """How far a process had come that was killed, as far as is known."""
 
     after: int = -1
@@ -44,7 +44,7 @@ class Owner:
     it that did not come to let go of the run.
     """
 
-    def __init__(self, layout: RunLayout, killed: Stint) -> None:
+    def __init__(self, layout: RunLayout, killed: WorkSpan) -> None:
         self.layout = layout
         self.killed = killed
         self._self = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
@@ -106,7 +106,7 @@ def claiming(name: str, *, chosen: bool) -> Iterator[Owner]:
                 refuse_taken(name)
             continue
         layout = RunLayout(folder)
-        with storing(layout.root):
+        with translating_storage_errors(layout.root):
             layout.root.mkdir(parents=True, exist_ok=True)
         lock = _try_to_lock(layout)
         if lock is None or not is_free(folder):
@@ -119,7 +119,7 @@ def claiming(name: str, *, chosen: bool) -> Iterator[Owner]:
                     "Choose another --name.",
                 )
             continue
-        with _held(layout, lock, Stint()) as owner:
+        with _held(layout, lock, WorkSpan()) as owner:
             try:
                 yield owner
             finally:
@@ -156,7 +156,7 @@ def holder(layout: RunLayout) -> str | None:
 def _try_to_lock(layout: RunLayout) -> FileLock | None:
     lock = FileLock(layout.lock, timeout=0)
     try:
-        with storing(layout.lock):
+        with translating_storage_errors(layout.lock):
             lock.acquire()
     except Timeout:
         return None
@@ -164,7 +164,7 @@ def _try_to_lock(layout: RunLayout) -> FileLock | None:
 
 
 @contextmanager
-def _held(layout: RunLayout, lock: FileLock, killed: Stint) -> Iterator[Owner]:
+def _held(layout: RunLayout, lock: FileLock, killed: WorkSpan) -> Iterator[Owner]:
     """Write down who holds the lock; let it go at the end."""
     try:
         owner = Owner(layout, killed)
@@ -192,11 +192,11 @@ def _owner(layout: RunLayout) -> str:
     return "another process"
 
 
-def _left_behind(layout: RunLayout) -> Stint:
+def _left_behind(layout: RunLayout) -> WorkSpan:
     """The stint that the note of a killed owner tells of; an empty one where there is none. Notes
     of earlier versions do not tell how long it was."""
     note = _note(layout)
     try:
-        return Stint(int(note["after"]), max(0.0, float(note["seconds"])))
+        return WorkSpan(int(note["after"]), max(0.0, float(note["seconds"])))
     except (KeyError, TypeError, ValueError, OverflowError):
-        return Stint()
+        return WorkSpan()

@@ -46,7 +46,7 @@ def changes_between(then: Facts, now: Facts) -> list[str]:
     elif data and now.data_fingerprint != data:
         other = "as many rows, but another text, label or order, or another tokenizer"
         changes.append(f"the data changed ({other})")
-    if then.classes and (other := now.classes_unlike(then)):
+    if then.classes and (other := now.changed_class(then)):
         changes.append(f"the classes changed ({other})")
     if now.base_parameters != then.base_parameters:
         size = f"it had {then.base_parameters:,} parameters, now {now.base_parameters:,}"

@@ -74,7 +74,7 @@ def torch_cuda() -> str | None:
     return match.group(1) if match else None
 
 
-def out_of_bounds() -> tuple[Mismatch, ...]:
+def version_mismatches() -> tuple[Mismatch, ...]:
     """Packages whose versions lie outside of what CoralX requires; of the extra `unsloth` only
     those that are installed. Empty where CoralX itself is not installed as a package."""
     try:

@@ -25,7 +25,7 @@ TEMPORARY = ".*.tmp"
 
 
 @contextmanager
-def storing(path: Path) -> Iterator[None]:
+def translating_storage_errors(path: Path) -> Iterator[None]:
     """Turn storage errors while `path` is written into a SetupError that names it."""
     try:
         yield
@@ -92,7 +92,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace `path` by `content` (text as UTF-8); whoever reads it sees the old content or the
     new, never half. Raises SetupError on storage errors."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with storing(path):
+    with translating_storage_errors(path):
         try:
             with temporary.open("wb") as file:
                 file.write(content.encode() if isinstance(content, str) else content)
@@ -109,7 +109,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def make_parents(path: Path, levels: int) -> None:
     """Create at most so many levels of missing folders above `path`: a run folder that was deleted
     is not brought back by a file that belongs into it. Raises SetupError on storage errors."""
-    with storing(path):
+    with translating_storage_errors(path):
         for folder in reversed(path.parents[:levels]):
             folder.mkdir(exist_ok=True)
 
@@ -123,7 +123,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     older = path.with_name(f".{path.name}.{os.getpid()}.older.tmp")
-    with storing(path):
+    with translating_storage_errors(path):
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             make_parents(path, 2)

@@ -36,7 +36,7 @@ _SHORTAGES = {
 """Message and way out of errors that are about the machine and not about the file they name."""
 
 
-def in_words(error: Exception) -> SetupError | None:
+def as_setup_error(error: Exception) -> SetupError | None:
     """An error of the operating system as a SetupError; None for an error of another kind."""
     if isinstance(error, MemoryError):
         return SetupError(*_SHORTAGES[errno.ENOMEM])

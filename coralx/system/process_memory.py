@@ -19,7 +19,7 @@ _STATUS, _REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 
 
-def give_back() -> None:
+def return_freed_memory() -> None:
     """Return freed memory to the system. glibc keeps in its arenas what a job happened to leave
     there (a third of a small encoder's worker), so that workers would seem to grow."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
@@ -27,11 +27,11 @@ def give_back() -> None:
         trim(0)
 
 
-def growth(work: Callable[[], object]) -> int:
+def peak_growth(work: Callable[[], object]) -> int:
     """How many bytes the resident set grows at most while `work` runs, from where it is when all
     unused memory has been returned."""
     gc.collect()
-    give_back()
+    return_freed_memory()
     before = psutil.Process().memory_info().rss
     if not _forget_peak():
         return _watched(work) - before

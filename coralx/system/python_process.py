@@ -16,7 +16,7 @@ _RUN = (
 """ROOT is on the path only while CoralX is imported, since it may be the working folder."""
 
 
-def command(module: str, *arguments: str) -> list[str]:
+def module_command(module: str, *arguments: str) -> list[str]:
     """The command line that runs a module of this CoralX. Nothing else is imported from the working
     folder (`-P`), where a file may have the name of a library."""
     return [sys.executable, "-P", "-c", _RUN, str(ROOT), module, *arguments]

@@ -32,14 +32,14 @@ class Interruption:
     def __init__(self) -> None:
         self.is_wanted = False
 
-    def heed(self) -> None:
+    def raise_if_requested(self) -> None:
         """Raise KeyboardInterrupt if it was."""
         if self.is_wanted:
             raise KeyboardInterrupt
 
 
 @contextmanager
-def heeding(interruption: Interruption, last_words: Callable[[], str]) -> Iterator[None]:
+def handling_signals(interruption: Interruption, last_words: Callable[[], str]) -> Iterator[None]:
     """Within the block, signals set `interruption`. `last_words` gives the text that is printed if
     the process ends at once."""
     watchdog = threading.Timer(GRACE_SECONDS, _end_at_once, [last_words])

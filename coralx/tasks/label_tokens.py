@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from coralx.config.data import Source, key_of
+from coralx.config.data import TaskData, key_of
 from coralx.data.examples import Example, Message
 from coralx.data.tables import problem
 from coralx.tasks.causal_lm import CausalText, Ids, longest_fitting
@@ -28,7 +28,7 @@ class LabelTokens(Classification):
     def __init__(
         self,
         tokenizer: Any,
-        source: Source,
+        source: TaskData,
         max_length: int,
         labels: Sequence[str],
         device: torch.device,

@@ -15,7 +15,7 @@ from coralx.rng import generator
 from coralx.tasks.protocol import Encoded, Trainable
 
 
-class Mixture:
+class MultiTask:
     """Several tasks in one: of each batch, every task's loss reads its own rows, and each row (or
     token, for sft) counts as much as any other."""
 

@@ -17,7 +17,7 @@ from coralx.tasks.protocol import Encoded, Scores, padded
 from coralx.text import brief, counted
 
 
-class InstructionTuning:
+class SupervisedFineTuning:
     """Trains on the tokens of completions, and on nothing else.
 
     Scores are, for each row, the negative log-likelihood of its completion in nats and its number

@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
 
-from coralx.backends.protocol import Beat, Report, Say, unheard
+from coralx.backends.protocol import Beat, Report, Say, no_beat
 from coralx.config.metric_catalogue import CAUSAL
 from coralx.config.schema import Config
 from coralx.data.classes import classes_of
@@ -27,7 +27,7 @@ from coralx.training import adapters
 from coralx.training import user_functions as functions
 from coralx.training.base_checks import require_causal, require_known_tokens
 from coralx.training.base_errors import explaining
-from coralx.training.base_fingerprint import of_base
+from coralx.training.base_fingerprint import fingerprint_of_base
 from coralx.training.base_model import Base, check_quantization
 from coralx.training.base_source import locate_base
 from coralx.training.evaluation import Evaluation
@@ -43,7 +43,7 @@ TEMPLATE = "default"
 """The first adapter, which wraps the base; never trained. Genomes are added beside it."""
 
 
-class AdaptingBackend(ABC):
+class AdapterBackend(ABC):
     """One base model, and beside its template one adapter at a time: that of the job."""
 
     name: str
@@ -201,7 +201,7 @@ class AdaptingBackend(ABC):
         hub's commit of it."""
         try:
             path = locate_base(self._config, say).path
-            return of_base(path, runs_code=self._config.model.trust_remote_code)
+            return fingerprint_of_base(path, runs_code=self._config.model.trust_remote_code)
         except (OSError, ValueError):
             return str(getattr(self._base.model.config, "_commit_hash", None) or "")
 
@@ -233,7 +233,7 @@ class AdaptingBackend(ABC):
 
     # -- jobs ------------------------------------------------------------------------------------
 
-    def train(self, job: Job, report: Report, beat: Beat = unheard) -> StageResult:
+    def train(self, job: Job, report: Report, beat: Beat = no_beat) -> StageResult:
         began = time.monotonic()
         with raising_out_of_memory():
             if job.watch.explosion:
@@ -241,7 +241,7 @@ class AdaptingBackend(ABC):
             with self._adapter(job.genome, job.trained_shape):
                 return self._training.run(job, report, beat, began)
 
-    def measure(self, job: MeasureJob, beat: Beat = unheard) -> Measurement:
+    def measure(self, job: MeasureJob, beat: Beat = no_beat) -> Measurement:
         began = time.monotonic()
         measurement = self._measured(job, beat)
         return replace(measurement, seconds=time.monotonic() - began)

@@ -49,7 +49,7 @@ class _Tensor:
     """In bytes."""
 
 
-def of_base(path: str, *, runs_code: bool) -> str:
+def fingerprint_of_base(path: str, *, runs_code: bool) -> str:
     """The digest of the base's settings (and where it `runs_code` of its own, of that), a dash, and
     the digest of its weights.
 

@@ -63,7 +63,7 @@ def loading_error(config: Config, source: BaseSource, error: Exception) -> Excep
     """What to raise where the base cannot be loaded: hub, file and format errors come in many
     classes."""
     name = str(config.model.base)
-    trouble = None if source.is_local else hub.trouble(error, source.path, "model")
+    trouble = None if source.is_local else hub.hub_problem(error, source.path, "model")
     cause = trouble.what if trouble else hub.reason(error)
     if name.startswith("builtin:") and not source.is_local:
         name = name.removeprefix("builtin:")

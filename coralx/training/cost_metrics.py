@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from coralx.config.metric_catalogue import SPREAD
-from coralx.system.process_memory import growth
+from coralx.system.process_memory import peak_growth
 
 MEMORY_WARM_UP = 2
 MEMORY_REPEATS = 7
@@ -38,7 +38,7 @@ def memory(work: Work, device: torch.device) -> dict[str, float]:
     """`memory` of `work`, with its spread."""
     for _ in range(MEMORY_WARM_UP):  # for what is made at first use
         work()
-    peak = _cuda_peak if device.type == "cuda" else growth  # of the process's resident set
+    peak = _cuda_peak if device.type == "cuda" else peak_growth  # of the process's resident set
     peaks = [peak(work) for _ in range(MEMORY_REPEATS)]
     return _with_spread("memory", peaks, max(peaks) - min(peaks))
 

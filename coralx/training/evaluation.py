@@ -14,9 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from coralx.backends.protocol import Beat
-from coralx.config.metric_catalogue import SPREAD, described, is_function, of_task
+from coralx.config.metric_catalogue import SPREAD, is_function, metric_entry, split_metric_name
 from coralx.config.schema import Config
-from coralx.metrics.compute import SETTLED, Figures, figures, settled, task_figures
+from coralx.metrics.compute import (
+    FITTED_NAMES,
+    Figures,
+    figures,
+    fitted_on_validation,
+    task_figures,
+)
 from coralx.metrics.false_positive_cost import positives, suspicion
 from coralx.metrics.intervals import intervals
 from coralx.metrics.row_scores import RowScores, write_scores
@@ -27,7 +33,7 @@ from coralx.system.files import make_parents, write_atomically
 from coralx.tasks.protocol import Encoded
 from coralx.text import counted
 from coralx.training import cost_metrics
-from coralx.training.inference import answered, heaviest_batch, predict
+from coralx.training.inference import generated_answers, heaviest_batch, predict
 from coralx.training.task_data import Material
 from coralx.training.task_parts import EvalSplit, TaskPart
 from coralx.training.user_metric_figures import Split, UserMetricFigures, name_for_task
@@ -53,8 +59,8 @@ class Evaluation:
         self._scoring = scoring
         self._device = device
         self._seed = config.experiment.seed
-        named = sorted({of_task(name)[0] for name in config.named_metrics})
-        self._measured = [name for name in named if described(name).source == "measurement"]
+        named = sorted({split_metric_name(name)[0] for name in config.named_metrics})
+        self._measured = [name for name in named if metric_entry(name).source == "measurement"]
         own = [name for name in named if is_function(name)]
         self._user_metrics = UserMetricFigures(config, own, self._parts)
 
@@ -128,7 +134,7 @@ class Evaluation:
             name_for_task(key, part.name)
             for part in self._parts
             if part.labels
-            for key in SETTLED.values()
+            for key in FITTED_NAMES.values()
         ]
 
     def _scores(
@@ -143,7 +149,7 @@ class Evaluation:
             rows = replace(self._scored(part, data.rows, beat), groups=data.groups)
             rows = self._with_attacks(rows, part, data, answers, beat)
             rows = self._with_clean(rows, part, data, beat)
-            scores[part.name] = settled(rows, rows) if split == "validation" else rows
+            scores[part.name] = fitted_on_validation(rows, rows) if split == "validation" else rows
         if keep is not None and answers:
             _write_lines(Path(keep).with_suffix(".answers.jsonl"), answers)
         return scores
@@ -196,7 +202,7 @@ class Evaluation:
         if part.answers is None or part.judge is None:
             scores = self._scored(part, data.attacks, beat).scores
             return replace(rows, withstood=flagged(scores), attacked=suspicion(scores))
-        texts = answered(self._model, part.answers, data.attacks, self._scoring, beat)
+        texts = generated_answers(self._model, part.answers, data.attacks, self._scoring, beat)
         verdicts = []
         for prompt, answer in zip(data.prompts, texts, strict=True):
             beat()  # a judge may take its time
@@ -232,7 +238,7 @@ def _with_operating_point(rows: RowScores, task: str, validation: Metrics) -> Ro
     """The rows with the threshold and temperature that validation gave."""
     if rows.labels is None:
         return rows
-    names = [name_for_task(name, task) for name in SETTLED.values()]
+    names = [name_for_task(name, task) for name in FITTED_NAMES.values()]
     threshold, temperature = (validation.get(name) for name in names)
     return replace(rows, threshold=threshold, temperature=temperature)
 
@@ -259,7 +265,7 @@ def remarks_on_undefined(figures: Metrics, rows: int, why: Mapping[str, str]) ->
     reasons: dict[str, list[str]] = {}
     for name, value in figures.items():
         if value is None:
-            reasons.setdefault(why.get(name, described(name).undefined), []).append(name)
+            reasons.setdefault(why.get(name, metric_entry(name).undefined), []).append(name)
     scored = f"the {counted(rows, 'validation row')} that {'is' if rows == 1 else 'are'} scored"
     return tuple(
         f"{', '.join(names)} undefined on {scored}: {reason}" for reason, names in reasons.items()

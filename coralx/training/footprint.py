@@ -1,7 +1,7 @@
 """The sizes of a base model that its memory depends on: of a loaded one, or of one only described.
 
-`inspect` builds the base without weights, on torch's meta device, so that a model of any size is
-measured in seconds and hardly any memory.
+`footprint_without_weights` builds the base without weights, on torch's meta device, so that a model
+of any size is measured in seconds and hardly any memory.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def footprint_of(
     )
 
 
-def inspect(config: Config, device: torch.device | None = None) -> Footprint:
+def footprint_without_weights(config: Config, device: torch.device | None = None) -> Footprint:
     """The footprint that the config's base would have on a `device` of that type (a GPU if torch
     sees one), from its own description alone; the device's memory is left open.
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coralx.backends.protocol import Beat, unheard
+from coralx.backends.protocol import Beat, no_beat
 from coralx.tasks.generation import Answers
 from coralx.tasks.protocol import Encoded, Scores, Task, Trainable
 from coralx.training.out_of_memory import in_parts
@@ -33,7 +33,7 @@ def predict(
     task: Task,
     data: Encoded,
     autocast: Callable[[], AbstractContextManager[Any]],
-    beat: Beat = unheard,
+    beat: Beat = no_beat,
 ) -> Scores:
     """The task's scores of every row of `data`, shape (rows, columns). Raises OutOfMemory where a
     single row does not fit."""
@@ -60,12 +60,12 @@ def each_row(
     return ordered
 
 
-def answered(
+def generated_answers(
     model: Any,
     answers: Answers,
     data: Encoded,
     autocast: Callable[[], AbstractContextManager[Any]],
-    beat: Beat = unheard,
+    beat: Beat = no_beat,
 ) -> list[str]:
     """The model's answers to every prompt in `data`, in order. Raises as `predict` does."""
     by_length = np.argsort(data.lengths, kind="stable").tolist()

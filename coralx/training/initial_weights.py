@@ -23,7 +23,7 @@ Loss = Callable[[], float | None]
 
 
 @dataclass(frozen=True)
-class Start:
+class StageStart:
     """How a stage began."""
 
     inherited_steps: int
@@ -38,14 +38,14 @@ class Start:
     """Spent on choosing between two starts."""
 
 
-def begin(model: PeftModel, job: Job, seed: int, loss: Loss) -> Start:
+def begin(model: PeftModel, job: Job, seed: int, loss: Loss) -> StageStart:
     """Load what the job starts from into its adapter, which is fresh and the active one."""
     if job.resume_from is not None:
         source = Path(job.resume_from)
         factor = _load_own(model, job, adapters.read(source))
-        return Start(job.inherited_steps, moments=source, factor=factor)
+        return StageStart(job.inherited_steps, moments=source, factor=factor)
     if job.inherit_from is None:
-        return Start(job.inherited_steps)
+        return StageStart(job.inherited_steps)
     newborn = _Newborn(model, job)
     start = newborn.from_parent()
     if job.genome.blend is None or job.blend_from is None:  # it has one parent
@@ -91,10 +91,10 @@ class _Newborn:
             added=_kinds(fitted.added),
         )
 
-    def from_parent(self) -> Start:
+    def from_parent(self) -> StageStart:
         """Start from the better parent alone."""
         job = self._job
-        return Start(
+        return StageStart(
             inherited_steps=job.inherited_steps,
             moments=Path(str(job.inherit_from)) if job.inherit_optimizer else None,
             factor=self._alone.factor,
@@ -102,8 +102,8 @@ class _Newborn:
         )
 
     def from_both(
-        self, recipe: Blend, other: Path, start: Start, rng: np.random.Generator, loss: Loss
-    ) -> Start:
+        self, recipe: Blend, other: Path, start: StageStart, rng: np.random.Generator, loss: Loss
+    ) -> StageStart:
         """Start from both parents where that has the lower loss; else, also on a tie, as `start`,
         which is loaded now. No parent's moments go with a blend's weights: its optimizer is new."""
         both, share = blend(recipe.kind, self._parent, adapters.read(other), rng)
@@ -112,7 +112,7 @@ class _Newborn:
         blend_loss, after = _timed(loss)
         kept = blend_loss is not None and (parent_loss is None or blend_loss < parent_loss)
         if kept:
-            start = Start(self._job.blended_steps)
+            start = StageStart(self._job.blended_steps)
         else:
             inheritance = self._load(self._alone)
         trial = BlendTrial(recipe.kind, recipe.other, share, parent_loss, blend_loss, kept)

@@ -17,7 +17,7 @@ from coralx.backends.protocol import Beat, Report
 from coralx.config.runtime import Training
 from coralx.records.jobs import Horizon, Job
 from coralx.records.results import Divergence, Progress
-from coralx.schedule.early_stopping import ending
+from coralx.schedule.early_stopping import reason_to_stop
 from coralx.tasks.protocol import Encoded, Trainable
 from coralx.training.out_of_memory import free, halved, is_shortage, reason_of
 
@@ -97,7 +97,7 @@ class Trainer:
         first, before = job.first_step + len(trace.losses), trace.seconds
         for step in range(first, job.last_step):
             beat()
-            trace.divergence = self._step(job, step, trace) or ending(
+            trace.divergence = self._step(job, step, trace) or reason_to_stop(
                 job, trace.losses, self.untuned_loss
             )
             now = time.monotonic()

@@ -18,7 +18,7 @@ from coralx.records.results import Inheritance
 from coralx.records.serialization import from_json, to_json
 from coralx.system.files import canonical_json, verify_folder
 from coralx.training import adapters
-from coralx.training.initial_weights import Start
+from coralx.training.initial_weights import StageStart
 from coralx.training.loop import Trace
 
 PATHS = ("checkpoint", "partial", "resume_from", "inherit_from", "blend_from")
@@ -29,7 +29,7 @@ MEASURED = ("losses", "norms", "tokens", "seconds", "micro_batch")
 
 
 def keep(
-    model: PeftModel, job: Job, optimizer: torch.optim.Optimizer, start: Start, trace: Trace
+    model: PeftModel, job: Job, optimizer: torch.optim.Optimizer, start: StageStart, trace: Trace
 ) -> None:
     """Write adapter, optimizer and trace to the job's partial checkpoint, whole or not at all."""
     if job.partial is None:
@@ -44,7 +44,7 @@ def keep(
     adapters.save(Path(job.partial), model, adapters.name_of(job.genome), optimizer, state)
 
 
-def take_up(model: PeftModel, job: Job) -> tuple[Start, Trace] | None:
+def take_up(model: PeftModel, job: Job) -> tuple[StageStart, Trace] | None:
     """Load the job's partial checkpoint into its adapter, which is fresh and the active one; how
     the stage began and what it has trained. None where there is none, where it is damaged, or where
     it is of another job: the stage is then trained from its start."""
@@ -54,7 +54,7 @@ def take_up(model: PeftModel, job: Job) -> tuple[Start, Trace] | None:
         return None
     try:
         inheritance = state["inheritance"]
-        start = Start(
+        start = StageStart(
             inherited_steps=state["inherited_steps"],
             moments=folder,
             inheritance=from_json(Inheritance, inheritance) if inheritance else None,

@@ -10,11 +10,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from coralx.backends.protocol import Say
 from coralx.config.schema import Config
 from coralx.training.adaptable_layers import linear_names
-from coralx.training.adapter_backend import AdaptingBackend
+from coralx.training.adapter_backend import AdapterBackend
 from coralx.training.base_model import Base, checkpoints_gradients, load
 
 
-class PeftBackend(AdaptingBackend):
+class PeftBackend(AdapterBackend):
     """Stock transformers and PEFT."""
 
     name = "peft"

@@ -37,7 +37,7 @@ worker passes this on to its driver, which can then name the function if it neve
 
 
 @contextmanager
-def kept(name: str) -> Iterator[None]:
+def state_restored(name: str) -> Iterator[None]:
     """In the block, the function of that name runs: with an empty standard input, and what it
     prints goes to standard error. A process that it forks ends where the block does."""
     process = os.getpid()

@@ -11,7 +11,7 @@ from scipy.stats import t as student_t
 from coralx.records.jobs import Job
 from coralx.records.results import Metrics, StageResult, Trend
 from coralx.schedule.early_stopping import curve_of
-from coralx.training.initial_weights import Start
+from coralx.training.initial_weights import StageStart
 from coralx.training.loop import Trace
 
 RECENT_STEPS = 50
@@ -28,7 +28,7 @@ correlate by 0.2) the whole first stage would be stopped at once; at 99.9 %, in 
 
 def result_of(
     job: Job,
-    start: Start,
+    start: StageStart,
     trace: Trace,
     metrics: Metrics,
     notes: Sequence[str],

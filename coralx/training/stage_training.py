@@ -23,7 +23,7 @@ from coralx.training import adapters
 from coralx.training import partial_checkpoint as partial
 from coralx.training.evaluation import Evaluation, remarks_on_undefined
 from coralx.training.inference import mean_loss
-from coralx.training.initial_weights import Start, begin
+from coralx.training.initial_weights import StageStart, begin
 from coralx.training.loop import Trace, Trainer
 from coralx.training.stage_result import result_of, signals_of
 from coralx.training.task_data import Material
@@ -99,7 +99,7 @@ class StageTraining:
 
     def _train_head(self, job: Job, report: Report, beat: Beat, began: float) -> StageResult:
         """Fit the head alone on the frozen base, evaluate and save it."""
-        name, start = adapters.name_of(job.genome), Start(0)
+        name, start = adapters.name_of(job.genome), StageStart(0)
         fitted = train_head(self.model, name, self.material, self.scoring, job, report, beat)
         trained = time.monotonic()
         divergence = None if fitted.is_finite else Divergence(len(fitted.losses), "loss")
@@ -111,7 +111,7 @@ class StageTraining:
         notes = (*fitted.notes, *remarks)
         return result_of(job, start, trace, metrics, notes, evaluation, overhead)
 
-    def _fresh(self, job: Job, beat: Beat) -> tuple[Start, Trace]:
+    def _fresh(self, job: Job, beat: Beat) -> tuple[StageStart, Trace]:
         """How the stage begins, with nothing trained yet."""
 
         def loss() -> float | None:
@@ -120,7 +120,7 @@ class StageTraining:
         start = begin(self.model, job, self.config.experiment.seed, loss)
         return start, Trace(micro_batch=job.micro_batch)
 
-    def _trainer(self, job: Job, start: Start) -> Trainer:
+    def _trainer(self, job: Job, start: StageStart) -> Trainer:
         genes, train = job.genome.genes, self.material.train
         parameters = adapters.trainable(self.model)
         optimizer = torch.optim.AdamW(
@@ -171,7 +171,7 @@ class StageTraining:
         return adapters.costs(self.model, adapters.name_of(genome), growth)
 
     def _save(
-        self, job: Job, trace: Trace, optimizer: torch.optim.Optimizer | None, start: Start
+        self, job: Job, trace: Trace, optimizer: torch.optim.Optimizer | None, start: StageStart
     ) -> None:
         """Write the job's checkpoint, if it wants one; what diverged leaves none."""
         if job.checkpoint is None or trace.divergence is not None:

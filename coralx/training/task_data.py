@@ -19,7 +19,7 @@ from coralx.errors import ConfigError
 from coralx.metrics.robustness import LEAST_ROWS, judged_groups
 from coralx.records.run_facts import REVISION
 from coralx.tasks.label_tokens import LabelTokens
-from coralx.tasks.multi_task import Mixture, mixed
+from coralx.tasks.multi_task import MultiTask, mixed
 from coralx.tasks.protocol import Encoded, Trainable
 from coralx.text import counted
 from coralx.training.base_model import Base
@@ -48,7 +48,7 @@ class Material:
         self.task: Trainable = first.task
         self.train = first.train
         if others:
-            self.task = Mixture([part.task for part in self.parts])
+            self.task = MultiTask([part.task for part in self.parts])
             trained = [part.train for part in self.parts]
             self.train = mixed(trained, config.experiment.seed, revision)
         _check_batches(config, len(self.train.ids))

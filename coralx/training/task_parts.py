@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from coralx.config.data import Source, key_of
+from coralx.config.data import TaskData, key_of
 from coralx.config.schema import Config
 from coralx.config.tables import Attacks
 from coralx.data.examples import Example
@@ -20,7 +20,7 @@ from coralx.tasks.generation import Answers
 from coralx.tasks.label_tokens import LabelTokens
 from coralx.tasks.protocol import Encoded, Task
 from coralx.tasks.sequence_classification import SequenceClassification
-from coralx.tasks.sft import InstructionTuning
+from coralx.tasks.sft import SupervisedFineTuning
 from coralx.training import user_functions as functions
 from coralx.training.base_model import Base
 from coralx.training.input_length import longest_input
@@ -147,7 +147,7 @@ def _groups(read: Examples) -> list[str]:
 
 def _task(
     config: Config,
-    source: Source,
+    source: TaskData,
     name: str,
     base: Base,
     labels: Sequence[str],
@@ -162,7 +162,7 @@ def _task(
         case "label-tokens":
             return LabelTokens(base.tokenizer, source, length, labels, device, name)
         case "sft":
-            return InstructionTuning(base.tokenizer, config, device, fused_loss=base.fused_loss)
+            return SupervisedFineTuning(base.tokenizer, config, device, fused_loss=base.fused_loss)
 
 
 def _judging(

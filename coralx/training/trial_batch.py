@@ -29,7 +29,7 @@ from coralx.tasks.protocol import Encoded
 from coralx.training import adapters
 from coralx.training.base_errors import explaining, modules_of
 from coralx.training.base_model import Base
-from coralx.training.inference import answered, predict
+from coralx.training.inference import generated_answers, predict
 from coralx.training.out_of_memory import free, in_parts
 from coralx.training.task_data import Material
 from coralx.training.task_parts import EvalSplit, TaskPart
@@ -138,7 +138,7 @@ class Trial:
             brief = copy.copy(part.answers)  # one token shows whether prompts fit
             brief.max_new_tokens = 1
             rows = _picked(split.attacks, _ends(split.attacks))
-            answered(self.model, brief, rows, self.scoring)
+            generated_answers(self.model, brief, rows, self.scoring)
         for table in tables:
             if table is not None and table.ids:  # not every split has attacks or clean rows
                 rows = _picked(table, _ends(table))

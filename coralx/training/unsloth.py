@@ -34,13 +34,13 @@ from peft import PeftModel, TaskType
 from transformers import AutoConfig
 from unsloth import FastLanguageModel
 
-from coralx.backends.choice import refuse_contradiction
+from coralx.backends.choice import require_compatible
 from coralx.backends.protocol import Say
-from coralx.backends.unsloth_support import FUSED_GROUPS, unfused
+from coralx.backends.unsloth_support import FUSED_GROUPS, unfused_remarks
 from coralx.config.schema import Config
 from coralx.records.genomes import Genes
 from coralx.training.adaptable_layers import check, linear_names
-from coralx.training.adapter_backend import AdaptingBackend
+from coralx.training.adapter_backend import AdapterBackend
 from coralx.training.base_model import Base, checkpoints_gradients, give_padding, quiet
 from coralx.training.base_source import BaseSource, loading_error, loading_options, locate_base
 
@@ -48,7 +48,7 @@ SHORTEST_OFFLOADED = 512
 """Below this sequence length Unsloth silently takes plain gradient checkpointing."""
 
 
-class UnslothBackend(AdaptingBackend):
+class UnslothBackend(AdapterBackend):
     """Unsloth's FastLanguageModel. `default` wraps all linear layers, so that the fused kernels are
     installed on all of them; genomes are plain PEFT adapters beside it."""
 
@@ -62,7 +62,7 @@ class UnslothBackend(AdaptingBackend):
         dtype: torch.dtype,
         say: Say,
     ) -> Base:
-        refuse_contradiction(config, self.name)
+        require_compatible(config, self.name)
         source = locate_base(config, say)
         quiet()
         self._checkpointing = "unsloth" if checkpoints_gradients(config, device) else False
@@ -135,7 +135,7 @@ class UnslothBackend(AdaptingBackend):
         )
 
     def notes_on(self, genes: Genes) -> tuple[str, ...]:
-        return unfused(genes) if self._is_fused else ()
+        return unfused_remarks(genes) if self._is_fused else ()
 
 
 def _is_generic() -> bool:

@@ -57,7 +57,7 @@ def _module(name: str, module_name: str, folder: Path) -> ModuleType:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))  # last, so that nothing else is hidden by it
     try:
-        with process_state.kept(name):
+        with process_state.state_restored(name):
             return _imported(module_name, path)
     except ModuleNotFoundError as error:
         # The module is there, and imports another one that is not.
@@ -153,7 +153,7 @@ def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """What the function returns; a NumPy number or tensor of one element as a number of Python's.
     Whatever it raises is its own error: no signal is raised as an exception in a worker."""
     try:
-        with process_state.kept(name):
+        with process_state.state_restored(name):
             value = function(*arguments)
             return value.item() if _is_single(value) else value
     except BaseException as error:

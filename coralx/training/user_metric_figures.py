@@ -8,11 +8,11 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from coralx.backends.protocol import Beat, unheard
+from coralx.backends.protocol import Beat, no_beat
 from coralx.config.metric_catalogue import OF_TASK
 from coralx.config.schema import Config
 from coralx.metrics.compute import Figures
-from coralx.metrics.row_scores import RowScores, Said
+from coralx.metrics.row_scores import RowScores, ScoresByTask
 from coralx.metrics.safety import withstood
 from coralx.metrics.task_skill import macro
 from coralx.metrics.user_metrics import Predictions
@@ -36,9 +36,9 @@ class UserMetricFigures:
         self.why_undefined: dict[str, str] = {}
         """By metric: why it had no value the last time."""
         trial = {part.name: _uninformative(part) for part in parts}
-        self.figures("validation", trial, unheard)
+        self.figures("validation", trial, no_beat)
 
-    def figures(self, split: Split, scores: Said, beat: Beat) -> Figures:
+    def figures(self, split: Split, scores: ScoresByTask, beat: Beat) -> Figures:
         """Named as those of the catalogue are: each task's, and their mean over tasks."""
         by_task: dict[str, dict[str, NDArray[np.float64]]] = {}
         self.why_undefined = {}

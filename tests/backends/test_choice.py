@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coralx.backends import choice as backend
-from coralx.backends.choice import Choice, choose, refuse_contradiction, settled
+from coralx.backends.choice import Choice, choose, require_compatible, with_backend_defaults
 from coralx.cli.resume import resumed_config
 from coralx.config import Config, dump_yaml, load_config
 from coralx.errors import ConfigError, SetupError, UsageError
@@ -72,7 +72,7 @@ def test_unsloth_does_not_classify_sequences() -> None:
     with pytest.raises(ConfigError, match=r"runtime\.backend.*sequence-classification") as caught:
         choose(make_config(runtime={"backend": "unsloth"}))
     assert "label-tokens" in caught.value.hint
-    refuse_contradiction(make_config(), "peft")
+    require_compatible(make_config(), "peft")
 
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,17 +103,17 @@ def test_all_forms_of_torchs_version_file_are_read(
 
 
 def test_unsloth_searches_whole_groups_unless_told_otherwise() -> None:
-    assert settled(causal(), "unsloth").search_space.target_modules.choices == GROUPS
-    assert settled(causal(), "peft") == causal()
+    assert with_backend_defaults(causal(), "unsloth").search_space.target_modules.choices == GROUPS
+    assert with_backend_defaults(causal(), "peft") == causal()
     told = causal(search_space={"target_modules": {"choices": [["q_proj", "v_proj"]]}})
-    assert settled(told, "unsloth") == told
+    assert with_backend_defaults(told, "unsloth") == told
 
 
 def run_on_unsloth(config: Config, folder: Path) -> RunLayout:
     """A run that Unsloth began."""
     layout = RunLayout(folder / "runs" / "one")
     layout.root.mkdir(parents=True)
-    layout.config.write_text(dump_yaml(settled(config, "unsloth")))
+    layout.config.write_text(dump_yaml(with_backend_defaults(config, "unsloth")))
     facts = replace(make_facts(), backend="unsloth")
     Ledger(layout.ledger).append(
         RunStarted(FORMAT, "one", "hyperband", 1, facts, Settings(1, 1, "bf16"), {}, {}, 1.0)

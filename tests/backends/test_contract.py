@@ -22,7 +22,7 @@ from coralx.backends.protocol import Backend, Paused, create
 from coralx.config import parse_config
 from coralx.errors import OutOfMemory
 from coralx.metrics import compute as predictions
-from coralx.metrics.row_scores import is_whole, read_scores
+from coralx.metrics.row_scores import read_scores, scores_are_intact
 from coralx.records.genomes import Blend, Genes, Genome, Shape
 from coralx.records.jobs import Horizon, Job, MeasureJob, Watch
 from coralx.records.results import Divergence, Inheritance, Progress, StageResult
@@ -205,11 +205,11 @@ def test_a_measured_adapter_has_the_figures_of_its_last_stage(
 def test_what_is_said_of_each_test_row_is_kept(backend: Backend, task: str, tmp_path: Path) -> None:
     path = tmp_path / "scores" / "base.safetensors"
     measured = backend.measure(MeasureJob(None, None, scores=str(path)))
-    assert is_whole(path, str(measured.scores))
+    assert scores_are_intact(path, str(measured.scores))
     said = read_scores(path)
     assert (said[""].labels is None) == (task == "sft")
     again = predictions.figures(said)
-    for name in predictions.SETTLED.values():  # on validation, not figures of the test split
+    for name in predictions.FITTED_NAMES.values():  # on validation, not figures of the test split
         assert again.pop(name, None) == measured.validation.get(name)
     assert again == {name: measured.test[name].value for name in again}
     assert backend.measure(MeasureJob(None, None)).test == measured.test
@@ -853,7 +853,7 @@ def test_scores_that_are_not_finite_are_no_figures(backend: Backend, tmp_path: P
     task.scores = lambda *arguments: scores(*arguments) * float("nan")
     result = backend.train(job(Genome("a", 0, GENES), tmp_path, 0, 6), ignore)
     assert result.divergence == Divergence(6, "score")
-    assert result.divergence.spoils
+    assert result.divergence.ruins_weights
     assert (result.checkpoint, result.metrics) == (None, {})
 
 

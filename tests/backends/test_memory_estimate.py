@@ -12,8 +12,8 @@ from coralx.backends.memory_estimate import (
     adapter_parameters,
     least_bytes,
     likely_bytes,
-    tight,
-    too_large,
+    memory_warnings,
+    why_too_large,
 )
 from coralx.config import Config
 from coralx.engine.engine import Engine
@@ -65,12 +65,12 @@ def test_memory_is_base_adapter_activations_and_logits() -> None:
 
 def test_what_does_not_fit_is_told_with_figures_and_a_way_out() -> None:
     device = replace(SMALL, base_bytes=3 * GIB, device_bytes=2 * GIB)
-    reason = too_large(device, Genes())
+    reason = why_too_large(device, Genes())
     assert reason is not None
     for part in ("3.0 GiB", "2.0 GiB", "smaller ranks", "runtime.quantization"):
         assert part in reason
-    assert too_large(replace(device, device_bytes=0), Genes()) is None
-    assert too_large(None, Genes()) is None
+    assert why_too_large(replace(device, device_bytes=0), Genes()) is None
+    assert why_too_large(None, Genes()) is None
 
 
 def test_what_may_not_fit_is_warned_about() -> None:
@@ -80,9 +80,9 @@ def test_what_may_not_fit_is_warned_about() -> None:
         Genome("wide", 0, Genes(batch_size=10**6)),
         Genome("huge", 0, Genes(rank=10**6)),
     ]
-    (warning,) = tight(device, genomes, 512)
+    (warning,) = memory_warnings(device, genomes, 512)
     assert warning.startswith("wide may run out of memory")
-    assert tight(replace(device, device_bytes=0), genomes, 512) == ()
+    assert memory_warnings(replace(device, device_bytes=0), genomes, 512) == ()
 
 
 def test_a_footprint_survives_the_ledger() -> None:
@@ -190,13 +190,13 @@ def test_a_described_base_has_the_sizes_of_the_loaded_one(llama: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from coralx.training.footprint import footprint_of, inspect
+    from coralx.training.footprint import footprint_of, footprint_without_weights
 
     cpu = torch.device("cpu")
     config = causal(llama)
     model = AutoModelForCausalLM.from_pretrained(llama, local_files_only=True)
     loaded = footprint_of(config, model, (), cpu, precision="fp32")
-    assert inspect(config, cpu) == loaded
+    assert footprint_without_weights(config, cpu) == loaded
     assert loaded.base_bytes >= 4 * loaded.base_parameters
     assert (loaded.hidden_size, loaded.intermediate_size, loaded.layers) == (64, 160, 2)
     assert len(loaded.linear) == 2 * 7
@@ -205,13 +205,13 @@ def test_a_described_base_has_the_sizes_of_the_loaded_one(llama: Path) -> None:
 def test_a_gpu_holds_language_models_in_less(llama: Path) -> None:
     import torch
 
-    from coralx.training.footprint import inspect
+    from coralx.training.footprint import footprint_without_weights
 
     gpu = torch.device("cuda")
-    held = inspect(causal(llama), gpu)
+    held = footprint_without_weights(causal(llama), gpu)
     assert held.checkpointing
     assert held.base_bytes == pytest.approx(2 * held.base_parameters, rel=0.01)
-    quantized = inspect(causal(llama, runtime={"quantization": "4bit"}), gpu)
+    quantized = footprint_without_weights(causal(llama, runtime={"quantization": "4bit"}), gpu)
     weights = sum(inputs * outputs for _, inputs, outputs in held.linear)
     saved = held.base_bytes - quantized.base_bytes
     assert 1.4 * weights < saved < 1.5 * weights
@@ -221,14 +221,14 @@ def test_a_gpu_holds_language_models_in_less(llama: Path) -> None:
 def test_an_encoders_head_is_trained_with_every_adapter(tiny_base: Path) -> None:
     import torch
 
-    from coralx.training.footprint import inspect
+    from coralx.training.footprint import footprint_without_weights
 
     config = make_config(
         model={"base": str(tiny_base), "max_length": 16},
         data={"labels": ["a", "b", "c"]},
         search_space={"target_modules": {"choices": [["query"]]}},
     )
-    found = inspect(config, torch.device("cpu"))
+    found = footprint_without_weights(config, torch.device("cpu"))
     assert found.head_parameters == 3 * 32 + 3
     assert found.logits_per_token == 0
     assert not any(name.startswith("classifier") for name, _, _ in found.linear)
@@ -236,7 +236,7 @@ def test_an_encoders_head_is_trained_with_every_adapter(tiny_base: Path) -> None
 
 def test_a_base_that_is_not_there_is_named(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    from coralx.training.footprint import inspect
+    from coralx.training.footprint import footprint_without_weights
 
     with pytest.raises(ConfigError, match=r"model\.base"):
-        inspect(causal(tmp_path), torch.device("cpu"))
+        footprint_without_weights(causal(tmp_path), torch.device("cpu"))

@@ -24,14 +24,14 @@ import yaml
 
 from coralx.api import runs as api
 from coralx.api.graceful_exit import interruptible
-from coralx.cli.boundary import told
+from coralx.cli.boundary import show_error
 from coralx.cli.commands import COMMANDS
 from coralx.cli.streams import READABLE, Outlet, unfailing_streams
 from coralx.errors import RUN, SetupError, UsageError, WorkerError
 from coralx.execution.messages import Failed
 from coralx.execution.process import reported
 from coralx.storage.layout import RunLayout
-from coralx.system.os_errors import in_words
+from coralx.system.os_errors import as_setup_error
 from tests.support.command import Said
 from tests.support.factories import simulated_config
 
@@ -176,10 +176,10 @@ def test_a_working_folder_that_is_gone_is_told(place: Path, tmp_path: Path) -> N
 def test_what_the_system_refuses_is_said_in_words(
     error: Exception, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = in_words(error)
+    known = as_setup_error(error)
     assert known is not None
     assert known.hint
-    assert told(error) == 4
+    assert show_error(error) == 4
     said = capsys.readouterr()
     assert says in said.err
     assert (said.out, "coralx-error" in said.err, "Traceback" in said.err) == ("", False, False)
@@ -197,7 +197,7 @@ def test_what_nobody_foresaw_is_a_line_and_a_file(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["coralx", "report", "a b"])
-    assert told(error) == 4
+    assert show_error(error) == 4
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith(f"error: unexpected {type(error).__name__}: ")
     (file,) = tmp_path.iterdir()
@@ -214,7 +214,7 @@ def test_details_lie_in_the_run_folder_and_say_how_to_go_on(
     layout = RunLayout(place / "runs" / "done")
     with pytest.raises(ZeroDivisionError) as caught, interruptible(layout):
         _ = 1 / 0
-    assert told(caught.value) == 4
+    assert show_error(caught.value) == 4
     said = capsys.readouterr().err
     assert f"with {layout.error}. Nothing is lost. To go on: coralx evolve --resume" in said
     assert "ZeroDivisionError" in layout.error.read_text(encoding="utf-8")
@@ -226,7 +226,7 @@ def test_a_workers_traceback_is_no_hint(place: Path, capsys: pytest.CaptureFixtu
     failed = Failed("ValueError", "too odd", "", False, "Traceback: line 7 of its code")
     with pytest.raises(WorkerError) as caught, interruptible(layout):
         raise reported(failed)
-    assert told(caught.value) == 4
+    assert show_error(caught.value) == 4
     said = capsys.readouterr().err
     assert said.startswith(
         "error: the worker failed: ValueError: too odd\nNothing is lost. To go on"
@@ -238,7 +238,7 @@ def test_a_workers_traceback_is_no_hint(place: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_hint_ends_before_the_details_begin(capsys: pytest.CaptureFixture[str]) -> None:
-    told(WorkerError("it died", "Its last words: who", "a traceback"))
+    show_error(WorkerError("it died", "Its last words: who", "a traceback"))
     assert "\nIts last words: who. Details: /" in capsys.readouterr().err
 
 
@@ -252,9 +252,9 @@ def test_a_process_that_may_not_be_started_leaves_a_way_on(place: Path) -> None:
 
 
 def test_ctrl_c_outside_a_run_is_130(capsys: pytest.CaptureFixture[str]) -> None:
-    assert told(KeyboardInterrupt()) == 130
+    assert show_error(KeyboardInterrupt()) == 130
     assert capsys.readouterr().err == "error: interrupted\n"
-    assert told(UsageError("a", "b")) == 2
+    assert show_error(UsageError("a", "b")) == 2
 
 
 # -- what goes where, names and paths ------------------------------------------------------------

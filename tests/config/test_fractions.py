@@ -26,7 +26,7 @@ from coralx.errors import ConfigError
 from coralx.records.events import RunStarted
 from coralx.records.run_facts import Settings
 from coralx.records.verdicts import Replace
-from coralx.schedule.plan_warnings import caveats
+from coralx.schedule.plan_warnings import plan_warnings
 from coralx.schedule.promotion import promotable
 from coralx.schedule.share_warnings import fraction_meant, rate_warnings
 from coralx.storage.history import History
@@ -277,7 +277,7 @@ def warnings_for(population: int, *rates: Any, **keys: Any) -> list[str]:
     evolution = {"population_size": population, "generations": keys.pop("generations", 1)}
     config = simulated_config(evolution=evolution, hyperband_config=schedule(*rates, **keys))
     found = rate_warnings(config, config.known_rows)
-    assert set(found) <= set(caveats(config))
+    assert set(found) <= set(plan_warnings(config))
     return found
 
 

@@ -16,10 +16,10 @@ from coralx.config.metric_catalogue import (
     CATALOGUE,
     EVERY_TASK,
     check_metric,
-    described,
     is_function,
-    of_task,
+    metric_entry,
     require_offered,
+    split_metric_name,
 )
 from coralx.errors import ConfigError
 from tests.support.factories import make_config
@@ -122,8 +122,8 @@ def test_of_several_tasks_one_with_the_data_is_enough_but_not_for_anothers_figur
 def test_a_metric_of_one_task_is_named_behind_an_at() -> None:
     config = make_config(data=TASKS, objectives=objective("auroc@a") + objective("brier@b-2.x"))
     assert [o.direction for o in config.objectives] == ["maximize", "minimize"]
-    assert of_task("brier@b-2.x") == ("brier", "b-2.x")
-    assert described("brier@b-2.x") is CATALOGUE["brier"]
+    assert split_metric_name("brier@b-2.x") == ("brier", "b-2.x")
+    assert metric_entry("brier@b-2.x") is CATALOGUE["brier"]
 
 
 @pytest.mark.parametrize("where", ["objectives", "constraints", "stage"])
@@ -198,7 +198,7 @@ def test_a_function_needs_a_direction(metric: str) -> None:
     for direction in ("maximize", "minimize"):
         config = make_config(data=TASKS, objectives=objective(metric, direction=direction))
         assert config.direction_of(metric) == direction
-        assert config.functions == (of_task(metric)[0],)
+        assert config.functions == (split_metric_name(metric)[0],)
 
 
 def test_stages_promote_by_a_function_only_if_an_objective_says_what_is_better() -> None:
@@ -356,7 +356,7 @@ names = st.sampled_from([n for n, m in CATALOGUE.items() if m.source == "predict
 @given(names, st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,9}", fullmatch=True))
 def test_every_name_of_a_task_can_stand_behind_an_at(metric: str, task: str) -> None:
     name = f"{metric}@{task}"
-    assert of_task(name) == (metric, task)
+    assert split_metric_name(name) == (metric, task)
     if CATALOGUE[metric].is_computable and metric != "task_skill":
         assert check_metric(name) == name
         assert parse_rule(f"{name} > 1").metric == name

@@ -317,7 +317,7 @@ def test_classes_that_changed_are_named(
     then: list[Classes], now: list[Classes], changed: str
 ) -> None:
     before, after = (replace(make_facts(), classes=tuple(found)) for found in (then, now))
-    assert after.classes_unlike(before) == changed
+    assert after.changed_class(before) == changed
 
 
 def test_one_is_singular() -> None:

@@ -69,7 +69,7 @@ NO_NETWORK = within(httpx.ConnectError("[Errno -2] no name"), LocalEntryNotFound
 def test_each_refusal_has_its_words(
     error: Exception, kind: hub.Kind, what: str, way_out: str
 ) -> None:
-    found = hub.trouble(error, "a/b", kind)
+    found = hub.hub_problem(error, "a/b", kind)
     assert found is not None
     assert what in found.what
     assert way_out in found.way_out
@@ -88,12 +88,12 @@ def test_an_offline_switch_is_named(
     error: Exception, kind: hub.Kind, switch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(switch, "yes")
-    found = hub.trouble(error, "a/b", kind)
+    found = hub.hub_problem(error, "a/b", kind)
     assert found is not None
     assert found.what == f"it is not in the cache, and {switch}=yes keeps it from being fetched"
     assert found.way_out.startswith(f"Unset {switch} to ")
     monkeypatch.setenv(switch, "0")
-    found = hub.trouble(error, "a/b", kind)
+    found = hub.hub_problem(error, "a/b", kind)
     assert found is not None
     assert switch not in found.what
 
@@ -102,7 +102,7 @@ def test_an_offline_switch_is_named(
     "error", [ValueError("bad"), OSError("no file named model.safetensors"), KeyError("x")]
 )
 def test_other_errors_are_none_of_the_hubs(error: Exception) -> None:
-    assert hub.trouble(error, "a/b", "model") is None
+    assert hub.hub_problem(error, "a/b", "model") is None
 
 
 def raising(error: Exception) -> Callable[..., None]:

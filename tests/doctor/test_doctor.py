@@ -17,8 +17,8 @@ from coralx.config import Config
 from coralx.doctor import diagnosis
 from coralx.doctor.diagnosis import Problem, diagnose
 from coralx.doctor.gpu_check import (
-    Checked,
-    Trained,
+    BackendCheck,
+    TrainedGenome,
     check_backends,
     largest_difference,
     specimen_config,
@@ -28,7 +28,7 @@ from coralx.doctor.requirements import Requirements, requirements_of
 from coralx.errors import ConfigError, CoralXError, SetupError
 from coralx.records.run_facts import Facts, Footprint
 from coralx.system import environment as packages
-from coralx.system.environment import Mismatch, out_of_bounds
+from coralx.system.environment import Mismatch, version_mismatches
 from tests.support.factories import make_config, make_facts
 from tests.support.gpus import GIB, fake_gpus
 
@@ -128,12 +128,12 @@ def test_versions_outside_the_bounds_are_named(monkeypatch: pytest.MonkeyPatch) 
     versions = {"numpy": "2.4.6", "peft": "0.23.1", "unsloth": "2027.1.1", "ray": "9.0"}
     monkeypatch.setattr(packages, "requires", lambda package: asked)  # noqa: ARG005
     monkeypatch.setattr(packages, "installed_version", versions.get)
-    assert out_of_bounds() == (
+    assert version_mismatches() == (
         Mismatch("peft", "0.23.1", "<0.22,>=0.21"),
         Mismatch("no-such-package", None, ">=1"),
         Mismatch("unsloth", "2027.1.1", "==2026.10.9"),
     )
-    monkeypatch.setattr(diagnosis, "out_of_bounds", out_of_bounds)
+    monkeypatch.setattr(diagnosis, "out_of_bounds", version_mismatches)
     assert Problem(
         "peft is 0.23.1; tested versions: <0.22,>=0.21", "pip install 'peft<0.22,>=0.21'"
     ) in (diagnose().problems)
@@ -228,9 +228,9 @@ def test_a_config_is_measured_against_the_smallest_gpu_that_it_uses(
 @pytest.fixture
 def inspected_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bases are looked at in this process, where torch is imported already, not by a worker."""
-    from coralx.training.footprint import inspect
+    from coralx.training.footprint import footprint_without_weights
 
-    monkeypatch.setattr(diagnosis, "inspect", inspect)
+    monkeypatch.setattr(diagnosis, "inspect", footprint_without_weights)
 
 
 @pytest.mark.usefixtures("inspected_here")
@@ -278,8 +278,8 @@ def test_what_the_trial_batch_brings_is_said_with_its_exit_code(
             raise error
         return replace(make_facts(), warnings=("3 rows were cut",))
 
-    inspect = Mock(return_value=replace(BASE, base_bytes=10**6))
-    monkeypatch.setattr(diagnosis, "inspect", inspect)
+    footprint_without_weights = Mock(return_value=replace(BASE, base_bytes=10**6))
+    monkeypatch.setattr(diagnosis, "inspect", footprint_without_weights)
     monkeypatch.setattr(diagnosis, "try_out", try_out)
     said = doctor(config_file)
     assert (said.code, "trying" in said.err) == (code, True)
@@ -338,10 +338,10 @@ def test_the_check_asks_for_the_backends(monkeypatch: pytest.MonkeyPatch) -> Non
         check_backends(config, ["peft", "unsloth"], print)
 
 
-def checked(name: str, *losses: float | None) -> Checked:
-    trained = Trained("check-8", 8, 2.0, 1000, 0.5, None, ("a remark",))
+def checked(name: str, *losses: float | None) -> BackendCheck:
+    trained = TrainedGenome("check-8", 8, 2.0, 1000, 0.5, None, ("a remark",))
     genomes = tuple(replace(trained, rank=n, eval_loss=loss) for n, loss in enumerate(losses))
-    return Checked(name, "cuda", "bf16", (), genomes)
+    return BackendCheck(name, "cuda", "bf16", (), genomes)
 
 
 def test_losses_of_the_same_genome_are_compared(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from coralx.api import runs as api
 from coralx.doctor import run_check as soundness
-from coralx.doctor.run_check import examine, is_damaged
+from coralx.doctor.run_check import check_run, is_damaged
 from coralx.doctor.run_files import Finding
 from coralx.errors import Interrupted
 from coralx.records.events import RunStarted
@@ -66,9 +66,9 @@ def contents(run: Path) -> dict[str, tuple[int, bytes | None]]:
 
 
 def faults(layout: RunLayout) -> list[Finding]:
-    """What `examine` finds beside what is in order; it must not change anything."""
+    """What `check_run` finds beside what is in order; it must not change anything."""
     before = contents(layout.root)
-    findings = examine(layout)
+    findings = check_run(layout)
     assert contents(layout.root) == before
     return [finding for finding in findings if finding.state != "ok"]
 
@@ -98,7 +98,7 @@ WAYS: dict[str, Callable[[Path], None]] = {
 
 def test_a_sound_run_is_found_sound(simulated: Path, trained: Path) -> None:
     for run in (simulated, trained):
-        findings = examine(copied(run))
+        findings = check_run(copied(run))
         assert [finding for finding in findings if finding.state != "ok"] == []
     found = {finding.file: finding.found for finding in findings}
     assert {"config.yaml", "ledger.jsonl", "report.json", "pareto.csv"} < found.keys()
@@ -239,7 +239,7 @@ def test_best_must_hold_the_front_and_nothing_else(trained: Path) -> None:
 def test_what_a_resume_is_said_to_mend_it_mends(trained: Path, pattern: str) -> None:
     layout = copied(trained)
     flip(sorted(layout.root.glob(pattern))[0])
-    assert is_damaged(examine(layout))
+    assert is_damaged(check_run(layout))
     api.resume(layout)
     assert faults(layout) == []
 
@@ -284,11 +284,11 @@ def test_what_comes_and_goes_in_a_run_in_progress_is_no_damage(
     ):
         looks[:] = seen
         with owning(layout):
-            found = examine(layout)
+            found = check_run(layout)
         assert {f.file for f in found if f.state == "damaged"} == damaged
         assert any("the run is in progress" in f.found for f in found)
     looks[:] = [["a"], []]
-    assert {f.file for f in examine(layout) if f.state == "damaged"} == {"a"}
+    assert {f.file for f in check_run(layout) if f.state == "damaged"} == {"a"}
 
 
 def test_a_temporary_folder_that_appears_while_one_looks_is_no_checkpoint(
@@ -336,7 +336,7 @@ def test_what_a_stage_under_way_has_kept_can_be_done_without(simulated: Path) ->
     layout = copied(simulated)
     kept = layout.partial("g00-00-aaaa", "S2_serious")
     write_folder(kept, lambda folder: write_atomically(folder / "trainer_state.json", b"{}"))
-    (found,) = (f for f in examine(layout) if f.file.startswith("partial/"))
+    (found,) = (f for f in check_run(layout) if f.file.startswith("partial/"))
     assert (found.state, found.found) == ("ok", "intact: a resume goes on from it")
     (kept / "trainer_state.json").write_text("{ }")
     (found,) = faults(layout)

@@ -16,7 +16,7 @@ from coralx.backends.simulated import SimulatedBackend
 from coralx.engine.engine import Engine
 from coralx.engine.stage_decisions import promotion_order
 from coralx.errors import ConfigError, Interrupted, UsageError
-from coralx.execution.executor import Outcome, Task
+from coralx.execution.executor import AnyJob, JobOutcome
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.records.events import (
     BudgetSpent,
@@ -87,8 +87,10 @@ class Workers:
     def close(self) -> None:
         self._inner.close()
 
-    def run(self, tasks: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
-        source, busy = iter(tasks), list[Task]()
+    def run(
+        self, tasks: Iterable[AnyJob | None], deadline: float | None = None
+    ) -> Iterator[JobOutcome]:
+        source, busy = iter(tasks), list[AnyJob]()
         while True:
             while len(busy) < self._count and (task := next(source, None)) is not None:
                 busy.append(task)
@@ -200,10 +202,12 @@ class Watching(Workers):
 
     def __init__(self, count: int) -> None:
         super().__init__(count)
-        self.offered: list[Task | None] = []
+        self.offered: list[AnyJob | None] = []
 
-    def run(self, tasks: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
-        def watched() -> Iterator[Task | None]:
+    def run(
+        self, tasks: Iterable[AnyJob | None], deadline: float | None = None
+    ) -> Iterator[JobOutcome]:
+        def watched() -> Iterator[AnyJob | None]:
             for task in tasks:
                 self.offered.append(task)
                 yield task
@@ -229,8 +233,10 @@ def test_where_nothing_can_be_trained_yet_no_task_is_offered() -> None:
 class Eager(Workers):
     """Trains a task, and writes its checkpoint, when it takes it; the outcome is seen later."""
 
-    def run(self, tasks: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
-        source, done = iter(tasks), list[Outcome]()
+    def run(
+        self, tasks: Iterable[AnyJob | None], deadline: float | None = None
+    ) -> Iterator[JobOutcome]:
+        source, done = iter(tasks), list[JobOutcome]()
         while True:
             while len(done) < self._count and (task := next(source, None)) is not None:
                 done += self._inner.run([task])
@@ -294,7 +300,7 @@ def test_a_run_cut_off_anywhere_goes_on(cut_after: int, monkeypatch: pytest.Monk
     whole = api.evolve(asynchronous_config(), "whole")
     genuine, count = InProcessExecutor.run, 0
 
-    def dies(self: Any, tasks: Any, deadline: Any = None) -> Iterator[Outcome]:
+    def dies(self: Any, tasks: Any, deadline: Any = None) -> Iterator[JobOutcome]:
         nonlocal count
         for outcome in genuine(self, tasks, deadline):
             count += 1

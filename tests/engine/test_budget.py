@@ -14,7 +14,7 @@ from coralx.cli import validate
 from coralx.config import Config, parse_config
 from coralx.config.mode import resolve_mode
 from coralx.config.runtime import Budget
-from coralx.engine.budget import without_effect
+from coralx.engine.budget import budget_warnings
 from coralx.errors import ConfigError
 from coralx.records.events import BudgetSpent, GenerationStarted, StageCompleted
 from coralx.records.genomes import Genes
@@ -183,10 +183,10 @@ def test_a_stage_that_a_budget_ends_says_how_to_go_on(place: Path, command: Any)
 
 @pytest.mark.parametrize("device", ["cpu", "mps", "none", "cuda:0"])
 def test_hours_of_gpus_on_a_machine_without_are_said_to_have_no_effect(device: str) -> None:
-    warnings = without_effect(Budget(max_gpu_hours=2.5), device)
+    warnings = budget_warnings(Budget(max_gpu_hours=2.5), device)
     assert len(warnings) == (device != "cuda:0")
     assert all("budget.max_gpu_hours = 2.5 has no effect" in warning for warning in warnings)
-    assert without_effect(Budget(max_minutes=1.0), device) == []
+    assert budget_warnings(Budget(max_minutes=1.0), device) == []
 
 
 def test_what_has_no_effect_is_said_at_the_start_in_the_report_and_beforehand(

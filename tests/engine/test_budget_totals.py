@@ -33,7 +33,7 @@ from coralx.storage import ledger as ledger_module
 from coralx.storage.history import History
 from coralx.storage.layout import RunLayout, find_run
 from coralx.storage.ledger import Entry, Ledger
-from coralx.storage.lock import BEAT_SECONDS, Stint, owning
+from coralx.storage.lock import BEAT_SECONDS, WorkSpan, owning
 from coralx.storage.machine_time import MachineUse, machine_use
 from coralx.system.files import write_atomically
 from tests.support.factories import make_facts, make_result, simulated_config
@@ -179,9 +179,9 @@ def test_hours_of_every_gpu_in_use_add_up_over_resumes_with_other_workers() -> N
 
 
 def test_what_was_lost_is_what_came_after_the_ledgers_last_event() -> None:
-    stint = Stint(after=4, seconds=60.0)
+    stint = WorkSpan(after=4, seconds=60.0)
     assert [stint.lost(last) for last in (3, 4, 5)] == [0.0, 60.0, 0.0]
-    assert Stint().lost(4) == 0.0
+    assert WorkSpan().lost(4) == 0.0
 
 
 def test_an_owner_gives_signs_of_life_which_outlive_it_only_if_it_is_killed(
@@ -189,7 +189,7 @@ def test_an_owner_gives_signs_of_life_which_outlive_it_only_if_it_is_killed(
 ) -> None:
     layout = RunLayout(tmp_path)
     with owning(layout) as owner:
-        assert owner.killed == Stint()
+        assert owner.killed == WorkSpan()
         clock.now += 3.0
         owner.reached(4)
         for _ in range(5):
@@ -198,11 +198,11 @@ def test_an_owner_gives_signs_of_life_which_outlive_it_only_if_it_is_killed(
             owner.beat()
         note = layout.owner.read_bytes()
     with owning(layout) as owner:
-        assert owner.killed == Stint()  # the first let go of it
+        assert owner.killed == WorkSpan()  # the first let go of it
     write_atomically(layout.owner, note)
     os.utime(layout.owner, (2e9, 2e9))  # as where the folder was copied
     with owning(layout) as owner:
-        assert owner.killed == Stint(4, 5 * 0.7 * BEAT_SECONDS)
+        assert owner.killed == WorkSpan(4, 5 * 0.7 * BEAT_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_note_that_does_not_say_how_long_counts_nothing(tmp_path: Path, note: 
     layout = RunLayout(tmp_path)
     layout.owner.write_text(note)
     with owning(layout) as owner:
-        assert owner.killed == Stint()
+        assert owner.killed == WorkSpan()
 
 
 @pytest.mark.parametrize("hours", [-2, 2])

@@ -14,7 +14,7 @@ from coralx.api import runs as api
 from coralx.backends.simulated import SimulatedBackend
 from coralx.engine import engine
 from coralx.errors import ConfigError, DamagedRunError, OutOfMemory, WorkerError
-from coralx.execution.executor import Outcome, Signal, Task
+from coralx.execution.executor import AnyJob, JobOutcome, StatusUpdate
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.execution.local import LocalExecutor
 from coralx.execution.messages import Failed
@@ -164,7 +164,7 @@ def test_a_run_without_workers_left_keeps_its_front(
 ) -> None:
     work = InProcessExecutor._done
 
-    def done(self: InProcessExecutor, task: Task, *others: Any) -> Outcome:
+    def done(self: InProcessExecutor, task: AnyJob, *others: Any) -> JobOutcome:
         if isinstance(task, MeasureJob) and task.genome is not None:
             raise WorkerError("worker 3 could not start: no memory")
         return work(self, task, *others)
@@ -235,11 +235,11 @@ def test_adapters_are_handed_over_all_the_same(
 
 def test_a_worker_that_finds_fault_with_a_measurement_goes_on() -> None:
     class Stub:
-        job: Task | None = MeasureJob(Genome("g", 0, Genes()), None)
+        job: AnyJob | None = MeasureJob(Genome("g", 0, Genes()), None)
         began = 0.0
 
     worker, executor = cast("Any", Stub()), LocalExecutor("simulated")
-    told: list[Signal] = []
+    told: list[StatusUpdate] = []
     executor._listener = told.append
     failed = Failed("ConfigError", "2 problems", "", True, "", ("own:f1: no such row",))
     assert list(executor._handle(worker, failed)) == [JobFailed("g", "test", "own:f1: no such row")]

@@ -13,7 +13,7 @@ from coralx.engine.asha import Asha
 from coralx.engine.budget import Allowance
 from coralx.engine.engine import Engine
 from coralx.engine.halving import Halving
-from coralx.execution.executor import Outcome, Task
+from coralx.execution.executor import AnyJob, JobOutcome
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.records.events import BudgetSpent, StageCompleted
 from coralx.storage.ledger import Ledger
@@ -31,7 +31,9 @@ class Mortal(InProcessExecutor):
         super().__init__("simulated")
         self._left = end
 
-    def run(self, tasks: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
+    def run(
+        self, tasks: Iterable[AnyJob | None], deadline: float | None = None
+    ) -> Iterator[JobOutcome]:
         for outcome in super().run(tasks, deadline):
             if self._left == 0:
                 raise Killed

@@ -18,7 +18,7 @@ from coralx.engine.jobs import JobMaker
 from coralx.engine.population import Population
 from coralx.engine.state import RunState
 from coralx.errors import ConfigError, Interrupted
-from coralx.execution.executor import Outcome, Task
+from coralx.execution.executor import AnyJob, JobOutcome
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.records.events import (
     Event,
@@ -209,7 +209,9 @@ class Backwards:
         self._is_reversed = is_reversed
         self.start, self.close = self._inner.start, self._inner.close
 
-    def run(self, tasks: Iterable[Task | None], deadline: float | None = None) -> Iterator[Outcome]:
+    def run(
+        self, tasks: Iterable[AnyJob | None], deadline: float | None = None
+    ) -> Iterator[JobOutcome]:
         listed = [task for task in tasks if task is not None]
         yield from self._inner.run(listed[::-1] if self._is_reversed else listed)
 

@@ -20,11 +20,11 @@ from coralx.metrics.bootstrap import (
     drawn_figures,
     percentile_interval,
 )
-from coralx.metrics.compute import settled, task_figures
+from coralx.metrics.compute import fitted_on_validation, task_figures
 from coralx.metrics.intervals import intervals
 from coralx.metrics.paired_differences import difference_interval
-from coralx.metrics.resampled_figures import Drawn
-from coralx.metrics.row_scores import RowScores, is_whole, read_scores, write_scores
+from coralx.metrics.resampled_figures import Resampled
+from coralx.metrics.row_scores import RowScores, read_scores, scores_are_intact, write_scores
 from coralx.rng import generator
 
 
@@ -35,7 +35,7 @@ def classifier(rows: int, classes: int, seed: int, skill: float = 0.4) -> RowSco
     scores = rng.random((rows, classes)).round(2) + 0.01  # rounded, so that ties occur
     scores[np.arange(rows), labels] += skill
     rows_scores = RowScores(scores / scores.sum(axis=1, keepdims=True), labels)
-    return settled(rows_scores, rows_scores)
+    return fitted_on_validation(rows_scores, rows_scores)
 
 
 def language_model(rows: int, seed: int) -> RowScores:
@@ -51,7 +51,7 @@ SETTLED_ANEW = ("false_positive_cost",)
 
 def drawn_of(
     models: Mapping[str, RowScores], seed: int, resamples: int = RESAMPLES
-) -> dict[str, dict[str, Drawn]]:
+) -> dict[str, dict[str, Resampled]]:
     """The drawn figures of models that were given one task without a name."""
     return drawn_figures({name: {"": rows} for name, rows in models.items()}, seed, resamples)
 
@@ -211,7 +211,7 @@ def test_scores_come_back_bit_for_bit(tmp_path: Path, rows: RowScores) -> None:
     else:
         assert np.array_equal(again.labels, rows.labels)  # type: ignore[arg-type]
     assert write_scores(path, {"": rows}) == digest
-    assert is_whole(path, digest)
+    assert scores_are_intact(path, digest)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -221,9 +221,9 @@ def test_any_flipped_byte_is_found(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for place in range(0, len(whole), 7):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        assert not is_whole(path, digest)
+        assert not scores_are_intact(path, digest)
     path.unlink()
-    assert not is_whole(path, digest)
+    assert not scores_are_intact(path, digest)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no safetensors at all, this is text"])

@@ -22,7 +22,7 @@ import simulated_coverage as simulation
 from coralx.metrics.bootstrap import drawn_figures
 from coralx.metrics.calibration import calibration, calibration_interval
 from coralx.metrics.classification import auroc
-from coralx.metrics.compute import settled
+from coralx.metrics.compute import fitted_on_validation
 from coralx.metrics.delong import auroc_interval, worst_interval
 from coralx.metrics.false_positive_cost import rate, suspicion, threshold
 from coralx.metrics.intervals import intervals
@@ -166,9 +166,12 @@ def test_what_a_wanted_recall_costs_is_covered(known: int, apart: float) -> None
 
     def draw(rng: np.random.Generator) -> Sample:
         positives, clean = rng.normal(size=known) + apart, rng.normal(size=100)
-        settled = threshold(positives)
-        assert settled is not None
-        value, ends = rate(clean, settled), rate_interval(clean, positives, settled)
+        fitted_on_validation = threshold(positives)
+        assert fitted_on_validation is not None
+        value, ends = (
+            rate(clean, fitted_on_validation),
+            rate_interval(clean, positives, fitted_on_validation),
+        )
         assert value is not None
         assert ends is not None
         return value, ends
@@ -253,7 +256,7 @@ def test_every_figure_lies_within_its_interval_or_has_a_reason_for_none(
             attacked=suspicion(attacked),
             sources=np.arange(6) // 2,
         )
-        for name, found in intervals({"": settled(rows, rows)}, 1, 30).items():
+        for name, found in intervals({"": fitted_on_validation(rows, rows)}, 1, 30).items():
             if found.low is None:
                 assert found.value is None or found.remark, name
             else:

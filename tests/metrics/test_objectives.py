@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coralx.metrics.calibration import calibration
-from coralx.metrics.compute import settled, task_figures
+from coralx.metrics.compute import fitted_on_validation, task_figures
 from coralx.metrics.intervals import intervals
 from coralx.metrics.resampled_figures import resampled
 from coralx.metrics.row_scores import RowScores
@@ -22,12 +22,12 @@ def predictions(rows: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndar
 
 def figures(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
     rows = RowScores(probabilities, labels)
-    return task_figures(settled(rows, rows))
+    return task_figures(fitted_on_validation(rows, rows))
 
 
 def said(rows: int) -> dict[str, RowScores]:
     found = RowScores(*predictions(rows, 2, seed=1))
-    return {"": settled(found, found)}
+    return {"": fitted_on_validation(found, found)}
 
 
 NAMES = tuple(figures(*predictions(9, 2, 0)))

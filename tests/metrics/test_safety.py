@@ -16,7 +16,7 @@ from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_auc_s
 from coralx.metrics.bootstrap import drawn_figures, percentile_interval
 from coralx.metrics.calibration import calibration, scaled, temperature
 from coralx.metrics.classification import auroc, brier, decisions
-from coralx.metrics.compute import SETTLED, figures, settled, task_figures
+from coralx.metrics.compute import FITTED_NAMES, figures, fitted_on_validation, task_figures
 from coralx.metrics.false_positive_cost import positives, rate, suspicion, threshold
 from coralx.metrics.intervals import intervals
 from coralx.metrics.robustness import LEAST_ROWS, judged_groups, robustness
@@ -52,7 +52,7 @@ def judged(
         clean=rng.random(23).round(1) if clean else None,
         clean_flagged=rng.integers(2, size=23).astype(np.float64) if clean else None,
     )
-    return settled(found, found)
+    return fitted_on_validation(found, found)
 
 
 def settled_at(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
@@ -116,7 +116,7 @@ def test_a_constant_on_every_positive_logit_leaves_safety_and_its_price_as_they_
             clean=suspicion(clean),
             clean_flagged=flagged(clean),
         )
-        found[constant] = task_figures(settled(rows, rows))
+        found[constant] = task_figures(fitted_on_validation(rows, rows))
     before, after = found[0.0], found[8.0]
     for name in ("safety", "false_positive_cost", "recall_at_threshold", "auroc"):
         assert after[name] == before[name], name
@@ -148,7 +148,7 @@ def test_with_more_classes_an_attack_is_flagged_by_all_but_the_first_together() 
     labels = np.array([0, 1])
     rows = RowScores(np.array([[0.9, 0.05, 0.05], [0.5, 0.3, 0.2]]), labels)
     rows = replace(rows, withstood=flagged(probabilities), attacked=suspicion(probabilities))
-    assert task_figures(settled(rows, rows))["safety"] == 0.5  # the threshold is 0.5
+    assert task_figures(fitted_on_validation(rows, rows))["safety"] == 0.5  # the threshold is 0.5
 
 
 # -- false-positive cost -------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def test_without_a_positive_row_there_is_no_threshold() -> None:
 
 def test_the_cost_is_that_of_the_hold_out_or_else_of_the_negative_rows() -> None:
     probabilities, labels = two_classes([0.1, 0.6, 0.7, 0.8]), np.array([0, 0, 1, 1])
-    rows = settled(RowScores(probabilities, labels), RowScores(probabilities, labels))
+    rows = fitted_on_validation(RowScores(probabilities, labels), RowScores(probabilities, labels))
     assert rows.threshold == pytest.approx(0.7)
     assert task_figures(rows)["false_positive_cost"] == 0.0
     assert task_figures(replace(rows, threshold=0.6))["false_positive_cost"] == 0.5
@@ -264,7 +264,7 @@ def test_scaling_a_model_that_is_too_sure_lowers_its_calibration_error() -> None
     logits = rng.normal(size=(4000, 2))
     labels = (softmax(logits, axis=1)[:, 1] > rng.random(4000)).astype(np.int64)
     sure = softmax(4 * logits, axis=1)
-    rows = settled(RowScores(sure, labels), RowScores(sure, labels))
+    rows = fitted_on_validation(RowScores(sure, labels), RowScores(sure, labels))
     found = task_figures(rows)
     assert found["calibration"] == pytest.approx(calibration(sure, labels))
     assert found["calibration"] > 0.15
@@ -342,7 +342,7 @@ def test_a_runs_figures_are_the_means_of_its_tasks_beside_their_own() -> None:
     assert "task_skill@a" not in found
     assert found["threshold_at_recall_90@a"] == said["a"].threshold
     assert found["temperature@b"] == said["b"].temperature
-    assert set(SETTLED.values()).isdisjoint(found)
+    assert set(FITTED_NAMES.values()).isdisjoint(found)
 
 
 def test_a_figure_that_one_task_has_not_is_the_mean_of_the_others() -> None:
@@ -357,7 +357,7 @@ def test_a_figure_that_one_task_has_not_is_the_mean_of_the_others() -> None:
 
 def test_a_figure_that_is_undefined_for_one_task_is_undefined_for_the_run() -> None:
     lone = RowScores(two_classes([0.4, 0.7]), np.array([0, 0]))
-    found = figures({"a": judged(1), "b": settled(lone, lone)})
+    found = figures({"a": judged(1), "b": fitted_on_validation(lone, lone)})
     for name in ("auroc", "balanced_accuracy", "false_positive_cost"):
         assert found[name] is None
         assert found[f"{name}@a"] is not None

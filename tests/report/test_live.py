@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coralx.api import runs as api
-from coralx.execution.executor import Signal
+from coralx.execution.executor import StatusUpdate
 from coralx.records.events import Event, GenerationStarted, RunStarted, StageCompleted, StageDecided
 from coralx.records.genomes import Genes
 from coralx.records.results import Progress
@@ -168,7 +168,7 @@ class Sizes(Silent):
         self.standings.on_event(event)
         self.look()
 
-    def on_signal(self, signal: Signal) -> None:
+    def on_signal(self, signal: StatusUpdate) -> None:
         if isinstance(signal, Progress):
             self.standings.on_progress(signal)
             self.look()

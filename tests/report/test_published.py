@@ -74,20 +74,20 @@ def test_a_module_that_is_not_offered_is_told_why(
     pytest.importorskip("torch")
     from coralx.config import parse_config
     from coralx.errors import ConfigError
-    from coralx.training.footprint import inspect
+    from coralx.training.footprint import footprint_without_weights
 
     config = causal_config("sft")
     config["search_space"]["target_modules"] = {"choices": [["q_proj", name], "all-linear"]}
     with pytest.raises(ConfigError, match=f"target_modules.choices.0: .*{why}"):
-        inspect(parse_config(config, "test"))
+        footprint_without_weights(parse_config(config, "test"))
 
 
 def test_a_classification_head_is_no_target(tiny_config: dict[str, Any]) -> None:
     pytest.importorskip("torch")
     from coralx.config import parse_config
     from coralx.errors import ConfigError
-    from coralx.training.footprint import inspect
+    from coralx.training.footprint import footprint_without_weights
 
     tiny_config["search_space"]["target_modules"] = {"choices": [["classifier"]]}
     with pytest.raises(ConfigError, match="'classifier' belongs to the classification head"):
-        inspect(parse_config(tiny_config, "test"))
+        footprint_without_weights(parse_config(tiny_config, "test"))

@@ -21,7 +21,7 @@ from coralx.api import runs as api
 from coralx.config import Config, dump_yaml
 from coralx.doctor.requirements import disk_need, require_room
 from coralx.errors import SetupError
-from coralx.execution.executor import Signal
+from coralx.execution.executor import StatusUpdate
 from coralx.records.events import (
     Event,
     GenerationCompleted,
@@ -309,7 +309,7 @@ class Counting(Silent):
         if isinstance(event, StageDecided):
             self.most = max(self.most, len(list(self.checkpoints.glob("*/*"))))
 
-    def on_signal(self, signal: Signal) -> None:
+    def on_signal(self, signal: StatusUpdate) -> None:
         self.said += [signal] if isinstance(signal, str) else []
 
 

@@ -28,7 +28,7 @@ from coralx.config.yaml_io import MOST_BYTES
 from coralx.errors import ConfigError, CoralXError, DamagedRunError, UsageError
 from coralx.report.formatting import HarmlessConsole
 from coralx.report.pareto_table import pareto_csv
-from coralx.storage.checkpoints import hand_over, prune
+from coralx.storage.checkpoints import prune, write_best
 from coralx.storage.layout import RunLayout, find_run
 from coralx.storage.ledger import Ledger, _checksum
 from coralx.system.files import canonical_json
@@ -357,7 +357,7 @@ def test_links_in_a_run_folder_lead_no_deletion_out_of_it(tmp_path: Path) -> Non
     (inner.checkpoints / "g0").symlink_to(tmp_path / "mine")
     for layout in (linked, inner):
         prune(layout, set())
-        hand_over(layout, [], "S0")
+        write_best(layout, [], "S0")
     assert (mine / "a.jpg").exists()
 
 

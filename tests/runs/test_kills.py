@@ -22,7 +22,7 @@ from coralx.records.events import Event, GenomeFailed, StageCompleted, StageDeci
 from coralx.storage.history import History
 from coralx.storage.layout import is_run
 from coralx.storage.ledger import Ledger
-from coralx.system.signals import SIGNALS, Interruption, exiting, heeding
+from coralx.system.signals import SIGNALS, Interruption, exiting, handling_signals
 from tests.support.paths import ROOT, SUPPORT
 
 KILL_POINTS = SUPPORT / "kill_points.py"
@@ -289,9 +289,9 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
     """As under nohup, which has runs outlive their terminal."""
     interruption, before = Interruption(), signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with heeding(interruption, lambda: "never said"):
+        with handling_signals(interruption, lambda: "never said"):
             os.kill(os.getpid(), signal.SIGHUP)
-            interruption.heed()
+            interruption.raise_if_requested()
     finally:
         signal.signal(signal.SIGHUP, before)
     assert not interruption.is_wanted
@@ -303,7 +303,7 @@ def test_a_signal_to_a_forked_process_is_its_own(
 ) -> None:
     """As in a pool that a metric starts, and that ends its processes by SIGTERM."""
     interruption = Interruption()
-    with exiting(), heeding(interruption, lambda: "never said"):
+    with exiting(), handling_signals(interruption, lambda: "never said"):
         if (child := os.fork()) == 0:
             os.kill(os.getpid(), number)
             os._exit(0)

@@ -223,14 +223,14 @@ def test_answers_are_the_most_probable_tokens_whoever_is_asked_beside(languages:
 
     from coralx.data.examples import Example
     from coralx.tasks.generation import Answers
-    from coralx.training.inference import answered
+    from coralx.training.inference import generated_answers
 
     for kind in ("words", "bytes"):
         language = languages[kind]
         answers = Answers(language.tokenizer, 40, 5, torch.device("cpu"))
         asked = [Example(text) for text in ("good", "the film is bad", "a road a road a road")]
         data = answers.encode(asked)
-        together = answered(language.model, answers, data, contextlib.nullcontext)
+        together = generated_answers(language.model, answers, data, contextlib.nullcontext)
         for place, ids in enumerate(data.ids):
             grown = list(ids)
             for _ in range(5):

@@ -22,11 +22,11 @@ from coralx.schedule.early_stopping import (
     STUDENT,
     WINDOWS,
     curve_of,
-    ending,
     explosion_limit,
+    highest_losses,
     loss_within_reach,
+    reason_to_stop,
     recent_loss,
-    slowest,
     unreachable,
     window_ends,
     windows_in_warmup,
@@ -59,7 +59,7 @@ def make_job(
 
 def first_ending(job: Job, losses: list[float], untuned: float | None = UNTUNED) -> Any:
     """What ends the job, asked after each step as the trainer does."""
-    asked = (ending(job, losses[:count], untuned) for count in range(1, len(losses) + 1))
+    asked = (reason_to_stop(job, losses[:count], untuned) for count in range(1, len(losses) + 1))
     return next((found for found in asked if found is not None), None)
 
 
@@ -137,7 +137,7 @@ def test_a_loss_that_stays_beyond_the_limit_ends_training_at_once(
     assert (found.quantity, found.kind) == ("loss", "exploded")
     assert found.value > explosion_limit(untuned)
     assert found.against == untuned
-    assert found.spoils
+    assert found.ruins_weights
 
 
 def test_without_a_watch_or_without_the_untuned_loss_nothing_explodes() -> None:
@@ -174,7 +174,7 @@ def test_windows_are_equal_to_within_a_step_and_come_as_they_are_completed(
 
 
 def test_the_slowest_survivor_is_found_window_by_window() -> None:
-    assert slowest([(3.0, 1.0, 2.0), (2.0, 2.0, 1.0)]) == (3.0, 2.0, 2.0)
+    assert highest_losses([(3.0, 1.0, 2.0), (2.0, 2.0, 1.0)]) == (3.0, 2.0, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_a_curve_like_a_survivors_is_never_out_of_reach(
     survivors: list[list[float]], data: st.DataObject
 ) -> None:
     """Wherever a genome is no worse than the slowest survivor was then, it goes on."""
-    bar = slowest(survivors)
+    bar = highest_losses(survivors)
     curve = [data.draw(st.floats(0.0, limit * (1 + MARGIN))) for limit in bar]
     for seen in range(1, WINDOWS):
         assert unreachable(curve[:seen], bar) is None
@@ -272,7 +272,7 @@ def test_an_unreachable_curve_ends_training_at_a_windows_end() -> None:
     assert found is not None
     assert found.value == pytest.approx(0.7)
     assert replace(found, value=0.7) == Divergence(60, "loss", "unreachable", 0.7, 0.6)
-    assert not found.spoils
+    assert not found.ruins_weights
     assert found.reason == "training loss cannot reach the survivors' (0.7 at best against 0.6)"
     warming = replace(job, horizon=Horizon(800, 31))
     assert first_ending(warming, [0.7] * 80).step == 80

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from coralx.schedule.plan_warnings import caveats, idle_keys
+from coralx.schedule.plan_warnings import idle_keys, plan_warnings
 from tests.support.factories import simulated_config
 
 
@@ -53,5 +53,5 @@ def test_full_training_is_told_of_a_meagre_front_only() -> None:
         evolution={"population_size": 2, "pbt_quantile": 0.1},
         hyperband_config={"enable_hyperband": False},
     )
-    (few,) = caveats(config)
+    (few,) = plan_warnings(config)
     assert "too few for a front" in few

@@ -31,11 +31,11 @@ from coralx.report.live import PlainLines
 from coralx.report.opening import opening_lines
 from coralx.schedule.adaptive_budgets import adapted, with_budgets
 from coralx.schedule.brackets import cohort_sizes
-from coralx.schedule.short_stage_warnings import brevity
+from coralx.schedule.short_stage_warnings import short_stage_warnings
 from coralx.schedule.stages import FEWEST_STEPS, by_length, horizon_of, stages_of
 from coralx.schedule.stop_rules import judge, judged_from
 from coralx.storage.ledger import FORMAT, Ledger
-from coralx.training.initial_weights import Start
+from coralx.training.initial_weights import StageStart
 from coralx.training.loop import Trace
 from coralx.training.stage_result import CONFIDENCE, loss_trend, result_of
 from tests.support.factories import (
@@ -179,7 +179,7 @@ def result(losses: Sequence[float], first: int | None) -> StageResult:
         make_genome("a"), "S0", 0, len(losses), Horizon(900, 60), 1.0, None, judged_from=first
     )
     trace = Trace(list(losses), [1.0] * len(losses))
-    return result_of(job, Start(0), trace, {}, (), 0.0, 0.0)
+    return result_of(job, StageStart(0), trace, {}, (), 0.0, 0.0)
 
 
 def test_a_loss_that_rises_within_warmup_has_a_trend_unless_the_run_is_of_an_earlier_version() -> (
@@ -282,26 +282,26 @@ def test_everyone_goes_on_where_adapted_budgets_leave_the_first_stage_short() ->
 
 def test_each_stage_that_is_too_short_is_named_with_what_would_mend_it() -> None:
     config = published(1000)
-    (line,) = brevity(config, config.known_rows)
+    (line,) = short_stage_warnings(config, config.known_rows)
     assert line == (
         "S0 ends after 3 steps, fewer than the 8 needed to judge a genome: it is not scored, "
         "its stop rules do not act, and everyone goes on. Raise its epoch_budget to 0.16 or its "
         "data_percentage to 16, or lower the batch size"
     )
-    first, second = brevity(published(100), 1600)
+    first, second = short_stage_warnings(published(100), 1600)
     assert "S1 ends after 6 steps" in second
     assert "whatever its survival_rate (0.5)" in second
     assert "Raise its epoch_budget and that of the stages after it" in first
-    assert brevity(published(10_000), 160_000) == []
-    assert brevity(config, 0) == []
+    assert short_stage_warnings(published(10_000), 160_000) == []
+    assert short_stage_warnings(config, 0) == []
     off = published(1000, enable_hyperband=False)
-    assert brevity(off, off.known_rows) == []
+    assert short_stage_warnings(off, off.known_rows) == []
 
 
 @given(st.integers(30, 2800))
 def test_what_would_mend_a_stage_mends_it(steps: int) -> None:
     config = published(steps)
-    for line in brevity(config, config.known_rows):
+    for line in short_stage_warnings(config, config.known_rows):
         if "epoch_budget to " not in line:
             continue
         name, budget = line.split(" ", 1)[0], line.split("epoch_budget to ")[1].split(" ", 1)[0]
@@ -318,10 +318,10 @@ def test_stages_whose_rules_cannot_judge_everyone_are_named() -> None:
         {"name": "b", "epoch_budget": 0.15, "data_percentage": 100, "survival_rate": 1},
         {"name": "c", "epoch_budget": 1.00, "data_percentage": 100, "survival_rate": 1},
     ]
-    (line,) = brevity(make_config(hyperband_config={"training_stages": stages}), 1600)
+    (line,) = short_stage_warnings(make_config(hyperband_config={"training_stages": stages}), 1600)
     assert line.startswith("b has 5 steps of its own after warm-up, fewer than the 8")
     larger = {"batch_size": {"choices": [4, 16]}}
-    (line,) = brevity(
+    (line,) = short_stage_warnings(
         make_config(search_space=larger, hyperband_config={"training_stages": stages}), 1600
     )
     assert line.startswith("b has 5 to 20 steps of its own after warm-up, by batch size")
@@ -348,12 +348,12 @@ def test_batches_that_are_too_large_to_compare_are_named(
     stages[0]["survival_rate"] = rate
     space = {"batch_size": sizes}
     config = make_config(search_space=space, hyperband_config={"training_stages": stages})
-    (line,) = brevity(config, 16 * 3200)  # 128 rows
+    (line,) = short_stage_warnings(config, 16 * 3200)  # 128 rows
     assert line.startswith(f"S0 {named}, fewer than the 8 needed to judge a genome")
     assert ("no stop rule acts on them" in line) == bool(rules)
     assert ("scored, ranked and cut" in line) == (rate < 1)
     assert line.endswith(f", or leave out {named.split('with ')[1]}")
-    assert brevity(config, 16 * 3200 * 4) == []
+    assert short_stage_warnings(config, 16 * 3200 * 4) == []
 
 
 @pytest.mark.parametrize("revision", [1, 2])

@@ -173,7 +173,7 @@ def test_an_error_in_the_work_ends_the_measurement() -> None:
     for measure in (measuring.memory, measuring.latency):
         with pytest.raises(RuntimeError, match="no more"):
             measure(work, torch.device("cpu"))
-    for watched in (resident.growth, resident._watched):
+    for watched in (resident.peak_growth, resident._watched):
         with pytest.raises(RuntimeError, match="no more"):
             watched(work)
     assert threading.active_count() == before

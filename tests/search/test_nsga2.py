@@ -31,7 +31,7 @@ from coralx.search.pareto import (
     hypervolume,
     ranks,
 )
-from coralx.search.ranking import in_order
+from coralx.search.ranking import ranked
 from coralx.search.space import Continuous, Integer, Space, default_recipe
 from tests.support.factories import make_config, make_genome, make_space, tiny_space
 
@@ -202,8 +202,8 @@ def test_directions_turn_figures_round_and_missing_ones_stand_last(
         Objective(metric="auroc", direction="minimize"),
         Objective(metric="trainable_parameters", direction="maximize"),
     ]
-    order = in_order(ids, figures, [SKILL, SIZE], keep_first_objective=keep)
-    assert order == in_order(ids, turned, opposite, keep_first_objective=keep)
+    order = ranked(ids, figures, [SKILL, SIZE], keep_first_objective=keep)
+    assert order == ranked(ids, turned, opposite, keep_first_objective=keep)
     missing = [rows[ids.index(genome)][0] is None for genome in order]
     assert missing == sorted(missing)
 

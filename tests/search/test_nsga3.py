@@ -15,7 +15,7 @@ from coralx.api import runs as api
 from coralx.search.nsga2 import Standing, survival_order
 from coralx.search.nsga3 import Niching, niched_first, normalised, reference_points
 from coralx.search.pareto import Points, Violations, best_first, ranks
-from coralx.search.ranking import in_order, niching_of
+from coralx.search.ranking import niching_of, ranked
 from tests.support.factories import simulated_config
 
 OBJECTIVES = simulated_config(
@@ -174,7 +174,7 @@ def test_selection_decides_whether_fronts_are_niched() -> None:
     figures = [dict(zip(names, row, strict=True)) for row in rng.random((12, 3)).tolist()]
     ids = [f"g{i:02d}" for i in range(12)]
     orders = [
-        in_order(ids, figures, OBJECTIVES, (), niching_of(config, 4, "survive", generation))
+        ranked(ids, figures, OBJECTIVES, (), niching_of(config, 4, "survive", generation))
         for generation in (1, 1, 2)
     ]
     assert orders[0] == orders[1] != orders[2]

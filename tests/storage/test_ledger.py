@@ -47,7 +47,7 @@ from coralx.records.results import Comparison, Divergence, Interval, Measurement
 from coralx.records.run_facts import Settings
 from coralx.records.serialization import from_json, to_json
 from coralx.records.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict
-from coralx.storage.checkpoints import hand_over, is_intact, prune
+from coralx.storage.checkpoints import is_intact, prune, write_best
 from coralx.storage.layout import RunLayout, find_run
 from coralx.storage.ledger import Ledger
 from coralx.storage.lock import claiming, owning
@@ -617,8 +617,8 @@ def test_front_is_handed_over_and_who_left_it_is_removed(tmp_path: Path) -> None
     layout = RunLayout(tmp_path)
     for genome in "ab":
         write_folder(layout.checkpoint(genome, "S3"), fill_adapter)
-    hand_over(layout, ["a"], "S3")
-    hand_over(layout, ["b", "unwritten"], "S3")
+    write_best(layout, ["a"], "S3")
+    write_best(layout, ["b", "unwritten"], "S3")
     assert [folder.name for folder in layout.best.iterdir()] == ["b"]
     verify_folder(layout.best_adapter("b"))
     assert sorted(file.name for file in layout.best_adapter("b").iterdir()) == [
@@ -634,10 +634,10 @@ def test_what_is_told_about_adapters_lies_beside_each_and_is_kept_up_to_date(
     layout = RunLayout(tmp_path)
     for genome in "ab":
         write_folder(layout.checkpoint(genome, "S3"), fill_adapter)
-    hand_over(layout, ["a", "b"], "S3")  # as earlier versions did
+    write_best(layout, ["a", "b"], "S3")  # as earlier versions did
     (layout.checkpoint("b", "S3") / "adapter_config.json").unlink()
     for labels in (["no", "yes"], ["ja", "nein"]):
-        hand_over(layout, ["a", "b"], "S3", {"labels": labels})
+        write_best(layout, ["a", "b"], "S3", {"labels": labels})
         for genome in "ab":
             best = layout.best_adapter(genome)
             verify_folder(best)
@@ -647,7 +647,7 @@ def test_what_is_told_about_adapters_lies_beside_each_and_is_kept_up_to_date(
             }
             assert (best / "adapter_config.json").read_text() == "adapter_config.json"
     before = (layout.best_adapter("a") / "coralx.json").stat().st_ino
-    hand_over(layout, ["a", "b"], "S3", {"labels": ["ja", "nein"]})
+    write_best(layout, ["a", "b"], "S3", {"labels": ["ja", "nein"]})
     assert (layout.best_adapter("a") / "coralx.json").stat().st_ino == before
 
 
@@ -656,7 +656,7 @@ def test_damaged_adapter_is_not_handed_over(tmp_path: Path) -> None:
     write_folder(layout.checkpoint("a", "S3"), fill_adapter)
     (layout.checkpoint("a", "S3") / "adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(DamagedRunError):
-        hand_over(layout, ["a"], "S3")
+        write_best(layout, ["a"], "S3")
     assert not layout.best_adapter("a").exists()
 
 

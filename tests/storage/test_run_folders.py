@@ -14,7 +14,7 @@ import pytest
 from coralx.api import runs as api
 from coralx.api import session
 from coralx.backends.simulated import SimulatedBackend
-from coralx.doctor.run_check import examine, is_damaged
+from coralx.doctor.run_check import check_run, is_damaged
 from coralx.errors import DamagedRunError, SetupError, UsageError
 from coralx.records.events import Event
 from coralx.report.live import Silent
@@ -251,7 +251,7 @@ def test_a_report_of_an_earlier_time_is_told_by_what_it_says(finished: Path) -> 
     report = json.loads(layout.report.read_text())
     report |= {"wall_seconds": report["wall_seconds"] - 1.0, "front": []}
     layout.report.write_text(json.dumps(report))
-    assert not is_damaged(examine(layout))
+    assert not is_damaged(check_run(layout))
     report |= {"wall_seconds": report["wall_seconds"] + 2.0}
     layout.report.write_text(json.dumps(report))
-    assert is_damaged(examine(layout))
+    assert is_damaged(check_run(layout))

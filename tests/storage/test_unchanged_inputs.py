@@ -25,7 +25,7 @@ def of_base(folder: Path) -> tuple[str, str]:
     """The digests of settings and weights."""
     from coralx.training import base_fingerprint as fingerprint
 
-    settings, weights = fingerprint.of_base(str(folder), runs_code=False).split("-")
+    settings, weights = fingerprint.fingerprint_of_base(str(folder), runs_code=False).split("-")
     return settings, weights
 
 

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from coralx.tasks.multi_task import Mixture, mixed  # noqa: E402
+from coralx.tasks.multi_task import MultiTask, mixed  # noqa: E402
 from coralx.tasks.protocol import Encoded, Trainable  # noqa: E402
 
 
@@ -90,7 +90,7 @@ def test_each_token_counts_as_much_as_any_other(
     rows = data.draw(
         st.lists(st.integers(0, len(found.ids) - 1), min_size=1, max_size=8, unique=True)
     )
-    mixture = Mixture([cast(Trainable, Tokens(9 - task)) for task in range(len(listed))])
+    mixture = MultiTask([cast(Trainable, Tokens(9 - task)) for task in range(len(listed))])
     whole = Tokens(1)
     assert mixture.weight(found, rows) == whole.weight(found, rows)
     loss = mixture.loss(None, found, rows)

@@ -26,7 +26,7 @@ from coralx.data.splits import Examples, load_examples  # noqa: E402
 from coralx.errors import ConfigError  # noqa: E402
 from coralx.metrics.compute import figures  # noqa: E402
 from coralx.tasks.protocol import Encoded  # noqa: E402
-from coralx.tasks.sft import InstructionTuning  # noqa: E402
+from coralx.tasks.sft import SupervisedFineTuning  # noqa: E402
 from coralx.training.inference import predict  # noqa: E402
 
 KINDS = ("words", "pieces", "bytes")
@@ -54,9 +54,11 @@ REWRITING = (
 
 def instruction_tuning(
     language: Language, max_length: int = 128, *, fused_loss: bool = False
-) -> InstructionTuning:
+) -> SupervisedFineTuning:
     config = make_config(model={"task": "sft", "max_length": max_length})
-    return InstructionTuning(language.tokenizer, config, torch.device("cpu"), fused_loss=fused_loss)
+    return SupervisedFineTuning(
+        language.tokenizer, config, torch.device("cpu"), fused_loss=fused_loss
+    )
 
 
 def pair(prompt: str, completion: str) -> Example:

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import (
 
 from coralx.training import process_state as surroundings
 from coralx.training import torch_state as torchstate
-from coralx.training.process_state import kept
+from coralx.training.process_state import state_restored
 
 open_contexts: list[Any] = []
 """As a function may keep them in a variable of its module."""
@@ -135,7 +135,7 @@ CHANGES: dict[str, Callable[[], object]] = {
 def test_it_is_as_before(what: str) -> None:
     before = READINGS[what]()
 
-    @kept("f")
+    @state_restored("f")
     def fails() -> None:  # and if it returned, too
         CHANGES[what]()
         raise KeyError
@@ -149,7 +149,7 @@ def test_a_function_finds_gradients_and_inference_mode_as_they_are() -> None:
     for context in (torch.no_grad(), torch.enable_grad(), torch.inference_mode()):
         with context:
             before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-            with kept("f"):
+            with state_restored("f"):
                 assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
             assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
 
@@ -157,7 +157,7 @@ def test_a_function_finds_gradients_and_inference_mode_as_they_are() -> None:
 def test_what_a_module_sets_for_its_functions_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.setenv("MINE", "before")
-    with kept("f"):
+    with state_restored("f"):
         os.environ["MINE"] = "after"
         sys.path.append("/mine")
     assert (os.environ["MINE"], sys.path[-1]) == ("after", "/mine")
@@ -170,7 +170,7 @@ def test_a_deleted_working_folder_is_no_error(
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    with kept("f"):
+    with state_restored("f"):
         os.chdir(tmp_path)
 
 
@@ -187,7 +187,7 @@ def input_held_open() -> Iterator[int]:
 
 
 def test_who_reads_input_finds_its_end(input_held_open: int) -> None:
-    with kept("f"):
+    with state_restored("f"):
         assert sys.stdin.read() == ""
         assert os.read(0, 1) == b""
         assert subprocess.run(["cat"], capture_output=True, timeout=30).stdout == b""
@@ -196,12 +196,12 @@ def test_who_reads_input_finds_its_end(input_held_open: int) -> None:
 
 def test_at_a_terminal_its_own_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "isatty", lambda _: True)
-    with pytest.raises(FileNotFoundError, match="none"), kept("f"):
+    with pytest.raises(FileNotFoundError, match="none"), state_restored("f"):
         raise FileNotFoundError("none")
 
 
 def test_what_it_prints_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with kept("f"):
+    with state_restored("f"):
         print("hello")
     print("results")
     assert capsys.readouterr() == ("results\n", "hello\n")
@@ -210,7 +210,7 @@ def test_what_it_prints_goes_to_standard_error(capsys: pytest.CaptureFixture[str
 def test_a_process_that_it_forks_ends_where_it_does(tmp_path: Path) -> None:
     note = tmp_path / "note"
     parent = os.getpid()
-    with kept("f"):
+    with state_restored("f"):
         child = os.fork()
     if os.getpid() != parent:
         note.write_text("a second process went on")
@@ -224,6 +224,6 @@ def test_its_name_is_told_when_it_is_called_and_when_it_has_returned(
 ) -> None:
     told: list[str | None] = []
     monkeypatch.setattr(surroundings, "on_call", told.append)
-    with pytest.raises(SystemExit), kept("mine:f"):
+    with pytest.raises(SystemExit), state_restored("mine:f"):
         raise SystemExit
     assert told == ["mine:f", None]

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from coralx.api import runs as api
-from coralx.backends.unsloth_support import unfused
+from coralx.backends.unsloth_support import unfused_remarks
 from coralx.config import parse_config
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.execution.local import LocalExecutor
@@ -130,7 +130,7 @@ def test_a_real_language_model_trains_alike_on_both(tmp_path: Path) -> None:
 def test_an_adapter_on_a_part_of_a_fused_group_is_remarked_on(
     modules: tuple[str, ...], missing: str
 ) -> None:
-    (note,) = unfused(replace(GENES, target_modules=modules))
+    (note,) = unfused_remarks(replace(GENES, target_modules=modules))
     assert f"without {missing}" in note
 
 
@@ -144,8 +144,8 @@ def test_an_adapter_on_a_part_of_a_fused_group_is_remarked_on(
     ],
 )
 def test_whole_groups_stay_fused(modules: Any) -> None:
-    assert unfused(replace(GENES, target_modules=modules, use_rslora=True)) == ()
-    assert "DoRA" in unfused(replace(GENES, target_modules=modules, use_dora=True))[0]
+    assert unfused_remarks(replace(GENES, target_modules=modules, use_rslora=True)) == ()
+    assert "DoRA" in unfused_remarks(replace(GENES, target_modules=modules, use_dora=True))[0]
 
 
 def test_remarks_on_genomes_stand_in_ledger_and_report(
@@ -157,7 +157,7 @@ def test_remarks_on_genomes_stand_in_ledger_and_report(
     remarked = Ledger(tmp_path / "ledger.jsonl")
     for event in Ledger(run.layout.ledger):
         if isinstance(event, StageCompleted) and event.result.genome.startswith("g00-00"):
-            event = replace(event, result=replace(event.result, notes=unfused(PARTIAL)))
+            event = replace(event, result=replace(event.result, notes=unfused_remarks(PARTIAL)))
         remarked.append(event)
     report = summarise(config, Ledger.read(tmp_path / "ledger.jsonl"), None)
     (remark,) = report["notes"]

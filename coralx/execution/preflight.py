@@ -13,7 +13,7 @@ from coralx.system.containers import cores
 from coralx.system.signals import Interruption
 
 
-def inspect(config: Config) -> Footprint:
+def footprint_of_base(config: Config) -> Footprint:
     """The footprint of the config's base on this machine's kind of device.
 
     Raises ConfigError where the base cannot be found or described, or lacks modules that the search
