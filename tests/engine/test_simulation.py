@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import math
-import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +12,19 @@ from coralx.api import runs as api
 from coralx.backends.simulated import SimulatedBackend
 from coralx.errors import Interrupted
 from coralx.records.events import (
-    CheckpointRestored,
-    Event,
-    GenerationCompleted,
     GenerationStarted,
     StageCompleted,
     StageDecided,
-    WorkerStopped,
 )
 from coralx.records.genomes import Genome
 from coralx.records.jobs import Job
 from coralx.records.results import StageResult
-from coralx.records.verdicts import Finish, Promote, Stop
+from coralx.records.verdicts import Finish, Promote
 from coralx.storage.layout import RunLayout, find_run
 from coralx.system.files import verify_folder
-from tests.support.factories import PUBLISHED, STAGE_NAMES, simulated_config
+from tests.support.factories import STAGE_NAMES, simulated_config
 from tests.support.simulated_runs import KillAfter, comparable, events_of, story
+from tests.support.simulations import KEEP, evolve
 
 REPORT_KEYS = """
     run mode seed backend device versions generations population_size wall_seconds objectives
@@ -46,9 +37,6 @@ STAGE_KEYS = """
 EFFICIENCY_KEYS = """
     total_genomes stage_breakdown total_training_time estimated_full_training_time time_savings
     efficiency_ratio naive_steps actual_steps step_ratio"""
-
-
-KEEP = {"backend": "simulated", "keep_checkpoints": "all"}
 
 
 def has_keys(found: dict[str, Any], names: str) -> bool:
@@ -64,10 +52,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> api.Outcome:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("undisturbed"))
         return evolve("whole", runtime=KEEP)
-
-
-def evolve(name: str | None = None, **sections: Any) -> api.Outcome:
-    return api.evolve(simulated_config(**sections), name)
 
 
 # -- the report ----------------------------------------------------------------------------------
@@ -265,379 +249,3 @@ def test_who_enters_a_stage_was_promoted_from_the_one_before(whole: api.Outcome)
         else:
             assert len(entered) == 6
         assert any(isinstance(v, Finish) for v in verdicts) <= (stage == "S3_finisher")
-
-
-# -- resuming ------------------------------------------------------------------------------------
-
-
-def in_fixed_order(events: list[Event]) -> list[Event]:
-    """Results, which come in the order of their completion, sorted behind everything else."""
-    others = [event for event in events if not isinstance(event, StageCompleted)]
-    results = [event for event in events if isinstance(event, StageCompleted)]
-    return others + sorted(results, key=lambda e: (e.result.genome, e.result.first_step))
-
-
-def without_test_figures(report: dict[str, Any]) -> dict[str, Any]:
-    kept = comparable(report)
-    for key in ("front", "provisional"):
-        kept[key] = [{**member, "test": None} for member in kept[key]]
-    return {**kept, "baselines": None}
-
-
-def trainings_of(layout: RunLayout) -> list[tuple[str, str]]:
-    done = [e.result for e in events_of(layout) if isinstance(e, StageCompleted)]
-    return [(result.genome, result.stage) for result in done]
-
-
-def assert_same_end(resumed: api.Outcome, whole: api.Outcome) -> None:
-    assert in_fixed_order(story(resumed.layout)) == in_fixed_order(story(whole.layout))
-    assert without_test_figures(resumed.report) == without_test_figures(whole.report)
-    trainings = trainings_of(resumed.layout)
-    assert len(set(trainings)) == len(trainings)  # no completed stage was trained again
-
-
-@pytest.mark.parametrize(
-    "killed_after",
-    [
-        1,
-        *(2, 3, 7, 12, 17, 30, 45, 66),
-    ],
-)
-def test_killed_and_resumed_run_ends_like_one_left_alone(
-    whole: api.Outcome, killed_after: int
-) -> None:
-    assert len(events_of(whole.layout)) > 60
-    with pytest.raises(Interrupted) as caught:
-        api.evolve(simulated_config(), "cut", KillAfter(killed_after))
-    assert caught.value.exit_code == 130
-    assert "--resume cut" in caught.value.hint
-    heard = [e for e in events_of(find_run("cut")) if not isinstance(e, WorkerStopped)]
-    assert len(heard) == killed_after
-    assert_same_end(api.resume(find_run("cut")), whole)
-
-
-def test_run_that_is_killed_again_and_again_ends_like_one_left_alone(whole: api.Outcome) -> None:
-    with pytest.raises(Interrupted):
-        api.evolve(simulated_config(), "cut", KillAfter(4))
-    layout = find_run("cut")
-    interruptions = 1
-    for _ in range(100):
-        try:
-            resumed = api.resume(layout, view=KillAfter(16))
-        except Interrupted:
-            interruptions += 1
-            continue
-        break
-    assert interruptions > 3
-    assert_same_end(resumed, whole)
-
-
-STRATEGIES: dict[str, dict[str, Any]] = {
-    "brackets": {"hyperband_config": {"brackets": 3}},
-    "copies": {"evolution": {"population_size": 8, "generations": 2, "pbt_quantile": 0.5}},
-    "adaptive": {"hyperband_config": {"adaptive_budgets": True}},
-    "growth": {"hyperband_config": {"rank_growth": "published"}},
-    "crossover": {
-        "evolution": {
-            "population_size": 6,
-            "generations": 3,
-            "checkpoint_crossover": {"mask": 0.5, "merge": 0.5},
-            "elite_fraction": 0.34,
-            "patience": 1,
-        }
-    },
-    "nsga3": {
-        "evolution": {"population_size": 6, "generations": 3, "selection": "nsga3"},
-        "constraints": ["auroc >= 0.8"],
-    },
-}
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy_resumes_to_the_same_end_from_any_event(strategy: str) -> None:
-    """The ledger cut after every third event: what follows is what would have followed."""
-    sections = STRATEGIES[strategy]
-    undisturbed = evolve("undisturbed", runtime=KEEP, **sections)
-    for killed_after in range(1, len(events_of(undisturbed.layout)), 3):
-        name = f"cut-{killed_after}"
-        config = simulated_config(runtime=KEEP, **sections)
-        with pytest.raises(Interrupted):
-            api.evolve(config, name, KillAfter(killed_after))
-        assert_same_end(api.resume(find_run(name)), undisturbed)
-
-
-def test_resumed_run_measures_the_same_test_figures(whole: api.Outcome) -> None:
-    events = events_of(whole.layout)
-    last_decision = max(i for i, e in enumerate(events) if isinstance(e, GenerationCompleted))
-    with pytest.raises(Interrupted):
-        api.evolve(simulated_config(), "cut", KillAfter(last_decision + 1))
-    assert comparable(api.resume(find_run("cut")).report) == comparable(whole.report)
-
-
-@pytest.mark.parametrize(("share", "torn"), [(0.1, 0), (0.4, 25), (0.75, 1), (1.0, 1)])
-def test_truncated_ledger_resumes_to_the_same_end(
-    whole: api.Outcome, share: float, torn: int
-) -> None:
-    shutil.copytree(whole.layout.root, "runs/cut")
-    layout = find_run("cut")
-    lines = layout.ledger.read_bytes().splitlines(keepends=True)
-    kept = max(2, int(share * (len(lines) - 1)))
-    layout.ledger.write_bytes(b"".join(lines[:kept]) + lines[kept][:torn])
-    assert_same_end(api.resume(layout), whole)
-
-
-def test_result_whose_checkpoint_is_damaged_is_trained_again(whole: api.Outcome) -> None:
-    with pytest.raises(Interrupted):
-        api.evolve(simulated_config(), "cut", KillAfter(5))
-    layout = find_run("cut")
-    damaged, sound = trainings_of(layout)
-    (layout.checkpoint(*damaged) / "trainer_state.json").write_text("{}", encoding="utf-8")
-    resumed = api.resume(layout)
-    trainings = trainings_of(layout)
-    restored = [e.result for e in events_of(layout) if isinstance(e, CheckpointRestored)]
-    assert [(result.genome, result.stage) for result in restored] == [damaged]
-    assert (trainings.count(damaged), trainings.count(sound)) == (1, 1)
-    assert story(layout) == story(whole.layout)
-    assert resumed.report["front"] == whole.report["front"]
-
-
-def test_resuming_a_completed_run_only_writes_its_report_again() -> None:
-    outcome = evolve("done", evolution={"population_size": 4, "generations": 1})
-    before = outcome.layout.ledger.read_bytes()
-    outcome.layout.report.unlink()
-    again = api.resume(outcome.layout)
-    assert again.report == outcome.report
-    assert outcome.layout.report.is_file()
-    assert outcome.layout.ledger.read_bytes() == before
-
-
-# -- the command line ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def coralx(command: Any) -> Any:
-    return command
-
-
-def write_config(here: Path, extra: str = "") -> str:
-    path = here / "c.yaml"
-    path.write_text(f"data: {{steps_per_epoch: 1000}}\n{PUBLISHED}{extra}", encoding="utf-8")
-    return str(path)
-
-
-def test_simulate_prints_the_published_plan_as_json(coralx: Any, here: Path) -> None:
-    said = coralx("simulate", write_config(here), "--json")
-    assert said.code == 0
-    plan = json.loads(said.out)["plan"]
-    assert {key: plan[key] for key in plan if key != "stages"} == {
-        "population_size": 8,
-        "generations": 2,
-        "steps_per_epoch": 1000,
-        "naive_steps": 16000,
-        "restart_steps": 6500,
-        "continue_steps": 5240,
-        "restart_speedup": pytest.approx(16000 / 6500, abs=1e-4),
-        "continue_speedup": pytest.approx(16000 / 5240, abs=1e-4),
-    }
-    keys = ("name", "genomes", "steps_per_genome", "restart_steps", "continue_steps")
-    assert [tuple(stage[key] for key in keys) for stage in plan["stages"]] == [
-        ("S0_sanity", 8, 2.5, 20, 20),
-        ("S1_shakeout", 8, 60, 480, 460),
-        ("S2_serious", 4, 1000, 4000, 3760),
-        ("S3_finisher", 1, 2000, 2000, 1000),
-    ]
-    assert list(here.iterdir()) == [here / "c.yaml"]
-
-
-def test_simulate_prints_both_accountings(coralx: Any, here: Path) -> None:
-    said = coralx("simulate", write_config(here))
-    assert said.code == 0
-    assert all(figure in said.out for figure in ("16,000", "6,500", "5,240", "2.46x", "3.05x"))
-
-
-def test_a_hundred_genomes_by_twenty_generations_simulate_in_seconds(
-    coralx: Any, here: Path
-) -> None:
-    path = write_config(here, "evolution: {population_size: 100, generations: 20}\n")
-    began = time.process_time()  # which other processes on the machine hardly lengthen
-    said = coralx("simulate", path, "--json")
-    assert time.process_time() - began < 20
-    strategies = json.loads(said.out)["strategies"]
-    assert {s["strategy"]: s["genomes"] for s in strategies} == {
-        "simulation": 2000,
-        "hyperband": 2000,
-        "full": 2000,
-    }
-
-
-def test_evolve_and_report_from_the_command_line(coralx: Any, here: Path) -> None:
-    path = write_config(here)
-    assert coralx("evolve", path, "--mode", "simulation", "--name", "mine").code == 0
-    report = json.loads((here / "runs/mine/report.json").read_text(encoding="utf-8"))
-    assert json.loads(coralx("report", "mine", "--json").out) == report
-    assert report["front"][0]["genome"] in coralx("report").out
-    assert len((here / "runs/mine/pareto.csv").read_text().splitlines()) == 1 + len(report["front"])
-
-
-def test_run_without_a_finisher_exits_with_three(coralx: Any, here: Path) -> None:
-    path = write_config(here)
-    exploding = "search_space.learning_rate={low: 1.0, high: 9.0}"
-    said = coralx("evolve", path, "--mode", "simulation", "--quiet", "--set", exploding)
-    assert said.code == 3
-    assert "no genome finished" in said.err
-    report = json.loads((here / "runs/run/report.json").read_text(encoding="utf-8"))
-    assert report["front"] == []
-    assert report["stopped"]
-    assert {(s["rule"], s["value"]) for s in report["stopped"]} == {("loss is not finite", None)}
-    assert coralx("report", "run").code == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "says"),
-    [
-        (["evolve", "missing.yaml"], 2, "missing.yaml"),
-        (["simulate", "missing.yaml"], 2, "missing.yaml"),
-        (["validate", "missing.yaml"], 2, "missing.yaml"),
-        (["evolve"], 2, "CONFIG"),
-        (["evolve", "c.yaml", "--mode", "simulation", "--backend", "peft"], 2, "contradicts"),
-        (["evolve", "c.yaml", "--mode", "sideways"], 2, "sideways"),
-        (["evolve", "c.yaml", "--backend", "abacus"], 2, "abacus"),
-        (["evolve", "c.yaml", "--mode", "hyperband"], 2, "model.base"),
-        (["simulate", "c.yaml", "--set", "evolution.generatoins=2"], 2, "'generations'"),
-        (["simulate", "c.yaml", "--set", "evolution"], 2, "dotted.key=value"),
-        (["evolve", "--resume", "nowhere"], 2, "nowhere"),
-        (["report"], 2, "no run"),
-        (["nonsense"], 2, "nonsense"),
-    ],
-)
-def test_errors_exit_with_their_code_and_say_what_is_wrong(
-    coralx: Any, here: Path, arguments: list[str], code: int, says: str
-) -> None:
-    write_config(here)
-    said = coralx(*arguments)
-    assert said.code == code
-    assert says in said.err
-    assert not (here / "runs").exists()
-
-
-def test_damaged_run_exits_with_four_and_names_the_line(coralx: Any) -> None:
-    layout = evolve("hurt", evolution={"population_size": 4, "generations": 1}).layout
-    content = layout.ledger.read_bytes()
-    layout.ledger.write_bytes(content.replace(b'"auroc"', b'"aurok"', 1))
-    for arguments in (["report", "hurt"], ["evolve", "--resume", "hurt"]):
-        said = coralx(*arguments)
-        assert said.code == 4
-        assert "ledger.jsonl, line" in said.err
-
-
-def test_taken_name_exits_with_two_and_leaves_the_run_alone(coralx: Any, here: Path) -> None:
-    layout = evolve("mine", evolution={"population_size": 4, "generations": 1}).layout
-    before = layout.ledger.read_bytes()
-    said = coralx("evolve", write_config(here), "--mode", "simulation", "--name", "mine")
-    assert said.code == 2
-    assert "--resume mine" in said.err
-    assert layout.ledger.read_bytes() == before
-
-
-def test_resume_under_another_config_is_refused(coralx: Any, here: Path) -> None:
-    path = write_config(here)
-    assert coralx("evolve", path, "--mode", "simulation", "--name", "x", "--quiet").code == 0
-    said = coralx("evolve", path, "--resume", "x", "--seed", "9")
-    assert said.code == 2
-    assert "experiment.seed" in said.err
-    assert coralx("evolve", path, "--resume", "x", "--quiet").code == 0
-
-
-def test_validate_counts_the_genomes_of_each_stage(coralx: Any, here: Path) -> None:
-    said = coralx("validate", write_config(here))
-    assert said.code == 0
-    assert "S0_sanity 8, S1_shakeout 8, S2_serious 4, S3_finisher 1" in said.out
-    assert "only 1 of 8" in said.out
-
-
-def test_a_simulation_never_loads_torch(here: Path) -> None:
-    code = (
-        "import sys, coralx.cli as c\n"
-        f"sys.argv = ['coralx', 'evolve', {write_config(here)!r}, '--mode', 'simulation']\n"
-        "try:\n    c.main()\n"
-        "except SystemExit as end:\n"
-        "    print('code', end.code, 'torch' in sys.modules, 'transformers' in sys.modules)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "code 0 False False"
-
-
-def test_stop_rules_stop_and_are_reported() -> None:
-    outcome = evolve(evolution={"population_size": 16, "generations": 2})
-    stops = [
-        (v.genome, e.stage)
-        for e in events_of(outcome.layout)
-        if isinstance(e, StageDecided)
-        for v in e.verdicts
-        if isinstance(v, Stop)
-    ]
-    assert stops
-    assert [(s["genome"], s["stage"]) for s in outcome.report["stopped"]] == stops
-    breakdown = outcome.report["efficiency"]["stage_breakdown"].values()
-    assert sum(row["genomes_stopped"] for row in breakdown) == len(stops)
-
-
-def test_config_of_a_run_is_its_resolved_config(whole: api.Outcome) -> None:
-    assert api.run_config(whole.layout) == simulated_config(runtime=KEEP)
-
-
-def test_promote_by_replaces_the_objectives_at_its_stage() -> None:
-    """The objectives would keep the smallest; eval_loss keeps the most skilled."""
-    stages = [
-        {"name": "first", "epoch_budget": 1, "data_percentage": 50, "survival_rate": 0.25},
-        {"name": "last", "epoch_budget": 1, "data_percentage": 100, "survival_rate": 1},
-    ]
-    stages[0] |= {"stop_when": [], "promote_by": "eval_loss", "proxy_metrics": ["eval_loss"]}
-    config = simulated_config(
-        hyperband_config={"training_stages": stages},
-        objectives=[{"metric": "trainable_parameters"}],
-        evolution={"population_size": 12, "generations": 1},
-    )
-    events = events_of(api.evolve(config, "by").layout)
-    losses = {
-        e.result.genome: e.result.metrics["eval_loss"]
-        for e in events
-        if isinstance(e, StageCompleted) and e.result.stage == "first"
-    }
-    decided = next(e for e in events if isinstance(e, StageDecided) and e.stage == "first")
-    promoted = {v.genome for v in decided.verdicts if v.kind == "promote"}
-    assert promoted == set(sorted(losses, key=lambda genome: losses[genome] or 0.0)[:3])
-
-
-def test_simulated_figures_keep_their_metrics_nature_and_say_what_they_are() -> None:
-    outcome = evolve(
-        "natures",
-        model={"task": "sft"},
-        objectives=[{"metric": "perplexity"}, {"metric": "trainable_parameters"}],
-        constraints=["perplexity <= 10"],
-    )
-    for event in events_of(outcome.layout):
-        if isinstance(event, StageCompleted) and event.result.divergence is None:
-            figures = event.result.metrics
-            assert ("perplexity" in figures) == (event.result.stage != "S0_sanity")  # of 3 steps
-            if "perplexity" in figures:
-                assert figures["perplexity"] == pytest.approx(math.exp(figures["eval_loss"] or 0))
-    report = outcome.report
-    assert report["simulated"] is True
-    for member in report["front"]:
-        assert member["test"]["perplexity"]["value"] > 1
-        assert {f["low"] for f in member["test"].values()} == {None}
-    rows = list(csv.DictReader(outcome.layout.pareto.open()))
-    assert {row["simulated"] for row in rows} == {"true"}
-
-
-def test_a_metric_of_the_users_own_is_simulated_in_its_direction() -> None:
-    def best(direction: str) -> float:
-        report = evolve(
-            f"own-{direction}",
-            objectives=[{"metric": "my:cost", "direction": direction}, {"metric": "auroc"}],
-            evolution={"population_size": 8, "generations": 1},
-        ).report
-        return max(m["validation"]["auroc"] for m in report["front"])
-
-    assert best("minimize") == best("maximize")  # what is better by it is better by skill
