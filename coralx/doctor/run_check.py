@@ -123,13 +123,17 @@ def _report(layout: RunLayout, path: Path, report: dict[str, Any], *, is_older: 
 
 
 def _differing(text: str, report: dict[str, Any]) -> list[str]:
-    """Keys of a written report whose values are not those of `report`; keys that one of the two
-    has not are another version's. Raises ValueError for what is no report."""
+    """Keys of a written report whose values are not those of `report`. Keys that one of the two
+    lacks are another version's, but not where each lacks some: versions add keys and keep the old.
+    Raises ValueError for what is no report."""
     written = json.loads(text)
     if not isinstance(written, dict):
         raise ValueError("not a report")
     shared = written.keys() & report.keys()
-    return sorted(k for k in shared if _without_paths(written[k]) != _without_paths(report[k]))
+    differing = {k for k in shared if _without_paths(written[k]) != _without_paths(report[k])}
+    if report.keys() - written.keys():
+        differing |= written.keys() - report.keys()
+    return sorted(differing)
 
 
 def _without_paths(value: Any) -> Any:

@@ -146,8 +146,8 @@ def test_misspelt_key_of_a_gene_names_the_nearest_of_both_kinds() -> None:
             "runtime.workers: must be 'auto', or must be greater than or equal to 1, found 0",
         ),
         (
-            "runtime: {gradient_checkpointing: on}",
-            "runtime.gradient_checkpointing: must be 'auto', or expected true or false, found 'on'",
+            "runtime: {gradient_checkpointing: x}",
+            "runtime.gradient_checkpointing: must be 'auto', or expected true or false, found 'x'",
         ),
         ("objectives: []", "objectives: must have at least 1 item, not 0"),
     ],

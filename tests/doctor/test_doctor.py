@@ -133,7 +133,7 @@ def test_versions_outside_the_bounds_are_named(monkeypatch: pytest.MonkeyPatch) 
         Mismatch("no-such-package", None, ">=1"),
         Mismatch("unsloth", "2027.1.1", "==2026.10.9"),
     )
-    monkeypatch.setattr(diagnosis, "out_of_bounds", version_mismatches)
+    monkeypatch.setattr(diagnosis, "version_mismatches", version_mismatches)
     assert Problem(
         "peft is 0.23.1; tested versions: <0.22,>=0.21", "pip install 'peft<0.22,>=0.21'"
     ) in (diagnose().problems)
@@ -230,7 +230,7 @@ def inspected_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bases are looked at in this process, where torch is imported already, not by a worker."""
     from coralx.training.footprint import footprint_without_weights
 
-    monkeypatch.setattr(diagnosis, "inspect", footprint_without_weights)
+    monkeypatch.setattr(diagnosis, "footprint_of_base", footprint_without_weights)
 
 
 @pytest.mark.usefixtures("inspected_here")
@@ -279,7 +279,7 @@ def test_what_the_trial_batch_brings_is_said_with_its_exit_code(
         return replace(make_facts(), warnings=("3 rows were cut",))
 
     footprint_without_weights = Mock(return_value=replace(BASE, base_bytes=10**6))
-    monkeypatch.setattr(diagnosis, "inspect", footprint_without_weights)
+    monkeypatch.setattr(diagnosis, "footprint_of_base", footprint_without_weights)
     monkeypatch.setattr(diagnosis, "try_out", try_out)
     said = doctor(config_file)
     assert (said.code, "trying" in said.err) == (code, True)

@@ -425,9 +425,8 @@ def test_it_is_no_part_of_the_search_nor_of_what_that_cost(
 
 
 def test_nothing_is_trained_where_the_search_brought_no_front(asked: list[str]) -> None:
-    rules = {"stop_when": ["gradient_norm > 0"], "epoch_budget": 1.0, "data_percentage": 100}
-    stages = {"training_stages": [{"name": "S0", "survival_rate": 1.0, **rules}]}
-    report = api.evolve(simulated_config(hyperband_config=stages), "none").report
+    diverging = {"learning_rate": {"low": 0.5, "high": 0.9}}
+    report = api.evolve(simulated_config(search_space=diverging), "none").report
     assert report["front"] == []
     assert asked == []
 
