@@ -22,7 +22,9 @@ from typing import Any
 
 import numpy as np
 from average import WeightAverage
+from numpy.typing import NDArray
 
+from coralx.backends.protocol import no_beat
 from coralx.config.load import parse_config, parse_yaml
 from coralx.config.schema import Config
 from coralx.metrics.classification import auroc, eval_loss
@@ -31,10 +33,10 @@ from coralx.records.jobs import Job
 from coralx.rng import generator
 from coralx.schedule.stages import horizon_of, schedule_of
 from coralx.search.space import space_of
-from coralx.training import adapters
+from coralx.tasks.protocol import Encoded, Scores
 from coralx.training.inference import predict
 from coralx.training.initial_weights import StageStart
-from coralx.training.loop import Scores, Trainer
+from coralx.training.loop import Trace, Trainer
 from coralx.training.peft import PeftBackend
 from coralx.training.precision import autocast
 
@@ -98,28 +100,31 @@ class Recorder(PeftBackend):
         steps = len(self._material.train.ids) // config.training.batch_size
         self._horizon = horizon_of(stages, steps, config.training.warmup_ratio)
 
-    def record(self, genes: Genes, number: int) -> tuple[list[dict[str, Any]], dict[str, Scores]]:
+    def record(
+        self, genes: Genes, number: int
+    ) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:
         """One row a point, and the scores of each evaluation by name."""
         genome = Genome(f"fidelity-{number:02d}", 0, genes)
         job = Job(genome, "fidelity", 0, 0, self._horizon, 1.0, None)
-        adapters.add(self._model, genome, job.trained_shape, self._base)
-        trainer = self._trainer(job, StageStart(0))
-        averages = [WeightAverage(trainer.parameters, decay) for decay in DECAYS]
-        for average in averages:
-            trainer.optimizer.register_step_post_hook(average.update)
-        scores: dict[str, Scores] = {"labels": self._material.splits["validation"].labels}
-        try:
-            rows = list(self._curve(job, trainer, averages, scores))
-        finally:
-            self._drop(adapters.name_of(genome))
-        return rows, scores
+        with self._adapter(genome, job.trained_shape):
+            trainer = self._training.trainer(job, StageStart(0))
+            averages = [WeightAverage(trainer.parameters, decay) for decay in DECAYS]
+            for average in averages:
+                trainer.optimizer.register_step_post_hook(average.update)
+            scores: dict[str, NDArray[Any]] = {"labels": self._split("validation").labels}
+            return list(self._curve(job, trainer, averages, scores)), scores
+
+    def _split(self, name: str) -> Encoded:
+        """The rows of a split; a run of one task has one part."""
+        (part,) = self._material.parts
+        return part.splits[name].rows
 
     def _curve(
         self,
         job: Job,
         trainer: Trainer,
         averages: Sequence[WeightAverage],
-        scores: dict[str, Scores],
+        scores: dict[str, NDArray[Any]],
     ) -> Iterator[dict[str, Any]]:
         """Train from point to point; ends where the training diverges."""
         total = self._horizon.total_steps
@@ -128,12 +133,16 @@ class Recorder(PeftBackend):
         for checkpoint, point in enumerate(POINTS, start=1):
             last = math.ceil(total * point / 100)
             job = replace(job, first_step=job.last_step, last_step=last)
-            trace = trainer.run(job, lambda _: None)
+            trace = Trace()
+            trainer.run(
+                job, trace, lambda _: None, no_beat, keep=lambda: None, keep_seconds=math.inf
+            )
             losses += trace.losses
             seconds += trace.seconds
             if trace.divergence is not None:
                 return
-            row = {"checkpoint": checkpoint, "point": point, "steps": last}
+            row: dict[str, float | None] = {"checkpoint": checkpoint, "point": point}
+            row["steps"] = last
             ends_stage = point in STAGE_ENDS
             row |= self._score("", f"raw-{point:g}", None if ends_stage else EVAL_ROWS, scores)
             if ends_stage:
@@ -144,7 +153,7 @@ class Recorder(PeftBackend):
             row["train_loss"] = float(np.mean(losses[-TRAIN_LOSSES:]))
             row["train_seconds"] = seconds
             if point == 100:
-                test = self._material.splits["test"]
+                test = self._split("test")
                 final = self._predict(test)
                 row |= {"test_auroc": auroc(final, test.labels)}
                 row |= {"test_loss": eval_loss(final, test.labels)}
@@ -153,10 +162,10 @@ class Recorder(PeftBackend):
         scores["train_losses"] = np.asarray(losses)
 
     def _score(
-        self, prefix: str, name: str, limit: int | None, scores: dict[str, Scores]
+        self, prefix: str, name: str, limit: int | None, scores: dict[str, NDArray[Any]]
     ) -> dict[str, float | None]:
         """AUROC and loss on the first EVAL_ROWS rows; the scores of `limit` are kept."""
-        data = self._material.splits["validation"].first(limit)
+        data = self._split("validation").first(limit)
         found = self._predict(data)
         scores[name] = found.astype(np.float32)
         judged, labels = found[:EVAL_ROWS], data.labels[:EVAL_ROWS]
@@ -166,7 +175,8 @@ class Recorder(PeftBackend):
         }
 
     def _predict(self, data: Any) -> Scores:
-        return predict(self._model, self._task, data, lambda: autocast("bf16", self._device))
+        (part,) = self._material.parts
+        return predict(self._model, part.task, data, lambda: autocast("bf16", self._device))
 
     def common(self, genes: Genes) -> dict[str, Any]:
         """The columns that are the same in every row of a training."""
@@ -225,7 +235,7 @@ def main() -> None:
                 continue
             began = time.monotonic()
             rows, scores = recorder.record(genes, number)
-            np.savez_compressed(path.with_suffix(".npz"), **scores)
+            np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **scores)
             common = {"task": task, "config": number, **recorder.common(genes)}
             path.write_text(json.dumps([common | row for row in rows]))
             collect(given.scratch, HERE / "curves.csv")

@@ -75,7 +75,7 @@ class StageTraining:
         raises Paused, leave such a one and pass it on."""
         start, trace = partial.take_up(self.model, job) or self._fresh(job, beat)
         trained_before, steps_before = trace.seconds, len(trace.losses)
-        trainer = self._trainer(job, start)
+        trainer = self.trainer(job, start)
 
         def keep() -> None:
             partial.keep(self.model, job, trainer.optimizer, start, trace)
@@ -120,7 +120,8 @@ class StageTraining:
         start = begin(self.model, job, self.config.experiment.seed, loss)
         return start, Trace(micro_batch=job.micro_batch)
 
-    def _trainer(self, job: Job, start: StageStart) -> Trainer:
+    def trainer(self, job: Job, start: StageStart) -> Trainer:
+        """What takes the steps of a job: the active adapter, its optimizer, and the rows."""
         genes, train = job.genome.genes, self.material.train
         parameters = adapters.trainable(self.model)
         optimizer = torch.optim.AdamW(
