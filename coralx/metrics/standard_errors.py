@@ -1,4 +1,4 @@
-"""How far figures of the validation split may be off because its rows are a sample: standard errors.
+"""Standard errors: how far figures of the validation split may be off, its rows being a sample.
 
 They are recorded with every scoring, so that a choice among candidates can tell a difference from
 noise long after the predictions are gone (`report.choice`).
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from coralx.config.metric_catalogue import standard_error_name
-from coralx.metrics.compute import task_figures
 from coralx.metrics.intervals import closed_form_intervals
 from coralx.metrics.language_model import figures as language_figures
 from coralx.metrics.proportion_intervals import LEVEL

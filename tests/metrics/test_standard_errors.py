@@ -34,12 +34,12 @@ def language_rows(rng: np.random.Generator, rows: int = 200) -> RowScores:
 def test_they_are_the_spread_of_the_figure_over_samples(
     draw: Callable[[np.random.Generator], RowScores], names: Sequence[str]
 ) -> None:
-    samples = [{"": draw(np.random.default_rng(seed))} for seed in range(80)]
+    samples = [{"": draw(np.random.default_rng(seed))} for seed in range(50)]
     for name in names:
         values = [figures(sample)[name] for sample in samples]
         spread = float(np.std(values, ddof=1))
         typical = float(np.mean([standard_errors(s)[f"{name}_standard_error"] for s in samples]))
-        assert typical == pytest.approx(spread, rel=0.25), name
+        assert typical == pytest.approx(spread, rel=0.3), name
 
 
 def test_that_of_a_mean_over_tasks_is_made_of_theirs() -> None:
