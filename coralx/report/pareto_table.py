@@ -6,10 +6,13 @@ import csv
 import io
 from typing import Any
 
+from coralx.report.derived import origin_of
+
 
 def pareto_csv(report: dict[str, Any]) -> str:
     """The front as a table: genome, genes, each objective on validation and test, steps; the
-    weighted sum where the config has weights; and whether the figures are simulated."""
+    weighted sum where the config has weights; whether the figures are simulated; and how a member
+    was derived, in words, if it was not trained."""
     metrics = [objective["metric"] for objective in report["objectives"]]
     genes = list(report["front"][0]["genes"]) if report["front"] else []
     text = io.StringIO()
@@ -20,7 +23,7 @@ def pareto_csv(report: dict[str, Any]) -> str:
     scores = {row["genome"]: row["score"] for row in weighted["scores"]} if weighted else {}
     if weighted:
         columns.append("weighted_sum")
-    columns.append("simulated")
+    columns += ["simulated", "derived"]
     writer.writerow(["genome", "generation", *genes, *columns])
     for member in report["front"]:
         values = []
@@ -34,7 +37,7 @@ def pareto_csv(report: dict[str, Any]) -> str:
         values += [member["own_steps"], member["lineage_steps"]]
         if weighted:
             values.append(scores[member["genome"]])
-        values.append(str(report["simulated"]).lower())
+        values += [str(report["simulated"]).lower(), origin_of(member, report)]
         row = [member["genome"], member["generation"], *listed, *values]
         writer.writerow([_cell(value) for value in row])
     return text.getvalue()
