@@ -99,6 +99,7 @@ class Genome:
 
     @property
     def donors(self) -> tuple[str, ...]:
-        """The genomes whose weights it may start from."""
+        """The genomes whose weights it may start from, or is derived from."""
         others = (self.inherits, self.blend.other if self.blend else None, self.continues)
-        return tuple(donor for donor in others if donor is not None)
+        sources = self.derived.sources if self.derived is not None else ()
+        return (*(donor for donor in others if donor is not None), *sources)

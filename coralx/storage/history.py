@@ -9,11 +9,13 @@ from typing import Any
 from coralx.records.events import (
     BudgetSpent,
     CheckpointRestored,
+    DerivationFailed,
     Event,
     FrontCompared,
     FrontMeasured,
     GenerationCompleted,
     GenerationStarted,
+    GenomeDerived,
     GenomeFailed,
     MeasurementFailed,
     RunCompleted,
@@ -23,7 +25,7 @@ from coralx.records.events import (
     StageDecided,
     TrainedBeside,
 )
-from coralx.records.genomes import Genome
+from coralx.records.genomes import Genes, Genome
 from coralx.records.jobs import StageBudget
 from coralx.records.results import Measurement, StageResult
 from coralx.records.run_facts import REVISION
@@ -45,9 +47,13 @@ class History:
         self.planned_generations: int | None = None
         """How many generations the config asked for when the run was completed; None: not known."""
         self.genomes: dict[str, Genome] = {}
-        """By id, in order of birth."""
+        """By id, in order of birth; derived ones among them."""
         self.generations: dict[int, tuple[Genome, ...]] = {}
-        """Who was born in each, copies that replaced others included."""
+        """Who was born in each, copies that replaced others included; derived ones are not."""
+        self.derived: dict[int, tuple[Genome, ...]] = {}
+        """By generation: who was derived after its last stage, in order of completion."""
+        self.not_derived: dict[str, DerivationFailed] = {}
+        """By id: who was to be derived, and failed on every attempt. It is not tried again."""
         self.results: dict[tuple[str, str], StageResult] = {}
         """By genome and stage, in order of completion."""
         self.failures: dict[Subject, GenomeFailed] = {}
@@ -123,6 +129,13 @@ class History:
                 self.failures[subject_of(event.genome)] = event
             case StageDecided():
                 self._decide(event)
+            case GenomeDerived(generation=generation, genome=genome):
+                self.genomes[genome.id] = genome
+                self.derived[generation] = (*self.derived.get(generation, ()), genome)
+                self._complete(event.result)
+                self._ended.add(genome.id)
+            case DerivationFailed():
+                self.not_derived[event.genome.id] = event
             case GenerationCompleted():
                 self.populations[event.generation] = event.population
                 self.known_by[event.generation] = len(self.results)
@@ -227,6 +240,10 @@ class History:
             if subject is Baseline.DEFAULT_RECIPE
         }
 
+    def trained_genes(self) -> list[Genes]:
+        """Genes of all genomes that were born to be trained, in order of birth."""
+        return [genome.genes for genome in self.genomes.values() if genome.derived is None]
+
     def known(self) -> list[str]:
         """Genomes that have completed a stage, in order of birth."""
         return [genome for genome in self.genomes if genome in self._last]
@@ -279,7 +296,8 @@ class History:
                 continue
             steps[name] = own
             genome = self.genomes[name]
-            parents = (genome.inherits, self._blended.get(name))
+            sources = genome.derived.sources if genome.derived is not None else ()
+            parents = (genome.inherits, self._blended.get(name), *sources)
             waiting += [(p, self._given.get((name, p), self._kept_steps(p))) for p in parents if p]
             if genome.continues is not None:
                 copied = self._born_at[name] - self._born_at[genome.continues]
