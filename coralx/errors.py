@@ -84,6 +84,12 @@ class OutOfMemory(CoralXError):
     exit_code = 4
 
 
+class NotDerivable(CoralXError):
+    """An operator that trains nothing cannot be applied to the adapters it is given."""
+
+    exit_code = 4
+
+
 class Interrupted(CoralXError):
     """The user stopped the run; it can be resumed."""
 
@@ -94,7 +100,7 @@ def error_from(kind: str, message: str, hint: str, problems: Sequence[str]) -> C
     """Rebuild an error that a worker reported by the name of its class."""
     if kind == ConfigError.__name__:
         return ConfigError("config", problems, hint)
-    for cls in (UsageError, NoResultError, SetupError, DamagedRunError, OutOfMemory):
+    for cls in (UsageError, NoResultError, SetupError, DamagedRunError, OutOfMemory, NotDerivable):
         if cls.__name__ == kind:
             return cls(message, hint)
     return WorkerError(message, hint)

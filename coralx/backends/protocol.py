@@ -8,8 +8,8 @@ from typing import Protocol
 
 from coralx.config.schema import Config
 from coralx.errors import UsageError
-from coralx.records.jobs import Job, MeasureJob
-from coralx.records.results import Measurement, Progress, StageResult
+from coralx.records.jobs import DeriveJob, Job, MeasureJob
+from coralx.records.results import Derived, Measurement, Progress, StageResult
 from coralx.records.run_facts import REVISION, Facts
 
 Report = Callable[[Progress], None]
@@ -76,6 +76,15 @@ class Backend(Protocol):
 
     def measure(self, job: MeasureJob, beat: Beat = no_beat) -> Measurement:
         """Figures of a finished adapter on the whole validation and test splits."""
+        ...
+
+    def derive(self, job: DeriveJob, beat: Beat = no_beat) -> Derived:
+        """Make an adapter from finished ones without training, score it on the whole validation
+        split, write its checkpoint. Equal jobs write equal bytes.
+
+        Raises NotDerivable where the operator cannot be applied to these sources, OutOfMemory and
+        SetupError as `train` does.
+        """
         ...
 
 

@@ -9,25 +9,39 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from coralx.backends.protocol import Beat, Report, Say, no_beat
+from coralx.backends.simulated_adapters import (
+    SimulatedAdapter,
+    adapter_from,
+    derive,
+    trained,
+)
+from coralx.backends.simulated_figures import figures_of
 from coralx.config.metric_catalogue import Direction, metric_entry, split_metric_name
 from coralx.config.schema import Config
+from coralx.errors import NotDerivable
 from coralx.records.genomes import ALL_LINEAR, Genes
-from coralx.records.jobs import Job, MeasureJob
-from coralx.records.results import Divergence, Interval, Measurement, Progress, StageResult, Trend
+from coralx.records.jobs import DeriveJob, Job, MeasureJob
+from coralx.records.results import (
+    Derived,
+    Divergence,
+    Interval,
+    Measurement,
+    Progress,
+    StageResult,
+    Trend,
+)
 from coralx.records.run_facts import REVISION, Facts
 from coralx.rng import derive_seed
 from coralx.schedule.early_stopping import WINDOWS, unreachable, window_ends, windows_in_warmup
 from coralx.system.files import write_folder
-
-HIDDEN = 384
-LAYERS = 6
-"""Width and depth of the simulated base, MiniLM's, for plausible numbers of parameters."""
 
 SECONDS_PER_STEP = 0.2
 EVAL_SECONDS = 2.0
@@ -40,6 +54,8 @@ OF_TRAINING = ("gradient_norm", "loss_slope", "train_loss")
 
 UNBOUNDED = ("eval_loss", "perplexity")
 """Figures that may lie above 1."""
+
+STATE = "trainer_state.json"
 
 UNSCORED = ("train_loss", "trainable_parameters", "adapter_bytes")
 """What is known of an adapter before it is scored."""
@@ -94,6 +110,8 @@ class SimulatedBackend:
         self.base_loads = 0
         self._seed = 0
         self._named: dict[str, Direction] = {}
+        self._adapters: dict[str, SimulatedAdapter] = {}
+        """Of the genomes trained so far, where no checkpoints are written."""
 
     def devices(self) -> tuple[str, int]:
         return "none", 1
@@ -134,12 +152,10 @@ class SimulatedBackend:
         rank = job.trained_shape.rank
         metrics = self._stage_metrics(job, curve) if divergence is None else {}
         report(Progress(job.genome.id, job.stage, job.last_step, job.last_step, 0.7, 0.0))
-        if job.checkpoint is not None and divergence is None:
-            state = {"step": job.last_step, "metrics": metrics}
-            write_folder(
-                Path(job.checkpoint),
-                lambda folder: _write_json(folder / "trainer_state.json", state),
-            )
+        if divergence is None:
+            skill = metrics.get("auroc", curve.skill(_progress(job, job.last_step)))
+            adapter = trained(self._seed, job.genome.id, job.genome.genes, skill or 0.0)
+            self._keep(job, adapter, {"step": job.last_step, "metrics": metrics})
         slope = metrics.get("loss_slope")
         ends = window_ends(job.last_step - job.first_step)
         return StageResult(
@@ -166,7 +182,7 @@ class SimulatedBackend:
         progress = _progress(job, job.last_step)
         noise = 0.04 * math.exp(-3 * job.last_step / job.horizon.total_steps)
         skill = min(max(curve.skill(progress) + noise * rng.gauss(), 0.0), 1.0)
-        metrics = _metrics(skill, job.genome.genes, self._named)
+        metrics = figures_of(skill, job.genome.genes, self._named)
         if not job.is_scored:
             metrics = {name: metrics[name] for name in UNSCORED}
         # Validation's noise is not training's. Earlier versions, whose jobs have no `judged_from`,
@@ -181,13 +197,67 @@ class SimulatedBackend:
         metrics["gradient_norm"] = norm
         return metrics
 
-    def _random(self, purpose: str, job: Job) -> Random:
+    def _random(self, purpose: str, job: Job | DeriveJob) -> Random:
         return Random(derive_seed(self._seed, purpose, job.genome.id, job.stage))  # noqa: S311
+
+    def _keep(self, job: Job | DeriveJob, adapter: SimulatedAdapter, state: dict[str, Any]) -> None:
+        """Write the job's checkpoint, or where it has none remember the adapter."""
+        if job.checkpoint is None:
+            self._adapters[job.genome.id] = adapter
+            return
+        state = {**state, "adapter": adapter.values}
+        write_folder(Path(job.checkpoint), lambda folder: _write_json(folder / STATE, state))
+
+    def derive(self, job: DeriveJob, beat: Beat = no_beat) -> Derived:
+        beat()
+        if job.genome.derived is None:
+            raise NotDerivable(f"{job.genome.id} is no derived genome")
+        sources = list(self._sources(job))
+        adapter, derivation = derive(self._seed, job.genome.id, job.genome.derived, sources)
+        genome = replace(
+            job.genome, genes=replace(job.genome.genes, rank=adapter.rank), derived=derivation
+        )
+        noise = 0.002 * self._random("simulated", job).gauss()
+        skill = min(max(adapter.skill + noise, 0.0), 1.0)
+        metrics = figures_of(skill, genome.genes, self._named, adapter)
+        del metrics["train_loss"]
+        self._keep(job, adapter, {"step": 0, "metrics": metrics})
+        result = StageResult(
+            genome=genome.id,
+            stage=job.stage,
+            first_step=0,
+            last_step=0,
+            metrics=metrics,
+            judged_steps=0,
+            loss_trend=None,
+            train_seconds=0.0,
+            eval_seconds=EVAL_SECONDS,
+            overhead_seconds=0.0,
+            inherited_steps=job.inherited_steps,
+            checkpoint=job.checkpoint,
+            rank=adapter.rank,
+        )
+        return Derived(genome, result)
+
+    def _sources(self, job: DeriveJob) -> Iterator[SimulatedAdapter]:
+        """What the sources were, or could have been where a checkpoint does not say so."""
+        derivation = job.genome.derived
+        names = derivation.sources if derivation else ()
+        for name, path in zip_longest(names, job.sources):
+            text = "" if path is None else (Path(path) / STATE).read_text(encoding="utf-8")
+            saved = json.loads(text or "{}").get("adapter")
+            if saved is not None:
+                yield adapter_from(saved)
+            elif name in self._adapters:
+                yield self._adapters[name]
+            else:
+                genes = job.genome.genes
+                yield trained(self._seed, name, genes, curve_of(genes).ceiling)
 
     def measure(self, job: MeasureJob, beat: Beat = no_beat) -> Measurement:
         beat()
         if job.genome is None:
-            validation: dict[str, float | None] = _metrics(0.5, Genes(), self._named)
+            validation: dict[str, float | None] = figures_of(0.5, Genes(), self._named)
             validation["trainable_parameters"] = validation["adapter_bytes"] = 0.0
         else:
             validation = dict(job.validation or {})
@@ -229,51 +299,3 @@ def _divergence(job: Job, curve: Curve, losses: Sequence[float]) -> Divergence |
 
 def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def parameters_of(genes: Genes) -> int:
-    """Parameters that an adapter of the simulated base has."""
-    return 2 * HIDDEN * genes.rank * _modules(genes) * LAYERS
-
-
-def _modules(genes: Genes) -> int:
-    return 7 if genes.target_modules == ALL_LINEAR else len(genes.target_modules)
-
-
-def _metrics(
-    skill: float, genes: Genes, named: Mapping[str, Direction] | None = None
-) -> dict[str, float | None]:
-    """All figures that go with a skill (AUROC), by plausible relations.
-
-    Of those `named`, which only a config can name, a single task's is that of all tasks, and the
-    user's own metric is the skill, or where it is to be minimised 1 - skill.
-    """
-    accuracy = 0.5 + 0.85 * (skill - 0.5)
-    modules = _modules(genes)
-    parameters = parameters_of(genes)
-    metrics: dict[str, float | None] = {
-        "auroc": skill,
-        "task_skill": skill,
-        "robustness": 0.5 + 0.8 * (skill - 0.5),
-        "safety": 1.0 - 0.5 * skill + 0.1 * genes.dropout,
-        "false_positive_cost": 1.8 * (1.0 - skill),
-        "brier": 0.25 - 0.4 * (skill - 0.5),
-        "memory": 1e6 + 4.0 * parameters,
-        "latency_ms": 10.0 + 0.1 * modules,
-        "accuracy": accuracy,
-        "balanced_accuracy": accuracy,
-        "f1": accuracy,
-        "precision": accuracy,
-        "recall": accuracy,
-        "calibration": 0.02 + 0.1 * genes.learning_rate / 5e-3,
-        "calibration_scaled": 0.02,
-        "eval_loss": 0.7 * (1.5 - skill),
-        "perplexity": math.exp(0.7 * (1.5 - skill)),
-        "train_loss": 0.65 * (1.5 - skill),
-        "trainable_parameters": float(parameters),
-        "adapter_bytes": float(4 * parameters),
-    }
-    for name, direction in (named or {}).items():
-        own = skill if direction == "maximize" else 1.0 - skill
-        metrics[name] = metrics.get(split_metric_name(name)[0], own)
-    return metrics

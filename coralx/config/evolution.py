@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from coralx.config.exact_numbers import Exact
 from coralx.config.metric_catalogue import Direction, check_metric, metric_entry
 from coralx.config.search_space import SeedGenome
 from coralx.config.section import Count, MetricName, Section
+from coralx.records.derivations import Operator
 from coralx.text import shown
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -48,6 +49,35 @@ class CheckpointCrossover(Section):
         return self.mask + self.merge > 0.0
 
 
+class Derive(Section):
+    """Adapters made from finished ones without training, and scored like them."""
+
+    share: Annotated[Exact, Field(ge=0, le=1)] = Field(
+        default=Fraction(1, 10),
+        description="The most that scoring them may cost, as a share of what training has cost so "
+        "far; 0 derives none.",
+    )
+    operators: tuple[Operator, ...] = Field(
+        default=get_args(Operator),
+        description="What may be done to finished adapters: cut every module to a lower rank of "
+        "the space (`truncate`), keep the best directions over all modules (`compress`), multiply "
+        "the update (`scale`), leave out groups of modules (`drop`), average two to four (`soup`).",
+    )
+
+    @field_validator("operators")
+    @classmethod
+    def _are_named_once(cls, operators: tuple[Operator, ...]) -> tuple[Operator, ...]:
+        for operator in operators:
+            if operators.count(operator) > 1:
+                raise ValueError(f"{operator} is named twice")
+        return operators
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything can be derived."""
+        return self.share > 0 and bool(self.operators)
+
+
 class Evolution(Section):
     """How the search breeds."""
 
@@ -74,6 +104,11 @@ class Evolution(Section):
     checkpoint_crossover: CheckpointCrossover = Field(
         default=CheckpointCrossover(),
         description="How often a child starts from both parents' checkpoints.",
+    )
+    derive: Derive = Field(
+        default=Derive(),
+        description="After a generation's last stage, adapters are derived from finished ones. "
+        "Without hyperband none are.",
     )
     pbt_quantile: Annotated[Exact, Field(ge=0, le=0.5)] = Field(
         default=Fraction(0),

@@ -79,7 +79,6 @@ def measure(
     pending = {subject: job for subject, job in measure_jobs.items() if subject not in done}
     try:
         for outcome in context.executor.run(list(pending.values())):
-            pending.pop(subject_of(outcome.genome))
             match outcome:
                 case Measurement():
                     ledger.append(FrontMeasured(outcome))
@@ -89,6 +88,7 @@ def measure(
                     ledger.append(MeasurementFailed(genome, reason))
                 case _:
                     raise TypeError(f"a measuring job brought {outcome!r}")
+            pending.pop(subject_of(outcome.genome))
     except WorkerError as error:
         # There is no worker left to measure the rest; what was trained is not lost for that.
         for subject in pending:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coralx.backends.memory_estimate import adapter_parameters, corners
-from coralx.backends.simulated import parameters_of
+from coralx.backends.simulated_adapters import parameters_of
 from coralx.config import Config
 from coralx.config.evolution import Objective
 from coralx.config.metric_catalogue import metric_entry

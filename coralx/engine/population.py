@@ -87,7 +87,7 @@ class Population:
         )
         return offspring(
             population=[self._history.genomes[genome] for genome in parents],
-            seen=[genome.genes for genome in self._history.genomes.values()],
+            seen=self._history.trained_genes(),
             donors=self._donors(parents),
             space=self.space,
             evolution=self._evolution,

@@ -102,7 +102,7 @@ def _copies(
     for bracket in sorted({genome.bracket for genome in promoted}):
         copies |= exploit(
             [genome for genome in promoted if genome.bracket == bracket],
-            [genome.genes for genome in (*history.genomes.values(), *copies.values())],
+            history.trained_genes() + [copy.genes for copy in copies.values()],
             space_of(config),
             quantile=quantile,
             place=stage.place + 1,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from coralx.errors import ConfigError, OutOfMemory
+from coralx.errors import ConfigError, NotDerivable, OutOfMemory
 from coralx.execution.executor import AnyJob, genome_and_stage, reason_of
 from coralx.execution.messages import Failed
-from coralx.records.jobs import MeasureJob
+from coralx.records.jobs import Job
 
 ATTEMPTS = 3
 """Fewer where two workers report the same error: a third would, too."""
@@ -34,12 +34,13 @@ class Attempts:
 
     def is_final(self, job: AnyJob, failed: Failed) -> bool:
         """Whether another worker would report the same: a genome that does not fit into memory, or
-        an error that a second worker reports in the same words. Then the worker is not to blame.
-        What is wrong with the config costs a measurement, but no training."""
-        if failed.error == OutOfMemory.__name__:
+        cannot be derived, or an error that a second worker reports in the same words. Then the
+        worker is not to blame. What is wrong with the config ends the run where it is training that
+        finds it; it costs but one job where trained adapters are measured or derived from."""
+        if failed.error in (OutOfMemory.__name__, NotDerivable.__name__):
             return True
         if failed.error == ConfigError.__name__:
-            return isinstance(job, MeasureJob)
+            return not isinstance(job, Job)
         reason = reason_of(failed.error, failed.message)
         before = self._reported.get(genome_and_stage(job))
         self._reported[genome_and_stage(job)] = reason

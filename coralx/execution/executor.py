@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from coralx.config.schema import Config
-from coralx.errors import OutOfMemory
+from coralx.errors import NotDerivable, OutOfMemory
 from coralx.records.events import AttemptFailed, WorkerStarted, WorkerStopped
-from coralx.records.jobs import Job, JobFailed, MeasureJob
-from coralx.records.results import Measurement, Progress, StageResult
+from coralx.records.jobs import DeriveJob, Job, JobFailed, MeasureJob
+from coralx.records.results import Derived, Measurement, Progress, StageResult
 from coralx.records.run_facts import Facts, Settings
 
-AnyJob = Job | MeasureJob
-JobOutcome = StageResult | Measurement | JobFailed
+AnyJob = Job | MeasureJob | DeriveJob
+JobOutcome = StageResult | Measurement | Derived | JobFailed
 StatusUpdate = Progress | WorkerStarted | WorkerStopped | AttemptFailed | str
 """What a worker says between outcomes; a str is a line about what it is doing."""
 
@@ -59,7 +59,7 @@ def reason_of(kind: str, message: str, problems: Sequence[str] = ()) -> str:
     of a config."""
     if problems:
         return "; ".join(problems)
-    if kind == OutOfMemory.__name__:
+    if kind in (OutOfMemory.__name__, NotDerivable.__name__):
         return message
     return f"{kind}: {message}" if message else kind
 

@@ -14,7 +14,7 @@ from coralx.config.schema import Config
 from coralx.errors import ConfigError, CoralXError, SetupError, WorkerError
 from coralx.execution.executor import AnyJob, JobOutcome, Listener, genome_and_stage, reason_of
 from coralx.records.events import AttemptFailed, WorkerStarted, WorkerStopped
-from coralx.records.jobs import JobFailed, MeasureJob
+from coralx.records.jobs import DeriveJob, Job, JobFailed, MeasureJob
 from coralx.records.run_facts import REVISION, Facts, Settings
 from coralx.system.signals import Interruption
 
@@ -76,13 +76,15 @@ class InProcessExecutor:
         try:
             if isinstance(job, MeasureJob):
                 return backend.measure(job, self._beat)
+            if isinstance(job, DeriveJob):
+                return backend.derive(job, self._beat)
             return backend.train(job, listener, self._beat)
         except (Paused, SetupError):
             raise
         except Exception as error:
             problems = error.problems if isinstance(error, ConfigError) else ()
-            # A wrong config costs a measurement; training would fail for every genome.
-            if problems and not isinstance(job, MeasureJob):
+            # A wrong config costs a measurement or a derivation; training would fail for all.
+            if problems and isinstance(job, Job):
                 raise
             _show(error)
             listener(AttemptFailed(*genome_and_stage(job), round(time.monotonic() - began, 3)))

@@ -14,10 +14,13 @@ from coralx.errors import WorkerError
 from coralx.execution.attempts import ATTEMPTS, Attempts
 from coralx.execution.executor import AnyJob, JobOutcome, Listener, genome_and_stage, reason_of
 from coralx.execution.messages import (
+    Derive,
+    DerivingDone,
     Failed,
     Hello,
     Measure,
     MeasuringDone,
+    Order,
     Prepare,
     Ready,
     Reply,
@@ -38,7 +41,7 @@ from coralx.execution.process import (
 )
 from coralx.execution.stopping import dismiss, pause_jobs
 from coralx.records.events import AttemptFailed, WorkerStarted
-from coralx.records.jobs import JobFailed, MeasureJob
+from coralx.records.jobs import DeriveJob, JobFailed, MeasureJob
 from coralx.records.run_facts import Facts, Settings
 from coralx.system.containers import cores
 from coralx.system.gpus import VARIABLE
@@ -181,7 +184,7 @@ class LocalExecutor:
                 worker.job = job = self._waiting.popleft()
                 worker.silence = 0.0
                 worker.began = time.monotonic()
-                worker.send(Measure(job) if isinstance(job, MeasureJob) else Train(job))
+                worker.send(_order(job))
 
     def _outcomes(self, seconds: float) -> Iterator[JobOutcome]:
         """What has come of the jobs within so many seconds."""
@@ -214,7 +217,11 @@ class LocalExecutor:
 
     def _handle(self, worker: WorkerProcess, reply: Reply | None) -> Iterator[JobOutcome]:
         match reply:
-            case TrainingDone(result=outcome) | MeasuringDone(measurement=outcome):
+            case (
+                TrainingDone(result=outcome)
+                | MeasuringDone(measurement=outcome)
+                | DerivingDone(derived=outcome)
+            ):
                 worker.job = None
                 yield outcome
             case Step(progress=progress):
@@ -288,6 +295,13 @@ class LocalExecutor:
         """End a worker at once."""
         self._workers.remove(worker)
         worker.kill()
+
+
+def _order(job: AnyJob) -> Order:
+    """What to tell a worker that is to do the job."""
+    if isinstance(job, MeasureJob):
+        return Measure(job)
+    return Derive(job) if isinstance(job, DeriveJob) else Train(job)
 
 
 def _subject(worker: WorkerProcess) -> str:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from coralx.records.jobs import Job, MeasureJob
-from coralx.records.results import Measurement, Progress, StageResult
+from coralx.records.jobs import DeriveJob, Job, MeasureJob
+from coralx.records.results import Derived, Measurement, Progress, StageResult
 from coralx.records.run_facts import Facts, Footprint
 
 # -- to the worker -------------------------------------------------------------------------------
@@ -45,6 +45,14 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Derive:
+    """Make an adapter from finished ones without training, and score it."""
+
+    job: DeriveJob
+    kind: Literal["derive"] = "derive"
+
+
+@dataclass(frozen=True)
 class Pause:
     """Stop the job that is under way, if there is one, and keep what it has trained so far."""
 
@@ -66,7 +74,7 @@ class Shutdown:
     kind: Literal["shutdown"] = "shutdown"
 
 
-Order = Prepare | Train | Measure | Pause | DescribeBase | Shutdown
+Order = Prepare | Train | Measure | Derive | Pause | DescribeBase | Shutdown
 
 # -- from the worker -----------------------------------------------------------------------------
 
@@ -145,6 +153,14 @@ class MeasuringDone:
 
 
 @dataclass(frozen=True)
+class DerivingDone:
+    """An adapter is derived and scored."""
+
+    derived: Derived
+    kind: Literal["deriving done"] = "deriving done"
+
+
+@dataclass(frozen=True)
 class BaseDescribed:
     """The sizes of a config's base."""
 
@@ -187,6 +203,7 @@ Reply = (
     | JobPaused
     | TrainingDone
     | MeasuringDone
+    | DerivingDone
     | BaseDescribed
     | Failed
     | Goodbye

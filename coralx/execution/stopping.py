@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from coralx.execution.executor import JobOutcome, Listener
 from coralx.execution.messages import (
+    DerivingDone,
     Failed,
     Goodbye,
     JobPaused,
@@ -43,7 +44,11 @@ def pause_jobs(
             break
         for worker, reply in replies(busy, min(until - time.monotonic(), POLL_SECONDS)):
             match reply:
-                case TrainingDone(result=outcome) | MeasuringDone(measurement=outcome):
+                case (
+                    TrainingDone(result=outcome)
+                    | MeasuringDone(measurement=outcome)
+                    | DerivingDone(derived=outcome)
+                ):
                     worker.job = None
                     yield outcome
                 case JobPaused():

@@ -26,6 +26,8 @@ from coralx.errors import ConfigError, CoralXError
 from coralx.execution.messages import (
     BaseDescribed,
     Calling,
+    Derive,
+    DerivingDone,
     DescribeBase,
     Failed,
     Goodbye,
@@ -120,6 +122,11 @@ class Worker:
                 measurement = backend.measure(measure_job, self.beat)
                 return_freed_memory()
                 self.send(MeasuringDone(measurement))
+            case Derive(job=derive_job):
+                self._jobs += 1
+                derived = backend.derive(derive_job, self.beat)
+                return_freed_memory()
+                self.send(DerivingDone(derived))
             case DescribeBase():
                 # Imported here, as the simulated backend must not load torch for other orders.
                 from coralx.training.footprint import footprint_without_weights
@@ -146,7 +153,7 @@ def _listen(pipe: BinaryIO, orders: queue.SimpleQueue[Order], pause: threading.E
         if isinstance(order, Pause):
             pause.set()
             continue
-        if isinstance(order, Train | Measure):
+        if isinstance(order, Train | Measure | Derive):
             pause.clear()  # one that came too late was meant for the job before
         orders.put(order)
     os._exit(0)  # sys.exit would end this thread alone

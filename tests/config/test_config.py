@@ -299,6 +299,26 @@ def test_checkpoints_that_cannot_be_crossed_are_refused(section: str, says: str)
     assert says in only_problem_in(f"evolution: {section}")
 
 
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ("{share: 1.5}", "evolution.derive.share: "),
+        ("{share: -0.1}", "evolution.derive.share: "),
+        ("{operators: [scale, merge]}", "evolution.derive.operators.1: "),
+        ("{operators: [scale, soup, scale]}", "scale is named twice"),
+        ("{fraction: 0.1}", "evolution.derive.fraction: "),
+    ],
+)
+def test_a_derivation_that_cannot_be_is_refused(section: str, says: str) -> None:
+    assert says in only_problem_in(f"evolution: {{derive: {section}}}")
+
+
+@pytest.mark.parametrize("section", ["{share: 0}", "{operators: []}"])
+def test_genomes_are_derived_unless_share_or_operators_say_none(section: str) -> None:
+    assert read("experiment: {seed: 1}").evolution.derive.is_on
+    assert not read(f"evolution: {{derive: {section}}}").evolution.derive.is_on
+
+
 def test_two_stages_cannot_share_a_name() -> None:
     row = "name: A, epoch_budget: 1, data_percentage: 100, survival_rate: 1"
     assert "share the name 'A'" in only_problem_in(schedule(row, row))

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from coralx.records.events import GenerationStarted, StageCompleted
+from coralx.records.derivations import Derivation
+from coralx.records.events import (
+    DerivationFailed,
+    GenerationCompleted,
+    GenerationStarted,
+    GenomeDerived,
+    RunResumed,
+    StageCompleted,
+)
 from coralx.records.genomes import Genome
 from coralx.records.results import BlendTrial, Inheritance
 from coralx.storage.history import History
@@ -74,3 +82,54 @@ def test_a_copy_has_seen_its_models_steps_up_to_where_it_took_them_up() -> None:
 def test_a_single_lineage_is_the_same_by_both_counts() -> None:
     history = family(kept=False)
     assert history.joint_steps("d") == history.lineage_steps("d") == 125
+
+
+def derive(history: History, name: str, *sources: str) -> Genome:
+    derivation = Derivation("soup", sources, rank=4, weights=(1 / len(sources),) * len(sources))
+    genome = Genome(name, 2, make_genome("").genes, derived=derivation)
+    result = make_result(name, {"auroc": 0.9}, stage="S1", last_step=0)
+    result = replace(result, inherited_steps=history.joint_steps(*sources))
+    history.apply(GenomeDerived(2, genome, result))
+    return genome
+
+
+def test_a_derived_genome_has_seen_its_sources_steps_and_trained_none() -> None:
+    history = family(kept=True)
+    steps, genes, born_by_now = history.trained_steps, history.trained_genes(), history.generations
+    derive(history, "x", "d", "a")
+    derive(history, "y", "x", "b")
+    assert (history.own_steps("x"), history.step_of("x")) == (0, 0)
+    assert history.lineage_steps("x") == history.lineage_steps("x", "S1") == 155
+    assert history.lineage_steps("y") == history.joint_steps("x", "y") == 155
+    assert (history.trained_steps, history.trained_genes()) == (steps, genes)
+    assert history.generations == born_by_now
+    assert history.finished("S1") == ["x", "y"]
+    assert [genome.id for genome in history.derived[2]] == ["x", "y"]
+
+
+def test_a_child_of_a_derived_genome_has_its_steps_as_well() -> None:
+    history = family(kept=True)
+    derive(history, "x", "a", "b")
+    born(history, 3, replace(make_genome("e"), inherits="x"))
+    trained(history, "e", 0, 7, inherited=history.lineage_steps("x"))
+    assert history.lineage_steps("e") == 87
+    assert history.joint_steps("e", "c") == 157  # of "c" 70 are new
+
+
+def test_who_was_derived_and_not_taken_into_the_population_is_left_behind() -> None:
+    history = family(kept=True)
+    derive(history, "x", "a")
+    derive(history, "y", "a")
+    assert history.may_give_weights("x")
+    history.apply(GenerationCompleted(2, ("y", "d")))
+    assert history.may_give_weights("y")
+    assert not history.may_give_weights("x")
+
+
+def test_a_derivation_that_failed_is_remembered_by_later_processes() -> None:
+    history = family(kept=True)
+    lost = Genome("x", 2, make_genome("").genes, derived=Derivation("scale", ("a",), factor=0.5))
+    history.apply(DerivationFailed(2, lost, "died"))
+    history.apply(RunResumed(0.1, 1))
+    assert history.not_derived["x"].genome == lost
+    assert "x" not in history.genomes

@@ -48,8 +48,9 @@ def test_the_examples_cover_every_event() -> None:
 
 
 CODES_FOR_EVER = {
-    "AttemptFailed", "BudgetSpent", "CheckpointRestored", "FrontCompared", "FrontMeasured",
-    "GenerationCompleted", "GenerationStarted", "GenomeFailed", "MeasurementFailed",
+    "AttemptFailed", "BudgetSpent", "CheckpointRestored", "DerivationFailed", "FrontCompared",
+    "FrontMeasured", "GenerationCompleted", "GenerationStarted", "GenomeDerived", "GenomeFailed",
+    "MeasurementFailed",
     "RunCompleted", "RunResumed", "RunStarted", "StageCompleted", "StageDecided",
     "TrainedBeside", "WorkerStarted", "WorkerStopped",
 }  # fmt: skip

@@ -8,15 +8,18 @@ from pathlib import Path
 import pytest
 
 from coralx.errors import DamagedRunError
+from coralx.records.derivations import Derivation
 from coralx.records.events import (
     AttemptFailed,
     BudgetSpent,
     CheckpointRestored,
+    DerivationFailed,
     Event,
     FrontCompared,
     FrontMeasured,
     GenerationCompleted,
     GenerationStarted,
+    GenomeDerived,
     GenomeFailed,
     MeasurementFailed,
     RunCompleted,
@@ -86,6 +89,18 @@ EVENTS: tuple[Event, ...] = (
         ),
         not_judged=("a",),
         warnings=("too strict",),
+    ),
+    GenomeDerived(
+        0,
+        Genome("d00-00-0a1b", 0, Genes(rank=4), derived=Derivation("truncate", ("a",), rank=4)),
+        make_result("d00-00-0a1b", {"auroc": 0.9}, stage="S3", last_step=0),
+    ),
+    DerivationFailed(
+        0,
+        Genome(
+            "d00-01-0c2d", 0, Genes(), derived=Derivation("soup", ("a", "d"), weights=(0.75, 0.25))
+        ),
+        "died",
     ),
     GenerationCompleted(0, ("a", "d")),
     RunResumed(0.5, 2, 1.25, {"evolution": {"generations": 3, "elite_fraction": 0.1}}),
