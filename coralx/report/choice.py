@@ -124,7 +124,7 @@ def _optimism(state: RunState, genome: str, skill: Objective) -> float | None:
 
 
 def choice_parts(report: Mapping[str, Any]) -> list[RenderableType]:
-    """For a terminal: what is chosen, and the front's figures on validation beside those on test."""
+    """For a terminal: what is chosen, and the front's figures on both splits side by side."""
     choice = report["choice"]
     if choice is None:
         return []
@@ -142,7 +142,9 @@ def _chosen_line(choice: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     words = origin_of(member, report)
     name = chosen if words is None else f"{chosen} ({words})"
     if choice["rule"] == BEST:
-        return f"Chosen: {name}, the best {metric} on validation, whose standard error is not known."
+        return (
+            f"Chosen: {name}, the best {metric} on validation, whose standard error is not known."
+        )
     error = figure(choice["standard_error"])
     count = len(choice["within"])
     if count == 1:

@@ -29,17 +29,17 @@ def efficiency_of(state: RunState, use: MachineUse | None = None) -> dict[str, A
     measurement are added as they were. Against it stands what the same genomes have really cost:
     steps that were trained, every scoring, the same start and measurement, and what only this run
     paid: resumes, replaced workers, failed attempts, stages that were trained again for a lost
-    checkpoint, deriving adapters. `beside_training` lists these. Where a genome that was cut would have diverged is
-    inferred, see `naive_training`; what cannot be known counts as if it had not.
+    checkpoint, deriving adapters. `beside_training` lists these. Where a genome that was cut would
+    have diverged is inferred, see `naive_training`; what cannot be known counts as if it had not.
 
     Compared are the generations of which every genome's part is over, and nothing before a genome
     finished the last stage: until then the ratios are None, and `note` says why. `restart_steps` is
-    what every stage from scratch would have cost them. Derived genomes are trained by nobody, so
-    they count nowhere but in what they cost: `derivation_share` is that over what stages took, and
-    `validation_looks` counts every scoring of a candidate (see `looks`). `utilisation` is the workers' busy seconds
-    over those they were there, `gpu_hours` counts every GPU in use. A baseline, a verification and
-    a head on the frozen base that were trained beside the search are counted apart; `head_time` has
-    the head's measurement, and what was tried in vain, too.
+    what every stage from scratch would have cost them. Naive training has no derived genomes, so
+    they only cost: `derivation_share` is that over what the stages took. `validation_looks` counts
+    every scoring of a candidate, see `looks`. `utilisation` is the workers' busy seconds over those
+    they were there, `gpu_hours` counts every GPU in use. A baseline, a verification and a head on
+    the frozen base that were trained beside the search are counted apart; `head_time` has the
+    head's measurement, and what was tried in vain, too.
     """
     history = state.history
     compared = _compared(history)

@@ -131,7 +131,7 @@ def _genes(member: Mapping[str, Any], *, cut: bool) -> list[str]:
     if cut and len(adapted) > SHORT:
         adapted = adapted[: SHORT - 1] + "…"
     rank = f"{genes['rank']}/{genes['alpha']:g}"
-    rate = f"{genes['learning_rate']:.2e}" if member["derived"] is None else DERIVED
+    rate = f"{genes['learning_rate']:.2e}" if member.get("derived") is None else DERIVED
     return [rank, rate, escape(adapted)]
 
 
@@ -172,7 +172,7 @@ def _blocks(report: Mapping[str, Any]) -> Text:
         test = member["test"] or {}
         lines += [
             f"[bold]{escape(member['genome'])}[/]: rank {genes['rank']}, alpha {genes['alpha']:g}, "
-            + (f"lr {genes['learning_rate']:.2e}" if member["derived"] is None else DERIVED)
+            + (f"lr {genes['learning_rate']:.2e}" if member.get("derived") is None else DERIVED)
             + f", {escape(modules(genes['target_modules']))}",
             *(
                 f"  {metric} {arrow} {with_interval(test.get(metric), metric)}"

@@ -126,7 +126,7 @@ def ancestry(report: Mapping[str, Any]) -> Tree | None:
 
 
 def _donor(entry: Mapping[str, Any]) -> str | None:
-    derived = entry["derived"]
+    derived = entry.get("derived")
     donor = entry["inherits"] or entry["continues"] or (derived and derived["from"][0])
     return None if donor is None else str(donor)
 
@@ -135,8 +135,8 @@ def _label(entry: Mapping[str, Any], *, on_front: bool) -> Text:
     inherited = entry["lineage_steps"] - entry["own_steps"]
     steps = f"{entry['own_steps']:,}" + (f" +{inherited:,}" if inherited else "")
     ending = "on the front" if on_front else entry["verdict"] or "going on"
-    if entry["derived"] is not None:
-        ending = deed(entry["derived"]) + (", on the front" if on_front else "")
+    if (derived := entry.get("derived")) is not None:
+        ending = deed(derived) + (", on the front" if on_front else "")
     return Text.assemble((entry["genome"], "bold" if on_front else ""), f": {steps}, {ending}")
 
 

@@ -11,8 +11,8 @@ from coralx.report.derived import origin_of
 
 def pareto_csv(report: dict[str, Any]) -> str:
     """The front as a table: genome, genes, each objective on validation and test, steps; the
-    weighted sum where the config has weights; whether the figures are simulated; and how a member
-    was derived, in words, if it was not trained."""
+    weighted sum where the config has weights; whether the figures are simulated; and where members
+    were not trained, how they were derived, in words."""
     metrics = [objective["metric"] for objective in report["objectives"]]
     genes = list(report["front"][0]["genes"]) if report["front"] else []
     text = io.StringIO()
@@ -23,7 +23,11 @@ def pareto_csv(report: dict[str, Any]) -> str:
     scores = {row["genome"]: row["score"] for row in weighted["scores"]} if weighted else {}
     if weighted:
         columns.append("weighted_sum")
-    columns += ["simulated", "derived"]
+    columns.append("simulated")
+    origins = {member["genome"]: origin_of(member, report) for member in report["front"]}
+    has_derived = any(origins.values())
+    if has_derived:
+        columns.append("derived")
     writer.writerow(["genome", "generation", *genes, *columns])
     for member in report["front"]:
         values = []
@@ -37,7 +41,9 @@ def pareto_csv(report: dict[str, Any]) -> str:
         values += [member["own_steps"], member["lineage_steps"]]
         if weighted:
             values.append(scores[member["genome"]])
-        values += [str(report["simulated"]).lower(), origin_of(member, report)]
+        values.append(str(report["simulated"]).lower())
+        if has_derived:
+            values.append(origins[member["genome"]])
         row = [member["genome"], member["generation"], *listed, *values]
         writer.writerow([_cell(value) for value in row])
     return text.getvalue()

@@ -248,8 +248,7 @@ def _stopped(history: History) -> list[dict[str, Any]]:
 
 
 def _failed(history: History) -> list[dict[str, Any]]:
-    """Whoever brought no result on any attempt; `stage` is "derivation" for what was not trained.
-    """
+    """Whoever brought no result on any attempt. Of a derivation the stage is "derivation"."""
     trained = [(f.genome, f.stage, f.reason) for f in history.failures.values()]
     derived = [(f.genome.id, "derivation", f.reason) for f in history.not_derived.values()]
     return [

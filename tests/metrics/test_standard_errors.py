@@ -36,7 +36,7 @@ def test_they_are_the_spread_of_the_figure_over_samples(
 ) -> None:
     samples = [{"": draw(np.random.default_rng(seed))} for seed in range(50)]
     for name in names:
-        values = [figures(sample)[name] for sample in samples]
+        values = [figures(sample)[name] or 0.0 for sample in samples]
         spread = float(np.std(values, ddof=1))
         typical = float(np.mean([standard_errors(s)[f"{name}_standard_error"] for s in samples]))
         assert typical == pytest.approx(spread, rel=0.3), name
