@@ -143,7 +143,7 @@ def _chosen_line(choice: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     name = chosen if words is None else f"{chosen} ({words})"
     if choice["rule"] == BEST:
         return (
-            f"Chosen: {name}, the best {metric} on validation, whose standard error is not known."
+            f"Chosen: {name}, the best {metric} on validation (no standard error of it is known)."
         )
     error = figure(choice["standard_error"])
     count = len(choice["within"])
