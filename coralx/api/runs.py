@@ -120,8 +120,10 @@ def _require_next(run: str, state: RunState, stage: str) -> None:
 
 
 def _one_stage(engine: Engine) -> None:
-    """Train the engine's next stage; after the last one, measure."""
+    """Train the engine's next stage; after the last one, derive, and measure."""
+    engine.derive()  # what a process left that ended after a last stage
     engine.train_round()
+    engine.derive()
     if not engine.has_more:
         engine.finish()
 

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from coralx.engine.checkpoint_retention import needed_checkpoints
 from coralx.engine.context import RunContext
+from coralx.engine.derivation import DerivationPhase
 from coralx.engine.population import Population
 from coralx.engine.stage_decisions import promotion_order
 from coralx.records.events import StageDecided
 from coralx.records.genomes import Genome
-from coralx.records.jobs import Job
+from coralx.records.jobs import DeriveJob, Job
 from coralx.records.results import StageResult
 from coralx.records.verdicts import Cut, Fail, Finish, Promote, Stop, Verdict
 from coralx.schedule.promotion import promotable
@@ -31,12 +32,19 @@ from coralx.system.files import verify_folder
 class Asha:
     """The `Scheduler` of genomes that are promoted one by one. All that is left is one round."""
 
-    def __init__(self, context: RunContext, population: Population) -> None:
+    def __init__(
+        self, context: RunContext, population: Population, derivation: DerivationPhase
+    ) -> None:
         self._context = context
         self._history = context.history
         self._config = context.state.config
         self._stages = context.state.stages
         self._population = population
+        self._derivation = derivation
+        self._derivations: list[DeriveJob] = []
+        """The round, where it is one of derivations."""
+        self._outcomes = 0
+        self._is_trained = False
         self._is_closed = False
         self._is_exhausted = False
         self._under_way: dict[str, Job] = {}
@@ -64,14 +72,15 @@ class Asha:
                 self._verdicts[verdict.genome, decision.stage] = verdict
         places = {stage.name: stage.place for stage in self._stages}
         for genome in self._history.genomes.values():
-            if self._may_train(genome, genome.enters):
+            if genome.derived is None and self._may_train(genome, genome.enters):
                 self._newborn.append(genome)
         for (genome_id, stage), verdict in self._verdicts.items():
             genome = self._history.genomes[genome_id]
             if isinstance(verdict, Promote) and self._may_train(genome, places[stage] + 1):
                 self._promoted[places[stage] + 1].append(genome)
         for genome_id, stage in self._history.results:
-            self._file(genome_id, self._stages[places[stage]])
+            if self._history.genomes[genome_id].derived is None:
+                self._file(genome_id, self._stages[places[stage]])
 
     def _may_train(self, genome: Genome, place: int) -> bool:
         """Whether the genome has neither trained the stage nor failed."""
@@ -85,10 +94,12 @@ class Asha:
         self._news.add(rung)
 
     def begin(self) -> list[Path] | None:
-        """Take up all that is left. What may go on or be a parent must be whole now, for while
-        workers are busy nothing is trained again."""
+        """Take up all that is left; once that has trained, what is to be derived of it. What may go
+        on or be a parent must be whole now, for while workers are busy nothing is trained again."""
         if self._is_closed:
             return None
+        if self._is_trained:
+            return [Path(source) for job in self._derivations for source in job.sources]
         self._take_up()
         layout = self._context.layout
         if layout is None:
@@ -96,11 +107,14 @@ class Asha:
         needed = needed_checkpoints(self._context.state)
         return [layout.checkpoint(*pair) for pair in needed if pair[0] in self._history.genomes]
 
-    def jobs(self) -> Iterator[Job | None]:
+    def jobs(self) -> Iterator[Job | DeriveJob | None]:
         """Jobs for as long as there are any; None while all that is left waits for an outcome.
 
         Ends early where the budget does not afford the next one, with all that are under way.
         """
+        if self._is_trained:
+            yield from self._derivations
+            return
         allowance = self._context.allowance
         while (job := self._next()) is not None or self._under_way:
             if job is None:
@@ -116,6 +130,9 @@ class Asha:
 
     def done(self, genome: str) -> bool:
         """File the result in its rung. What the genome has left behind can go."""
+        if self._is_trained:
+            self._outcomes += 1
+            return False
         job = self._under_way.pop(genome)
         # A job that failed for good has left no result to file.
         stage = next(stage for stage in self._stages if stage.name == job.stage)
@@ -124,9 +141,12 @@ class Asha:
         return True
 
     def end(self) -> bool:
-        """Whether nothing is left; verdicts were recorded on the way."""
+        """Whether nothing was cut off; verdicts were recorded on the way."""
         self._under_way.clear()  # at a deadline workers were stopped with what they had
-        return self._is_closed
+        if not self._is_trained or self._outcomes < len(self._derivations):
+            return False
+        self._conclude()
+        return True
 
     @property
     def under_way(self) -> tuple[Job, ...]:
@@ -135,8 +155,13 @@ class Asha:
 
     @property
     def has_more(self) -> bool:
-        """Whether something is left to train, as far as is known."""
+        """Whether something is left to train or to derive, as far as is known."""
         return not self._is_closed
+
+    @property
+    def is_deriving(self) -> bool:
+        """Whether all that there was to train has trained, and its survivors are not chosen."""
+        return self._is_trained and not self._is_closed
 
     # -- who trains what next ----------------------------------------------------------------------
 
@@ -288,7 +313,7 @@ class Asha:
         self._context.ledger.append(StageDecided(generation, stage.name, (verdict,), not_judged))
 
     def _close(self) -> None:
-        """Nothing goes on any more: a verdict for whoever has none, and the last survivors."""
+        """Nothing is trained any more: a verdict for whoever has none."""
         # What a resumed run has recorded before is not recorded again: see the guards below.
         newest = max(self._history.generations)
         for name, warnings in self._warnings.items():
@@ -305,6 +330,14 @@ class Asha:
                 stage = next(s for s in self._stages if s.name == failure.stage)
                 if not self._has_verdict(failure.genome, stage):
                     self._record(stage, Fail(failure.genome, failure.reason))
+        self._is_trained = True
+
+    def _conclude(self) -> None:
+        """What is to be derived next; where nothing is, the last survivors."""
+        newest = max(self._history.generations)
+        self._outcomes, self._derivations = 0, self._derivation.jobs(newest)
+        if self._derivations:
+            return
         if newest not in self._history.populations:
             self._population.survive(newest, list(self._history.genomes))
         self._is_closed = True

@@ -26,8 +26,12 @@ class Allowance:
 
     def affords(self, job: Job, spent_steps: int) -> bool:
         """Whether time and `max_steps` still allow the job."""
-        is_late = self.deadline is not None and time.monotonic() >= self.deadline
-        return not is_late and self.affordable([job], spent_steps) == [job]
+        return not self.is_late and self.affordable([job], spent_steps) == [job]
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the time is up."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
     def affordable(self, jobs: Sequence[Job], spent_steps: int) -> list[Job]:
         """The first of `jobs`, as many as `max_steps` still allows."""
@@ -60,8 +64,7 @@ class Allowance:
     @property
     def binding(self) -> str:
         """The limit that ends the search now, as a key of the config with its value."""
-        is_late = self.deadline is not None and time.monotonic() >= self.deadline
-        if is_late or self.budget.max_steps is None:
+        if self.is_late or self.budget.max_steps is None:
             name = min(self._left, key=self._left.__getitem__)
         else:
             name = "max_steps"

@@ -14,8 +14,8 @@ from coralx.engine.context import RunContext
 from coralx.engine.state import RunState
 from coralx.errors import DamagedRunError
 from coralx.records.events import CheckpointRestored
-from coralx.records.jobs import Job
-from coralx.records.results import StageResult
+from coralx.records.jobs import DeriveJob, Job
+from coralx.records.results import Derived, StageResult
 from coralx.records.subjects import Searched, id_of
 from coralx.storage.checkpoints import is_intact
 from coralx.storage.layout import RunLayout
@@ -47,7 +47,8 @@ class Restorer:
         self._layout = layout
 
     def require(self, checkpoints: Iterable[Path]) -> bool:
-        """Train again what is not whole of these, and before it what that in turn starts from.
+        """Train or derive again what is not whole of these, and before it what that in turn starts
+        from, which may have been dropped since.
 
         False where the budget does not suffice. Raises DamagedRunError for a checkpoint that cannot
         be made again.
@@ -63,32 +64,39 @@ class Restorer:
             lost = [s for s in map(Path, job.sources) if not is_intact(self._layout, *_names(s))]
             if lost:
                 waiting += lost
-            elif not self._train_again(job, path):
+            elif not self._make_again(job, path):
                 return False
         return True
 
-    def _job(self, path: Path) -> Job:
+    def _job(self, path: Path) -> Job | DeriveJob:
         """What made the checkpoint."""
         genome = self._context.history.genomes.get(path.parent.name)
         if genome is None:
             # What was trained beside the search is trained again where it is used.
             raise DamagedRunError(f"{path}: missing or damaged", "Restore it from a backup.")
+        if genome.derived is not None:
+            return self._context.jobs.derive(genome)
         stages = self._context.state.stages_in(genome.generation)
         return self._context.jobs.again(genome, next(s for s in stages if s.name == path.name))
 
-    def _train_again(self, job: Job, path: Path) -> bool:
+    def _make_again(self, job: Job | DeriveJob, path: Path) -> bool:
         """Whether the budget sufficed."""
         context, allowance = self._context, self._context.allowance
-        if not allowance.affords(job, context.history.trained_steps):
+        is_spent = allowance.is_late
+        if isinstance(job, Job):
+            is_spent = not allowance.affords(job, context.history.trained_steps)
+        if is_spent:
             return False
         outcomes = list(context.executor.run([job], allowance.deadline))
         for outcome in outcomes:
-            if not isinstance(outcome, StageResult) or outcome.checkpoint is None:
+            result = outcome.result if isinstance(outcome, Derived) else outcome
+            if not isinstance(result, StageResult) or result.checkpoint is None:
+                making = "training" if isinstance(job, Job) else "deriving"
                 raise DamagedRunError(
-                    f"{path}: damaged, and training it again failed",
-                    "Restore the checkpoint, or fix what made the training fail, and resume.",
+                    f"{path}: damaged, and {making} it again failed",
+                    f"Restore the checkpoint, or fix what made the {making} fail, and resume.",
                 )
-            context.ledger.append(CheckpointRestored(job.genome.generation, outcome))
+            context.ledger.append(CheckpointRestored(job.genome.generation, result))
         return bool(outcomes)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coralx.engine.state import RunState
+from coralx.records.genomes import Genes
 from coralx.records.results import Metrics
 from coralx.records.run_facts import Axis
 from coralx.search.hypervolume_box import distances, unit_box
@@ -61,9 +62,15 @@ def indicators(state: RunState, newest: int | None = None) -> list[Indicators]:
         if box is not None and counted.size:
             volume = relative_hypervolume(points[counted], box)
             gap = spacing(points[members], box)
-        spread = diversity(space, [history.genomes[genome].genes for genome in population])
+        spread = diversity(space, genes_of(history, population))
         rows.append(Indicators(generation, len(members), volume, gap, spread))
     return rows
+
+
+def genes_of(history: History, population: Sequence[str]) -> list[Genes]:
+    """Of those who were trained: a derived genome has its source's genes, which are no new ones."""
+    genomes = [history.genomes[genome] for genome in population]
+    return [genome.genes for genome in genomes if genome.derived is None]
 
 
 def _arrival(state: RunState, finished: Sequence[str]) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ decisions and goes on where the ledger ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from coralx.config import Config
@@ -14,6 +14,7 @@ from coralx.engine.baselines import restore_baselines, train_baselines, verify_f
 from coralx.engine.budget import Allowance
 from coralx.engine.checkpoint_retention import Restorer, needed_checkpoints
 from coralx.engine.context import RunContext
+from coralx.engine.derivation import DerivationPhase
 from coralx.engine.final_evaluation import measure
 from coralx.engine.jobs import JobMaker
 from coralx.engine.population import Population
@@ -21,10 +22,16 @@ from coralx.engine.scheduler import scheduler_of
 from coralx.engine.significance import compare
 from coralx.engine.state import RunState
 from coralx.execution.executor import Executor, JobOutcome
-from coralx.records.events import BudgetSpent, GenomeFailed, StageCompleted
+from coralx.records.events import (
+    BudgetSpent,
+    DerivationFailed,
+    GenomeDerived,
+    GenomeFailed,
+    StageCompleted,
+)
 from coralx.records.genomes import Genome
-from coralx.records.jobs import JobFailed
-from coralx.records.results import StageResult
+from coralx.records.jobs import DeriveJob, Job, JobFailed
+from coralx.records.results import Derived, StageResult
 from coralx.records.run_facts import Facts
 from coralx.records.subjects import Searched
 from coralx.schedule.stages import Stage
@@ -58,8 +65,14 @@ class Engine:
         jobs = JobMaker(self.state, facts, layout)
         allowance = allowance or Allowance(config.budget)
         self.context = RunContext(self.state, jobs, executor, ledger, layout, allowance)
-        self._scheduler = scheduler_of(self.context, Population(self.state, facts, ledger, given))
+        self._scheduler = scheduler_of(
+            self.context,
+            Population(self.state, facts, ledger, given),
+            DerivationPhase(self.state, jobs, facts),
+        )
         self._restorer = Restorer(self.context, layout) if layout else None
+        self._at_work: dict[str, Genome] = {}
+        """Whom jobs are about that have brought no outcome yet."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -123,15 +136,16 @@ class Engine:
 
     def train_round(self) -> bool:
         """Train what is due next, and decide: one stage, or where genomes are promoted one by one
-        all that is left. False where nothing is left, or the budget is spent."""
+        all that is left; or derive a round of adapters of what was trained. False where nothing is
+        left, or the budget is spent."""
         sources = self._scheduler.begin()
         if sources is None:
             return False
         if self._require(sources):
             executor, deadline = self.context.executor, self.context.allowance.deadline
-            for outcome in executor.run(self._scheduler.jobs(), deadline):
-                self._record(outcome)
-                if self._scheduler.done(str(outcome.genome)):
+            for outcome in executor.run(self._noting(self._scheduler.jobs()), deadline):
+                genome = self._record(outcome)
+                if self._scheduler.done(genome):
                     self._prune()
         if not self._scheduler.end():
             self._record_budget_spent()
@@ -139,16 +153,37 @@ class Engine:
         self._prune()
         return True
 
-    def _record(self, outcome: JobOutcome) -> None:
-        generation = self.history.genomes[str(outcome.genome)].generation
+    def derive(self) -> None:
+        """Derive what is left to be derived of what was trained last, as far as the time allows."""
+        while self._scheduler.is_deriving and self.train_round():
+            pass
+
+    def _noting(self, jobs: Iterable[Job | DeriveJob | None]) -> Iterator[Job | DeriveJob | None]:
+        """The jobs as they are taken; whom each is about is noted."""
+        for job in jobs:
+            if job is not None:
+                self._at_work[job.genome.id] = job.genome
+            yield job
+
+    def _record(self, outcome: JobOutcome) -> str:
+        """Record what came of a job; returns the id of its genome."""
+        ledger = self.context.ledger
         match outcome:
-            case StageResult():
-                self.context.ledger.append(StageCompleted(generation, outcome))
-            case JobFailed(genome=str(genome), stage=stage, reason=reason):
-                failed = GenomeFailed(generation, genome, stage, reason)
-                self.context.ledger.append(failed)
+            case StageResult(genome=name):
+                genome = self._at_work.pop(name)
+                ledger.append(StageCompleted(genome.generation, outcome))
+            case Derived(genome=genome, result=result):
+                self._at_work.pop(genome.id)
+                ledger.append(GenomeDerived(genome.generation, genome, result))
+            case JobFailed(genome=str(name), stage=stage, reason=reason):
+                genome = self._at_work.pop(name)
+                if genome.derived is None:
+                    ledger.append(GenomeFailed(genome.generation, name, stage, reason))
+                else:
+                    ledger.append(DerivationFailed(genome.generation, genome, reason))
             case _:
-                raise TypeError(f"a training job brought {outcome!r}")
+                raise TypeError(f"a job of the search brought {outcome!r}")
+        return genome.id
 
     def _record_budget_spent(self) -> None:
         self.context.ledger.append(BudgetSpent(self.context.allowance.binding))

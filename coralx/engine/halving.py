@@ -1,5 +1,5 @@
 """Synchronous promotion: a round is a stage of a generation, decided once all have trained it
-(successive halving, Jamieson and Talwalkar 2016)."""
+(successive halving, Jamieson and Talwalkar 2016), or after the last one a round of derivations."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 
 from coralx.engine.context import RunContext
 from coralx.engine.convergence import has_stalled
+from coralx.engine.derivation import DerivationPhase
 from coralx.engine.population import Population
 from coralx.engine.stage_decisions import decide_stage
 from coralx.engine.state import RunState
 from coralx.records.genomes import Genome
-from coralx.records.jobs import Job
+from coralx.records.jobs import DeriveJob, Job
 from coralx.records.verdicts import Promote
 from coralx.schedule.stages import Stage
 
@@ -33,13 +34,18 @@ def next_stage(state: RunState) -> tuple[int, Stage] | None:
 class Halving:
     """The `Scheduler` of stages that are decided as a whole."""
 
-    def __init__(self, context: RunContext, population: Population) -> None:
+    def __init__(
+        self, context: RunContext, population: Population, derivation: DerivationPhase
+    ) -> None:
         self._context = context
         self._state = context.state
         self._history = context.history
         self._population = population
+        self._derivation = derivation
         self._is_exhausted = False
-        # The round: its stage, who entered that, and what is left to train of it.
+        self._derivations: list[DeriveJob] = []
+        """The round, where it is one of derivations."""
+        # Else its stage, who entered that, and what is left to train of it.
         self._generation = 0
         self._stage = self._state.stages[0]
         self._entered: tuple[Genome, ...] = ()
@@ -47,9 +53,12 @@ class Halving:
         self._outcomes = 0
 
     def begin(self) -> list[Path] | None:
-        """Take up the next stage, with every genome that may enter it. None also where the search
-        space holds no further genome."""
-        self._record_survivors()
+        """Take up what is to be derived of a generation that has trained, or the next stage, with
+        every genome that may enter it. None also where the search space holds no further genome."""
+        self._outcomes = 0
+        self._derivations = self._conclude()
+        if self._derivations:
+            return [Path(source) for job in self._derivations for source in job.sources]
         due = next_stage(self._state)
         if due is None:
             return None
@@ -62,12 +71,11 @@ class Halving:
         self._stage = self._state.stages_in(self._generation)[stage.place]
         self._entered = self._entering(population)
         self._jobs = self._pending()
-        self._outcomes = 0
         return [Path(source) for job in self._affordable() for source in job.sources]
 
-    def jobs(self) -> Iterator[Job]:
+    def jobs(self) -> Iterator[Job | DeriveJob]:
         """All at once: what they are does not depend on one another's outcomes."""
-        yield from self._affordable()
+        yield from self._derivations or self._affordable()
 
     def done(self, genome: str) -> bool:
         """Nothing follows before the stage is decided."""
@@ -75,12 +83,14 @@ class Halving:
         return False
 
     def end(self) -> bool:
-        """Decide the stage, if all its jobs brought an outcome, and after the last who survives."""
-        if self._outcomes < len(self._jobs):
+        """Decide the stage, if all its jobs brought an outcome; after the last stage, once nothing
+        is left to derive, who survives."""
+        if self._outcomes < len(self._derivations or self._jobs):
             return False
-        decision = decide_stage(self._state, self._stage, self._generation, self._entered)
-        self._context.ledger.append(decision)
-        self._record_survivors()
+        if not self._derivations:
+            decision = decide_stage(self._state, self._stage, self._generation, self._entered)
+            self._context.ledger.append(decision)
+        self._conclude()
         return True
 
     @property
@@ -90,8 +100,15 @@ class Halving:
 
     @property
     def has_more(self) -> bool:
-        """Whether a stage is left to train."""
+        """Whether a stage is left to train, or something to derive."""
+        if self.is_deriving:
+            return True
         return not self._is_exhausted and next_stage(self._state) is not None
+
+    @property
+    def is_deriving(self) -> bool:
+        """Whether a generation has trained whose survivors are not chosen yet."""
+        return bool(self._unconcluded())
 
     def _entering(self, population: Sequence[Genome]) -> tuple[Genome, ...]:
         """The genomes that the previous stage promoted, and those that begin with this one."""
@@ -113,12 +130,23 @@ class Halving:
     def _affordable(self) -> list[Job]:
         return self._context.allowance.affordable(self._jobs, self._history.trained_steps)
 
-    def _record_survivors(self) -> None:
-        """Record the parents of the next generation, the best of the old population and the
-        newborn, wherever the last stage is decided: a process may have ended between the two."""
+    def _conclude(self) -> list[DeriveJob]:
+        """What is to be derived next wherever the last stage is decided; where nothing is, record
+        the parents of the next generation: the best of the old population, the newborn, and those
+        derived. A process may have ended between the two."""
         history = self._history
-        for generation, newborn in list(history.generations.items()):
-            is_decided = (generation, self._state.last_stage) in history.decisions
-            if is_decided and generation not in history.populations:
-                old = history.populations.get(generation - 1, ())
-                self._population.survive(generation, (*old, *(genome.id for genome in newborn)))
+        for generation in self._unconcluded():
+            jobs = self._derivation.jobs(generation)
+            if jobs:
+                return jobs
+            old = history.populations.get(generation - 1, ())
+            made = history.generations[generation], history.derived.get(generation, ())
+            new = [genome.id for genomes in made for genome in genomes]
+            self._population.survive(generation, (*old, *new))
+        return []
+
+    def _unconcluded(self) -> list[int]:
+        """The generations whose last stage is decided, and whose survivors are not chosen."""
+        history, last = self._history, self._state.last_stage
+        decided = [g for g in history.generations if (g, last) in history.decisions]
+        return [generation for generation in decided if generation not in history.populations]

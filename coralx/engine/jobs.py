@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from coralx.engine.state import RunState
 from coralx.records.genomes import Genes, Genome
-from coralx.records.jobs import Horizon, Job, MeasureJob, Watch
+from coralx.records.jobs import DeriveJob, Horizon, Job, MeasureJob, Watch
 from coralx.records.results import Metrics
 from coralx.records.run_facts import Facts
 from coralx.records.subjects import HEAD
@@ -166,6 +166,23 @@ class JobMaker:
         checkpoint = self._checkpoint(name, self._state.stages[-1].name) if name else None
         scores = str(self._layout.scores(name)) if self._layout else None
         return MeasureJob(genome, checkpoint, validation, scores)
+
+    def derive(self, genome: Genome, inherited_steps: int | None = None) -> DeriveJob:
+        """Make a genome from those that it is derived from. `inherited_steps` are those that their
+        lineages have trained; None: as the history has it."""
+        sources = genome.derived.sources if genome.derived is not None else ()
+        if inherited_steps is None:
+            inherited_steps = self._history.joint_steps(*sources)
+        stage = self._state.last_stage
+        checkpoints = [self._checkpoint(source, stage) for source in sources]
+        return DeriveJob(
+            genome=genome,
+            stage=stage,
+            sources=tuple(path for path in checkpoints if path is not None),
+            inherited_steps=inherited_steps,
+            checkpoint=self._checkpoint(genome.id, stage),
+            predictions=self._predictions(genome.id, stage),
+        )
 
     def _budgets(self, genome: Genome) -> tuple[tuple[int, ...], Horizon]:
         """The genome's total steps at each stage's end, and its learning-rate horizon."""

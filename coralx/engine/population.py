@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from coralx.backends.memory_estimate import memory_warnings, why_too_large
+from coralx.engine.convergence import genes_of
 from coralx.engine.state import RunState
 from coralx.records.events import GenerationCompleted, GenerationStarted, GenomeFailed
 from coralx.records.genomes import Genome
@@ -122,7 +123,7 @@ class Population:
         founded = [g for g in self._history.generations[0] if g.continues is None]
         first = [genome.genes for genome in founded]
         parents = self._history.populations[generation - 1]
-        now = diversity(self.space, [self._history.genomes[genome].genes for genome in parents])
+        now = diversity(self.space, genes_of(self._history, parents))
         relative = now / max(diversity(self.space, first), 1e-12)
         longest = self._state.longest_epoch
         return adapted(self._state.stages, genomes, relative, longest), relative

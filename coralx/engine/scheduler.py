@@ -9,9 +9,10 @@ from typing import Protocol
 
 from coralx.engine.asha import Asha
 from coralx.engine.context import RunContext
+from coralx.engine.derivation import DerivationPhase
 from coralx.engine.halving import Halving
 from coralx.engine.population import Population
-from coralx.records.jobs import Job
+from coralx.records.jobs import DeriveJob, Job
 
 
 class Scheduler(Protocol):
@@ -26,7 +27,7 @@ class Scheduler(Protocol):
         is left to train."""
         ...
 
-    def jobs(self) -> Iterator[Job | None]:
+    def jobs(self) -> Iterator[Job | DeriveJob | None]:
         """The round's jobs, as far as the budget affords them; None while all that is left waits
         for an outcome."""
         ...
@@ -48,11 +49,18 @@ class Scheduler(Protocol):
 
     @property
     def has_more(self) -> bool:
-        """Whether something is left to train."""
+        """Whether something is left to train or to derive."""
+        ...
+
+    @property
+    def is_deriving(self) -> bool:
+        """Whether adapters may still be derived of what was trained last, before anything else."""
         ...
 
 
-def scheduler_of(context: RunContext, population: Population) -> Scheduler:
+def scheduler_of(
+    context: RunContext, population: Population, derivation: DerivationPhase
+) -> Scheduler:
     """That of the run's succession."""
     kind = Asha if context.state.succession.overlaps else Halving
-    return kind(context, population)
+    return kind(context, population, derivation)

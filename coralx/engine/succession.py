@@ -54,11 +54,13 @@ class InTurn:
         return list(genomes)
 
     def living(self, history: History, *, is_exhausted: bool) -> set[str]:
-        """The survivors, or while a generation trains it and its parents."""
+        """The survivors, or while a generation trains it and its parents, and what was derived of
+        them."""
         generation = max(history.generations, default=0)
         if generation in history.populations:
             return set(history.populations[generation])
-        newborn = {genome.id for genome in history.generations.get(generation, ())}
+        made = history.generations.get(generation, ()), history.derived.get(generation, ())
+        newborn = {genome.id for genomes in made for genome in genomes}
         return newborn | set(history.populations.get(generation - 1, ()))
 
     def is_searched(self, history: History, generation: int, last_stage: str) -> bool:

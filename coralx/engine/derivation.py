@@ -1,0 +1,163 @@
+"""Which adapters are derived after a generation's last stage, before its survivors are chosen.
+
+A phase goes in rounds. What a round tries follows from the finishers and from what the rounds
+before it brought, so a resumed run comes to the same rounds, and takes from the ledger what they
+brought already: neither the number of workers nor the order of completion decides anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from coralx.config import Config
+from coralx.engine.jobs import JobMaker
+from coralx.engine.state import RunState
+from coralx.records.derivations import Derivation
+from coralx.records.genomes import Genome
+from coralx.records.jobs import DeriveJob
+from coralx.records.results import Metrics
+from coralx.records.run_facts import Facts
+from coralx.rng import derive_seed
+from coralx.schedule.derivation_budget import affordable_looks, look_cost, round_size
+from coralx.search.derivation_aims import Aims, Finisher, Look
+from coralx.search.derivations import propose
+from coralx.search.ranking import constraints_of
+from coralx.search.space import space_of
+
+FIRST_REVISION = 3
+"""Runs of earlier versions derive nothing, and end as they would have."""
+
+
+def derives(state: RunState) -> bool:
+    """Whether the run derives adapters at all."""
+    config = state.config
+    is_new = state.history.revision >= FIRST_REVISION
+    return is_new and config.hyperband_config.enable_hyperband and config.evolution.derive.is_on
+
+
+class DerivationPhase:
+    """The rounds of each generation's phase."""
+
+    def __init__(self, state: RunState, jobs: JobMaker, facts: Facts) -> None:
+        self._state = state
+        self._history = state.history
+        self._jobs = jobs
+        self._cost = look_cost(facts.rows, _tokens_per_attack(state.config))
+
+    def jobs(self, generation: int) -> list[DeriveJob]:
+        """What the phase of a generation whose last stage is decided is to derive next; none where
+        it is over."""
+        if not derives(self._state) or generation in self._history.populations:
+            return []
+        genomes = self._round(generation)
+        return [self._jobs.derive(genome) for genome in genomes]
+
+    def _round(self, generation: int) -> list[Genome]:
+        """The first round of which the ledger does not hold everything: what is missing of it."""
+        aims, trained = self._aims(), self._trained(generation)
+        looks = [look for earlier in range(generation) for look in self._looks(earlier)]
+        made = {look.genome.id: look for look in self._looks(generation)}
+        left = self._affordable(generation) - sum(look.cost for look in looks)
+        size, place = round_size(left), 0
+        while left > 0:
+            derivations = propose(aims, trained, looks, generation, min(size, left))
+            genomes = [
+                self._genome(derivation, generation, place + index)
+                for index, derivation in enumerate(derivations)
+            ]
+            missing = [genome for genome in genomes if genome.id not in made]
+            if missing or not genomes:
+                return missing
+            done = [made[genome.id] for genome in genomes]
+            looks += done
+            left -= sum(look.cost for look in done)
+            place += len(done)
+        return []
+
+    def _affordable(self, generation: int) -> int:
+        """The looks that the training up to the generation pays for."""
+        history = self._history
+        rows = 0
+        for result in history.results.values():
+            genome = history.genomes[result.genome]
+            if genome.derived is None and genome.generation <= generation:
+                rows += result.steps * genome.genes.batch_size
+        share: Fraction = self._state.config.evolution.derive.share
+        return affordable_looks(share, rows, self._cost)
+
+    def _aims(self) -> Aims:
+        config, started = self._state.config, self._history.started
+        return Aims(
+            objectives=config.objectives,
+            constraints=constraints_of(config),
+            axes=started.reference if started is not None else (),
+            operators=config.evolution.derive.operators,
+            rank=space_of(config).genes.get("rank"),
+        )
+
+    def _trained(self, generation: int) -> list[Finisher]:
+        """Those who were trained to the end by then."""
+        there = self._there()
+        return [
+            Finisher(genome, self._metrics(name), is_source=name in there)
+            for name in self._state.finished()
+            if (genome := self._history.genomes[name]).derived is None
+            and genome.generation <= generation
+        ]
+
+    def _looks(self, generation: int) -> list[Look]:
+        """What was tried in a generation's phase, in the order of proposal."""
+        there, history = self._there(), self._history
+        looks = [
+            Look(
+                genome,
+                self._metrics(genome.id),
+                cost=1 + history.results[genome.id, self._state.last_stage].extra_looks,
+                is_source=genome.id in there,
+            )
+            for genome in history.derived.get(generation, ())
+        ]
+        failed = [one.genome for one in history.not_derived.values()]
+        looks += [Look(genome, None) for genome in failed if genome.generation == generation]
+        return sorted(looks, key=lambda look: _place_in(look.genome.id))
+
+    def _there(self) -> set[str]:
+        """Whose checkpoints are kept throughout a phase: never what only later rounds bring about,
+        such as the front."""
+        return self._state.succession.living(self._history, is_exhausted=False)
+
+    def _metrics(self, genome: str) -> Metrics:
+        return self._history.results[genome, self._state.last_stage].metrics
+
+    def _genome(self, derivation: Derivation, generation: int, place: int) -> Genome:
+        """The genome that is to be derived, as far as that is known."""
+        first = self._history.genomes[derivation.sources[0]]
+        genes = first.genes
+        if derivation.rank is not None:
+            genes = replace(genes, rank=derivation.rank)
+        name = self._name(generation, place)
+        return Genome(name, generation, genes, derivation.sources, derived=derivation)
+
+    def _name(self, generation: int, place: int) -> str:
+        """An id that depends on seed, generation and place alone, and on those that were given."""
+        seed, attempt = self._state.config.experiment.seed, 0
+        while True:
+            tag = derive_seed(seed, "derived", generation, place, attempt) & 0xFFFF
+            name = f"d{generation:02d}-{place:02d}-{tag:04x}"
+            genome = self._history.genomes.get(name)
+            if genome is None or genome.derived is not None:
+                return name
+            attempt += 1  # a genome of a population that was given happens to be called so
+
+
+def _place_in(name: str) -> int:
+    """The place in its generation's phase, which an id holds."""
+    return int(name.split("-")[1])
+
+
+def _tokens_per_attack(config: Config) -> int:
+    """How long the answers are, at most, that attacks are judged by; 0: rows are classified."""
+    attacks = [source.attacks for source in config.data.sources.values()]
+    lengths = [one.max_new_tokens for one in attacks if one is not None and one.file is not None]
+    return max(lengths, default=0) if config.model.task == "sft" else 0

@@ -1,0 +1,95 @@
+"""What derivations are after, and what they start from: the nouns of `search.derivations`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from coralx.config.conditions import Condition
+from coralx.config.evolution import Objective
+from coralx.config.metric_catalogue import metric_entry
+from coralx.records.derivations import Operator
+from coralx.records.genomes import Genome
+from coralx.records.results import Metrics
+from coralx.records.run_facts import Axis
+from coralx.search.space import Gene, Integer, Ordered
+
+UNTRIED: tuple[Operator, ...] = ("scale", "truncate", "soup", "compress", "drop")
+"""The order in which operators have their first look: what gained most for least comes first."""
+
+FOR_SIZE: tuple[Operator, ...] = ("truncate", "compress", "drop")
+"""Of use only where a smaller adapter is wanted."""
+
+
+@dataclass(frozen=True)
+class Aims:
+    """What a run is after, and how it may get there."""
+
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Condition, ...]
+    axes: tuple[Axis, ...]
+    """The box of the hypervolume, an axis for each objective."""
+    operators: tuple[Operator, ...]
+    rank: Gene | None
+    """The ranks of the search space; None: only the one that all have."""
+
+    @cached_property
+    def quality(self) -> tuple[Objective, ...]:
+        """Objectives that an adapter's function decides, and not its size alone."""
+        return tuple(one for one in self.objectives if not _is_size(one.metric))
+
+    @cached_property
+    def useful(self) -> tuple[Operator, ...]:
+        """The operators that can lead to what is wanted."""
+        wanted = {one.metric for one in self.objectives}
+        wanted |= {one.metric for one in self.constraints}
+        needs_small = any(_is_size(metric) for metric in wanted)
+        return tuple(
+            operator
+            for operator in UNTRIED
+            if operator in self.operators
+            and (needs_small if operator in FOR_SIZE else self.quality)
+        )
+
+    def ladder(self, rank: int) -> tuple[int, ...]:
+        """The ranks of the space below this one, ascending; of a range the powers of two."""
+        match self.rank:
+            case Ordered(values):
+                ranks = {int(value) for value in values}
+            case Integer(low, high):
+                powers = (2**power for power in range(high.bit_length()))
+                ranks = {low, *(power for power in powers if low <= power <= high)}
+            case _:
+                ranks = set()
+        return tuple(sorted(other for other in ranks if other < rank))
+
+
+@dataclass(frozen=True)
+class Finisher:
+    """A genome with figures of the last stage."""
+
+    genome: Genome
+    metrics: Metrics
+    is_source: bool = True
+    """Whether its checkpoint is there, to derive from."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A derivation that was tried, and what came of it."""
+
+    genome: Genome
+    metrics: Metrics | None
+    """None: it failed."""
+    cost: int = 1
+    """How often validation was scored."""
+    is_source: bool = True
+
+
+def operator_of(genome: Genome) -> Operator | None:
+    """How a genome was derived; None: it was trained."""
+    return None if genome.derived is None else genome.derived.operator
+
+
+def _is_size(metric: str) -> bool:
+    return metric_entry(metric).source in ("adapter", "measurement")
