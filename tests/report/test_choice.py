@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from coralx.records.derivations import Derivation
 from coralx.records.events import Event, FrontMeasured, GenomeDerived, StageCompleted
-from coralx.records.results import Interval, Measurement
+from coralx.records.results import Interval, Measurement, Metrics
 from coralx.report.choice import choice_parts
 from tests.support.derived_runs import derivation, derived_config, derived_run, report_of
 
@@ -31,7 +32,7 @@ def words(events: list[Event], **sections: Any) -> str:
     console = Console(file=io.StringIO(), width=300)
     for part in choice_parts(report_of(events, derived_config(**sections))):
         console.print(part)
-    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+    return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 NEAR = (truncated("d00-00", 0.891, 2), truncated("d00-01", 0.8895, 1))
@@ -67,28 +68,21 @@ def test_where_only_the_best_is_within_it_is_chosen() -> None:
     )
 
 
-def without_errors(events: list[Event]) -> list[Event]:
-    """As earlier versions recorded them."""
+def changed(events: list[Event], change: Callable[[str, Metrics], Metrics]) -> list[Event]:
+    """The events with other figures of validation."""
     return [
-        replace(
-            event,
-            result=replace(
-                event.result,
-                metrics={
-                    name: value
-                    for name, value in event.result.metrics.items()
-                    if not name.endswith("_standard_error")
-                },
-            ),
-        )
-        if isinstance(event, StageCompleted | GenomeDerived)
-        else event
-        for event in events
+        replace(e, result=replace(e.result, metrics=change(e.result.genome, e.result.metrics)))
+        if isinstance(e, StageCompleted | GenomeDerived)
+        else e
+        for e in events
     ]
 
 
 def test_without_a_standard_error_the_best_is_chosen_and_the_report_says_so() -> None:
-    earlier = without_errors(derived_run(derived=NEAR))
+    earlier = changed(
+        derived_run(derived=NEAR),
+        lambda _, own: {n: v for n, v in own.items() if n != "auroc_standard_error"},
+    )
     found = choice(earlier)
     assert (found["genome"], found["rule"], found["standard_error"]) == ("a", "best", None)
     assert "Chosen: a, the best auroc on validation (no standard error of it is known)." in words(
@@ -99,15 +93,11 @@ def test_without_a_standard_error_the_best_is_chosen_and_the_report_says_so() ->
 def test_without_an_objective_of_size_the_fewest_looks_decide() -> None:
     """Both derived ones are better by a hair, and stand behind twice as many looks."""
     objectives = [{"metric": SKILL}, {"metric": "eval_loss"}]
-    events: list[Event] = []
-    for event in derived_run(
-        derived=(truncated("d00-00", 0.901, 2), truncated("d00-01", 0.902, 1))
-    ):
-        loss = {"a": 0.5, "d00-00": 0.51, "d00-01": 0.52}
-        if isinstance(event, StageCompleted | GenomeDerived) and event.result.genome in loss:
-            metrics = {**event.result.metrics, "eval_loss": loss[event.result.genome]}
-            event = replace(event, result=replace(event.result, metrics=metrics))
-        events.append(event)
+    better = (truncated("d00-00", 0.901, 2), truncated("d00-01", 0.902, 1))
+    losses = {"a": 0.5, "d00-00": 0.51, "d00-01": 0.52}
+    events = changed(
+        derived_run(derived=better), lambda n, own: {**own, "eval_loss": losses.get(n, 0.9)}
+    )
     events = events[:-1]  # the recorded front is that of other objectives
     found = choice(events, objectives=objectives)
     assert (found["genome"], found["best"], found["simplest_by"]) == ("a", "d00-01", "looks")
@@ -119,14 +109,10 @@ def test_without_an_objective_of_size_the_fewest_looks_decide() -> None:
 
 def test_a_loss_is_better_where_it_is_less() -> None:
     losses = {"a": 0.30, "d00-00": 0.32, "d00-01": 0.35}
-    events: list[Event] = []
-    for event in derived_run(derived=NEAR):
-        if isinstance(event, StageCompleted | GenomeDerived):
-            loss = losses.get(event.result.genome, 0.9)
-            own = {"eval_loss": loss, "eval_loss_standard_error": 0.03}
-            metrics = {**event.result.metrics, **own}
-            event = replace(event, result=replace(event.result, metrics=metrics))
-        events.append(event)
+    error = {"eval_loss_standard_error": 0.03}
+    events = changed(
+        derived_run(derived=NEAR), lambda n, own: {**own, "eval_loss": losses.get(n, 0.9), **error}
+    )
     test = {"eval_loss": Interval(0.36, 0.3, 0.4)}
     measured = FrontMeasured(Measurement("d00-00", {}, test))
     objectives = [{"metric": "trainable_parameters"}, {"metric": "eval_loss"}]
