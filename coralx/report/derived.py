@@ -6,20 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coralx.engine.state import RunState
 from coralx.records.derivations import Derivation
 from coralx.text import counted
 
 Derived = Mapping[str, Any]
 """A derivation as reports have it."""
-
-
-def derives(state: RunState) -> bool:
-    """Whether adapters are derived in a run: not where every genome is trained to the end, and not
-    in runs that earlier versions began."""
-    config = state.config
-    is_new = state.history.revision >= 3
-    return is_new and config.hyperband_config.enable_hyperband and config.evolution.derive.is_on
 
 
 def derivation_json(derivation: Derivation | None) -> dict[str, Any] | None:

@@ -6,10 +6,10 @@ from fractions import Fraction
 
 from coralx.config import Config
 from coralx.engine.budget import budget_warnings
+from coralx.engine.derivation import derives
 from coralx.engine.state import RunState
 from coralx.records.events import RunStarted
 from coralx.report.classes import class_lines, classes_of
-from coralx.report.derived import derives
 from coralx.schedule.brackets import brackets_of
 from coralx.schedule.cost import plan_of
 from coralx.schedule.plan_warnings import schedule_caveats
