@@ -6,31 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coralx.records.derivations import Derivation
 from coralx.text import counted
 
 Derived = Mapping[str, Any]
 """A derivation as reports have it."""
-
-
-def derivation_json(derivation: Derivation | None) -> dict[str, Any] | None:
-    """The operator, the genomes that it was applied to, and its own parameters; None for a genome
-    that was trained."""
-    if derivation is None:
-        return None
-    own: dict[str, Any] = {}
-    match derivation.operator:
-        case "truncate":
-            own = {"rank": derivation.rank}
-        case "compress":
-            own = {"share": derivation.share}
-        case "scale":
-            own = {"factor": derivation.factor}
-        case "drop":
-            own = {"count": derivation.count, "groups": list(derivation.groups)}
-        case "soup":
-            own = {"rank": derivation.rank, "weights": list(derivation.weights)}
-    return {"operator": derivation.operator, "from": list(derivation.sources), **own}
 
 
 def origin(derived: Derived, derivations: Mapping[str, Derived | None]) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
+from coralx.records.derivations import derivation_json
 from coralx.records.verdicts import Cut, Fail, Finish, Promote, Replace, Stop, Verdict
-from coralx.report.derived import deed, derivation_json
+from coralx.report.derived import deed
 from coralx.schedule.stages import Stage
 from coralx.search.pbt import EXPLORED
 from coralx.storage.history import History

@@ -166,8 +166,9 @@ class PlainLines(Silent):
                 passes = counted(result.steps, "pass", "passes")
                 yield f"{title_of(HEAD)}: {passes} ({duration(result.seconds)})"
             case TrainedBeside(result=result):
-                title = title_of(result.genome)
-                yield f"{title}, {result.stage}: {counted(result.last_step, 'step')}"
+                # what is derived again takes no step
+                done = counted(result.last_step, "step") if result.last_step else "derived again"
+                yield f"{title_of(result.genome)}, {result.stage}: {done}"
             case FrontMeasured(measurement=measurement):
                 test = measurement.test.get(self._metric)
                 shown = figure(test.value if test else None, self._metric)

@@ -1,7 +1,9 @@
 """Looks at the validation split: how often a candidate was scored on it.
 
 Whoever chooses the best of many by one sample of rows chooses its luck as well, and the more so the
-more he tried. A report therefore counts every scoring.
+more were tried. A report therefore counts every scoring of what might have been chosen. Baselines
+and verifications are scored, too, but none of them is chosen for it, so they do not count; nor does
+a checkpoint that was lost and made again, whose figures decide nothing.
 """
 
 from __future__ import annotations
@@ -13,14 +15,13 @@ from typing import Any, Literal
 
 from coralx.engine.state import RunState
 from coralx.records.results import StageResult
-from coralx.records.subjects import Baseline
 from coralx.schedule.stages import Stage
 
-Occasion = Literal["training", "derivation", "blends", "beside"]
-"""Upon what candidates were scored: the end of a stage, a derivation, the choice between two
-parents' blend and one parent, or what was trained beside the search."""
+Occasion = Literal["training", "derivation", "blends"]
+"""Upon what candidates were scored: the end of a stage, a derivation, or the choice between two
+parents' blend and one parent."""
 
-OCCASIONS: tuple[Occasion, ...] = ("training", "derivation", "blends", "beside")
+OCCASIONS: tuple[Occasion, ...] = ("training", "derivation", "blends")
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,7 @@ class _Scoring:
 
 def looks_of(state: RunState) -> dict[str, Any]:
     """How many looks a run took in all, on which occasion, and how many of them at a sample of the
-    split only: keys of the report's `efficiency`.
-
-    A checkpoint that was lost and trained again is no further look: its figures decide nothing.
-    """
+    split only: keys of the report's `efficiency`."""
     by_occasion: Counter[Occasion] = Counter()
     at_samples = 0
     for scoring in _scorings(state):
@@ -96,11 +94,6 @@ def _scorings(state: RunState) -> Iterator[_Scoring]:
     for (genome, stage), result in history.results.items():
         occasion: Occasion = "derivation" if history.genomes[genome].derived else "training"
         yield from _of_result(result, _stage(state, genome, stage), occasion)
-    for (_, stage), result in history.trained_beside.items():
-        yield from _of_result(result, next(s for s in state.stages if s.name == stage), "beside")
-    untuned = history.measurements.get(Baseline.UNTUNED)
-    if untuned is not None and untuned.validation:
-        yield _Scoring("beside", 1, is_whole=True)
 
 
 def _of_result(result: StageResult, stage: Stage, occasion: Occasion) -> Iterator[_Scoring]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from coralx.config import Config
-from coralx.engine.baselines import heirs, unverified
 from coralx.engine.derivation import derives
 from coralx.engine.state import RunState
+from coralx.engine.verification import heirs, unverified
+from coralx.records.derivations import derivation_json
 from coralx.records.events import (
     Event,
     GenerationStarted,
@@ -26,7 +27,7 @@ from coralx.records.genomes import Genome
 from coralx.records.results import Progress, StageResult
 from coralx.records.subjects import Baseline
 from coralx.records.verdicts import Cut, Fail, Finish, Promote, Replace, Stop, Verdict
-from coralx.report.derived import derivation_json, origin
+from coralx.report.derived import origin
 from coralx.report.formatting import figure
 from coralx.schedule.brackets import brackets_of, entries
 from coralx.schedule.short_stage_warnings import can_judge

@@ -12,6 +12,7 @@ from coralx.engine.budget import budget_warnings
 from coralx.engine.convergence import has_stalled, indicators
 from coralx.engine.state import RunState
 from coralx.errors import DamagedRunError
+from coralx.records.derivations import derivation_json
 from coralx.records.events import (
     GenerationStarted,
     RunStarted,
@@ -26,7 +27,6 @@ from coralx.records.verdicts import Stop
 from coralx.report.baseline_names import untuned_head
 from coralx.report.choice import choice_of
 from coralx.report.classes import classes_of
-from coralx.report.derived import derivation_json
 from coralx.report.efficiency import efficiency_of
 from coralx.report.front_comparison import against_baselines, front_pairs
 from coralx.report.front_warnings import (

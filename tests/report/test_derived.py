@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from coralx.records.derivations import Derivation
+from coralx.records.derivations import Derivation, derivation_json
 from coralx.records.events import GenomeDerived, StageCompleted
-from coralx.report.derived import derivation_json, origin
+from coralx.report.derived import origin
 from coralx.report.front_table import front_parts
 from coralx.report.live import PlainLines
 from coralx.report.live_table import board
@@ -105,12 +105,7 @@ def test_every_scoring_is_a_look(report: dict[str, Any]) -> None:
     """Three genomes at a sample in S0, two in S1; six derived, of which one tried three groups."""
     found = report["efficiency"]
     assert found["validation_looks"] == 5 + 9
-    assert found["validation_looks_by"] == {
-        "training": 5,
-        "derivation": 9,
-        "blends": 0,
-        "beside": 0,
-    }
+    assert found["validation_looks_by"] == {"training": 5, "derivation": 9, "blends": 0}
     assert found["validation_looks_at_samples"] == 3
 
 
