@@ -125,11 +125,11 @@ def test_a_soup_is_the_best_approximation_of_the_weighted_mean(rank: int, seed: 
     soup = derive(Derivation("soup", names, rank=rank, weights=weights), sources)
     assert soup.rank <= rank
     for stem in SIZES:
-        mean = sum(w * function(s, stem) for w, s in zip(weights, sources, strict=True))
+        parts = [w * function(s, stem) for w, s in zip(weights, sources, strict=True)]
+        mean = torch.stack(parts).sum(dim=0)
         assert torch.allclose(function(soup, stem), best(mean, rank), atol=1e-9)
-    heads = [source.weights["head.weight"] for source in sources]
-    mean_head = sum(w * head for w, head in zip(weights, heads, strict=True))
-    assert torch.allclose(soup.weights["head.weight"], mean_head)
+    heads = [w * s.weights["head.weight"] for w, s in zip(weights, sources, strict=True)]
+    assert torch.allclose(soup.weights["head.weight"], torch.stack(heads).sum(dim=0))
 
 
 def test_compositions_are_operators_on_derived_adapters() -> None:
@@ -205,7 +205,5 @@ def test_groups_are_dropped_one_after_the_other_by_the_loss_without_them() -> No
 
     assert least_worth(groups, 1, loss) == ["v"]
     assert least_worth(groups, 3, loss) == ["v", "layer 1", "layer 0"]
-    with pytest.raises(
-        NotDerivable, match="no more than 3 groups of modules can be dropped, not 4"
-    ):
+    with pytest.raises(NotDerivable, match="no more than 3 groups .* dropped, not 4"):
         least_worth(groups, 4, loss)
