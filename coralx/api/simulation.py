@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from coralx.config import Config
@@ -102,7 +103,11 @@ def compare_strategies(config: Config) -> list[Strategy]:
 
 
 def _play(config: Config, mode: Mode) -> Strategy:
-    """One search in memory, on simulated curves."""
+    """One search in memory, on simulated curves. It derives nothing: strategies are compared by
+    what they train."""
+    derive = config.evolution.derive.model_copy(update={"share": Fraction(0)})
+    evolution = config.evolution.model_copy(update={"derive": derive})
+    config = config.model_copy(update={"evolution": evolution})
     resolved = resolve_mode(config, mode, "simulated")
     executor = InProcessExecutor("simulated")
     facts = executor.start(resolved, None, _ignore)

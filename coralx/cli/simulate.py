@@ -12,7 +12,7 @@ from rich.table import Table
 from coralx.api.simulation import Strategy, compare_strategies, number, plan_for, plan_json
 from coralx.cli.common import errors_naming, warn
 from coralx.cli.consoles import output_console, print_json
-from coralx.config import load_config
+from coralx.config import Config, load_config
 from coralx.report.formatting import figure, ratio
 from coralx.report.table_layout import fitting
 from coralx.schedule.cost import Plan
@@ -43,6 +43,8 @@ def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> 
     _print_plan(plan, console)
     if later:
         _print_later(later, console)
+    if config.evolution.derive.is_on:
+        _print_derivations(config, console)
     warn(warnings, console)
     console.print()
     _print_strategies(strategies, config.objectives[0].metric, console)
@@ -88,6 +90,15 @@ def _print_later(plan: Plan, console: Console) -> None:
     console.print(
         f"Each later generation trains only its {plan.population_size} newborn ({genomes}): "
         f"{_steps(plan.continue_steps)} steps, continuing from checkpoints.",
+        highlight=False,
+    )
+
+
+def _print_derivations(config: Config, console: Console) -> None:
+    share = number(round(100 * config.evolution.derive.share, 2))
+    console.print(
+        f"Scoring derived adapters costs at most {share:g} % of training in addition "
+        "(evolution.derive.share). It is left out above, and they are left out below.",
         highlight=False,
     )
 

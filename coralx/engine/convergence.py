@@ -68,9 +68,9 @@ def indicators(state: RunState, newest: int | None = None) -> list[Indicators]:
 
 
 def genes_of(history: History, population: Sequence[str]) -> list[Genes]:
-    """Of those who were trained: a derived genome has its source's genes, which are no new ones."""
-    genomes = [history.genomes[genome] for genome in population]
-    return [genome.genes for genome in genomes if genome.derived is None]
+    """Of each lineage once: what a derived genome was trained with is its source's."""
+    roots = dict.fromkeys(history.root(genome) for genome in population)
+    return [history.genomes[genome].genes for genome in roots]
 
 
 def _arrival(state: RunState, finished: Sequence[str]) -> NDArray[np.int64]:

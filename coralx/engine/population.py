@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from coralx.backends.memory_estimate import memory_warnings, why_too_large
 from coralx.engine.convergence import genes_of
 from coralx.engine.state import RunState
@@ -18,7 +20,8 @@ from coralx.schedule.brackets import bracket_sizes, brackets_of
 from coralx.schedule.stages import Stage
 from coralx.search.indicators import diversity
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
-from coralx.search.ranking import constraints_of, niching_of
+from coralx.search.pareto import as_minimised
+from coralx.search.ranking import constraints_of, niching_of, violations
 from coralx.search.space import own_recipes, space_of
 from coralx.search.tournament import tournament
 from coralx.storage.ledger import Ledger
@@ -78,7 +81,7 @@ class Population:
         if generation == 0:
             own = own_recipes(self.config, self.space)
             return founders(self.space, self._evolution.population_size, seed, own)
-        parents = self._history.populations[generation - 1]
+        parents = self._breeders(self._history.populations[generation - 1])
         contest = tournament(
             [self._standing(genome) for genome in parents],
             self.config.objectives,
@@ -96,6 +99,18 @@ class Population:
             seed=seed,
             contest=contest,
         )
+
+    def _breeders(self, population: Sequence[str]) -> list[str]:
+        """Of each lineage of the population its best on the first objective: those derived of one
+        genome share its genes, and would leave no others to be crossed with."""
+        metrics = [self._standing(genome).metrics for genome in population]
+        missed = violations(metrics, constraints_of(self.config)).tolist()
+        firsts = np.nan_to_num(as_minimised(metrics, self.config.objectives)[:, 0], nan=np.inf)
+        best: dict[str, tuple[float, float, str]] = {}
+        for key in zip(missed, firsts.tolist(), population, strict=True):
+            root = self._history.root(key[2])
+            best[root] = min(best.get(root, key), key)
+        return [genome for _, _, genome in best.values()]
 
     def _in_brackets(self, genomes: Sequence[Genome], generation: int) -> list[Genome]:
         """Deal the genomes out to the brackets by lot."""
@@ -143,14 +158,31 @@ class Population:
         ]
 
     def survive(self, generation: int, pool: Sequence[str]) -> None:
-        """Record the parents of the next generation: the best of `pool`."""
+        """Record the parents of the next generation: the best of `pool`. What is derived takes no
+        place from what was trained."""
         standings = [self._standing(genome) for genome in pool]
         size = self._evolution.population_size
         niching = niching_of(self.config, size, "survive", generation)
         constraints = constraints_of(self.config)
         revision = self._history.revision
         order = survival_order(standings, self.config.objectives, constraints, niching, revision)
-        self._ledger.append(GenerationCompleted(generation, tuple(order[:size])))
+        self._ledger.append(GenerationCompleted(generation, self._survivors(order, size)))
+
+    def _survivors(self, order: Sequence[str], size: int) -> tuple[str, ...]:
+        """The first of `order`: a population's worth of lineages, and of derived genomes at most as
+        many. Where nothing was derived, every genome is a lineage of its own."""
+        lineages: set[str] = set()
+        kept: list[str] = []
+        derived = 0
+        for genome in order:
+            root = self._history.root(genome)
+            if root not in lineages and len(lineages) == size:
+                break
+            lineages.add(root)
+            if genome == root or derived < size:
+                kept.append(genome)
+                derived += genome != root
+        return tuple(kept)
 
     def is_too_large(self, genome: Genome, stage: Stage) -> bool:
         """Whether no worker could hold the genome: then it is failed at once, rather than on every

@@ -78,7 +78,7 @@ class InTurn:
         for generation, cohort in enumerate(cohorts[:2]):
             parents = evolution.population_size if generation else 0
             at_once.append(parents + evolution.births(generation) + max(cohort[1:], default=0))
-        return max(at_once) + copies
+        return max(at_once) + copies + _most_derived(evolution)
 
 
 class Overlapping:
@@ -113,4 +113,9 @@ class Overlapping:
         """Those of who waits at each rung, of who is at work, and of the parents."""
         rungs = (len(cohorts[0]) - 1) * brackets
         born = sum(evolution.births(generation) for generation in range(evolution.generations))
-        return min(born, (rungs + 2) * evolution.population_size)
+        return min(born, (rungs + 2) * evolution.population_size) + _most_derived(evolution)
+
+
+def _most_derived(evolution: Evolution) -> int:
+    """How many derived genomes are kept, about."""
+    return evolution.population_size if evolution.derive.is_on else 0

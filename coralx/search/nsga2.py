@@ -100,9 +100,10 @@ def offspring(
     may take: it inherits from its better parent if that is one of them and rank, modules and
     variant agree; with `resize_adapters` only the use of DoRA must. By the probabilities of
     `checkpoint_crossover` it may start from both, whatever their shapes. `seen` are the genes of
-    every genome so far: none is trained twice. Fewer are returned where the space has no more.
+    every trained genome so far: none is trained twice. Fewer are returned where the space has no
+    more. A derived parent's rank counts as the nearest one of the space.
     """
-    values = [space.values(parent.genes) for parent in population]
+    values = [space.values(space.nearest(parent.genes)) for parent in population]
     bred: list[Genes] = []
     pairs: list[tuple[Genome, ...]] = []
     for index in range(evolution.births(generation)):
@@ -164,9 +165,12 @@ def breed(
 
 def _donor(genes: Genes, parent: Genome, donors: Collection[str], *, resize: bool) -> str | None:
     """The parent's id if it may give its weights and they fit: as they are, or resized. DoRA's
-    magnitudes have no counterpart in plain LoRA, so they never fit there."""
+    magnitudes have no counterpart in plain LoRA, so they never fit there. A derived parent that
+    lost ranks or modules here and there fits nothing as it is."""
     shape = ("use_dora",) if resize else ("rank", "target_modules", "use_dora", "use_rslora")
     fits = all(getattr(genes, name) == getattr(parent.genes, name) for name in shape)
+    is_uneven = parent.derived is not None and parent.derived.operator in ("compress", "drop")
+    fits = fits and (resize or not is_uneven)
     return parent.id if fits and parent.id in donors else None
 
 

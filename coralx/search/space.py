@@ -138,6 +138,17 @@ class Space:
         gene = self.genes.get(name)
         return bool(value == getattr(self.common, name)) if gene is None else gene.contains(value)
 
+    def nearest(self, genes: Genes) -> Genes:
+        """The same genes with a rank of the space: a derived adapter may have another one."""
+        match self.genes.get("rank"):
+            case Ordered(values):
+                rank = min(values, key=lambda value: abs(value - genes.rank))
+            case Integer(low, high):
+                rank = min(max(genes.rank, low), high)
+            case _:
+                rank = self.common.rank
+        return replace(genes, rank=int(rank))
+
     def sample(self, count: int, rng: np.random.Generator) -> list[Genes]:
         """A Latin hypercube sample (McKay, Beckman and Conover 1979): each gene's range is cut
         into `count` equal strata, and each stratum is hit once."""

@@ -240,6 +240,15 @@ class History:
             if subject is Baseline.DEFAULT_RECIPE
         }
 
+    def root(self, genome: str) -> str:
+        """The trained genome that it was derived from, of a soup the best one; itself, if it was
+        trained."""
+        derived = self.genomes[genome].derived
+        while derived is not None:
+            genome = derived.sources[0]
+            derived = self.genomes[genome].derived
+        return genome
+
     def trained_genes(self) -> list[Genes]:
         """Genes of all genomes that were born to be trained, in order of birth."""
         return [genome.genes for genome in self.genomes.values() if genome.derived is None]

@@ -20,8 +20,8 @@ from coralx.config.schema import Config
 from coralx.data.classes import classes_of
 from coralx.data.splits import Examples, load_all
 from coralx.records.genomes import Genes, Genome, Shape
-from coralx.records.jobs import Job, MeasureJob
-from coralx.records.results import Measurement, StageResult
+from coralx.records.jobs import DeriveJob, Job, MeasureJob
+from coralx.records.results import Derived, Measurement, StageResult
 from coralx.records.run_facts import REVISION, Facts, Footprint
 from coralx.training import adapters
 from coralx.training import user_functions as functions
@@ -30,6 +30,7 @@ from coralx.training.base_errors import explaining
 from coralx.training.base_fingerprint import fingerprint_of_base
 from coralx.training.base_model import Base, check_quantization
 from coralx.training.base_source import locate_base
+from coralx.training.derived_adapter import Deriving
 from coralx.training.evaluation import Evaluation
 from coralx.training.footprint import footprint_of
 from coralx.training.out_of_memory import free, raising_out_of_memory, reason_of
@@ -251,22 +252,39 @@ class AdapterBackend(ABC):
             with self._model.disable_adapter():
                 untuned = {"trainable_parameters": 0.0, "adapter_bytes": 0.0}
                 return self._evaluation.measured(job, untuned, beat)
-        genes, saved = job.genome.genes, Path(str(job.checkpoint))
-        with raising_out_of_memory(), self._adapter(job.genome, genes.shape) as name:
-            adapters.put(self._model, name, adapters.read(saved).weights)
-            costs = self._training.costs(job.genome, genes.rank)
+        with raising_out_of_memory(), self._removing(job.genome) as name:
+            saved = adapters.read(Path(str(job.checkpoint)))
+            if job.genome.derived is None:
+                adapters.add(self._model, job.genome, job.genome.genes.shape, self._base)
+                adapters.put(self._model, name, saved.weights)
+            else:
+                adapters.add_derived(self._model, job.genome, saved, self._base)
+            costs = self._training.costs(job.genome, job.genome.genes.rank)
             return self._evaluation.measured(job, costs, beat)
+
+    def derive(self, job: DeriveJob, beat: Beat = no_beat) -> Derived:
+        began = time.monotonic()
+        deriving = Deriving(self._model, self._base, self._training, self._removing)
+        with raising_out_of_memory():
+            return deriving.run(job, beat, began)
 
     @contextmanager
     def _adapter(self, genome: Genome, shape: Shape) -> Iterator[str]:
         """In the block, a fresh adapter of the genome's is active; its name."""
+        with self._removing(genome) as name:
+            adapters.add(self._model, genome, shape, self._base)
+            yield name
+
+    @contextmanager
+    def _removing(self, genome: Genome) -> Iterator[str]:
+        """After the block, the genome's adapter, of that name, is no longer in the model."""
         name = adapters.name_of(genome)
-        adapters.add(self._model, genome, shape, self._base)
         try:
             yield name
         finally:
             self._model.set_adapter(TEMPLATE)
-            self._model.delete_adapter(name)
+            if name in self._model.peft_config:
+                self._model.delete_adapter(name)
 
 
 def _device() -> torch.device:

@@ -18,10 +18,11 @@ from peft.utils import (
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from safetensors.torch import load_file, save_file
 
+from coralx.errors import NotDerivable
 from coralx.records.genomes import Genes, Genome, Shape
 from coralx.system.files import write_folder
 from coralx.training.base_model import Base
-from coralx.training.resize import Update, Weights, scaling
+from coralx.training.resize import PREFIX, Update, Weights, scaling
 
 ADAPTER = "adapter_model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -45,6 +46,27 @@ def lora_config(genes: Genes, shape: Shape, base: Base) -> LoraConfig:
     )
 
 
+def derived_config(update: Update, genes: Genes, base: Base) -> LoraConfig:
+    """PEFT's description of an adapter whose modules are given one by one, as ranks may differ.
+
+    Alpha over rank is the same everywhere, also where the source divided by the root of the rank:
+    vLLM scales all modules alike.
+    """
+    ranks = {stem.removeprefix(PREFIX): rank for stem, rank in update.ranks.items()}
+    others = {module: rank for module, rank in ranks.items() if rank != update.rank}
+    return LoraConfig(
+        base_model_name_or_path=base.published_name,
+        task_type=base.task_type,
+        r=update.rank,
+        lora_alpha=update.scaling * update.rank,
+        lora_dropout=genes.dropout,
+        target_modules=list(ranks),
+        rank_pattern=others,
+        alpha_pattern={module: update.scaling * rank for module, rank in others.items()},
+        modules_to_save=list(base.head) or None,
+    )
+
+
 def name_of(genome: Genome) -> str:
     """The adapter's name inside the model, where names may hold no dots and `default` is taken."""
     return f"genome-{genome.id}".replace(".", "_")
@@ -53,8 +75,27 @@ def name_of(genome: Genome) -> str:
 def add(model: PeftModel, genome: Genome, shape: Shape, base: Base) -> None:
     """A fresh adapter for `genome`, made active. Its weights depend on what the genome draws by and
     its rank alone; its head starts as the base's, which the run's seed fixes."""
+    _add(model, genome, lora_config(genome.genes, shape, base))
+
+
+def add_derived(model: PeftModel, genome: Genome, update: Update, base: Base) -> None:
+    """The adapter of a derived genome, made active. Raises NotDerivable where PEFT builds another
+    one of its description."""
+    _add(model, genome, derived_config(update, genome.genes, base))
+    built, wanted = weights(model, name_of(genome)), update.weights
+    differing = [
+        name
+        for name in sorted({*built, *wanted})
+        if name not in built or name not in wanted or built[name].shape != wanted[name].shape
+    ]
+    if differing:
+        raise NotDerivable(f"PEFT cannot describe it: {differing[0]} is of another shape")
+    put(model, name_of(genome), wanted)
+
+
+def _add(model: PeftModel, genome: Genome, config: LoraConfig) -> None:
     torch.manual_seed(genome.draw("adapter"))
-    model.add_adapter(name_of(genome), lora_config(genome.genes, shape, base))
+    model.add_adapter(name_of(genome), config)
     model.set_adapter(name_of(genome))
 
 

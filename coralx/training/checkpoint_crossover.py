@@ -6,7 +6,7 @@ and in each module whatever rank it needs: `resize.transfer` fits it into a chil
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -27,7 +27,7 @@ def blend(
     if kind == "merge":
         share = float(rng.uniform(*SHARES))
         return merge(better, other, share), share
-    stems = sorted(_stems(better) | _stems(other))
+    stems = sorted({*better.stems, *other.stems})
     from_other = {stem for stem in stems if rng.random() < 0.5}
     return mask(better, other, from_other), 1.0 - len(from_other) / max(1, len(stems))
 
@@ -47,25 +47,45 @@ def mask(better: Update, other: Update, from_other: Collection[str]) -> Update:
 
 
 def merge(better: Update, other: Update, share: float) -> Update:
-    """share x the better parent's update + (1 - share) x the other's, and the same of heads.
+    """share x the better parent's update + (1 - share) x the other's; see `weighted_sum`. Raises
+    ValueError for DoRA, whose magnitudes make the function no sum of updates.
+    """
+    if has_magnitudes(better) or has_magnitudes(other):
+        raise ValueError("updates with DoRA have no weighted mean")
+    return weighted_sum((better, other), (share, 1.0 - share))
+
+
+def weighted_sum(updates: Sequence[Update], shares: Sequence[float]) -> Update:
+    """The sum of each update times its share, and the same of heads, with the first one's scaling.
 
     B A is never formed: the sum is that of B's columns side by side times A's rows one below the
-    other, of a rank as high as both together. Raises ValueError for DoRA, whose magnitudes make
-    the function no sum of updates.
+    other, in each module of a rank as high as that of all updates together.
     """
-    if any("lora_magnitude" in name for name in (*better.weights, *other.weights)):
-        raise ValueError("updates with DoRA have no weighted mean")
-    parts = ((better, share), (other, (1.0 - share) * other.scaling / better.scaling))
+    first = updates[0]
+    times = [
+        # Not of the first, whose scaling need not be expressed in itself.
+        share if update is first else share * update.scaling / first.scaling
+        for update, share in zip(updates, shares, strict=True)
+    ]
+    parts = list(zip(updates, times, strict=True))
     weights = dict[str, torch.Tensor]()
-    for stem in sorted(_stems(better) | _stems(other)):
-        # A parent that does not adapt the module adds nothing to the sum.
+    for stem in sorted({stem for update in updates for stem in update.stems}):
+        # An update that does not adapt the module adds nothing to the sum.
         holders = [(update.weights, times) for update, times in parts if stem + A in update.weights]
         weights[stem + A] = torch.cat([held[stem + A] for held, _ in holders])
         weights[stem + B] = torch.cat([held[stem + B] * times for held, times in holders], dim=1)
-    for name, tensor in better.weights.items():
+    for name, tensor in first.weights.items():
         if _stem(name) is None:
-            weights[name] = share * tensor + (1.0 - share) * other.weights[name]
-    return replace(better, weights=weights)
+            total = shares[0] * tensor
+            for update, share in zip(updates[1:], shares[1:], strict=True):
+                total = total + share * update.weights[name]
+            weights[name] = total
+    return replace(first, weights=weights)
+
+
+def has_magnitudes(update: Update) -> bool:
+    """Whether it is of DoRA."""
+    return any("lora_magnitude" in name for name in update.weights)
 
 
 def _rescaled(name: str, tensor: torch.Tensor, times: float) -> torch.Tensor:
@@ -77,7 +97,3 @@ def _stem(name: str) -> str | None:
     """The adapted module that a tensor belongs to; None for the head's."""
     stem, separator, _ = name.rpartition(".lora_")
     return stem if separator else None
-
-
-def _stems(update: Update) -> set[str]:
-    return {name.removesuffix(A) for name in update.weights if name.endswith(A)}

@@ -65,11 +65,6 @@ class Evaluation:
         own = [name for name in named if is_function(name)]
         self._user_metrics = UserMetricFigures(config, own, self._parts)
 
-    @property
-    def why_undefined(self) -> Mapping[str, str]:
-        """Of the user's metrics that had no value the last time, the reason."""
-        return self._user_metrics.why_undefined
-
     def validated(self, limit: int | None, beat: Beat, keep: str | None = None) -> Figures | None:
         """The figures of the first `limit` validation rows, which are in a stratified order, and of
         as many attacks and clean rows, with their standard errors; None where a score is not
@@ -85,6 +80,17 @@ class Evaluation:
         computed = figures(scores)
         own = self._user_metrics.figures("validation", scores, beat)
         return {**computed, **standard_errors(scores), **own, **self._measurements(beat)}
+
+    def validated_with_remarks(
+        self, limit: int | None, beat: Beat, keep: str | None = None
+    ) -> tuple[Figures | None, tuple[str, ...]]:
+        """The same, and remarks on figures that are undefined."""
+        computed = self.validated(limit, beat, keep)
+        if computed is None:
+            return None, ()
+        splits = [part.splits["validation"].rows for part in self._parts]
+        rows = sum(len(split.first(limit).ids) for split in splits)
+        return computed, remarks_on_undefined(computed, rows, self._user_metrics.why_undefined)
 
     def loss(self, limit: int | None, beat: Beat) -> float | None:
         """`eval_loss` of the first `limit` validation rows; None where a score is not finite."""

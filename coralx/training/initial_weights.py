@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from peft import PeftModel
 
 from coralx.records.genomes import Blend
@@ -16,7 +17,7 @@ from coralx.records.results import BlendTrial, Inheritance
 from coralx.rng import generator
 from coralx.training import adapters
 from coralx.training.checkpoint_crossover import blend
-from coralx.training.resize import Transfer, Update, transfer
+from coralx.training.resize import Transfer, Update, Weights, transfer
 
 Loss = Callable[[], float | None]
 """Scores the adapter as it stands on the stage's validation sample; None where undefined."""
@@ -59,12 +60,17 @@ def _load_own(model: PeftModel, job: Job, saved: Update) -> float:
     multiplied by."""
     name = adapters.name_of(job.genome)
     scaling = adapters.scaling_of(model, name)
-    if (saved.rank, saved.scaling) == (job.trained_shape.rank, scaling):
+    fresh = adapters.weights(model, name)
+    if saved.scaling == scaling and _shapes(saved.weights) == _shapes(fresh):
         adapters.put(model, name, saved.weights)
         return 1.0
-    fitted = transfer(saved.weights, saved.scaling, adapters.weights(model, name), scaling)
+    fitted = transfer(saved.weights, saved.scaling, fresh, scaling)
     adapters.put(model, name, fitted.weights)
     return fitted.factor
+
+
+def _shapes(weights: Weights) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in weights.items()}
 
 
 class _Newborn:

@@ -17,6 +17,9 @@ Weights = Mapping[str, torch.Tensor]
 
 A, B = ".lora_A.weight", ".lora_B.weight"
 
+PREFIX = "base_model.model."
+"""What PEFT puts before the names of a base's modules."""
+
 
 @dataclass(frozen=True)
 class Update:
@@ -24,9 +27,19 @@ class Update:
 
     weights: Weights
     scaling: float
-    """The factor s that goes with them."""
+    """The factor s that goes with them, the same in every module."""
     rank: int
-    """As its configuration names it."""
+    """As its configuration names it: the highest of its modules."""
+
+    @property
+    def stems(self) -> list[str]:
+        """The names of the adapted modules, sorted."""
+        return sorted(_stems(self.weights))
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Each module's rank, by its name."""
+        return {stem: len(self.weights[stem + A]) for stem in self.stems}
 
 
 @dataclass(frozen=True)
@@ -131,6 +144,13 @@ def shrunk(
     small_down = (root[:, None] * v[:rank]) @ right.T
     lost = float(values[rank:].square().sum())
     return small_down.to(down.dtype), small_up.to(up.dtype), lost
+
+
+def singular_values(down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """Those of B A, the largest first, without forming it."""
+    upper, lower = (torch.linalg.qr(part.double(), mode="r").R for part in (up, down.T))
+    values: torch.Tensor = torch.linalg.svdvals(upper @ lower.T)
+    return values
 
 
 def squared_norm(up: torch.Tensor, down: torch.Tensor) -> float:

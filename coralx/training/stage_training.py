@@ -21,7 +21,7 @@ from coralx.records.jobs import Job
 from coralx.records.results import Divergence, StageResult
 from coralx.training import adapters
 from coralx.training import partial_checkpoint as partial
-from coralx.training.evaluation import Evaluation, remarks_on_undefined
+from coralx.training.evaluation import Evaluation
 from coralx.training.inference import mean_loss
 from coralx.training.initial_weights import StageStart, begin
 from coralx.training.loop import Trace, Trainer
@@ -55,13 +55,15 @@ class StageTraining:
     def measure_untuned_loss(self) -> None:
         """Measure, once, the untuned base's mean training loss over the first rows of the data
         order. The model's active adapter is one that was never trained."""
-        if self.untuned_loss is not None:
-            return
+        if self.untuned_loss is None:
+            self.untuned_loss = self.training_loss(UNTUNED_ROWS)
+
+    def training_loss(self, rows: int) -> float:
+        """The active adapter's mean training loss over so many rows, the first of the data order,
+        as the model stands: without dropout."""
         batches = self.material.batches(self.config.training.batch_size)
-        rows = batches.order(0, len(self.material.train.ids))[:UNTUNED_ROWS].tolist()
-        self.untuned_loss = mean_loss(
-            self.model, self.material.task, self.material.train, rows, self.autocast
-        )
+        chosen = batches.order(0, len(self.material.train.ids))[:rows].tolist()
+        return mean_loss(self.model, self.material.task, self.material.train, chosen, self.autocast)
 
     def run(self, job: Job, report: Report, beat: Beat, began: float) -> StageResult:
         """Train the active adapter, which is fresh, or where the genome adapts nothing, its head
@@ -155,14 +157,12 @@ class StageTraining:
         costs = self.costs(job.genome, job.trained_shape.rank)
         if not job.is_scored:
             return {**costs, **signals_of(job, trace)}, ()
-        figures = self.evaluation.validated(job.eval_limit, beat, job.predictions)
+        figures, remarks = self.evaluation.validated_with_remarks(
+            job.eval_limit, beat, job.predictions
+        )
         if figures is None:
             trace.divergence = Divergence(job.last_step, "score")
             return {}, ()
-        rows = self.material.rows["validation"]
-        if job.eval_limit is not None:  # which holds for each task by itself
-            rows = min(rows, job.eval_limit * len(self.material.parts))
-        remarks = remarks_on_undefined(figures, rows, self.evaluation.why_undefined)
         return {**figures, **costs, **signals_of(job, trace)}, remarks
 
     def costs(self, genome: Genome, rank: int) -> dict[str, float | None]:

@@ -41,14 +41,17 @@ def make_config(**sections: Any) -> Config:
 
 
 def simulated_config(**sections: Any) -> Config:
-    """A small search on simulated curves; whole sections may be replaced."""
+    """A small search on simulated curves; whole sections may be replaced. It derives no genomes,
+    unless its section `evolution` says how."""
     defaults: dict[str, Any] = {
         "experiment": {"name": "sim", "seed": 7},
         "data": {"steps_per_epoch": 1000},
         "evolution": {"population_size": 6, "generations": 3},
         "runtime": {"backend": "simulated"},
     }
-    return make_config(**{**defaults, **sections})
+    given = {**defaults, **sections}
+    given["evolution"] = {"derive": {"share": 0}, **given["evolution"]}
+    return make_config(**given)
 
 
 def make_stages(*rows: tuple[float, float, float]) -> tuple[Stage, ...]:

@@ -1,0 +1,160 @@
+"""One job that derives an adapter without training: made from its sources, scored, saved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+
+from coralx.backends.protocol import Beat
+from coralx.errors import NotDerivable
+from coralx.records.derivations import Derivation
+from coralx.records.genomes import Genome
+from coralx.records.jobs import DeriveJob
+from coralx.records.results import Derived, StageResult
+from coralx.training import adapters
+from coralx.training.base_model import Base
+from coralx.training.derivations import check_sources, derive, without
+from coralx.training.module_groups import Groups, module_groups
+from coralx.training.resize import Update
+from coralx.training.stage_training import StageTraining
+
+GROUP_ROWS = 64
+"""Training rows by which a group of modules is judged. All groups are judged by the same ones, so
+that few are enough to tell them apart."""
+
+
+@dataclass
+class Deriving:
+    """Derives one adapter after another on the base that was loaded."""
+
+    model: PeftModel
+    base: Base
+    training: StageTraining
+    removing: Callable[[Genome], AbstractContextManager[str]]
+    """After its block, the adapter of the genome, which has the name that it gives, is no longer in
+    the model."""
+
+    def run(self, job: DeriveJob, beat: Beat, began: float) -> Derived:
+        """Make, score and save the job's adapter. `began` is when work on it did, by the monotonic
+        clock. Raises NotDerivable."""
+        derivation = job.genome.derived
+        if derivation is None:
+            raise NotDerivable("it has no derivation")
+        sources = [adapters.read(Path(path)) for path in job.sources]
+        check_sources(sources)
+        if derivation.operator == "drop":
+            update, derivation = self._without_groups(job.genome, derivation, sources[0], beat)
+        else:
+            update = derive(derivation, sources)
+        beat()
+        genes = replace(job.genome.genes, rank=update.rank)
+        genome = replace(job.genome, genes=genes, derived=derivation)
+        with self.removing(genome) as name:
+            adapters.add_derived(self.model, genome, update, self.base)
+            result = self._scored(replace(job, genome=genome), name, beat, began)
+        return Derived(genome, result)
+
+    def _scored(self, job: DeriveJob, name: str, beat: Beat, began: float) -> StageResult:
+        """Score and save the adapter of that name, which is active."""
+        scoring = time.monotonic()
+        figures, remarks = self.training.evaluation.validated_with_remarks(
+            None, beat, job.predictions
+        )
+        if figures is None:
+            raise NotDerivable("its scores are not finite")
+        costs = adapters.costs(self.model, name, Fraction(1))
+        scored = time.monotonic()
+        self._save(job, name)
+        return StageResult(
+            genome=job.genome.id,
+            stage=job.stage,
+            first_step=0,
+            last_step=0,
+            metrics={**figures, **costs},
+            judged_steps=0,
+            loss_trend=None,
+            train_seconds=0.0,
+            eval_seconds=scored - scoring,
+            overhead_seconds=time.monotonic() - began - (scored - scoring),
+            inherited_steps=job.inherited_steps,
+            checkpoint=job.checkpoint,
+            notes=remarks,
+            rank=job.genome.genes.rank,
+        )
+
+    def _save(self, job: DeriveJob, name: str) -> None:
+        if job.checkpoint is None or job.genome.derived is None:
+            return
+        state = {
+            "genome": job.genome.id,
+            "stage": job.stage,
+            "step": 0,
+            "inherited_steps": job.inherited_steps,
+            "derived": asdict(job.genome.derived),
+        }
+        adapters.save(Path(job.checkpoint), self.model, name, None, state)
+
+    # -- which modules are worth least -----------------------------------------------------------
+
+    def _without_groups(
+        self, genome: Genome, derivation: Derivation, source: Update, beat: Beat
+    ) -> tuple[Update, Derivation]:
+        """The source without the groups of modules that are worth least, and which these are."""
+        groups, count = module_groups(source.stems), derivation.count or 0
+        with self.removing(genome) as name:
+            adapters.add_derived(self.model, genome, source, self.base)
+
+            def loss(stems: Collection[str]) -> float:
+                beat()
+                with _switched_off(self.model, name, stems):
+                    return self.training.training_loss(GROUP_ROWS)
+
+            dropped = least_worth(groups, count, loss)
+        stems = set[str]().union(*(groups[group] for group in dropped))
+        return without(source, stems), replace(derivation, groups=tuple(dropped))
+
+
+def least_worth(groups: Groups, count: int, loss: Callable[[Collection[str]], float]) -> list[str]:
+    """The `count` groups without which the `loss` (of the modules that are switched off) is lowest,
+    chosen one after the other, each given those before it; at least one module is left.
+
+    Raises NotDerivable where there are not so many.
+    """
+    dropped: list[str] = []
+    off, everything = frozenset[str](), frozenset[str]().union(*groups.values())
+    while len(dropped) < count:
+        left = {
+            name: stems | off
+            for name, stems in groups.items()
+            if not stems <= off and stems | off < everything
+        }
+        if not left:
+            raise NotDerivable(
+                f"no more than {len(dropped)} groups of modules can be dropped, not {count}"
+            )
+        # Names are sorted, and the first of several equals is taken.
+        best = min(left, key=lambda name: loss(left[name]))
+        dropped.append(best)
+        off = left[best]
+    return dropped
+
+
+@contextmanager
+def _switched_off(model: PeftModel, adapter: str, stems: Collection[str]) -> Iterator[None]:
+    """In the block, the adapter does nothing in these modules."""
+    layers = [model.get_submodule(stem) for stem in stems]
+    before = [(layer, layer.scaling[adapter]) for layer in layers if isinstance(layer, LoraLayer)]
+    for layer, _ in before:
+        layer.scaling[adapter] = 0.0
+    try:
+        yield
+    finally:
+        for layer, scaling in before:
+            layer.scaling[adapter] = scaling

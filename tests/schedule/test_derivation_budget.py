@@ -1,0 +1,31 @@
+"""How many looks a run's training pays for."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from coralx.schedule.derivation_budget import affordable_looks, look_cost, round_size
+
+TENTH = Fraction(1, 10)
+
+
+def test_a_look_costs_the_rows_that_the_last_stage_scores() -> None:
+    assert look_cost({"train": 400, "validation": 100}) == 40
+    rows = {"train": 400, "validation": 100, "attacks": 20, "clean hold-out": 30, "test": 500}
+    assert look_cost(rows) == 50  # one half of attacks and hold-out is for the final measurement
+    assert look_cost(rows, tokens_per_attack=32) == 50 + Fraction(32, 5)
+
+
+def test_a_simulation_has_a_validation_split_of_a_fifth() -> None:
+    assert look_cost({"train": 400, "validation": 0}) == look_cost({"train": 400, "validation": 80})
+
+
+@pytest.mark.parametrize(("trained", "looks"), [(0, 0), (399, 0), (400, 1), (799, 1), (4000, 10)])
+def test_looks_cost_no_more_than_their_share(trained: int, looks: int) -> None:
+    assert affordable_looks(TENTH, trained, Fraction(40)) == looks
+
+
+def test_rounds_are_small_where_looks_are_few() -> None:
+    assert [round_size(looks) for looks in (0, 1, 7, 8, 12, 40, 1000)] == [2, 2, 2, 2, 3, 8, 8]
