@@ -41,7 +41,7 @@ SIZE = 1000.0
 
 def derived_config(**sections: Any) -> Config:
     return simulated_config(
-        evolution={"population_size": 3, "generations": 1},
+        evolution={"population_size": 3, "generations": 1, "derive": {"share": 0.1}},
         hyperband_config={"training_stages": STAGES},
         **sections,
     )
