@@ -19,7 +19,7 @@ from coralx.records.jobs import DeriveJob
 from coralx.records.results import Metrics
 from coralx.records.run_facts import Facts
 from coralx.rng import derive_seed
-from coralx.schedule.derivation_budget import affordable_looks, look_cost, round_size
+from coralx.schedule.derivation_budget import affordable_looks, look_cost, round_size, trial_cost
 from coralx.search.derivation_aims import Aims, Finisher, Look
 from coralx.search.derivations import propose
 from coralx.search.ranking import constraints_of
@@ -44,6 +44,10 @@ class DerivationPhase:
         self._history = state.history
         self._jobs = jobs
         self._cost = look_cost(facts.rows, _tokens_per_attack(state.config))
+        footprint = facts.footprint
+        names = [name for name, *_ in footprint.linear] if footprint is not None else []
+        blocks = footprint.layers if footprint is not None else 0
+        self._trial_cost = trial_cost(names, blocks, self._cost)
 
     def jobs(self, generation: int) -> list[DeriveJob]:
         """What the phase of a generation whose last stage is decided is to derive next; none where
@@ -56,12 +60,12 @@ class DerivationPhase:
     def _round(self, generation: int) -> list[Genome]:
         """The first round of which the ledger does not hold everything: what is missing of it."""
         aims, trained = self._aims(), self._trained(generation)
-        looks = [look for earlier in range(generation) for look in self._looks(earlier)]
-        made = {look.genome.id: look for look in self._looks(generation)}
+        looks = [look for earlier in range(generation) for look in self._looks(earlier, aims)]
+        made = {look.genome.id: look for look in self._looks(generation, aims)}
         left = self._affordable(generation) - sum(look.cost for look in looks)
         size, place = round_size(left), 0
         while left > 0:
-            derivations = propose(aims, trained, looks, generation, min(size, left))
+            derivations = propose(aims, trained, looks, generation, most=size, left=left)
             genomes = [
                 self._genome(derivation, generation, place + index)
                 for index, derivation in enumerate(derivations)
@@ -94,6 +98,7 @@ class DerivationPhase:
             axes=started.reference if started is not None else (),
             operators=config.evolution.derive.operators,
             rank=space_of(config).genes.get("rank"),
+            trials=float(self._trial_cost),
         )
 
     def _trained(self, generation: int) -> list[Finisher]:
@@ -106,21 +111,20 @@ class DerivationPhase:
             and genome.generation <= generation
         ]
 
-    def _looks(self, generation: int) -> list[Look]:
+    def _looks(self, generation: int, aims: Aims) -> list[Look]:
         """What was tried in a generation's phase, in the order of proposal."""
         there, history = self._there(), self._history
-        looks = [
-            Look(
-                genome,
-                self._metrics(genome.id),
-                cost=1 + history.results[genome.id, self._state.last_stage].extra_looks,
-                is_source=genome.id in there,
-            )
-            for genome in history.derived.get(generation, ())
-        ]
+        genomes = [*history.derived.get(generation, ())]
         failed = [one.genome for one in history.not_derived.values()]
-        looks += [Look(genome, None) for genome in failed if genome.generation == generation]
-        return sorted(looks, key=lambda look: _place_in(look.genome.id))
+        genomes += [genome for genome in failed if genome.generation == generation]
+        looks = []
+        for genome in sorted(genomes, key=lambda genome: _place_in(genome.id)):
+            result = history.results.get((genome.id, self._state.last_stage))
+            cost = aims.cost(genome.derived) if genome.derived is not None else 1
+            extra = result.extra_looks if result is not None else 0
+            metrics = result.metrics if result is not None else None
+            looks.append(Look(genome, metrics, cost + extra, genome.id in there))
+        return looks
 
     def _there(self) -> set[str]:
         """Whose checkpoints are kept throughout a phase: never what only later rounds bring about,

@@ -4,7 +4,7 @@ is repeated or resumed derives as much."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 SCORED_ROW = Fraction(2, 5)
@@ -17,6 +17,12 @@ ASSUMED_VALIDATION = Fraction(1, 5)
 """The validation split as a share of the training rows, where nobody knows how large it is: in
 simulations."""
 
+GROUP_ROWS = 64
+"""Training rows by which a group of modules is judged."""
+
+ASSUMED_GROUPS = 12
+"""How many a base has of which nothing is known: in simulations."""
+
 HALVED = ("attacks", "clean hold-out")
 """Rows of which one half serves the search, the other the final measurement."""
 
@@ -28,6 +34,14 @@ def look_cost(rows: Mapping[str, int], tokens_per_attack: int = 0) -> Fraction:
     scored += sum(Fraction(rows.get(kind, 0), 2) for kind in HALVED)
     tokens = Fraction(rows.get("attacks", 0), 2) * tokens_per_attack
     return max(SCORED_ROW * scored + GENERATED_TOKEN * tokens, Fraction(1))
+
+
+def trial_cost(linear_layers: Iterable[str], layers: int, look: Fraction) -> Fraction:
+    """The cost of finding the next group of modules that is worth least, in looks of that cost:
+    each kind of the base's linear layers, and each block, is tried on some training rows."""
+    kinds = {name.rpartition(".")[2] for name in linear_layers}
+    groups = len(kinds) + layers if kinds else ASSUMED_GROUPS
+    return SCORED_ROW * GROUP_ROWS * groups / look
 
 
 def affordable_looks(share: Fraction, trained_rows: int, cost: Fraction) -> int:

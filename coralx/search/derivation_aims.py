@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 from coralx.config.conditions import Condition
 from coralx.config.evolution import Objective
 from coralx.config.metric_catalogue import metric_entry
-from coralx.records.derivations import Operator
+from coralx.records.derivations import Derivation, Operator
 from coralx.records.genomes import Genome
 from coralx.records.results import Metrics
 from coralx.records.run_facts import Axis
@@ -32,6 +33,8 @@ class Aims:
     operators: tuple[Operator, ...]
     rank: Gene | None
     """The ranks of the search space; None: only the one that all have."""
+    trials: float
+    """What it costs to find a group of modules that is worth little, in looks."""
 
     @cached_property
     def quality(self) -> tuple[Objective, ...]:
@@ -50,6 +53,11 @@ class Aims:
             if operator in self.operators
             and (needs_small if operator in FOR_SIZE else self.quality)
         )
+
+    def cost(self, derivation: Derivation) -> int:
+        """In looks, rounded up."""
+        trials = self.trials * (derivation.count or 0) if derivation.operator == "drop" else 0.0
+        return 1 + math.ceil(trials)
 
     def ladder(self, rank: int) -> tuple[int, ...]:
         """The ranks of the space below this one, ascending; of a range the powers of two."""
@@ -82,7 +90,7 @@ class Look:
     metrics: Metrics | None
     """None: it failed."""
     cost: int = 1
-    """How often validation was scored."""
+    """In looks."""
     is_source: bool = True
 
 

@@ -60,11 +60,14 @@ def propose(
     trained: Sequence[Finisher],
     looks: Sequence[Look],
     generation: int,
+    *,
     most: int,
+    left: int,
 ) -> list[Derivation]:
-    """At most so many derivations that are to be scored next, none of which was before; empty where
-    nothing moves any more. `trained` are the finishers up to the generation, in order of birth,
-    `looks` all that was derived so far, in order of proposal."""
+    """At most so many derivations that are to be scored next, none of which was before, and which
+    cost no more than what is `left`; empty where nothing moves any more. `trained` are the
+    finishers up to the generation, in order of birth, `looks` all that was derived so far, in order
+    of proposal."""
     scene = _Scene(aims, trained, looks)
     lines = [scene.lines(operator) for operator in promising(aims, trained, looks, generation)]
     proposals: list[Derivation] = []
@@ -75,8 +78,11 @@ def propose(
             derivation = next(line, None)
             if derivation is None:
                 lines.remove(line)
-            elif derivation not in proposals and len(proposals) < most:
+            elif derivation not in proposals and aims.cost(derivation) <= left:
                 proposals.append(derivation)
+                left -= aims.cost(derivation)
+            if len(proposals) == most:
+                break
     return proposals
 
 

@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,14 +21,16 @@ import torch
 
 from coralx.backends.protocol import Backend, Paused, create
 from coralx.config import parse_config
-from coralx.errors import OutOfMemory
+from coralx.errors import NotDerivable, OutOfMemory
 from coralx.metrics import compute as predictions
 from coralx.metrics.row_scores import read_scores, scores_are_intact
+from coralx.records.derivations import Derivation
 from coralx.records.genomes import Blend, Genes, Genome, Shape
-from coralx.records.jobs import Horizon, Job, MeasureJob, Watch
-from coralx.records.results import Divergence, Inheritance, Progress, StageResult
+from coralx.records.jobs import DeriveJob, Horizon, Job, MeasureJob, Watch
+from coralx.records.results import Derived, Divergence, Inheritance, Progress, StageResult
 from coralx.system.files import verify_folder
 from coralx.training import out_of_memory as shortage
+from coralx.training.inference import predict
 
 TASKS = {
     "peft": ["sequence-classification", "label-tokens", "sft"],
@@ -673,6 +676,117 @@ def test_a_curve_that_cannot_reach_the_survivors_ends_training_within_the_stage(
     assert len(result.curve) == result.last_step // 10
     assert (result.metrics, result.checkpoint) == ({}, None)
     assert not (tmp_path / "to-80").exists()
+
+
+# -- derived genomes -------------------------------------------------------------------------------
+
+
+def finishers(backend: Backend, task: str, folder: Path) -> dict[str, str]:
+    """Two trained adapters of different shapes and scalings: name -> checkpoint."""
+    partial = replace(GENES, rank=2, use_rslora=True, target_modules=(PART[task],))
+    paths = {}
+    for name, genes in (("whole", GENES), ("part", partial)):
+        result = backend.train(job(Genome(name, 0, genes), folder / name, 0, 30), ignore)
+        paths[name] = str(result.checkpoint)
+    return paths
+
+
+def derive(
+    backend: Backend, paths: dict[str, str], folder: Path, operator: Any, *names: str, **how: Any
+) -> Derived:
+    """What comes of the adapters of these names; `paths` then holds the new one, too."""
+    derivation = Derivation(operator, names, **how)
+    genome = Genome(f"{operator}-of-{'-'.join(names)}", 1, GENES, derived=derivation)
+    sources = tuple(paths[name] for name in names)
+    path = str(folder / genome.id)
+    derived = backend.derive(DeriveJob(genome, "to-80", sources, 60, path))
+    paths[genome.id] = path
+    return derived
+
+
+def loss_by_plain_peft(backend: Any, task: str, config: dict[str, Any], adapter: str) -> float:
+    """`eval_loss` on validation of the adapter as PEFT loads it onto the base."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    torch.set_num_threads(1)
+    auto, options = AutoModelForCausalLM, dict[str, Any]()
+    if task == "sequence-classification":
+        auto, options = AutoModelForSequenceClassification, {"num_labels": 2}
+    base = auto.from_pretrained(config["model"]["base"], dtype=torch.float32, **options)
+    model = PeftModel.from_pretrained(base, adapter)
+    part = backend._material.parts[0]
+    rows = part.splits["validation"].rows
+    scores = predict(model, part.task, rows, nullcontext)
+    return float(predictions.task_figures(part.task.by_row(scores, rows))["eval_loss"] or 0.0)
+
+
+def test_derived_adapters_are_plain_peft_and_have_the_figures_that_are_reported(
+    backend: Backend, task: str, config: dict[str, Any], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    paths = finishers(backend, task, tmp_path)
+    made = [
+        derive(backend, paths, tmp_path, "truncate", "whole", rank=2),
+        derive(backend, paths, tmp_path, "compress", "whole", share=0.2),
+        derive(backend, paths, tmp_path, "drop", "whole", count=2),
+        derive(backend, paths, tmp_path, "soup", "part", "whole", rank=3, weights=(0.4, 0.6)),
+        derive(backend, paths, tmp_path, "scale", "compress-of-whole", factor=0.5),
+    ]
+    for derived in made:
+        result, path = derived.result, Path(str(derived.result.checkpoint))
+        verify_folder(path)
+        plain = loss_by_plain_peft(backend, task, config, str(path))
+        assert plain == pytest.approx(result.metrics["eval_loss"], abs=1e-4)
+        saved = json.loads((path / "adapter_config.json").read_text())
+        assert saved["r"] == derived.genome.genes.rank == result.rank
+        ratios = {saved["alpha_pattern"][m] / r for m, r in saved["rank_pattern"].items()}
+        assert all(r == pytest.approx(saved["lora_alpha"] / saved["r"]) for r in ratios)
+        tensors = load_file(path / "adapter_model.safetensors").values()
+        assert result.metrics["trainable_parameters"] == sum(t.numel() for t in tensors)
+        assert (result.steps, result.inherited_steps, result.train_seconds) == (0, 60, 0.0)
+        sources = tuple(paths[name] for name in derived.genome.derived.sources)
+        repeat = str(tmp_path / "again" / derived.genome.id)
+        again = backend.derive(DeriveJob(undropped(derived), "to-80", sources, 60, repeat))
+        assert adapter_bytes(Path(str(again.result.checkpoint))) == adapter_bytes(path)
+        assert again.genome == derived.genome
+    truncated, compressed, dropped, soup, _ = made
+    assert [d.genome.genes.rank for d in (truncated, soup)] == [2, 3]
+    assert len(dropped.genome.derived.groups) == 2
+    state = json.loads((Path(str(dropped.result.checkpoint)) / "trainer_state.json").read_text())
+    assert state["derived"]["groups"] == list(dropped.genome.derived.groups)
+    measured = backend.measure(MeasureJob(compressed.genome, compressed.result.checkpoint))
+    for name in (SKILL[task], "eval_loss", "trainable_parameters", "adapter_bytes"):
+        assert measured.validation[name] == compressed.result.metrics[name]
+
+
+def undropped(derived: Derived) -> Genome:
+    """The genome as it was before it was known which groups would be dropped."""
+    assert derived.genome.derived is not None
+    return replace(derived.genome, derived=replace(derived.genome.derived, groups=()))
+
+
+def test_a_child_starts_from_a_derived_adapter(backend: Backend, task: str, tmp_path: Path) -> None:
+    paths = finishers(backend, task, tmp_path)
+    derive(backend, paths, tmp_path, "drop", "whole", count=1)
+    parent = derive(backend, paths, tmp_path, "compress", "drop-of-whole", share=0.3)
+    still = Genome("child", 2, replace(GENES, learning_rate=1e-30), inherits=parent.genome.id)
+    given = {"inherit_from": paths[parent.genome.id], "inherit_optimizer": True}
+    child = backend.train(job(still, tmp_path / "child", 0, 1, **given), ignore)
+    assert child.inheritance.error == pytest.approx(0.0, abs=1e-6)
+    assert child.metrics["eval_loss"] == pytest.approx(parent.result.metrics["eval_loss"], rel=1e-5)
+
+
+def test_what_cannot_be_derived_is_refused_with_the_reason(
+    backend: Backend, task: str, tmp_path: Path
+) -> None:
+    dora = replace(GENES, use_dora=True, target_modules=(PART[task],))
+    result = backend.train(job(Genome("dora", 0, dora), tmp_path, 0, 2), ignore)
+    with pytest.raises(NotDerivable, match="DoRA"):
+        derive(backend, {"dora": str(result.checkpoint)}, tmp_path, "scale", "dora", factor=0.5)
+    untuned = backend.measure(MeasureJob(None, None))
+    assert untuned.validation["trainable_parameters"] == 0.0
 
 
 # -- what may go wrong on the way ------------------------------------------------------------------

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from coralx.schedule.derivation_budget import affordable_looks, look_cost, round_size
+from coralx.schedule.derivation_budget import affordable_looks, look_cost, round_size, trial_cost
 
 TENTH = Fraction(1, 10)
 
@@ -29,3 +29,9 @@ def test_looks_cost_no_more_than_their_share(trained: int, looks: int) -> None:
 
 def test_rounds_are_small_where_looks_are_few() -> None:
     assert [round_size(looks) for looks in (0, 1, 7, 8, 12, 40, 1000)] == [2, 2, 2, 2, 3, 8, 8]
+
+
+def test_a_group_is_found_by_trying_every_kind_and_every_block() -> None:
+    names = ["encoder.0.query", "encoder.0.value", "encoder.1.query", "encoder.1.value"]
+    assert trial_cost(names, 2, Fraction(40)) == Fraction(2, 5) * 64 * 4 / 40
+    assert trial_cost([], 0, Fraction(40)) == Fraction(2, 5) * 64 * 12 / 40

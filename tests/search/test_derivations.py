@@ -36,6 +36,7 @@ def aims(*objectives: Objective, constraints: Sequence[str] = (), rank: object =
         axes=tuple(AXES[one.metric] for one in listed),
         operators=UNTRIED,
         rank=rank,  # type: ignore[arg-type]
+        trials=0.0,
     )
 
 
@@ -81,7 +82,9 @@ class Play:
     def phase(self, generation: int, most: int, at_once: int = 2) -> list[Look]:
         before = len(self.looks)
         while (left := most - (len(self.looks) - before)) > 0:
-            found = propose(self.aims, self.trained, self.looks, generation, min(at_once, left))
+            found = propose(
+                self.aims, self.trained, self.looks, generation, most=at_once, left=left
+            )
             if not found:
                 break
             assert len(set(found)) == len(found) <= min(at_once, left)
@@ -110,11 +113,9 @@ class Play:
                 size, skill = max(p[3] for p in parts), sum(p[0] for p in parts) / len(parts)
                 skill += self.world.soup_gain
         self._made[name] = skill, factor, rank, size
-        source = next(
-            one.genome
-            for one in [*self.trained, *self.looks]
-            if one.genome.id in derivation.sources
-        )
+        known = [finisher.genome for finisher in self.trained]
+        known += [look.genome for look in self.looks]
+        source = next(genome for genome in known if genome.id == derivation.sources[0])
         genes = replace(source.genes, rank=derivation.rank or source.genes.rank)
         genome = Genome(name, generation, genes, derived=derivation)
         return Look(genome, self.world.figures(skill, factor, rank, size))
@@ -225,7 +226,7 @@ def test_an_operator_that_pays_gets_more_of_the_next_looks() -> None:
 
 
 def first_operators(aims: Aims, trained: Sequence[Finisher], most: int = 8) -> list[Operator]:
-    return [one.operator for one in propose(aims, trained, [], 0, most)]
+    return [one.operator for one in propose(aims, trained, [], 0, most=most, left=99)]
 
 
 TWO = [finisher("a", 0.9), finisher("b", 0.8)]
@@ -240,6 +241,17 @@ def test_without_a_wish_for_small_adapters_none_is_cut() -> None:
 
 def test_where_size_alone_is_wanted_nothing_is_scaled() -> None:
     assert set(first_operators(aims(SIZE), TWO)) == {"truncate", "compress", "drop"}
+
+
+def test_what_is_left_is_not_spent_on_what_costs_more() -> None:
+    """To find the groups that are worth least takes trials, which cost as much as looks."""
+    dear = replace(aims(), trials=3.5)
+    assert [dear.cost(Derivation("drop", ("a",), count=count)) for count in (1, 2)] == [5, 8]
+    all_five = propose(dear, TWO, [], 0, most=8, left=12)
+    assert [one.operator for one in all_five] == ["scale", "truncate", "soup", "compress", "drop"]
+    too_dear = propose(dear, TWO, [], 0, most=8, left=11)
+    assert {"scale", "truncate", "soup", "compress"} == {one.operator for one in too_dear}
+    assert len(propose(dear, TWO, [], 0, most=8, left=3)) == 3
 
 
 def test_operators_that_are_off_are_not_taken() -> None:
@@ -257,7 +269,7 @@ def test_a_second_objective_moves_the_factor_too() -> None:
 def test_who_meets_the_constraints_is_the_first_source() -> None:
     trained = [finisher("a", 0.9, 16), finisher("b", 0.8, 4)]
     bounded = aims(constraints=["trainable_parameters <= 5000"])
-    assert [one.sources for one in propose(bounded, trained, [], 0, 1)] == [("b",)]
+    assert [one.sources for one in propose(bounded, trained, [], 0, most=1, left=99)] == [("b",)]
 
 
 # -- sources ---------------------------------------------------------------------------------------
@@ -265,14 +277,14 @@ def test_who_meets_the_constraints_is_the_first_source() -> None:
 
 def test_dora_and_heads_are_no_sources() -> None:
     odd = [finisher("a", 0.9, use_dora=True), finisher("b", 0.8, target_modules=())]
-    assert propose(aims(), odd, [], 0, 8) == []
-    found = propose(aims(), [*odd, finisher("c", 0.7)], [], 0, 8)
+    assert propose(aims(), odd, [], 0, most=8, left=99) == []
+    found = propose(aims(), [*odd, finisher("c", 0.7)], [], 0, most=8, left=99)
     assert {source for one in found for source in one.sources} == {"c"}
 
 
 def test_what_was_dropped_since_is_no_source_but_still_to_be_beaten() -> None:
     gone = replace(finisher("a", 0.9), is_source=False)
-    found = propose(aims(), [gone, finisher("b", 0.8)], [], 0, 8)
+    found = propose(aims(), [gone, finisher("b", 0.8)], [], 0, most=8, left=99)
     assert {source for one in found for source in one.sources} == {"b"}
 
 
@@ -280,7 +292,7 @@ def test_a_soup_needs_two_that_adapt_the_same_modules() -> None:
     other = finisher("b", 0.8, target_modules=("query", "value"))
     assert "soup" not in first_operators(aims(SKILL), [finisher("a", 0.9), other])
     third = finisher("c", 0.7, 16)
-    found = propose(aims(SKILL), [finisher("a", 0.9), other, third], [], 0, 8)
+    found = propose(aims(SKILL), [finisher("a", 0.9), other, third], [], 0, most=8, left=99)
     assert Derivation("soup", ("a", "c"), rank=16, weights=(0.5, 0.5)) in found
 
 
@@ -307,12 +319,13 @@ def test_a_soup_is_scaled_and_then_cut_and_never_the_other_way_round() -> None:
 
 def test_a_derivation_that_failed_is_not_tried_again() -> None:
     only = replace(aims(SKILL), operators=("soup",))
-    (first,) = propose(only, TWO, [], 0, 1)
+    (first,) = propose(only, TWO, [], 0, most=1, left=99)
     failed = Look(Genome("d", 0, Genes(), derived=first), None)
-    (second,) = propose(only, TWO, [failed], 0, 1)
+    (second,) = propose(only, TWO, [failed], 0, most=1, left=99)
     assert second != first
     again = Look(Genome("e", 0, Genes(), derived=second), None)
-    assert propose(only, TWO, [failed, again], 0, 1) == []  # two in a row that moved nothing
+    # Two in a row that moved nothing.
+    assert propose(only, TWO, [failed, again], 0, most=1, left=99) == []
 
 
 @pytest.mark.parametrize(
