@@ -121,9 +121,8 @@ class DerivationPhase:
         for genome in sorted(genomes, key=lambda genome: _place_in(genome.id)):
             result = history.results.get((genome.id, self._state.last_stage))
             cost = aims.cost(genome.derived) if genome.derived is not None else 1
-            extra = result.extra_looks if result is not None else 0
             metrics = result.metrics if result is not None else None
-            looks.append(Look(genome, metrics, cost + extra, genome.id in there))
+            looks.append(Look(genome, metrics, cost, genome.id in there))
         return looks
 
     def _there(self) -> set[str]:

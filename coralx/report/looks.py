@@ -99,7 +99,7 @@ def _scorings(state: RunState) -> Iterator[_Scoring]:
 def _of_result(result: StageResult, stage: Stage, occasion: Occasion) -> Iterator[_Scoring]:
     is_whole = stage.eval_limit is None
     if stage.is_scored and result.divergence is None:
-        yield _Scoring(occasion, 1 + result.extra_looks, is_whole)
+        yield _Scoring(occasion, 1, is_whole)
     if result.inheritance is not None and result.inheritance.blend is not None:
         yield _Scoring("blends", 2, is_whole)  # the blend, and the better parent's weights alone
 

@@ -77,7 +77,6 @@ DERIVED = (
         Derivation("drop", ("d00-03",), count=2, groups=("query", "layer 3")),
         0.84,
         3,
-        extra_looks=3,
     ),
     derivation("d00-05", Derivation("compress", ("a",), share=0.25), 0.8, 2),
 )
