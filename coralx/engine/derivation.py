@@ -19,7 +19,7 @@ from coralx.records.jobs import DeriveJob
 from coralx.records.results import Metrics
 from coralx.records.run_facts import Facts
 from coralx.rng import derive_seed
-from coralx.schedule.derivation_budget import affordable_looks, look_cost, round_size, trial_cost
+from coralx.schedule.derivation_budget import affordable_looks, group_costs, look_cost, round_size
 from coralx.search.derivation_aims import Aims, Finisher, Look
 from coralx.search.derivations import propose
 from coralx.search.ranking import constraints_of
@@ -47,7 +47,7 @@ class DerivationPhase:
         footprint = facts.footprint
         names = [name for name, *_ in footprint.linear] if footprint is not None else []
         blocks = footprint.layers if footprint is not None else 0
-        self._trial_cost = trial_cost(names, blocks, self._cost)
+        self._group_costs = group_costs(names, blocks, self._cost)
 
     def jobs(self, generation: int) -> list[DeriveJob]:
         """What the phase of a generation whose last stage is decided is to derive next; none where
@@ -98,7 +98,8 @@ class DerivationPhase:
             axes=started.reference if started is not None else (),
             operators=config.evolution.derive.operators,
             rank=space_of(config).genes.get("rank"),
-            trials=float(self._trial_cost),
+            first_group=float(self._group_costs[0]),
+            further_group=float(self._group_costs[1]),
         )
 
     def _trained(self, generation: int) -> list[Finisher]:
@@ -121,9 +122,8 @@ class DerivationPhase:
         for genome in sorted(genomes, key=lambda genome: _place_in(genome.id)):
             result = history.results.get((genome.id, self._state.last_stage))
             cost = aims.cost(genome.derived) if genome.derived is not None else 1
-            extra = result.extra_looks if result is not None else 0
             metrics = result.metrics if result is not None else None
-            looks.append(Look(genome, metrics, cost + extra, genome.id in there))
+            looks.append(Look(genome, metrics, cost, genome.id in there))
         return looks
 
     def _there(self) -> set[str]:

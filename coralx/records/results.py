@@ -126,8 +126,6 @@ class StageResult:
     micro_batch: int | None = None
     """Rows that went through the model at once, because a whole batch ran out of memory; None: it
     did not."""
-    extra_looks: int = 0
-    """How often validation was scored for it beside the scoring that its figures are of."""
 
     @property
     def seconds(self) -> float:
