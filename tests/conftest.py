@@ -191,7 +191,7 @@ def tiny_search(tiny_base: Path, reviews: Path) -> dict[str, Any]:
             "learning_rate": {"low": 2e-3, "high": 3e-2, "log": True},
             "target_modules": {"choices": [["query", "value"], "all-linear"]},
         },
-        "evolution": {"population_size": 4, "generations": 2},
+        "evolution": {"population_size": 4, "generations": 2, "derive": {"share": 0}},
         "hyperband_config": {"training_stages": stages},
         "training": {"batch_size": 8, "precision": "fp32"},
         "runtime": {"workers": 2, "threads_per_worker": 1},

@@ -19,7 +19,7 @@ from coralx.records.jobs import DeriveJob
 from coralx.records.results import Metrics
 from coralx.records.run_facts import Facts
 from coralx.rng import derive_seed
-from coralx.schedule.derivation_budget import affordable_looks, look_cost, round_size, trial_cost
+from coralx.schedule.derivation_budget import affordable_looks, group_costs, look_cost, round_size
 from coralx.search.derivation_aims import Aims, Finisher, Look
 from coralx.search.derivations import propose
 from coralx.search.ranking import constraints_of
@@ -47,7 +47,7 @@ class DerivationPhase:
         footprint = facts.footprint
         names = [name for name, *_ in footprint.linear] if footprint is not None else []
         blocks = footprint.layers if footprint is not None else 0
-        self._trial_cost = trial_cost(names, blocks, self._cost)
+        self._group_costs = group_costs(names, blocks, self._cost)
 
     def jobs(self, generation: int) -> list[DeriveJob]:
         """What the phase of a generation whose last stage is decided is to derive next; none where
@@ -98,7 +98,8 @@ class DerivationPhase:
             axes=started.reference if started is not None else (),
             operators=config.evolution.derive.operators,
             rank=space_of(config).genes.get("rank"),
-            trials=float(self._trial_cost),
+            first_group=float(self._group_costs[0]),
+            further_group=float(self._group_costs[1]),
         )
 
     def _trained(self, generation: int) -> list[Finisher]:

@@ -33,8 +33,10 @@ class Aims:
     operators: tuple[Operator, ...]
     rank: Gene | None
     """The ranks of the search space; None: only the one that all have."""
-    trials: float
-    """What it costs to find a group of modules that is worth little, in looks."""
+    first_group: float
+    """What it costs to find the group of modules that is worth least, in looks."""
+    further_group: float
+    """The same for each further one."""
 
     @cached_property
     def quality(self) -> tuple[Objective, ...]:
@@ -56,8 +58,10 @@ class Aims:
 
     def cost(self, derivation: Derivation) -> int:
         """In looks, rounded up."""
-        trials = self.trials * (derivation.count or 0) if derivation.operator == "drop" else 0.0
-        return 1 + math.ceil(trials)
+        if derivation.operator != "drop":
+            return 1
+        further = (derivation.count or 1) - 1
+        return 1 + math.ceil(self.first_group + further * self.further_group)
 
     def ladder(self, rank: int) -> tuple[int, ...]:
         """The ranks of the space below this one, ascending; of a range the powers of two."""

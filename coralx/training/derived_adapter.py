@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -125,10 +126,12 @@ def least_worth(groups: Groups, count: int, loss: Callable[[Collection[str]], fl
     """The `count` groups without which the `loss` (of the modules that are switched off) is lowest,
     chosen one after the other, each given those before it; at least one module is left.
 
-    Raises NotDerivable where there are not so many.
+    Lazily (Minoux 1978): a group judged when fewer were off is judged again only once it leads, as
+    without more the loss is rarely lower. Raises NotDerivable where there are not so many groups.
     """
     dropped: list[str] = []
     off, everything = frozenset[str](), frozenset[str]().union(*groups.values())
+    judged = dict.fromkeys(groups, (-math.inf, -1))  # the loss, and how many were off then
     while len(dropped) < count:
         left = {
             name: stems | off
@@ -139,11 +142,17 @@ def least_worth(groups: Groups, count: int, loss: Callable[[Collection[str]], fl
             raise NotDerivable(
                 f"no more than {len(dropped)} groups of modules can be dropped, not {count}"
             )
-        # Names are sorted, and the first of several equals is taken.
-        best = min(left, key=lambda name: loss(left[name]))
+        best = _leading(left, judged)
+        while judged[best][1] < len(dropped):
+            judged[best] = loss(left[best]), len(dropped)
+            best = _leading(left, judged)
         dropped.append(best)
         off = left[best]
     return dropped
+
+
+def _leading(names: Collection[str], judged: Mapping[str, tuple[float, int]]) -> str:
+    return min(names, key=lambda name: (judged[name][0], name))
 
 
 @contextmanager

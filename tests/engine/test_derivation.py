@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,8 +17,12 @@ from coralx.api.trainer import Genome as OwnGenome
 from coralx.api.trainer import HyperbandTrainer, LoRAConfig
 from coralx.backends.simulated import SimulatedBackend
 from coralx.config import Config
+from coralx.engine.engine import Engine
+from coralx.engine.hypervolume_reference import reference_of
 from coralx.engine.state import RunState
 from coralx.errors import Interrupted, NotDerivable
+from coralx.execution.executor import AnyJob, JobOutcome
+from coralx.execution.inprocess import InProcessExecutor
 from coralx.records.events import (
     BudgetSpent,
     CheckpointRestored,
@@ -34,7 +38,7 @@ from coralx.records.results import Derived
 from coralx.schedule.derivation_budget import look_cost
 from coralx.storage.history import History
 from coralx.storage.layout import RunLayout
-from coralx.storage.ledger import Ledger
+from coralx.storage.ledger import FORMAT, Ledger
 from tests.support.factories import simulated_config
 from tests.support.simulated_runs import KillAt, comparable, events_of, events_of_kind
 
@@ -181,6 +185,58 @@ def test_a_round_of_which_only_a_later_part_was_recorded_is_completed(whole: api
         e.genome.id: e.genome.derived for e in events_of_kind(whole.layout, GenomeDerived)
     }
     assert resumed.report["front"] == whole.report["front"]
+
+
+@pytest.mark.parametrize(
+    ("evolution", "hyperband"),
+    [
+        ({"pbt_quantile": 0.25, "elite_fraction": 0.25}, {}),
+        ({"selection": "nsga3", "resize_adapters": True}, {"adaptive_budgets": True}),
+        ({"patience": 2, "checkpoint_crossover": {"mask": 0.3, "merge": 0.3}}, {"brackets": 2}),
+    ],
+    ids=["copies and elite", "niching and adaptive budgets", "patience, blends and brackets"],
+)
+def test_whatever_else_a_search_does_it_derives_and_resumes(
+    evolution: dict[str, Any], hyperband: dict[str, Any]
+) -> None:
+    settings = config(generations=3, evolution=evolution, hyperband_config=hyperband)
+    whole = api.evolve(settings, "alone")
+    generations = {event.generation for event in events_of_kind(whole.layout, GenomeDerived)}
+    assert generations == set(history_of(whole.layout).generations)
+    with pytest.raises(Interrupted):
+        api.evolve(settings, "cut", KillAt(GenomeDerived, 5))
+    resumed = api.resume(RunLayout(Path("runs") / "cut"))
+    assert decisions(resumed.layout) == decisions(whole.layout)
+    ids = list(history_of(whole.layout).genomes)
+    assert len(set(ids)) == len(ids)
+
+
+class Backwards(InProcessExecutor):
+    """Brings the outcomes of a round in the opposite order, as several workers may."""
+
+    def run(
+        self, jobs: Iterable[AnyJob | None], deadline: float | None = None
+    ) -> Iterator[JobOutcome]:
+        yield from reversed(list(super().run(jobs, deadline)))
+
+
+def test_the_order_of_completion_decides_nothing() -> None:
+    derived, survivors = [], []
+    for kind in (InProcessExecutor, Backwards):
+        settings = config()
+        executor = kind("simulated")
+        facts = executor.start(settings, None, lambda _: None)
+        ledger = Ledger()
+        first = RunStarted(FORMAT, "x", "simulation", 7, facts, executor.settings, {}, {}, 0.0)
+        ledger.append(replace(first, reference=reference_of(settings, facts)))
+        engine = Engine(settings, facts, executor, ledger, None)
+        engine.search()
+        made = engine.history.derived
+        derived.append({genome.id: genome for one in made.values() for genome in one})
+        survivors.append(engine.history.populations)
+    assert derived[0] == derived[1] != {}
+    assert list(derived[0]) != list(derived[1])
+    assert survivors[0] == survivors[1]
 
 
 def test_a_finished_run_goes_on_with_more_generations() -> None:

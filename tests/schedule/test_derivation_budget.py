@@ -6,16 +6,18 @@ from fractions import Fraction
 
 import pytest
 
-from coralx.schedule.derivation_budget import affordable_looks, look_cost, round_size, trial_cost
+from coralx.schedule.derivation_budget import affordable_looks, group_costs, look_cost, round_size
 
 TENTH = Fraction(1, 10)
 
 
 def test_a_look_costs_the_rows_that_the_last_stage_scores() -> None:
-    assert look_cost({"train": 400, "validation": 100}) == 40
+    assert look_cost({"train": 400, "validation": 100}) == 35
     rows = {"train": 400, "validation": 100, "attacks": 20, "clean hold-out": 30, "test": 500}
-    assert look_cost(rows) == 50  # one half of attacks and hold-out is for the final measurement
-    assert look_cost(rows, tokens_per_attack=32) == 50 + Fraction(32, 5)
+    assert (
+        look_cost(rows) == Fraction(7, 20) * 125
+    )  # one half of attacks and hold-out is for the final measurement
+    assert look_cost(rows, tokens_per_attack=32) == Fraction(7, 20) * 125 + Fraction(32, 5)
 
 
 def test_a_simulation_has_a_validation_split_of_a_fifth() -> None:
@@ -33,5 +35,5 @@ def test_rounds_are_small_where_looks_are_few() -> None:
 
 def test_a_group_is_found_by_trying_every_kind_and_every_block() -> None:
     names = ["encoder.0.query", "encoder.0.value", "encoder.1.query", "encoder.1.value"]
-    assert trial_cost(names, 2, Fraction(40)) == Fraction(2, 5) * 64 * 4 / 40
-    assert trial_cost([], 0, Fraction(40)) == Fraction(2, 5) * 64 * 12 / 40
+    assert group_costs(names, 2, Fraction(40)) == (Fraction(9, 20) * 64 * 4 / 40, Fraction(36, 25))
+    assert group_costs([], 0, Fraction(40))[0] == Fraction(9, 20) * 64 * 12 / 40

@@ -36,7 +36,8 @@ def aims(*objectives: Objective, constraints: Sequence[str] = (), rank: object =
         axes=tuple(AXES[one.metric] for one in listed),
         operators=UNTRIED,
         rank=rank,  # type: ignore[arg-type]
-        trials=0.0,
+        first_group=0.0,
+        further_group=0.0,
     )
 
 
@@ -245,11 +246,11 @@ def test_where_size_alone_is_wanted_nothing_is_scaled() -> None:
 
 def test_what_is_left_is_not_spent_on_what_costs_more() -> None:
     """To find the groups that are worth least takes trials, which cost as much as looks."""
-    dear = replace(aims(), trials=3.5)
-    assert [dear.cost(Derivation("drop", ("a",), count=count)) for count in (1, 2)] == [5, 8]
-    all_five = propose(dear, TWO, [], 0, most=8, left=12)
+    dear = replace(aims(), first_group=3.5, further_group=0.75)
+    assert [dear.cost(Derivation("drop", ("a",), count=count)) for count in (1, 2)] == [5, 6]
+    all_five = propose(dear, TWO, [], 0, most=8, left=10)
     assert [one.operator for one in all_five] == ["scale", "truncate", "soup", "compress", "drop"]
-    too_dear = propose(dear, TWO, [], 0, most=8, left=11)
+    too_dear = propose(dear, TWO, [], 0, most=8, left=9)
     assert {"scale", "truncate", "soup", "compress"} == {one.operator for one in too_dear}
     assert len(propose(dear, TWO, [], 0, most=8, left=3)) == 3
 

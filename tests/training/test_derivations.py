@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -199,11 +200,15 @@ def test_groups_are_dropped_one_after_the_other_by_the_loss_without_them() -> No
     groups = module_groups(worth)
     assert list(groups) == ["layer 0", "layer 1", "layer 2", "q", "v"]
 
-    def loss(off: object) -> float:
-        assert isinstance(off, frozenset)
+    asked: list[Collection[str]] = []
+
+    def loss(off: Collection[str]) -> float:
+        asked.append(off)
         return sum(worth[stem] for stem in off)
 
     assert least_worth(groups, 1, loss) == ["v"]
+    assert len(asked) == 5
     assert least_worth(groups, 3, loss) == ["v", "layer 1", "layer 0"]
+    assert len(asked) == 5 + 5 + 1 + 2  # again only those that lead
     with pytest.raises(NotDerivable, match="no more than 3 groups of modules"):
         least_worth(groups, 4, loss)
