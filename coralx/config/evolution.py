@@ -59,9 +59,7 @@ class Derive(Section):
     )
     operators: tuple[Operator, ...] = Field(
         default=get_args(Operator),
-        description="What may be done to finished adapters: cut every module to a lower rank of "
-        "the space (`truncate`), keep the best directions over all modules (`compress`), multiply "
-        "the update (`scale`), leave out groups of modules (`drop`), average two to four (`soup`).",
+        description="What may be done to finished adapters; docs/search.md says what each does.",
     )
 
     @field_validator("operators")
