@@ -45,9 +45,12 @@ class Aims:
 
     @cached_property
     def useful(self) -> tuple[Operator, ...]:
-        """The operators that can lead to what is wanted."""
+        """The operators that can lead to what is wanted: none, where that is a figure of training,
+        which a derived adapter does not have."""
         wanted = {one.metric for one in self.objectives}
         wanted |= {one.metric for one in self.constraints}
+        if any(metric_entry(metric).source == "training" for metric in wanted):
+            return ()
         needs_small = any(_is_size(metric) for metric in wanted)
         return tuple(
             operator

@@ -103,7 +103,10 @@ def offspring(
     every trained genome so far: none is trained twice. Fewer are returned where the space has no
     more. A derived parent's rank counts as the nearest one of the space.
     """
-    values = [space.values(space.nearest(parent.genes)) for parent in population]
+    values = [
+        space.values(parent.genes if parent.derived is None else space.nearest(parent.genes))
+        for parent in population
+    ]
     bred: list[Genes] = []
     pairs: list[tuple[Genome, ...]] = []
     for index in range(evolution.births(generation)):

@@ -29,6 +29,7 @@ from coralx.records.events import (
     DerivationFailed,
     GenerationCompleted,
     GenomeDerived,
+    RunCompleted,
     RunStarted,
     StageCompleted,
     StageDecided,
@@ -363,6 +364,20 @@ def test_stages_by_hand_derive_as_a_whole_search_does(whole: api.Outcome) -> Non
     for stage in [*names[1:], *names]:
         outcome = api.train_stage(outcome.layout, stage)
     assert decisions(outcome.layout) == decisions(whole.layout)
+
+
+def test_a_stage_by_hand_first_derives_what_a_killed_process_left(whole: api.Outcome) -> None:
+    names = [stage.name for stage in config().hyperband_config.training_stages]
+    layout = api.start_stage(config(), "by-hand").layout
+    for generation in (0, 1):
+        for stage in names[1:-1]:
+            api.train_stage(layout, stage)
+        with pytest.raises(Interrupted):
+            api.train_stage(layout, names[-1], view=KillAt(GenomeDerived, 1))
+        assert generation not in history_of(layout).populations
+        api.train_stage(layout, names[0] if generation == 0 else names[-1])
+    assert decisions(layout) == decisions(whole.layout)
+    assert events_of_kind(layout, RunCompleted)
 
 
 def test_own_genomes_keep_their_ids_though_a_derived_one_would_be_called_so(

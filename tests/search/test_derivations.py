@@ -244,6 +244,17 @@ def test_where_size_alone_is_wanted_nothing_is_scaled() -> None:
     assert set(first_operators(aims(SIZE), TWO)) == {"truncate", "compress", "drop"}
 
 
+def test_where_a_figure_of_training_is_wanted_nothing_is_derived() -> None:
+    """A derived adapter has none, so it would never be on the front."""
+    assert first_operators(aims(constraints=["train_loss <= 0.7"]), TWO) == []
+
+
+def test_without_finishers_there_is_nothing_to_derive_from() -> None:
+    assert first_operators(aims(), []) == []
+    unknown = Finisher(Genome("a", 0, Genes()), {"auroc": None})
+    assert propose(aims(SKILL), [unknown], [], 0, most=8, left=99) == []
+
+
 def test_what_is_left_is_not_spent_on_what_costs_more() -> None:
     """To find the groups that are worth least takes trials, which cost as much as looks."""
     dear = replace(aims(), first_group=3.5, further_group=0.75)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coralx.records.derivations import Derivation
 from coralx.records.genomes import ALL_LINEAR, Genes, Genome
 from coralx.rng import generator
 from coralx.search.nsga2 import (
@@ -309,3 +310,31 @@ def test_draws_depend_on_every_part_of_their_name() -> None:
 def test_config_with_one_configuration_is_a_space_of_one() -> None:
     assert len(founders(tiny_space(1), 4, seed=0)) == 1
     assert make_config().evolution.population_size == 8
+
+
+# -- derived parents -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rank", [{"choices": [4, 8, 16]}, {"low": 4, "high": 16}, {"low": 4, "high": 16, "log": True}]
+)
+def test_children_of_an_adapter_with_a_rank_of_its_own_have_ranks_of_the_space(rank: Any) -> None:
+    space = make_space(rank=rank, learning_rate={"low": 1e-4, "high": 1e-3, "log": True})
+    compressed = Derivation("compress", ("a",), share=0.1)
+    parents = [
+        Genome(f"d{place}", 0, Genes(rank=own), derived=compressed)
+        for place, own in enumerate((1, 7, 40))
+    ]
+    often = evolution(population_size=20, mutation_probability=0.0)
+    children = offspring(parents, [], ["d0", "d1", "d2"], space, often, 1, seed=3)
+    assert len(children) == 20
+    assert all(space.contains(child.genes) for child in children)
+    assert [space.nearest(parent.genes).rank for parent in parents] in ([4, 8, 16], [4, 7, 16])
+    assert make_space(rank={"choices": [16]}).nearest(Genes(rank=3)).rank == 16
+
+
+def test_a_child_inherits_from_a_derived_parent_of_its_rank() -> None:
+    cut = Genome("d", 0, Genes(rank=4), derived=Derivation("truncate", ("a",), rank=4))
+    space = make_space(rank={"choices": [4]}, learning_rate={"low": 1e-4, "high": 1e-3})
+    children = offspring([cut], [], ["d"], space, evolution(), 1, seed=3)
+    assert {child.inherits for child in children} == {"d"}
