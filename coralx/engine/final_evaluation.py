@@ -48,11 +48,11 @@ def has_head(state: RunState) -> bool:
 
 def from_scratch(genome: Genome) -> Genome:
     """The same genes as another genome, whose training begins anew; or the same derivation, of
-    sources from scratch. Which groups are to be dropped is found anew."""
+    sources from scratch."""
     name, parents, derived = FRESH + genome.id, (genome.id,), genome.derived
     if derived is not None:
         sources = tuple(FRESH + source for source in derived.sources)
-        derived = replace(derived, sources=sources, groups=())
+        derived = replace(derived, sources=sources)
     return Genome(name, genome.generation, genome.genes, parents, derived=derived, seed=genome.seed)
 
 
