@@ -55,7 +55,7 @@ def parameters(update: Update) -> int:
     return sum(t.numel() for name, t in update.weights.items() if ".lora_" in name)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(1, 9), st.floats(0.25, 8.0), st.integers(0, 99))
 def test_each_module_is_cut_to_its_best_approximation(rank: int, scale: float, seed: int) -> None:
     source = adapter(seed, scale, q=8, k=3, v=6)
@@ -67,7 +67,7 @@ def test_each_module_is_cut_to_its_best_approximation(rank: int, scale: float, s
     assert torch.equal(cut.weights["head.weight"], source.weights["head.weight"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.floats(0.02, 1.0), st.integers(0, 99))
 def test_the_directions_that_carry_most_for_their_size_are_kept(share: float, seed: int) -> None:
     source = adapter(seed, 2.0, q=8, k=8, v=8)
@@ -113,7 +113,7 @@ def test_dropped_modules_are_gone() -> None:
     assert rest.rank == 4
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(1, 20), st.integers(0, 99))
 def test_a_soup_is_the_best_approximation_of_the_weighted_mean(rank: int, seed: int) -> None:
     sources = [
