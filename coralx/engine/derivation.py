@@ -163,7 +163,7 @@ def _place_in(name: str) -> int:
 
 
 def _tokens_per_attack(config: Config) -> int:
-    """How long the answers are, at most, that attacks are judged by; 0 where rows are classified."""
+    """How long answers are, at most, by which attacks are judged; 0 where rows are classified."""
     usual = "refusal" if config.model.task == "sft" else "flagged"
     attacks = [one.attacks for one in config.data.sources.values() if one.attacks is not None]
     answered = [one.max_new_tokens for one in attacks if (one.judge or usual) != "flagged"]
