@@ -132,7 +132,8 @@ class HyperbandTrainer:
         )
 
     def train_population(self, genomes: Sequence[Genome]) -> list[TrainingResult]:
-        """Train `genomes` in a new run; all results, stage by stage, by id within a stage.
+        """Train `genomes` in a new run; all results, stage by stage, by id within a stage. Adapters
+        derived from them (`evolution.derive`) are in the run's report and its `best/` alone.
 
         Ids are kept, and need not follow any form but that of a file name; genomes need not lie in
         the config's search space. Another seed gives an id other first weights and other dropout.

@@ -43,7 +43,9 @@ class DerivationPhase:
         self._state = state
         self._history = state.history
         self._jobs = jobs
-        self._cost = look_cost(facts.rows, _tokens_per_attack(state.config))
+        self._cost = look_cost(
+            state.config.model.task, facts.rows, _tokens_per_attack(state.config)
+        )
         footprint = facts.footprint
         names = [name for name, *_ in footprint.linear] if footprint is not None else []
         blocks = footprint.layers if footprint is not None else 0
@@ -161,7 +163,8 @@ def _place_in(name: str) -> int:
 
 
 def _tokens_per_attack(config: Config) -> int:
-    """How long the answers are, at most, that attacks are judged by; 0: rows are classified."""
-    attacks = [source.attacks for source in config.data.sources.values()]
-    lengths = [one.max_new_tokens for one in attacks if one is not None and one.file is not None]
-    return max(lengths, default=0) if config.model.task == "sft" else 0
+    """How long answers are, at most, by which attacks are judged; 0 where rows are classified."""
+    usual = "refusal" if config.model.task == "sft" else "flagged"
+    attacks = [one.attacks for one in config.data.sources.values() if one.attacks is not None]
+    answered = [one.max_new_tokens for one in attacks if (one.judge or usual) != "flagged"]
+    return max(answered, default=0)

@@ -48,6 +48,9 @@ SOUPS: tuple[tuple[float, ...], ...] = (
 )
 """Weights of the best finishers, the best first."""
 
+LEFT_FOR_OTHERS = 4
+"""What costs more than a look takes at most a quarter of what is left."""
+
 TOLERANCE = 0.01
 """The share of its first figure that an adapter may lose and still be said to bear a cut, where the
 figure's standard error is not known."""
@@ -76,7 +79,7 @@ def propose(
             derivation = next(line, None)
             if derivation is None:
                 lines.remove(line)
-            elif derivation not in proposals and aims.cost(derivation) <= left:
+            elif derivation not in proposals and _is_worth(aims.cost(derivation), left):
                 proposals.append(derivation)
                 left -= aims.cost(derivation)
             if len(proposals) == most:
@@ -245,6 +248,12 @@ class _Scene:
 
     def _new(self, derivation: Derivation) -> Derivation | None:
         return None if derivation in self._tried else derivation
+
+
+def _is_worth(cost: int, left: int) -> bool:
+    """Whether what is left affords a derivation, and what is more than a look does not eat up most
+    of it."""
+    return cost <= left and (cost == 1 or cost * LEFT_FOR_OTHERS <= left)
 
 
 def _is_plain(genes: Genes) -> bool:

@@ -123,15 +123,16 @@ class Deriving:
 
 
 def least_worth(groups: Groups, count: int, loss: Callable[[Collection[str]], float]) -> list[str]:
-    """The `count` groups without which the `loss` (of the modules that are switched off) is lowest,
-    chosen one after the other, each given those before it; at least one module is left.
+    """The `count` groups without which the `loss` (of the modules that are switched off) rises
+    least, chosen one after the other, each given those before it; at least one module is left.
 
-    Lazily (Minoux 1978): a group judged when fewer were off is judged again only once it leads, as
-    without more the loss is rarely lower. Raises NotDerivable where there are not so many groups.
+    Lazily (Minoux 1978): what a group was worth when fewer were off stands for what it is worth now
+    until it leads, and is then judged again. Raises NotDerivable where there are too few groups.
     """
     dropped: list[str] = []
     off, everything = frozenset[str](), frozenset[str]().union(*groups.values())
-    judged = dict.fromkeys(groups, (-math.inf, -1))  # the loss, and how many were off then
+    current = loss(off)
+    judged = dict.fromkeys(groups, (-math.inf, -1))  # by how much the loss rose, how many were off
     while len(dropped) < count:
         left = {
             name: stems | off
@@ -144,10 +145,10 @@ def least_worth(groups: Groups, count: int, loss: Callable[[Collection[str]], fl
             )
         best = _leading(left, judged)
         while judged[best][1] < len(dropped):
-            judged[best] = loss(left[best]), len(dropped)
+            judged[best] = loss(left[best]) - current, len(dropped)
             best = _leading(left, judged)
         dropped.append(best)
-        off = left[best]
+        off, current = left[best], current + judged[best][0]
     return dropped
 
 

@@ -29,6 +29,7 @@ from coralx.records.genomes import Blend, Genes, Genome, Shape
 from coralx.records.jobs import DeriveJob, Horizon, Job, MeasureJob, Watch
 from coralx.records.results import Derived, Divergence, Inheritance, Progress, StageResult
 from coralx.system.files import verify_folder
+from coralx.training import adapters
 from coralx.training import out_of_memory as shortage
 from coralx.training.inference import predict
 
@@ -761,6 +762,13 @@ def test_derived_adapters_are_plain_peft_and_have_the_figures_that_are_reported(
         assert measured.validation[name] == compressed.result.metrics[name]
 
 
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(*_: Any) -> None:
+        raise error
+
+    return fail
+
+
 def undropped(derived: Derived) -> Genome:
     """The genome as it was before it was known which groups would be dropped."""
     assert derived.genome.derived is not None
@@ -775,16 +783,29 @@ def test_a_child_starts_from_a_derived_adapter(backend: Backend, task: str, tmp_
     given = {"inherit_from": paths[parent.genome.id], "inherit_optimizer": True}
     child = backend.train(job(still, tmp_path / "child", 0, 1, **given), ignore)
     assert child.inheritance.error == pytest.approx(0.0, abs=1e-6)
-    assert child.metrics["eval_loss"] == pytest.approx(parent.result.metrics["eval_loss"], rel=1e-5)
+    copy = replace(still, id="copy", inherits=None, continues=parent.genome.id)
+    source = {"resume_from": paths[parent.genome.id]}
+    copied = backend.train(job(copy, tmp_path / "copy", 60, 61, **source), ignore)
+    loss = parent.result.metrics["eval_loss"]
+    assert child.metrics["eval_loss"] == pytest.approx(loss, rel=1e-5)
+    assert copied.metrics["eval_loss"] == pytest.approx(loss, rel=1e-5)
 
 
 def test_what_cannot_be_derived_is_refused_with_the_reason(
-    backend: Backend, task: str, tmp_path: Path
+    backend: Backend, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dora = replace(GENES, use_dora=True, target_modules=(PART[task],))
     result = backend.train(job(Genome("dora", 0, dora), tmp_path, 0, 2), ignore)
     with pytest.raises(NotDerivable, match="DoRA"):
         derive(backend, {"dora": str(result.checkpoint)}, tmp_path, "scale", "dora", factor=0.5)
+    plain = backend.train(job(Genome("plain", 0, GENES), tmp_path / "plain", 0, 2), ignore)
+    paths = {"plain": str(plain.checkpoint)}
+    with pytest.raises(NotDerivable, match=r"no more than \d+ groups of modules"):
+        derive(backend, paths, tmp_path, "drop", "plain", count=99)
+    monkeypatch.setattr(adapters, "add_derived", raising(MemoryError("full")))
+    with pytest.raises(OutOfMemory):
+        derive(backend, paths, tmp_path, "scale", "plain", factor=0.5)
+    assert not (tmp_path / "scale-of-plain").exists()
     untuned = backend.measure(MeasureJob(None, None))
     assert untuned.validation["trainable_parameters"] == 0.0
 

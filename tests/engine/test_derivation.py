@@ -106,7 +106,7 @@ def test_the_looks_cost_no_more_than_their_share_of_training(whole: api.Outcome)
         result.steps * history.genomes[result.genome].genes.batch_size
         for result in history.results.values()
     )
-    cost = look_cost(history.started.facts.rows)
+    cost = look_cost(config().model.task, history.started.facts.rows)
     looks = sum(len(made) for made in history.derived.values())
     assert 0 < looks * cost <= Fraction(1, 10) * rows
     fewer = api.evolve(config({"share": 0.02}), "fewer")

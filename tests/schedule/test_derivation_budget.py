@@ -6,22 +6,30 @@ from fractions import Fraction
 
 import pytest
 
+from coralx.config.metric_catalogue import TaskKind
 from coralx.schedule.derivation_budget import affordable_looks, group_costs, look_cost, round_size
 
 TENTH = Fraction(1, 10)
+ENCODER: TaskKind = "sequence-classification"
 
 
 def test_a_look_costs_the_rows_that_the_last_stage_scores() -> None:
-    assert look_cost({"train": 400, "validation": 100}) == 35
+    assert look_cost(ENCODER, {"train": 400, "validation": 100}) == 35
     rows = {"train": 400, "validation": 100, "attacks": 20, "clean hold-out": 30, "test": 500}
     assert (
-        look_cost(rows) == Fraction(7, 20) * 125
+        look_cost(ENCODER, rows) == Fraction(7, 20) * 125
     )  # one half of attacks and hold-out is for the final measurement
-    assert look_cost(rows, tokens_per_attack=32) == Fraction(7, 20) * 125 + Fraction(32, 5)
+    assert look_cost(ENCODER, rows, tokens_per_attack=32) == Fraction(7, 20) * 125 + Fraction(32, 3)
+
+
+def test_a_causal_model_s_rows_cost_more() -> None:
+    assert look_cost("sft", {"train": 400, "validation": 100}) == 50
 
 
 def test_a_simulation_has_a_validation_split_of_a_fifth() -> None:
-    assert look_cost({"train": 400, "validation": 0}) == look_cost({"train": 400, "validation": 80})
+    assert look_cost(ENCODER, {"train": 400, "validation": 0}) == look_cost(
+        ENCODER, {"train": 400, "validation": 80}
+    )
 
 
 @pytest.mark.parametrize(("trained", "looks"), [(0, 0), (399, 0), (400, 1), (799, 1), (4000, 10)])

@@ -259,9 +259,9 @@ def test_what_is_left_is_not_spent_on_what_costs_more() -> None:
     """To find the groups that are worth least takes trials, which cost as much as looks."""
     dear = replace(aims(), first_group=3.5, further_group=0.75)
     assert [dear.cost(Derivation("drop", ("a",), count=count)) for count in (1, 2)] == [5, 6]
-    all_five = propose(dear, TWO, [], 0, most=8, left=10)
+    all_five = propose(dear, TWO, [], 0, most=8, left=28)
     assert [one.operator for one in all_five] == ["scale", "truncate", "soup", "compress", "drop"]
-    too_dear = propose(dear, TWO, [], 0, most=8, left=9)
+    too_dear = propose(dear, TWO, [], 0, most=8, left=27)
     assert {"scale", "truncate", "soup", "compress"} == {one.operator for one in too_dear}
     assert len(propose(dear, TWO, [], 0, most=8, left=3)) == 3
 

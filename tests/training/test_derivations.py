@@ -28,6 +28,11 @@ SIZES = {"k": (16, 20), "q": (12, 12), "v": (8, 30)}
 """Outputs and inputs of each module."""
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> None:
+    torch.set_num_threads(1)  # for matrices as small as these, more take longer
+
+
 def adapter(seed: int, scaling: float = 1.0, **ranks: int) -> Update:
     torch.manual_seed(seed)
     weights = {"head.weight": torch.randn(2, 3, dtype=torch.float64)}
@@ -55,7 +60,7 @@ def parameters(update: Update) -> int:
     return sum(t.numel() for name, t in update.weights.items() if ".lora_" in name)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(1, 9), st.floats(0.25, 8.0), st.integers(0, 99))
 def test_each_module_is_cut_to_its_best_approximation(rank: int, scale: float, seed: int) -> None:
     source = adapter(seed, scale, q=8, k=3, v=6)
@@ -67,7 +72,7 @@ def test_each_module_is_cut_to_its_best_approximation(rank: int, scale: float, s
     assert torch.equal(cut.weights["head.weight"], source.weights["head.weight"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.floats(0.02, 1.0), st.integers(0, 99))
 def test_the_directions_that_carry_most_for_their_size_are_kept(share: float, seed: int) -> None:
     source = adapter(seed, 2.0, q=8, k=8, v=8)
@@ -113,7 +118,7 @@ def test_dropped_modules_are_gone() -> None:
     assert rest.rank == 4
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(1, 20), st.integers(0, 99))
 def test_a_soup_is_the_best_approximation_of_the_weighted_mean(rank: int, seed: int) -> None:
     sources = [
@@ -207,8 +212,8 @@ def test_groups_are_dropped_one_after_the_other_by_the_loss_without_them() -> No
         return sum(worth[stem] for stem in off)
 
     assert least_worth(groups, 1, loss) == ["v"]
-    assert len(asked) == 5
+    assert len(asked) == 1 + 5
     assert least_worth(groups, 3, loss) == ["v", "layer 1", "layer 0"]
-    assert len(asked) == 5 + 5 + 1 + 2  # again only those that lead
+    assert len(asked) == 6 + 6 + 1 + 2  # again only those that lead
     with pytest.raises(NotDerivable, match="no more than 3 groups of modules"):
         least_worth(groups, 4, loss)
