@@ -16,6 +16,7 @@ from coralx.config.conditions import (
 from coralx.config.data import METRIC_DATA, Data, key_of
 from coralx.config.evolution import Evolution, Objective, full_weights
 from coralx.config.experiment import Experiment, Model
+from coralx.config.gene_forms import IntChoices
 from coralx.config.hyperband import HyperbandConfig, TrainingStage, with_defaults
 from coralx.config.metric_catalogue import (
     CAUSAL,
@@ -28,7 +29,7 @@ from coralx.config.metric_catalogue import (
     split_metric_name,
 )
 from coralx.config.runtime import Budget, Runtime, Training
-from coralx.config.search_space import IntChoices, SearchSpace
+from coralx.config.search_space import SearchSpace
 from coralx.config.section import Section
 
 Constraint = Annotated[str, BeforeValidator(check_constraint)]

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from coralx.config.gene_forms import FloatChoices, FloatRange, IntChoices, IntRange
 from coralx.config.schema import Config
-from coralx.config.search_space import FloatChoices, FloatRange, IntChoices, IntRange
 from coralx.errors import ConfigError
 from coralx.records.genomes import GENE_NAMES, Genes
+from coralx.search.priors import Prior
 from coralx.text import counted
 
 
@@ -120,6 +121,8 @@ class Space:
 
     genes: Mapping[str, Gene]
     common: Genes
+    priors: Mapping[str, Prior] = field(default_factory=dict)
+    """By gene, of those that have one."""
 
     def build(self, values: Mapping[str, Any]) -> Genes:
         """Genes from a value for each searched gene."""
@@ -167,7 +170,12 @@ def space_of(config: Config) -> Space:
         warmup_ratio=training.warmup_ratio,
         batch_size=training.batch_size,
     )
-    return Space(genes, common)
+    priors = {
+        name: Prior(gene.prior, gene.spread, gene.source or "the config")
+        for name, gene in configured.items()
+        if getattr(gene, "prior", None) is not None
+    }
+    return Space(genes, common, priors)
 
 
 def default_recipe(space: Space) -> Genes | None:
