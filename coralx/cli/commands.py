@@ -66,6 +66,17 @@ def evolve(
             "runtime.backend in the config.",
         ),
     ] = None,
+    learn_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--learn-from",
+            metavar="RUN [RUN ...]",
+            help="Learn from earlier runs, finished or not, by folder or name under runs/: take "
+            "over what worked there and avoid what exploded, weighed by how like they are. "
+            "Adapters are never taken over. Can be repeated.",
+            autocompletion=run_names,
+        ),
+    ] = None,
     baseline: Annotated[
         bool,
         typer.Option(
@@ -105,6 +116,7 @@ def evolve(
         name,
         resume,
         backend,
+        learn_from or (),
         baseline=baseline,
         verify_front=verify_front,
         quiet=quiet,

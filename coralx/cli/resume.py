@@ -97,7 +97,11 @@ def resumed_config(
             "verify_front": own.runtime.verify_front or config.runtime.verify_front,
         }
         runtime = config.runtime.model_copy(update=kept_on)
-        config = config.model_copy(update={"experiment": name, "runtime": runtime})
+        learn_from = config.evolution.learn_from or own.evolution.learn_from
+        evolution = config.evolution.model_copy(update={"learn_from": learn_from})
+        config = config.model_copy(
+            update={"experiment": name, "runtime": runtime, "evolution": evolution}
+        )
         config = with_backend_defaults(config, _recorded_backend(layout))
     if changed := contradictions(own, config):
         raise UsageError(

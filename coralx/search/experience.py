@@ -1,0 +1,271 @@
+"""What earlier runs teach a new one: founders, priors, and learning rates to stay away from.
+
+Nothing here is a wall. Founders from earlier fronts take a third of generation 0 at most, a quarter
+of the others is drawn as if nothing were known, and a prior never becomes narrower than a floor.
+So experience that is of no use costs a few trainings, and cannot trap the search.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, pvariance, variance
+
+from coralx.records.experience import ExplodedRates, KnownFounder, Likeness, MovedPrior
+from coralx.records.genomes import Genes
+from coralx.search.priors import Prior
+from coralx.search.space import Categorical, Continuous, Gene, Integer, Ordered, Space
+from coralx.text import enumerated
+
+FOUNDERS_SHARE = 1 / 3
+"""Of generation 0, the most that come from earlier fronts."""
+
+FEWEST = 6
+"""Trained genomes without which a run says nothing of where good values lie."""
+
+BEST_SHARE = 1 / 4
+"""Of a run's genomes, how many count as its good ones; three at least."""
+
+LIKELIHOOD = 0.2
+"""How often genomes drawn by lot may lie so close together that they count as evidence."""
+
+DISTANCE: dict[Likeness, float] = {
+    "same base and data": 0.15,
+    "same base": 0.25,
+    "same kind": 0.35,
+}
+"""By how much the best value of two runs may differ (a standard deviation), as a share of `EXTENT`
+on a log scale, else of the gene's range."""
+
+EXTENT = 1.0
+"""Decades."""
+
+NARROWEST = 0.15
+"""The floor of a spread, in the same unit."""
+
+LIKEST_FIRST: tuple[Likeness, ...] = ("same base and data", "same base", "same kind")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A genome as an earlier run trained it."""
+
+    genome: str
+    genes: Genes
+    diverged: bool = False
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an earlier run found."""
+
+    run: str
+    likeness: Likeness
+    trials: Sequence[Trial]
+    """All that it trained, the best first: by the furthest stage, then by skill."""
+    front: Sequence[Trial]
+    """The best on skill first."""
+
+
+# -- founders --------------------------------------------------------------------------------------
+
+
+def known_founders(
+    space: Space, places: int, evidence: Sequence[Evidence], given: Sequence[Genes] = ()
+) -> list[KnownFounder]:
+    """Up to `places` founders from earlier fronts, those of the likest runs first; runs that are
+    equally like share the places. Only what the space holds and what is not `given` anyway."""
+    founders: list[KnownFounder] = []
+    taken = set(given)
+    for likeness in LIKEST_FIRST:
+        peers = [one for one in evidence if one.likeness == likeness]
+        for position, one in enumerate(peers):
+            fair = math.ceil((places - len(founders)) / (len(peers) - position))
+            fitting = list({t.genes: t for t in one.front if space.contains(t.genes)}.values())
+            for trial in _spread_out([t for t in fitting if t.genes not in taken], fair):
+                taken.add(trial.genes)
+                founders.append(KnownFounder(trial.genes, one.run, trial.genome))
+    return founders
+
+
+def _spread_out(front: Sequence[Trial], count: int) -> list[Trial]:
+    """So many of a front, evenly along it, beginning with its best on skill."""
+    count = min(count, len(front))
+    return [front[place * len(front) // count] for place in range(count)]
+
+
+# -- rates that explode ----------------------------------------------------------------------------
+
+
+def exploded_rates(evidence: Evidence) -> ExplodedRates | None:
+    """The lowest learning rate that diverged and from which on at least half of the run's genomes
+    did; None where there is none. Single ones further down diverged for their rank or scaling."""
+    for rate in sorted({t.genes.learning_rate for t in evidence.trials if t.diverged}):
+        beyond = [t for t in evidence.trials if t.genes.learning_rate >= rate]
+        diverged = sum(t.diverged for t in beyond)
+        if 2 * diverged >= len(beyond):
+            return ExplodedRates(evidence.run, rate, diverged, len(beyond))
+    return None
+
+
+# -- priors ----------------------------------------------------------------------------------------
+
+
+def moved_priors(
+    space: Space, evidence: Sequence[Evidence], left_out: Sequence[str] = ()
+) -> list[MovedPrior]:
+    """The priors of the space's genes moved towards what worked, and away from learning rates that
+    exploded; of a gene without prior a new one where the evidence is consistent. Genes that do not
+    move are not listed, nor those `left_out`."""
+    moved = []
+    for name, gene in space.genes.items():
+        if isinstance(gene, Categorical) or name in left_out or gene.width == 0:
+            continue
+        former = space.priors.get(name)
+        found = _combined(gene, former, [_sighting(gene, name, one) for one in evidence])
+        if name == "learning_rate":
+            found = _kept_below(gene, former, found, evidence)
+        if found is not None:
+            moved.append(_written(name, gene, former, found))
+    return moved
+
+
+@dataclass(frozen=True)
+class _Sighting:
+    """Where the good values of a gene lie in one run."""
+
+    run: str
+    place: float
+    variance: float
+    """How far the best value of the new run may be from there."""
+    reliability: float
+    """From 0 to 1: how surely the good ones lie there for a reason."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A prior on the gene's scale, and what it rests on."""
+
+    place: float
+    spread: float
+    runs: tuple[str, ...]
+    below: float | None = None
+    """It was lowered to stay below this learning rate."""
+
+
+def _place(gene: Continuous | Integer | Ordered, value: float) -> float:
+    """A value on the scale on which spreads of priors are measured, from the range's low end."""
+    return gene.encode(value) * gene.width  # type: ignore[arg-type]
+
+
+def _unit(gene: Gene) -> float:
+    """That of `DISTANCE` and `NARROWEST` on the gene's scale."""
+    return EXTENT if getattr(gene, "log", False) else gene.width  # type: ignore[union-attr]
+
+
+def _sighting(
+    gene: Continuous | Integer | Ordered, name: str, evidence: Evidence
+) -> _Sighting | None:
+    """Whether the run's good genomes lie closer together than its genomes do, and where.
+
+    Under the null hypothesis that results have nothing to do with the gene, the ratio of the two
+    variances is about chi-squared over its degrees of freedom; its lower quantile (by Wilson and
+    Hilferty 1931) says how close together chance brings them.
+    """
+    places = [_place(gene, getattr(trial.genes, name)) for trial in evidence.trials]
+    good = places[: max(3, round(BEST_SHARE * len(places)))]
+    everywhere = pvariance(places) if len(places) >= FEWEST else 0.0
+    if everywhere == 0.0:
+        return None
+    ratio = variance(good) / everywhere
+    reliability = 1.0 - ratio / _by_chance(len(good) - 1)
+    if reliability <= 0.0:
+        return None
+    distance = DISTANCE[evidence.likeness] * _unit(gene)
+    return _Sighting(
+        evidence.run, fmean(good), distance**2 + variance(good) / len(good), reliability
+    )
+
+
+def _by_chance(degrees: int) -> float:
+    """The quantile `LIKELIHOOD` of chi-squared over its degrees of freedom."""
+    part = 2 / (9 * degrees)
+    return max(1 - part + NormalDist().inv_cdf(LIKELIHOOD) * math.sqrt(part), 0.0) ** 3
+
+
+def _combined(
+    gene: Continuous | Integer | Ordered,
+    former: Prior | None,
+    sightings: Sequence[_Sighting | None],
+) -> _Found | None:
+    """The mean of prior and sightings, each weighted by its precision (as in a meta-analysis of
+    random effects, DerSimonian and Laird 1986), and wider by Birge's ratio (1932) where they
+    contradict each other. None where nothing was seen, or too little for a prior of its own."""
+    seen = [sighting for sighting in sightings if sighting is not None]
+    if not seen:
+        return None
+    start = _place(gene, former.center) if former else gene.width / 2
+    spread = former.spread if former else gene.width / 2
+    terms = [(start, 1 / spread**2)]
+    terms += [(each.place, each.reliability / each.variance) for each in seen]
+    precision = sum(weight for _, weight in terms)
+    place = sum(weight * where for where, weight in terms) / precision
+    excess = sum(weight * (where - place) ** 2 for where, weight in terms) / (len(terms) - 1)
+    wide = math.sqrt(max(excess, 1.0) / precision)
+    floor = min(NARROWEST * _unit(gene), spread)
+    wide = min(max(wide, floor), spread)
+    if former is None and wide > gene.width / 4:
+        return None
+    return _Found(place, wide, tuple(each.run for each in seen))
+
+
+def _kept_below(
+    gene: Continuous | Integer | Ordered,
+    former: Prior | None,
+    found: _Found | None,
+    evidence: Sequence[Evidence],
+) -> _Found | None:
+    """The prior with five sixths of its mass below the lowest rate that exploded; less like runs
+    are believed less far."""
+    ceilings = []
+    for one in evidence:
+        rates = exploded_rates(one)
+        if rates is not None:
+            doubt = DISTANCE[one.likeness] - DISTANCE["same base and data"]
+            ceilings.append((_place(gene, rates.lowest) + doubt * _unit(gene), one.run, rates))
+    if not ceilings:
+        return found
+    ceiling, run, rates = min(ceilings, key=lambda each: each[0])
+    if found is not None:
+        place, spread = found.place, found.spread
+    elif former is not None:
+        place, spread = _place(gene, former.center), former.spread
+    elif 0.0 < ceiling < gene.width:  # all that is left below
+        place, spread = ceiling / 2, ceiling / 2
+        return _Found(place, spread, (run,), rates.lowest)
+    else:
+        return None
+    if place + spread <= ceiling:
+        return found
+    runs = tuple(dict.fromkeys((*(found.runs if found else ()), run)))
+    return _Found(max(ceiling - spread, 0.0), spread, runs, rates.lowest)
+
+
+def _written(
+    name: str, gene: Continuous | Integer | Ordered, former: Prior | None, found: _Found
+) -> MovedPrior:
+    center = gene.decode(min(max(found.place / gene.width, 0.0), 1.0))
+    source = f"learned from {enumerated(found.runs)}"
+    if former is not None:
+        source += f", with {former.source}"
+    if found.below is not None:
+        source += f"; kept below {found.below:.3g}, where trainings exploded"
+    return MovedPrior(
+        name,
+        float(center),
+        float(f"{found.spread:.4g}"),
+        source,
+        former.center if former else None,
+        former.spread if former else None,
+    )
