@@ -40,7 +40,8 @@ from coralx.records.run_facts import Facts, Settings
 from coralx.report.live import Silent, View
 from coralx.report.pareto_table import pareto_csv
 from coralx.report.summary import summarise
-from coralx.search.space import own_recipes, space_of
+from coralx.search.recipes import own_recipes
+from coralx.search.space import space_of
 from coralx.storage.adapter_card import about_adapters
 from coralx.storage.checkpoints import can_write_best, sweep, write_best
 from coralx.storage.consistency import require_consistent

@@ -17,7 +17,8 @@ from coralx.schedule.brackets import brackets_of, cohort_sizes
 from coralx.schedule.plan_warnings import plan_warnings
 from coralx.schedule.short_stage_warnings import short_stage_warnings
 from coralx.schedule.stages import Stage, planned_stages
-from coralx.search.space import own_recipes, space_of
+from coralx.search.recipes import own_recipes
+from coralx.search.space import space_of
 from coralx.system.gpus import visible_gpus
 
 

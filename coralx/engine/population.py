@@ -18,7 +18,8 @@ from coralx.schedule.stages import Stage
 from coralx.search.indicators import diversity
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.ranking import constraints_of, niching_of
-from coralx.search.space import own_recipes, space_of
+from coralx.search.recipes import own_recipes
+from coralx.search.space import space_of
 from coralx.search.tournament import tournament
 from coralx.storage.ledger import Ledger
 from coralx.text import counted

@@ -14,7 +14,8 @@ from coralx.schedule.adaptive_budgets import with_budgets
 from coralx.schedule.stages import Stage, by_length, schedule_of
 from coralx.search.pareto import as_minimised, front
 from coralx.search.ranking import constraints_of, violations
-from coralx.search.space import default_recipe, space_of
+from coralx.search.recipes import default_recipe
+from coralx.search.space import space_of
 from coralx.storage.history import History
 
 
