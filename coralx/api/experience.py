@@ -15,7 +15,6 @@ from coralx.records.results import StageResult
 from coralx.records.run_facts import Facts
 from coralx.report.naive_training import stopped_as_ill
 from coralx.search.experience import (
-    FOUNDERS_SHARE,
     Evidence,
     Trial,
     exploded_rates,
@@ -23,7 +22,8 @@ from coralx.search.experience import (
     moved_priors,
 )
 from coralx.search.likeness import Setting, likeness_of
-from coralx.search.space import own_recipes, space_of
+from coralx.search.recipes import own_recipes
+from coralx.search.space import space_of
 from coralx.storage.history import History
 
 SIZES = ("trainable_parameters", "adapter_bytes", "memory", "latency_ms")
@@ -50,12 +50,12 @@ def experience_of(config: Config, facts: Facts, runs: Sequence[EarlierRun]) -> E
         if found is not None:
             evidence.append(found)
     space = space_of(config)
-    places = int(FOUNDERS_SHARE * config.evolution.population_size)
+    size = config.evolution.population_size
     given = [*own_recipes(config, space), space.common]
     left_out = OF_SIZE if any(o.metric in SIZES for o in config.objectives) else ()
     return Experience(
         sources=tuple(sources),
-        founders=tuple(known_founders(space, places, evidence, given)),
+        founders=tuple(known_founders(space, size, evidence, given)),
         priors=tuple(moved_priors(space, evidence, left_out)),
         exploded=tuple(rates for one in evidence if (rates := exploded_rates(one)) is not None),
     )

@@ -9,10 +9,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from coralx.api.simulation import Strategy, compare_strategies, number, plan_for, plan_json
+from coralx.api.simulation import (
+    Strategy,
+    compare_strategies,
+    number,
+    plan_for,
+    plan_json,
+    planned_experience,
+)
 from coralx.cli.common import errors_naming, warn
 from coralx.cli.consoles import output_console, print_json
 from coralx.config import load_config
+from coralx.report.experience import experience_json, experience_lines
 from coralx.report.formatting import figure, ratio
 from coralx.report.table_layout import fitting
 from coralx.schedule.cost import Plan
@@ -27,13 +35,15 @@ def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> 
         plan = plan_for(config)
         has_elite = config.evolution.fewest_births < plan.population_size
         later = plan_for(config, 1) if has_elite else None
-        strategies = compare_strategies(config)
+        experience = planned_experience(config)
+        strategies = compare_strategies(config, experience)
     warnings = short_stage_warnings(config, config.known_rows)
     if as_json:
         print_json(
             {
                 "plan": plan_json(plan),
                 **({"later_plan": plan_json(later)} if later else {}),
+                "experience": experience_json(experience),
                 "strategies": [vars(strategy) for strategy in strategies],
                 "warnings": warnings,
             }
@@ -43,6 +53,8 @@ def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> 
     _print_plan(plan, console)
     if later:
         _print_later(later, console)
+    for line in experience_lines(experience_json(experience)):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     warn(warnings, console)
     console.print()
     _print_strategies(strategies, config.objectives[0].metric, console)

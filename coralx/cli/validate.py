@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from coralx.api.earlier_runs import read_earlier_runs
 from coralx.backends.choice import require_compatible
 from coralx.cli.common import errors_naming, warn
 from coralx.cli.consoles import output_console
@@ -28,6 +29,10 @@ def carry_out(config_path: Path, overrides: Sequence[str]) -> None:
     with errors_naming(config_path):
         own_recipes(config, space_of(config))
         require_compatible(config, config.runtime.backend)
+        earlier = read_earlier_runs(
+            config.evolution.learn_from,
+            is_simulated=mode_of(config) == "simulation" or config.model.base is None,
+        )
     stages = planned_stages(config, config.known_rows)
     births, fewest = config.evolution.births(0), config.evolution.fewest_births
     brackets = brackets_of(config.hyperband_config)
@@ -38,6 +43,8 @@ def carry_out(config_path: Path, overrides: Sequence[str]) -> None:
     lines = [f"{config_path}: valid ({mode_of(config)})", f"genomes per generation: {sizes}"]
     if config.constraints:
         lines.append(f"constraints: {', '.join(config.constraints)}")
+    if earlier:
+        lines.append(f"learns from: {', '.join(str(run.layout.root) for run in earlier)}")
     unset = ["model.base"] if config.model.base is None else []
     unset += [key_of(name, "train") for name, own in config.data.sources.items() if not own.train]
     if unset:

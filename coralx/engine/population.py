@@ -15,6 +15,7 @@ from coralx.rng import generator
 from coralx.schedule.adaptive_budgets import adapted
 from coralx.schedule.brackets import bracket_sizes, brackets_of
 from coralx.schedule.stages import Stage
+from coralx.search.experience import with_experience
 from coralx.search.indicators import diversity
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.ranking import constraints_of, niching_of
@@ -41,7 +42,9 @@ class Population:
     ) -> None:
         config = state.config
         self.config = config
-        self.space = space_of(config)
+        started = state.history.started
+        self._experience = started.experience if started is not None else None
+        self.space = with_experience(space_of(config), self._experience)
         self._evolution = config.evolution
         if not config.hyperband_config.enable_hyperband:
             # Naive training, which the search is compared with, never inherits.
@@ -77,7 +80,8 @@ class Population:
             return [replace(genome, seed=seed) for genome in self._given]
         if generation == 0:
             own = own_recipes(self.config, self.space)
-            return founders(self.space, self._evolution.population_size, seed, own)
+            known = [k.genes for k in self._experience.founders] if self._experience else []
+            return founders(self.space, self._evolution.population_size, seed, own, known)
         parents = self._history.populations[generation - 1]
         contest = tournament(
             [self._standing(genome) for genome in parents],

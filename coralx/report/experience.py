@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from coralx.records.experience import Experience, MovedPrior, Source
+from coralx.records.experience import Experience
 from coralx.records.genomes import Genome
-from coralx.text import brief, counted, enumerated
+from coralx.text import counted, enumerated
 
 
 def experience_json(
@@ -54,11 +54,11 @@ def experience_lines(experience: Mapping[str, Any] | None) -> list[str]:
         lines.append(f"experience: {counted(len(founders), 'founder')} as {names}, trained anew")
     for gene, prior in experience["priors"].items():
         lines.append(f"experience: {_prior_words(gene, prior)}")
-    for rates in experience["exploded"]:
-        lines.append(
-            f"experience: in {rates['run']} {rates['diverged']} of {rates['trained']} trainings "
-            f"exploded at learning rates from {rates['lowest']:.3g} on"
-        )
+    lines += [
+        f"experience: in {rates['run']} {rates['diverged']} of {rates['trained']} trainings "
+        f"exploded at learning rates from {rates['lowest']:.3g} on"
+        for rates in experience["exploded"]
+    ]
     return lines
 
 
@@ -73,6 +73,6 @@ def _source_words(source: Mapping[str, Any]) -> str:
 
 
 def _prior_words(gene: str, prior: Mapping[str, Any]) -> str:
-    before, name = prior["before"], gene.replace("_", " ")
-    was = "" if before is None else f" instead of {before['center']:.3g} (spread {before['spread']:.2g})"
-    return f"{name} expected near {prior['center']:.3g} (spread {prior['spread']:.2g}){was}, {prior['source']}"
+    before, now = prior["before"], f"{prior['center']:.3g} (spread {prior['spread']:.2g})"
+    was = f"{before['center']:.3g} (spread {before['spread']:.2g})" if before else "anywhere"
+    return f"{gene.replace('_', ' ')} expected near {now} instead of {was}; {prior['source']}"

@@ -9,6 +9,7 @@ from coralx.engine.budget import budget_warnings
 from coralx.engine.state import RunState
 from coralx.records.events import RunStarted
 from coralx.report.classes import class_lines, classes_of
+from coralx.report.experience import experience_json, experience_lines
 from coralx.schedule.brackets import brackets_of
 from coralx.schedule.cost import plan_of
 from coralx.schedule.plan_warnings import schedule_caveats
@@ -30,6 +31,7 @@ def opening_lines(config: Config, event: RunStarted) -> list[str]:
         f"({facts.backend_reason}){device}, {workers} with {threads}",
         f"rows: {rows}; precision {facts.precision} ({facts.precision_reason})",
         *class_lines(config.model.task, classes_of(config, facts)),
+        *experience_lines(experience_json(event.experience)),
         *_plan_lines(config, event),
         *(
             f"warning: {warning}"

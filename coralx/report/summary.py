@@ -26,6 +26,7 @@ from coralx.records.verdicts import Stop
 from coralx.report.baseline_names import untuned_head
 from coralx.report.classes import classes_of
 from coralx.report.efficiency import efficiency_of
+from coralx.report.experience import experience_json
 from coralx.report.front_comparison import against_baselines, front_pairs
 from coralx.report.front_warnings import (
     feasibility_warnings,
@@ -79,6 +80,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "rows": dict(started.facts.rows),
         "task": config.model.task,
         "classes": classes_of(config, started.facts),
+        "experience": experience_json(started.experience, history.generations.get(0, ())),
         "wall_seconds": use.wall_seconds,
         "objectives": objectives,
         "constraints": list(config.constraints),

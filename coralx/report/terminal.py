@@ -13,6 +13,7 @@ from rich.text import Text
 
 from coralx.records.subjects import title_of
 from coralx.report.classes import class_lines
+from coralx.report.experience import experience_lines
 from coralx.report.formatting import cheaper, duration, ratio
 from coralx.report.front_comparison import comparison_lines
 from coralx.report.front_table import front_parts
@@ -58,6 +59,7 @@ def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
     if report["constraints"]:
         parts.append(Text(f"Constraints: {', '.join(report['constraints'])}"))
     parts += [Text(line) for line in class_lines(report["task"], report["classes"])]
+    parts += [Text(line) for line in experience_lines(report["experience"])]
     parts += [Text(""), *front_parts(report)]
     parts += [Text(line) for line in (*weighted_lines(report), *comparison_lines(report))]
     if (tree := ancestry(report)) is not None:

@@ -9,17 +9,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean, pvariance, variance
 
-from coralx.records.experience import ExplodedRates, KnownFounder, Likeness, MovedPrior
+from coralx.records.experience import (
+    Experience,
+    ExplodedRates,
+    KnownFounder,
+    Likeness,
+    MovedPrior,
+)
 from coralx.records.genomes import Genes
 from coralx.search.priors import Prior
-from coralx.search.space import Categorical, Continuous, Gene, Integer, Ordered, Space
+from coralx.search.space import Categorical, Continuous, Integer, Ordered, Space
 from coralx.text import enumerated
 
-FOUNDERS_SHARE = 1 / 3
-"""Of generation 0, the most that come from earlier fronts."""
+FOUNDERS: dict[Likeness, float] = {
+    "same base and data": 1 / 3,
+    "same base": 1 / 4,
+    "same kind": 1 / 8,
+}
+"""Of generation 0, the most that come from fronts of runs that are no more like."""
 
 FEWEST = 6
 """Trained genomes without which a run says nothing of where good values lie."""
@@ -31,18 +41,15 @@ LIKELIHOOD = 0.2
 """How often genomes drawn by lot may lie so close together that they count as evidence."""
 
 DISTANCE: dict[Likeness, float] = {
-    "same base and data": 0.15,
-    "same base": 0.25,
-    "same kind": 0.35,
+    "same base and data": 0.2,
+    "same base": 0.3,
+    "same kind": 0.4,
 }
 """By how much the best value of two runs may differ (a standard deviation), as a share of `EXTENT`
 on a log scale, else of the gene's range."""
 
 EXTENT = 1.0
 """Decades."""
-
-NARROWEST = 0.15
-"""The floor of a spread, in the same unit."""
 
 LIKEST_FIRST: tuple[Likeness, ...] = ("same base and data", "same base", "same kind")
 
@@ -68,20 +75,30 @@ class Evidence:
     """The best on skill first."""
 
 
+def with_experience(space: Space, experience: Experience | None) -> Space:
+    """The space with its priors as experience has moved them."""
+    if experience is None or not experience.priors:
+        return space
+    moved = {each.gene: Prior(each.center, each.spread, each.source) for each in experience.priors}
+    return replace(space, priors={**space.priors, **moved})
+
+
 # -- founders --------------------------------------------------------------------------------------
 
 
 def known_founders(
-    space: Space, places: int, evidence: Sequence[Evidence], given: Sequence[Genes] = ()
+    space: Space, population_size: int, evidence: Sequence[Evidence], given: Sequence[Genes] = ()
 ) -> list[KnownFounder]:
-    """Up to `places` founders from earlier fronts, those of the likest runs first; runs that are
-    equally like share the places. Only what the space holds and what is not `given` anyway."""
+    """Founders from earlier fronts, those of the likest runs first; runs that are equally like
+    share the places. Only what the space holds and what is not `given` anyway."""
     founders: list[KnownFounder] = []
     taken = set(given)
     for likeness in LIKEST_FIRST:
+        places = int(FOUNDERS[likeness] * population_size)
         peers = [one for one in evidence if one.likeness == likeness]
         for position, one in enumerate(peers):
-            fair = math.ceil((places - len(founders)) / (len(peers) - position))
+            left = max(places - len(founders), 0)
+            fair = math.ceil(left / (len(peers) - position))
             fitting = list({t.genes: t for t in one.front if space.contains(t.genes)}.values())
             for trial in _spread_out([t for t in fitting if t.genes not in taken], fair):
                 taken.add(trial.genes)
@@ -131,14 +148,19 @@ def moved_priors(
     return moved
 
 
+Numeric = Continuous | Integer | Ordered
+
+
 @dataclass(frozen=True)
 class _Sighting:
     """Where the good values of a gene lie in one run."""
 
     run: str
     place: float
-    variance: float
-    """How far the best value of the new run may be from there."""
+    error: float
+    """The variance of that place."""
+    distance: float
+    """How far from it the best value of the new run may be, a standard deviation."""
     reliability: float
     """From 0 to 1: how surely the good ones lie there for a reason."""
 
@@ -154,19 +176,24 @@ class _Found:
     """It was lowered to stay below this learning rate."""
 
 
-def _place(gene: Continuous | Integer | Ordered, value: float) -> float:
+def _place(gene: Numeric, value: float) -> float:
     """A value on the scale on which spreads of priors are measured, from the range's low end."""
-    return gene.encode(value) * gene.width  # type: ignore[arg-type]
+    return gene.encode(value) * gene.width
 
 
-def _unit(gene: Gene) -> float:
+def _unit(gene: Numeric) -> float:
     """That of `DISTANCE` and `NARROWEST` on the gene's scale."""
-    return EXTENT if getattr(gene, "log", False) else gene.width  # type: ignore[union-attr]
+    return EXTENT if not isinstance(gene, Ordered) and gene.log else gene.width
 
 
-def _sighting(
-    gene: Continuous | Integer | Ordered, name: str, evidence: Evidence
-) -> _Sighting | None:
+def _distance(gene: Numeric, likeness: Likeness) -> float:
+    """By how much the best values of two runs may differ, on the gene's scale; of choices by a
+    step at least."""
+    distance = DISTANCE[likeness] * _unit(gene)
+    return max(distance, 1.0) if isinstance(gene, Ordered) else distance
+
+
+def _sighting(gene: Numeric, name: str, evidence: Evidence) -> _Sighting | None:
     """Whether the run's good genomes lie closer together than its genomes do, and where.
 
     Under the null hypothesis that results have nothing to do with the gene, the ratio of the two
@@ -175,17 +202,15 @@ def _sighting(
     """
     places = [_place(gene, getattr(trial.genes, name)) for trial in evidence.trials]
     good = places[: max(3, round(BEST_SHARE * len(places)))]
-    everywhere = pvariance(places) if len(places) >= FEWEST else 0.0
-    if everywhere == 0.0:
+    if len(places) < FEWEST or len(set(places)) == 1:
         return None
-    ratio = variance(good) / everywhere
-    reliability = 1.0 - ratio / _by_chance(len(good) - 1)
+    grain = 1 / 12 if isinstance(gene, Ordered) else 0.0  # a step hides where in it a value lies
+    within = variance(good) + grain
+    reliability = 1.0 - within / (pvariance(places) + grain) / _by_chance(len(good) - 1)
     if reliability <= 0.0:
         return None
-    distance = DISTANCE[evidence.likeness] * _unit(gene)
-    return _Sighting(
-        evidence.run, fmean(good), distance**2 + variance(good) / len(good), reliability
-    )
+    distance = _distance(gene, evidence.likeness)
+    return _Sighting(evidence.run, fmean(good), within / len(good), distance, reliability)
 
 
 def _by_chance(degrees: int) -> float:
@@ -195,7 +220,7 @@ def _by_chance(degrees: int) -> float:
 
 
 def _combined(
-    gene: Continuous | Integer | Ordered,
+    gene: Numeric,
     former: Prior | None,
     sightings: Sequence[_Sighting | None],
 ) -> _Found | None:
@@ -208,20 +233,19 @@ def _combined(
     start = _place(gene, former.center) if former else gene.width / 2
     spread = former.spread if former else gene.width / 2
     terms = [(start, 1 / spread**2)]
-    terms += [(each.place, each.reliability / each.variance) for each in seen]
+    terms += [(e.place, e.reliability / (e.distance**2 + e.error)) for e in seen]
     precision = sum(weight for _, weight in terms)
     place = sum(weight * where for where, weight in terms) / precision
     excess = sum(weight * (where - place) ** 2 for where, weight in terms) / (len(terms) - 1)
     wide = math.sqrt(max(excess, 1.0) / precision)
-    floor = min(NARROWEST * _unit(gene), spread)
-    wide = min(max(wide, floor), spread)
+    wide = min(max(wide, min(each.distance for each in seen)), spread)
     if former is None and wide > gene.width / 4:
         return None
     return _Found(place, wide, tuple(each.run for each in seen))
 
 
 def _kept_below(
-    gene: Continuous | Integer | Ordered,
+    gene: Numeric,
     former: Prior | None,
     found: _Found | None,
     evidence: Sequence[Evidence],
@@ -252,9 +276,7 @@ def _kept_below(
     return _Found(max(ceiling - spread, 0.0), spread, runs, rates.lowest)
 
 
-def _written(
-    name: str, gene: Continuous | Integer | Ordered, former: Prior | None, found: _Found
-) -> MovedPrior:
+def _written(name: str, gene: Numeric, former: Prior | None, found: _Found) -> MovedPrior:
     center = gene.decode(min(max(found.place / gene.width, 0.0), 1.0))
     source = f"learned from {enumerated(found.runs)}"
     if former is not None:

@@ -67,12 +67,21 @@ def genome_id(seed: int, generation: int, index: int) -> str:
 
 
 def founders(
-    space: Space, population_size: int, seed: int, own: Sequence[Genes] = ()
+    space: Space,
+    population_size: int,
+    seed: int,
+    own: Sequence[Genes] = (),
+    known: Sequence[Genes] = (),
 ) -> list[Genome]:
     """Generation 0: the user's `own` recipes, the default recipe if the space holds it, the centre
-    of the priors if there are any, then a space-filling sample."""
+    of the priors if there are any, those `known` from earlier runs, then a space-filling sample.
+
+    The known ones leave two places to the sample, of which one ignores the priors.
+    """
     recipes = [*own, default_recipe(space), prior_center(space)]
     first = list(dict.fromkeys(r for r in recipes if r is not None))[:population_size]
+    further = [genes for genes in known if genes not in first]
+    first += further[: max(population_size - len(first) - 2, 0)]
     sampled = space.sample(population_size - len(first), generator(seed, "sample"))
     unique = _without_duplicates(space, first + sampled, set(), 0, seed)
     return [
