@@ -88,6 +88,15 @@ def made_up_pair(likeness: Likeness, rng: np.random.Generator) -> tuple[Surface,
     return _valley(earlier, rng), _valley(new, rng)
 
 
+def pure_noise(seed: int) -> Surface:
+    """A task on which genes make no difference, so that chance leads the earlier search."""
+
+    def loss(genes: Genes) -> float | None:
+        return 1 + NOISE * float(generator(seed, "pure noise", 0, repr(genes)).standard_normal())
+
+    return Surface("noise", loss, 1.0)
+
+
 def misleading(rng: np.random.Generator) -> tuple[Surface, Surface]:
     """An earlier task whose best rate is a decade off."""
     center = -3.3 + 0.25 * rng.standard_normal()

@@ -20,9 +20,10 @@ from coralx.search.experience import (
     exploded_rates,
     known_founders,
     moved_priors,
+    with_priors,
 )
 from coralx.search.likeness import Setting, likeness_of
-from coralx.search.recipes import own_recipes
+from coralx.search.recipes import opening_recipes, own_recipes
 from coralx.search.space import space_of
 from coralx.storage.history import History
 
@@ -50,24 +51,27 @@ def experience_of(config: Config, facts: Facts, runs: Sequence[EarlierRun]) -> E
         if found is not None:
             evidence.append(found)
     space = space_of(config)
-    size = config.evolution.population_size
-    given = [*own_recipes(config, space), space.common]
     left_out = OF_SIZE if any(o.metric in SIZES for o in config.objectives) else ()
+    priors = moved_priors(space, evidence, left_out)
+    given = opening_recipes(with_priors(space, priors), own_recipes(config, space))
+    size = config.evolution.population_size
     return Experience(
         sources=tuple(sources),
         founders=tuple(known_founders(space, size, evidence, given)),
-        priors=tuple(moved_priors(space, evidence, left_out)),
+        priors=tuple(priors),
         exploded=tuple(rates for one in evidence if (rates := exploded_rates(one)) is not None),
     )
 
 
 def _by_these_objectives(config: Config, run: EarlierRun) -> Config:
-    """The earlier run's config with this run's objectives and constraints, if every genome that
-    finished there has their figures."""
+    """The earlier run's config with this run's objectives and constraints, if it has figures of
+    them: of finished genomes, as long as none has finished of any."""
     metrics = {objective.metric for objective in config.objectives}
     last = run.config.hyperband_config.training_stages[-1].name
-    finished = [r.metrics for (_, stage), r in run.history.results.items() if stage == last]
-    if not all(metrics <= figures.keys() for figures in finished):
+    results = run.history.results
+    finished = [result.metrics for (_, stage), result in results.items() if stage == last]
+    figures = finished or [result.metrics for result in results.values()]
+    if not any(metrics <= known.keys() for known in figures):
         return run.config
     asked = {"objectives": config.objectives, "constraints": config.constraints}
     return run.config.model_copy(update=asked)

@@ -81,9 +81,9 @@ def start(
     choice = choose(config)
     config = with_backend_defaults(config, choice.name)
     own_recipes(config, space_of(config))  # raises for a recipe outside the space
-    earlier = read_earlier_runs(
-        config.evolution.learn_from, is_simulated=choice.name == "simulated"
-    )
+    # genomes that are given are neither drawn nor bred, so nothing could be taken over
+    names = () if given else config.evolution.learn_from
+    earlier = read_earlier_runs(names, is_simulated=choice.name == "simulated")
     began = time.monotonic()
     with interruptible() as (ending, interruption), ExitStack() as stack:
         ending.with_config = bool(config.functions)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from coralx.backends.memory_estimate import memory_warnings, why_too_large
 from coralx.engine.state import RunState
 from coralx.records.events import GenerationCompleted, GenerationStarted, GenomeFailed
+from coralx.records.experience import Experience
 from coralx.records.genomes import Genome
 from coralx.records.jobs import StageBudget
 from coralx.records.run_facts import Facts
@@ -15,7 +16,7 @@ from coralx.rng import generator
 from coralx.schedule.adaptive_budgets import adapted
 from coralx.schedule.brackets import bracket_sizes, brackets_of
 from coralx.schedule.stages import Stage
-from coralx.search.experience import with_experience
+from coralx.search.experience import with_priors
 from coralx.search.indicators import diversity
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.ranking import constraints_of, niching_of
@@ -43,8 +44,8 @@ class Population:
         config = state.config
         self.config = config
         started = state.history.started
-        self._experience = started.experience if started is not None else None
-        self.space = with_experience(space_of(config), self._experience)
+        self._experience = (started and started.experience) or Experience(())
+        self.space = with_priors(space_of(config), self._experience.priors)
         self._evolution = config.evolution
         if not config.hyperband_config.enable_hyperband:
             # Naive training, which the search is compared with, never inherits.
@@ -80,7 +81,7 @@ class Population:
             return [replace(genome, seed=seed) for genome in self._given]
         if generation == 0:
             own = own_recipes(self.config, self.space)
-            known = [k.genes for k in self._experience.founders] if self._experience else []
+            known = [founder.genes for founder in self._experience.founders]
             return founders(self.space, self._evolution.population_size, seed, own, known)
         parents = self._history.populations[generation - 1]
         contest = tournament(

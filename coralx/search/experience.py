@@ -12,13 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean, pvariance, variance
 
-from coralx.records.experience import (
-    Experience,
-    ExplodedRates,
-    KnownFounder,
-    Likeness,
-    MovedPrior,
-)
+from coralx.records.experience import ExplodedRates, KnownFounder, Likeness, MovedPrior
 from coralx.records.genomes import Genes
 from coralx.search.priors import Prior
 from coralx.search.space import Categorical, Continuous, Integer, Ordered, Space
@@ -30,6 +24,9 @@ FOUNDERS: dict[Likeness, float] = {
     "same kind": 1 / 8,
 }
 """Of generation 0, the most that come from fronts of runs that are no more like."""
+
+DRAWN = 2
+"""Founders that are drawn in any case, of which one ignores the priors."""
 
 FEWEST = 6
 """Trained genomes without which a run says nothing of where good values lie."""
@@ -50,6 +47,9 @@ on a log scale, else of the gene's range."""
 
 EXTENT = 1.0
 """Decades."""
+
+KNOWN = 2.0
+"""That distance to a run of the same kind where the gene has a prior, in its spreads."""
 
 LIKEST_FIRST: tuple[Likeness, ...] = ("same base and data", "same base", "same kind")
 
@@ -75,12 +75,10 @@ class Evidence:
     """The best on skill first."""
 
 
-def with_experience(space: Space, experience: Experience | None) -> Space:
-    """The space with its priors as experience has moved them."""
-    if experience is None or not experience.priors:
-        return space
-    moved = {each.gene: Prior(each.center, each.spread, each.source) for each in experience.priors}
-    return replace(space, priors={**space.priors, **moved})
+def with_priors(space: Space, moved: Sequence[MovedPrior]) -> Space:
+    """The space with its priors as they were moved."""
+    priors = {each.gene: Prior(each.center, each.spread, each.source) for each in moved}
+    return replace(space, priors={**space.priors, **priors})
 
 
 # -- founders --------------------------------------------------------------------------------------
@@ -90,11 +88,13 @@ def known_founders(
     space: Space, population_size: int, evidence: Sequence[Evidence], given: Sequence[Genes] = ()
 ) -> list[KnownFounder]:
     """Founders from earlier fronts, those of the likest runs first; runs that are equally like
-    share the places. Only what the space holds and what is not `given` anyway."""
+    share the places. Only what the space holds, and beside those that are `given` already and the
+    `DRAWN`."""
     founders: list[KnownFounder] = []
     taken = set(given)
+    room = population_size - len(taken) - DRAWN
     for likeness in LIKEST_FIRST:
-        places = int(FOUNDERS[likeness] * population_size)
+        places = min(int(FOUNDERS[likeness] * population_size), room)
         peers = [one for one in evidence if one.likeness == likeness]
         for position, one in enumerate(peers):
             left = max(places - len(founders), 0)
@@ -140,7 +140,7 @@ def moved_priors(
         if isinstance(gene, Categorical) or name in left_out or gene.width == 0:
             continue
         former = space.priors.get(name)
-        found = _combined(gene, former, [_sighting(gene, name, one) for one in evidence])
+        found = _combined(gene, former, [_sighting(gene, name, former, e) for e in evidence])
         if name == "learning_rate":
             found = _kept_below(gene, former, found, evidence)
         if found is not None:
@@ -177,23 +177,29 @@ class _Found:
 
 
 def _place(gene: Numeric, value: float) -> float:
-    """A value on the scale on which spreads of priors are measured, from the range's low end."""
-    return gene.encode(value) * gene.width
+    """A value, or the nearest that the gene can have, on the scale on which spreads of priors are
+    measured: from the range's low end."""
+    return gene.encode(gene.nearest(value)) * gene.width
 
 
 def _unit(gene: Numeric) -> float:
-    """That of `DISTANCE` and `NARROWEST` on the gene's scale."""
+    """That of `DISTANCE` on the gene's scale."""
     return EXTENT if not isinstance(gene, Ordered) and gene.log else gene.width
 
 
-def _distance(gene: Numeric, likeness: Likeness) -> float:
+def _distance(gene: Numeric, former: Prior | None, likeness: Likeness) -> float:
     """By how much the best values of two runs may differ, on the gene's scale; of choices by a
-    step at least."""
+    step at least. What is known of a kind stands in its prior already, so that one run more of
+    that kind says little."""
     distance = DISTANCE[likeness] * _unit(gene)
+    if former is not None and likeness == "same kind":
+        distance = max(distance, KNOWN * former.spread)
     return max(distance, 1.0) if isinstance(gene, Ordered) else distance
 
 
-def _sighting(gene: Numeric, name: str, evidence: Evidence) -> _Sighting | None:
+def _sighting(
+    gene: Numeric, name: str, former: Prior | None, evidence: Evidence
+) -> _Sighting | None:
     """Whether the run's good genomes lie closer together than its genomes do, and where.
 
     Under the null hypothesis that results have nothing to do with the gene, the ratio of the two
@@ -209,7 +215,7 @@ def _sighting(gene: Numeric, name: str, evidence: Evidence) -> _Sighting | None:
     reliability = 1.0 - within / (pvariance(places) + grain) / _by_chance(len(good) - 1)
     if reliability <= 0.0:
         return None
-    distance = _distance(gene, evidence.likeness)
+    distance = _distance(gene, former, evidence.likeness)
     return _Sighting(evidence.run, fmean(good), within / len(good), distance, reliability)
 
 
@@ -255,7 +261,7 @@ def _kept_below(
     ceilings = []
     for one in evidence:
         rates = exploded_rates(one)
-        if rates is not None:
+        if rates is not None and rates.lowest <= gene.decode(1.0):
             doubt = DISTANCE[one.likeness] - DISTANCE["same base and data"]
             ceilings.append((_place(gene, rates.lowest) + doubt * _unit(gene), one.run, rates))
     if not ceilings:

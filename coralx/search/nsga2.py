@@ -17,7 +17,7 @@ from coralx.rng import derive_seed, generator
 from coralx.search.nsga3 import Niching
 from coralx.search.operators import NO_SCALES, cross_values, mutate, mutate_values
 from coralx.search.ranking import ranked
-from coralx.search.recipes import default_recipe, prior_center
+from coralx.search.recipes import opening_recipes
 from coralx.search.space import Gene, Space
 
 REPAIR_ATTEMPTS = 200
@@ -74,14 +74,9 @@ def founders(
     known: Sequence[Genes] = (),
 ) -> list[Genome]:
     """Generation 0: the user's `own` recipes, the default recipe if the space holds it, the centre
-    of the priors if there are any, those `known` from earlier runs, then a space-filling sample.
-
-    The known ones leave two places to the sample, of which one ignores the priors.
-    """
-    recipes = [*own, default_recipe(space), prior_center(space)]
-    first = list(dict.fromkeys(r for r in recipes if r is not None))[:population_size]
-    further = [genes for genes in known if genes not in first]
-    first += further[: max(population_size - len(first) - 2, 0)]
+    of the priors if there are any, those `known` from earlier runs, then a space-filling sample."""
+    recipes = [*opening_recipes(space, own), *known]
+    first = list(dict.fromkeys(recipes))[:population_size]
     sampled = space.sample(population_size - len(first), generator(seed, "sample"))
     unique = _without_duplicates(space, first + sampled, set(), 0, seed)
     return [

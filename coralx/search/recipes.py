@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from coralx.config.schema import Config
@@ -26,6 +27,13 @@ def prior_center(space: Space) -> Genes | None:
     return space.build(
         {name: gene.nearest(centers.get(name, common[name])) for name, gene in space.genes.items()}
     )
+
+
+def opening_recipes(space: Space, own: Sequence[Genes] = ()) -> list[Genes]:
+    """What generation 0 begins with, whatever else it holds: the user's `own` recipes, the default
+    recipe if the space holds it, and the centre of the priors if there are any."""
+    recipes = [*own, default_recipe(space), prior_center(space)]
+    return list(dict.fromkeys(recipe for recipe in recipes if recipe is not None))
 
 
 def own_recipes(config: Config, space: Space) -> list[Genes]:

@@ -1,11 +1,12 @@
 """Trainings that experience saves, and what useless experience costs: replayed, in seconds.
 
-    python benchmarks/experience/replay.py [--table runs.csv] [--seeds 40]
+    python benchmarks/experience/saved_trainings.py [--table runs.csv] [--seeds 40]
 
 Searches with CoralX's own founders, breeding and survival, a training at a time and without
 stages, on final losses: each model of a recorded sweep after the one of the nearest width, and
 made-up tasks after others that are more or less alike. Counted are trainings until a loss within
-1 % of the best. `shuffled` has the earlier run's results dealt out anew to its genomes.
+1 % of the best. `shuffled` has the earlier run's results dealt out anew to its genomes; in `noise`
+chance alone led the earlier run.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ from pathlib import Path
 from statistics import fmean, median
 
 import numpy as np
-from surfaces import APART, Surface, made_up_pair, misleading, recorded, space
+from surfaces import APART, Surface, made_up_pair, misleading, pure_noise, recorded, space
 
 from coralx.config.evolution import Evolution, Objective
-from coralx.records.experience import Experience, Likeness
+from coralx.records.experience import Likeness
 from coralx.records.genomes import Genes, Genome
 from coralx.search.experience import (
     Evidence,
     Trial,
     known_founders,
     moved_priors,
-    with_experience,
+    with_priors,
 )
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
+from coralx.search.recipes import opening_recipes
 from coralx.search.space import Space
 
 EVOLUTION = Evolution(population_size=8, generations=8)
@@ -38,7 +40,7 @@ EARLIER = 3
 
 LOSS = Objective(metric="eval_loss")
 GOAL = 1.01
-ARMS = ("none", "experience", "shuffled")
+ARMS = ("none", "experience", "shuffled", "noise")
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,12 @@ def trainings(
     """Until a loss within 1 % of the best, or the search's end."""
     known: Sequence[Genes] = ()
     if arm != "none":
-        before = list(search(earlier, where, EARLIER, seed + 10_000))
+        learnt_on = pure_noise(seed) if arm == "noise" else earlier
+        before = list(search(learnt_on, where, EARLIER, seed + 10_000))
         evidence = evidence_of(before, likeness, seed if arm == "shuffled" else None)
-        moved = tuple(moved_priors(where, [evidence], ("rank",)))
-        where = with_experience(where, Experience((), (), moved))
-        found = known_founders(where, EVOLUTION.population_size, [evidence])
+        where = with_priors(where, moved_priors(where, [evidence], ("rank",)))
+        given = opening_recipes(where)
+        found = known_founders(where, EVOLUTION.population_size, [evidence], given)
         known = [one.genes for one in found]
     count = 0
     for one in search(new, where, EVOLUTION.generations, seed, known):
