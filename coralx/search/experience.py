@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist, fmean, pvariance, variance
+
+import numpy as np
+from numpy.typing import NDArray
 
 from coralx.records.experience import ExplodedRates, KnownFounder, Likeness, MovedPrior
 from coralx.records.genomes import Genes
+from coralx.rng import generator
 from coralx.search.priors import Prior
 from coralx.search.space import Categorical, Continuous, Integer, Ordered, Space
 from coralx.text import enumerated
@@ -34,8 +37,10 @@ FEWEST = 6
 BEST_SHARE = 1 / 4
 """Of a run's genomes, how many count as its good ones; three at least."""
 
-LIKELIHOOD = 0.2
+LIKELIHOOD = 0.1
 """How often genomes drawn by lot may lie so close together that they count as evidence."""
+
+DRAWS = 500
 
 DISTANCE: dict[Likeness, float] = {
     "same base and data": 0.2,
@@ -88,8 +93,8 @@ def known_founders(
     space: Space, population_size: int, evidence: Sequence[Evidence], given: Sequence[Genes] = ()
 ) -> list[KnownFounder]:
     """Founders from earlier fronts, those of the likest runs first; runs that are equally like
-    share the places. Only what the space holds, and beside those that are `given` already and the
-    `DRAWN`."""
+    share the places, and of a run that may have been led by chance there is one at most. Only
+    what the space holds, beside those that are `given` already and the `DRAWN`."""
     founders: list[KnownFounder] = []
     taken = set(given)
     room = population_size - len(taken) - DRAWN
@@ -99,6 +104,7 @@ def known_founders(
         for position, one in enumerate(peers):
             left = max(places - len(founders), 0)
             fair = math.ceil(left / (len(peers) - position))
+            fair = fair if tells(space, one) else min(fair, 1)
             fitting = list({t.genes: t for t in one.front if space.contains(t.genes)}.values())
             for trial in _spread_out([t for t in fitting if t.genes not in taken], fair):
                 taken.add(trial.genes)
@@ -200,29 +206,37 @@ def _distance(gene: Numeric, former: Prior | None, likeness: Likeness) -> float:
 def _sighting(
     gene: Numeric, name: str, former: Prior | None, evidence: Evidence
 ) -> _Sighting | None:
-    """Whether the run's good genomes lie closer together than its genomes do, and where.
-
-    Under the null hypothesis that results have nothing to do with the gene, the ratio of the two
-    variances is about chi-squared over its degrees of freedom; its lower quantile (by Wilson and
-    Hilferty 1931) says how close together chance brings them.
-    """
-    places = [_place(gene, getattr(trial.genes, name)) for trial in evidence.trials]
-    good = places[: max(3, round(BEST_SHARE * len(places)))]
-    if len(places) < FEWEST or len(set(places)) == 1:
+    """Whether the run's good genomes lie closer together than as many that are drawn from all of
+    them, and where. Breeding alone brings genomes together, so that only a draw tells."""
+    places = np.array([_place(gene, getattr(trial.genes, name)) for trial in evidence.trials])
+    if len(places) < FEWEST or np.ptp(places) == 0.0:
         return None
+    good = places[: max(3, round(BEST_SHARE * len(places)))]
     grain = 1 / 12 if isinstance(gene, Ordered) else 0.0  # a step hides where in it a value lies
-    within = variance(good) + grain
-    reliability = 1.0 - within / (pvariance(places) + grain) / _by_chance(len(good) - 1)
-    if reliability <= 0.0:
+    drawn = _drawn_variances(places, len(good))
+    within = float(np.var(good, ddof=1)) + grain
+    reliability = 1.0 - within / (float(np.quantile(drawn, LIKELIHOOD)) + grain)
+    if not reliability > 0.0:
         return None
     distance = _distance(gene, former, evidence.likeness)
-    return _Sighting(evidence.run, fmean(good), within / len(good), distance, reliability)
+    place, error = float(np.mean(good)), within / len(good)
+    return _Sighting(evidence.run, place, error, distance, reliability)
 
 
-def _by_chance(degrees: int) -> float:
-    """The quantile `LIKELIHOOD` of chi-squared over its degrees of freedom."""
-    part = 2 / (9 * degrees)
-    return max(1 - part + NormalDist().inv_cdf(LIKELIHOOD) * math.sqrt(part), 0.0) ** 3
+def tells(space: Space, evidence: Evidence) -> bool:
+    """Whether any gene of the space can be seen to have mattered in a run."""
+    return any(
+        _sighting(gene, name, None, evidence) is not None
+        for name, gene in space.genes.items()
+        if not isinstance(gene, Categorical)
+    )
+
+
+def _drawn_variances(places: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """The variances of so many of `places`, drawn again and again; always the same draws."""
+    order = generator(0, "experience").random((DRAWS, len(places))).argsort(axis=1)
+    variances: NDArray[np.float64] = np.var(places[order[:, :count]], axis=1, ddof=1)
+    return variances
 
 
 def _combined(
