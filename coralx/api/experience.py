@@ -9,7 +9,7 @@ from coralx.api.earlier_runs import EarlierRun
 from coralx.config import Config
 from coralx.config.evolution import Objective
 from coralx.engine.state import RunState
-from coralx.records.experience import Experience, Likeness, Source
+from coralx.records.experience import Experience, KnownRung, Likeness, Source
 from coralx.records.genomes import Genome
 from coralx.records.results import StageResult
 from coralx.records.run_facts import Facts
@@ -23,6 +23,7 @@ from coralx.search.experience import (
     with_priors,
 )
 from coralx.search.likeness import Setting, likeness_of
+from coralx.search.ranking import constraints_of, ranked
 from coralx.search.recipes import opening_recipes, own_recipes
 from coralx.search.space import space_of
 from coralx.storage.history import History
@@ -42,14 +43,14 @@ def experience_of(config: Config, facts: Facts, runs: Sequence[EarlierRun]) -> E
     if not runs:
         return None
     now = Setting(config, facts)
-    sources, evidence = [], []
+    sources, evidence, rungs = [], [], list[KnownRung]()
     for run in runs:
         likeness = likeness_of(now, Setting(run.config, run.facts))
         state = RunState(_by_these_objectives(config, run), run.history)
-        found = None if likeness is None else _evidence(state, run.layout.name, likeness)
         sources.append(_source(run, likeness, state))
-        if found is not None:
-            evidence.append(found)
+        if likeness is not None:
+            evidence.append(_evidence(state, run.layout.name, likeness))
+            rungs += _rungs(state, run.layout.name, likeness)
     space = space_of(config)
     left_out = OF_SIZE if any(o.metric in SIZES for o in config.objectives) else ()
     priors = moved_priors(space, evidence, left_out)
@@ -60,6 +61,7 @@ def experience_of(config: Config, facts: Facts, runs: Sequence[EarlierRun]) -> E
         founders=tuple(known_founders(space, size, evidence, given)),
         priors=tuple(priors),
         exploded=tuple(rates for one in evidence if (rates := exploded_rates(one)) is not None),
+        rungs=tuple(rungs),
     )
 
 
@@ -134,3 +136,32 @@ def _origins(history: History, name: str) -> list[str]:
     if genome.derived is None:
         return [name]
     return [origin for source in genome.derived.sources for origin in _origins(history, source)]
+
+
+def _rungs(state: RunState, run: str, likeness: Likeness) -> list[KnownRung]:
+    """How the stages before the last ranked those that finished. A stage's figures are pooled over
+    all generations: they have the same budget and rows."""
+    *stages, last = state.stages
+    at_end = _order(state, last.name, [g for g in state.finished() if _is_trained(state, g)])
+    if len(at_end) < 2:
+        return []
+    rungs = []
+    for stage in stages:
+        scored = [genome for genome, name in state.history.results if name == stage.name]
+        order = _order(state, stage.name, scored) if stage.is_scored else []
+        places = tuple(order.index(genome) for genome in at_end if genome in order)
+        if len(places) > 1:
+            share = float(stage.planned_steps(1) / last.planned_steps(1))
+            rungs.append(KnownRung(run, likeness, stage.name, share, len(order), places))
+    return rungs
+
+
+def _is_trained(state: RunState, genome: str) -> bool:
+    return state.history.genomes[genome].derived is None
+
+
+def _order(state: RunState, stage: str, genomes: Sequence[str]) -> list[str]:
+    """The best first by the figures of a stage."""
+    figures = [state.history.results[genome, stage].metrics for genome in genomes]
+    objectives, constraints = state.config.objectives, constraints_of(state.config)
+    return ranked(genomes, figures, objectives, constraints, keep_first_objective=True)

@@ -70,6 +70,22 @@ class ExplodedRates:
 
 
 @dataclass(frozen=True)
+class KnownRung:
+    """How a stage of an earlier run ranked those that finished later."""
+
+    run: str
+    likeness: Likeness
+    stage: str
+    share: float
+    """Its steps, as a share of the last stage's."""
+    ranked: int
+    """How many genomes it scored."""
+    finishers: tuple[int, ...]
+    """The places at the stage, from 0 for the best, of those that finished; the best at the end
+    first."""
+
+
+@dataclass(frozen=True)
 class Experience:
     """All that was taken over from earlier runs."""
 
@@ -77,3 +93,5 @@ class Experience:
     founders: tuple[KnownFounder, ...] = ()
     priors: tuple[MovedPrior, ...] = ()
     exploded: tuple[ExplodedRates, ...] = ()
+    rungs: tuple[KnownRung, ...] = ()
+    """Of the scored stages before the last, where at least two genomes finished."""

@@ -213,11 +213,11 @@ def _sighting(
         return None
     good = places[: max(3, round(BEST_SHARE * len(places)))]
     grain = 1 / 12 if isinstance(gene, Ordered) else 0.0  # a step hides where in it a value lies
-    drawn = _drawn_variances(places, len(good))
     within = float(np.var(good, ddof=1)) + grain
-    reliability = 1.0 - within / (float(np.quantile(drawn, LIKELIHOOD)) + grain)
-    if not reliability > 0.0:
+    by_chance = float(np.quantile(_drawn_variances(places, len(good)), LIKELIHOOD)) + grain
+    if within >= by_chance:
         return None
+    reliability = 1.0 - within / by_chance
     distance = _distance(gene, former, evidence.likeness)
     place, error = float(np.mean(good)), within / len(good)
     return _Sighting(evidence.run, place, error, distance, reliability)
@@ -259,7 +259,7 @@ def _combined(
     excess = sum(weight * (where - place) ** 2 for where, weight in terms) / (len(terms) - 1)
     wide = math.sqrt(max(excess, 1.0) / precision)
     wide = min(max(wide, min(each.distance for each in seen)), spread)
-    if former is None and wide > gene.width / 4:
+    if former is None and wide > min(gene.width / 4, _unit(gene) / 2):
         return None
     return _Found(place, wide, tuple(each.run for each in seen))
 
