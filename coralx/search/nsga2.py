@@ -15,7 +15,13 @@ from coralx.records.results import Metrics
 from coralx.records.run_facts import REVISION
 from coralx.rng import derive_seed, generator
 from coralx.search.nsga3 import Niching
-from coralx.search.operators import NO_SCALES, cross_values, mutate, mutate_values
+from coralx.search.operators import (
+    NO_SCALES,
+    cross_values,
+    mutate,
+    mutate_values,
+    step_scales,
+)
 from coralx.search.ranking import ranked
 from coralx.search.recipes import opening_recipes
 from coralx.search.space import Gene, Space
@@ -109,7 +115,7 @@ def offspring(
     values = [space.values(parent.genes) for parent in population]
     bred: list[Genes] = []
     pairs: list[tuple[Genome, ...]] = []
-    scales = space.step_scales(generation)
+    scales = step_scales(space, generation)
     for index in range(evolution.births(generation)):
         rng = generator(seed, "breed", generation, index)
         places, child = breed(space.genes, values, evolution, contest, rng, scales)
@@ -201,7 +207,7 @@ def _without_duplicates(
     """The candidates with duplicates replaced by mutants, or where mutation leads to nothing new by
     fresh draws; None where the space seems exhausted."""
     taken = set(seen)
-    scales = space.step_scales(generation)
+    scales = step_scales(space, generation)
     repaired: list[Genes | None] = []
     for index, genes in enumerate(candidates):
         rng = generator(seed, "repair", generation, index)

@@ -6,6 +6,7 @@ genes of a LoRA configuration.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -13,11 +14,15 @@ from typing import Any
 import numpy as np
 
 from coralx.records.genomes import Genes
+from coralx.search.priors import mutation_spread
 from coralx.search.space import Categorical, Continuous, Gene, Integer, Ordered, Space
 
 SBX_ETA = 15.0
 MUTATION_ETA = 20.0
 """Distribution indices: the greater, the nearer are children to their parents."""
+
+STEP_SPREAD = math.sqrt(2.0 / ((MUTATION_ETA + 2.0) * (MUTATION_ETA + 3.0)))
+"""The standard deviation of a mutation's step, far from the bounds, in the unit of the range."""
 
 NO_SCALES: Mapping[str, float] = MappingProxyType({})
 """Of mutations' steps where no gene has a prior."""
@@ -123,6 +128,15 @@ def mutate_values(
         if rng.random() < probability
         else values[name]
         for name, gene in genes.items()
+    }
+
+
+def step_scales(space: Space, generation: int) -> dict[str, float]:
+    """By gene with a prior: the factor on its mutations' steps in that generation."""
+    return {
+        name: mutation_spread(around[1], generation, STEP_SPREAD) / STEP_SPREAD
+        for name in space.priors
+        if (around := space.around(name)) is not None
     }
 
 

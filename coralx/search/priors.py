@@ -34,15 +34,16 @@ class Prior:
 
 
 def weight(generation: int) -> float:
-    """How much of a prior counts in a generation: whole for founders, half for their children, a
-    quarter for theirs."""
-    return 0.5**generation
+    """How much of a prior counts in a generation: whole for founders and their children, then half
+    as much in each that follows."""
+    return 0.5 ** max(generation - 1, 0)
 
 
-def step_scale(spread: float, generation: int) -> float:
-    """The factor on a mutation's step in a gene whose prior has that `spread`, in the unit of the
-    gene's range: at first the spread over that of an even distribution, in the end 1."""
-    return 1.0 - weight(generation) * (1.0 - min(spread / UNIFORM_SPREAD, 1.0))
+def mutation_spread(spread: float, generation: int, usual: float) -> float:
+    """The standard deviation of a mutation's step in a gene whose prior has that `spread`: at first
+    the same, so that a step leads to where the prior thinks the gene likely, and in the end the
+    `usual` one. All in the unit of the gene's range."""
+    return usual + weight(generation) * (min(spread, UNIFORM_SPREAD) - usual)
 
 
 def quantile(center: float, spread: float, share: float) -> float:

@@ -21,7 +21,6 @@ from coralx.search.priors import (
     INFORMED,
     Prior,
     quantile,
-    step_scale,
     uniform_rows,
     weight,
 )
@@ -201,24 +200,16 @@ class Space:
         """The same space, everywhere equally likely."""
         return Space(self.genes, self.common)
 
-    def step_scales(self, generation: int) -> dict[str, float]:
-        """By gene with a prior: the factor on its mutations' steps in that generation."""
-        return {
-            name: step_scale(around[1], generation)
-            for name in self.genes
-            if (around := self._around(name)) is not None
-        }
-
-    def _around(self, name: str) -> tuple[float, float] | None:
+    def around(self, name: str) -> tuple[float, float] | None:
         """Centre and spread of a gene's prior in the unit of its range; None without one."""
-        gene, prior = self.genes[name], self.priors.get(name)
-        if prior is None or isinstance(gene, Categorical):
+        gene, prior = self.genes.get(name), self.priors.get(name)
+        if gene is None or prior is None or isinstance(gene, Categorical):
             return None
         return min(max(gene.encode(prior.center), 0.0), 1.0), prior.spread / gene.width
 
     def _column(self, name: str, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """A sample's coordinates in one gene."""
-        around = self._around(name)
+        around = self.around(name)
         if around is None:
             return _strata(count, rng)
         column, ignoring = np.empty(count), uniform_rows(count)
