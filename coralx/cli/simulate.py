@@ -14,9 +14,11 @@ from coralx.cli.common import errors_naming, warn
 from coralx.cli.consoles import output_console, print_json
 from coralx.config import load_config
 from coralx.report.formatting import figure, ratio
+from coralx.report.priors import prior_lines, priors_json
 from coralx.report.table_layout import fitting
 from coralx.schedule.cost import Plan
 from coralx.schedule.short_stage_warnings import short_stage_warnings
+from coralx.search.space import space_of
 from coralx.text import counted
 
 
@@ -28,12 +30,14 @@ def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> 
         has_elite = config.evolution.fewest_births < plan.population_size
         later = plan_for(config, 1) if has_elite else None
         strategies = compare_strategies(config)
+    space = space_of(config)
     warnings = short_stage_warnings(config, config.known_rows)
     if as_json:
         print_json(
             {
                 "plan": plan_json(plan),
                 **({"later_plan": plan_json(later)} if later else {}),
+                "priors": priors_json(space),
                 "strategies": [vars(strategy) for strategy in strategies],
                 "warnings": warnings,
             }
@@ -43,6 +47,8 @@ def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> 
     _print_plan(plan, console)
     if later:
         _print_later(later, console)
+    for line in prior_lines(space):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     warn(warnings, console)
     console.print()
     _print_strategies(strategies, config.objectives[0].metric, console)

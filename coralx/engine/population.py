@@ -19,7 +19,6 @@ from coralx.search.indicators import diversity
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.ranking import constraints_of, niching_of
 from coralx.search.recipes import own_recipes
-from coralx.search.space import space_of
 from coralx.search.tournament import tournament
 from coralx.storage.ledger import Ledger
 from coralx.text import counted
@@ -41,7 +40,7 @@ class Population:
     ) -> None:
         config = state.config
         self.config = config
-        self.space = space_of(config)
+        self.space = state.space
         self._evolution = config.evolution
         if not config.hyperband_config.enable_hyperband:
             # Naive training, which the search is compared with, never inherits.
