@@ -81,8 +81,9 @@ def evolve(
         bool,
         typer.Option(
             "--baseline",
-            help="Also train the default recipe (rank 16, alpha 16, 2e-4, all linear layers) to "
-            "the end, unless the search does. Its cost is counted separately.",
+            help="Also train the default recipe (rank 16, alpha 16, 2e-4, all linear layers) and "
+            "the centre of the priors to the end, unless the search does. Their cost is counted "
+            "separately.",
         ),
     ] = False,
     verify_front: Annotated[

@@ -14,6 +14,7 @@ from coralx.config.data import key_of
 from coralx.config.input_files import missing_inputs
 from coralx.config.mode import mode_of
 from coralx.engine.budget import budget_warnings
+from coralx.report.priors import prior_lines
 from coralx.schedule.brackets import brackets_of, cohort_sizes
 from coralx.schedule.plan_warnings import plan_warnings
 from coralx.schedule.short_stage_warnings import short_stage_warnings
@@ -26,8 +27,9 @@ from coralx.system.gpus import visible_gpus
 def carry_out(config_path: Path, overrides: Sequence[str]) -> None:
     """The command of that name, as `coralx.cli.commands` has it."""
     config = load_config(config_path, overrides)
+    space = space_of(config)
     with errors_naming(config_path):
-        own_recipes(config, space_of(config))
+        own_recipes(config, space)
         require_compatible(config, config.runtime.backend)
         earlier = read_earlier_runs(
             config.evolution.learn_from,
@@ -41,6 +43,7 @@ def carry_out(config_path: Path, overrides: Sequence[str]) -> None:
     if fewest < births:
         sizes += f"; newborn in each later generation: {_sizes(stages, fewest, brackets)}"
     lines = [f"{config_path}: valid ({mode_of(config)})", f"genomes per generation: {sizes}"]
+    lines += prior_lines(space)
     if config.constraints:
         lines.append(f"constraints: {', '.join(config.constraints)}")
     if earlier:

@@ -1,8 +1,8 @@
 """Where LoRA trained best: the evidence from which genes that a config leaves out get their priors.
 
-The table is derived by `benchmarks/priors/derive.py`. It knows of learning rates alone: how well an
-adapter does hardly depends on dropout and alpha in what was recorded, and what rank to take is what
-a search over quality and size is to find out.
+The table is derived by `benchmarks/priors/evidence_table.py`. It knows of learning rates alone: of
+dropout and alpha too little was recorded, and what rank to take is what a search over quality and
+size is to find out.
 """
 
 from __future__ import annotations

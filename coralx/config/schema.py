@@ -125,7 +125,9 @@ class Config(Section):
         folders = [Path(), *([info.context["folder"]] if info.context else [])]
         prior = learning_rate_prior(kind_of_base(info.data["model"], folders))
         default = space.learning_rate.model_copy(update=prior)
-        return space.model_copy(update={"learning_rate": default})
+        values = {**dict(space), "learning_rate": default}
+        # Still not among the fields that were set: a resumed run then goes on with its own.
+        return SearchSpace.model_construct(_fields_set=space.model_fields_set, **values)
 
     @field_validator("objectives", mode="after")
     @classmethod

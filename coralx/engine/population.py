@@ -8,7 +8,6 @@ from dataclasses import replace
 from coralx.backends.memory_estimate import memory_warnings, why_too_large
 from coralx.engine.state import RunState
 from coralx.records.events import GenerationCompleted, GenerationStarted, GenomeFailed
-from coralx.records.experience import Experience
 from coralx.records.genomes import Genome
 from coralx.records.jobs import StageBudget
 from coralx.records.run_facts import Facts
@@ -16,12 +15,10 @@ from coralx.rng import generator
 from coralx.schedule.adaptive_budgets import adapted
 from coralx.schedule.brackets import bracket_sizes, brackets_of
 from coralx.schedule.stages import Stage
-from coralx.search.experience import with_priors
 from coralx.search.indicators import diversity
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.ranking import constraints_of, niching_of
 from coralx.search.recipes import own_recipes
-from coralx.search.space import space_of
 from coralx.search.tournament import tournament
 from coralx.storage.ledger import Ledger
 from coralx.text import counted
@@ -44,8 +41,8 @@ class Population:
         config = state.config
         self.config = config
         started = state.history.started
-        self._experience = (started and started.experience) or Experience(())
-        self.space = with_priors(space_of(config), self._experience.priors)
+        self._experience = started.experience if started is not None else None
+        self.space = state.space
         self._evolution = config.evolution
         if not config.hyperband_config.enable_hyperband:
             # Naive training, which the search is compared with, never inherits.
@@ -81,7 +78,8 @@ class Population:
             return [replace(genome, seed=seed) for genome in self._given]
         if generation == 0:
             own = own_recipes(self.config, self.space)
-            known = [founder.genes for founder in self._experience.founders]
+            learned = self._experience.founders if self._experience is not None else ()
+            known = [founder.genes for founder in learned]
             return founders(self.space, self._evolution.population_size, seed, own, known)
         parents = self._history.populations[generation - 1]
         contest = tournament(

@@ -74,5 +74,6 @@ def _source_words(source: Mapping[str, Any]) -> str:
 
 def _prior_words(gene: str, prior: Mapping[str, Any]) -> str:
     before, now = prior["before"], f"{prior['center']:.3g} (spread {prior['spread']:.2g})"
-    was = f"{before['center']:.3g} (spread {before['spread']:.2g})" if before else "anywhere"
-    return f"{gene.replace('_', ' ')} expected near {now} instead of {was}; {prior['source']}"
+    if before is None:
+        return f"{gene} expected about {now}"
+    return f"{gene} expected about {now}, not {before['center']:.3g} ({before['spread']:.2g})"

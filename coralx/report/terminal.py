@@ -186,7 +186,7 @@ def _machine_lines(efficiency: Mapping[str, Any]) -> list[str]:
             f"Workers were busy {use:.0f} % of the time; {efficiency['gpu_hours']:.2f} GPU hours."
         )
         for name, what in (
-            ("baseline", "the default recipe"),
+            ("baseline", "training recipes as baselines"),
             ("verification", "verifying the front"),
         ):
             if efficiency[f"{name}_steps"]:

@@ -300,7 +300,7 @@ def _written(name: str, gene: Numeric, former: Prior | None, found: _Found) -> M
     center = gene.decode(min(max(found.place / gene.width, 0.0), 1.0))
     source = f"learned from {enumerated(found.runs)}"
     if former is not None:
-        source += f", with {former.source}"
+        source += f" and {former.source}"
     if found.below is not None:
         source += f"; kept below {found.below:.3g}, where trainings exploded"
     return MovedPrior(

@@ -155,7 +155,7 @@ def test_moved_priors_take_the_place_of_the_former() -> None:
     learned = with_priors(space, moved).priors["learning_rate"]
     assert learned == Prior(moved[0].center, moved[0].spread, moved[0].source)
     assert (moved[0].former_center, moved[0].former_spread) == (3e-4, 0.5)
-    assert moved[0].source == "learned from earlier, with the config"
+    assert moved[0].source == "learned from earlier and the config"
 
 
 # -- rates that explode --------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def test_a_prior_is_kept_below_rates_that_exploded_and_forbids_none() -> None:
     [moved] = moved_priors(space, [found])
     assert math.log10(moved.center) + moved.spread == pytest.approx(math.log10(2e-3), abs=0.01)
     assert moved.source == (
-        "learned from earlier, with the config; kept below 0.002, where trainings exploded"
+        "learned from earlier and the config; kept below 0.002, where trainings exploded"
     )
     sampled = with_priors(space, [moved]).sample(40, np.random.default_rng(0))
     above = sum(genes.learning_rate >= 2e-3 for genes in sampled)

@@ -1,6 +1,6 @@
 """Derives the table of coralx/config/evidence.py: at which learning rates LoRA trained best.
 
-    python benchmarks/priors/derive.py [--sweep RUNS.csv] [--curves CURVES.csv]
+    python benchmarks/priors/evidence_table.py [--sweep RUNS.csv] [--curves CURVES.csv]
 
 Prints the rows, and where the table that ships with CoralX says otherwise, what it says.
 """
