@@ -40,6 +40,8 @@ EARLIER = 3
 
 LOSS = Objective(metric="eval_loss")
 GOAL = 1.01
+PRIORS = (None, 4e-4)
+TABLE = Path(__file__).parents[3] / "shared" / "data" / "sft_sweep" / "runs.csv"
 ARMS = ("none", "experience", "shuffled", "noise")
 
 
@@ -108,61 +110,57 @@ def trainings(
     return count
 
 
-def report(title: str, counts: dict[str, list[int]]) -> None:
-    """A row for each arm: median, mean and the worst tenth, and against no experience."""
-    base = fmean(counts["none"])
-    for arm, found in counts.items():
-        worst = sorted(found)[int(0.9 * len(found))]
-        print(
-            f"| {title} | {arm} | {median(found):g} | {fmean(found):.2f} | {worst} | "
-            f"{max(found)} | {fmean(found) / base:.2f} |"
-        )
+Case = tuple[str, Likeness, list[tuple[int, Surface, Surface]], Sequence[str]]
+"""Name, likeness, a seed with an earlier and a new task each, and the arms."""
+
+
+def cases(seeds: Sequence[int], table: Path) -> Iterator[Case]:
+    """Made-up tasks of each likeness, tasks that mislead, and if it is there the sweep."""
+    for likeness in APART:
+        pairs = [(s, *made_up_pair(likeness, np.random.default_rng([1, s]))) for s in seeds]
+        yield f"made up, {likeness}", likeness, pairs, ARMS
+    pairs = [(s, *misleading(np.random.default_rng([2, s]))) for s in seeds]
+    yield "made up, a decade off", "same kind", pairs, ARMS[:2]
+    if table.is_file():
+        models = recorded(table)
+        pairs = [(s, nearest(models, new), new) for _, new in models for s in seeds[:10]]
+        yield "sweep", "same kind", pairs, ARMS
+
+
+def nearest(models: Sequence[tuple[int, Surface]], new: Surface) -> Surface:
+    """The other model whose width is nearest."""
+    (width,) = [width for width, surface in models if surface is new]
+    others = [pair for pair in models if pair[1] is not new]
+    return min(others, key=lambda pair: abs(np.log(pair[0] / width)))[1]
 
 
 def main() -> None:
-    """Print a table in Markdown."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--table", type=Path, default=Path("../shared/data/sft_sweep/runs.csv"))
+    """Print a table in Markdown: median, mean, and the worst tenth and worst of all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--seeds", type=int, default=40)
-    parser.add_argument("--first", type=int, default=0)
-    arguments = parser.parse_args()
-    seeds = range(arguments.first, arguments.first + arguments.seeds)
-    print("| tasks | experience | median | mean | worst tenth | worst | mean against none |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    for prior in (None, 5e-4):
-        words = "no prior" if prior is None else f"prior {prior:g}"
+    parser.add_argument("--first", type=int, default=0, help="The first seed.")
+    chosen = parser.parse_args()
+    seeds = range(chosen.first, chosen.first + chosen.seeds)
+    print("| tasks | prior | experience | median | mean | worst tenth | worst | mean, to none |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for prior in PRIORS:
         where = space(prior)
-        for likeness in APART:
-            pairs = [made_up_pair(likeness, np.random.default_rng([1, seed])) for seed in seeds]
-            counts = {
-                arm: [
-                    trainings(*pair, where, likeness, arm, seed)
-                    for seed, pair in zip(seeds, pairs, strict=True)
-                ]
-                for arm in ARMS
-            }
-            report(f"made up, {likeness}, {words}", counts)
-        pairs = [misleading(np.random.default_rng([2, seed])) for seed in seeds]
-        counts = {
-            arm: [
-                trainings(*pair, where, "same kind", arm, seed)
-                for seed, pair in zip(seeds, pairs, strict=True)
-            ]
-            for arm in ARMS[:2]
-        }
-        report(f"misleading, {words}", counts)
-        if arguments.table.is_file():
-            models = recorded(arguments.table)
-            counts = {arm: [] for arm in ARMS}
-            for width, new in models:
-                _, near = min(
-                    (pair for pair in models if pair[1] is not new),
-                    key=lambda pair: abs(np.log(pair[0] / width)),
+        for title, likeness, pairs, arms in cases(seeds, chosen.table):
+            base = 0.0
+            for arm in arms:
+                found = sorted(
+                    trainings(earlier, new, where, likeness, arm, seed)
+                    for seed, earlier, new in pairs
                 )
-                for seed in seeds[:10]:
-                    for arm in ARMS:
-                        counts[arm].append(trainings(near, new, where, "same kind", arm, seed))
-            report(f"sweep, {words}", counts)
+                base = base or fmean(found)
+                print(
+                    f"| {title} | {prior or 'none'} | {arm} | {median(found):g} | "
+                    f"{fmean(found):.2f} | {found[int(0.9 * len(found))]} | {found[-1]} | "
+                    f"{fmean(found) / base:.2f} |"
+                )
 
 
 if __name__ == "__main__":

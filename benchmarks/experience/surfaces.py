@@ -44,7 +44,7 @@ def space(prior: float | None) -> Space:
     """The space that is searched, with or without a prior on the learning rate."""
     rate = {"low": 1e-5, "high": 5e-3, "log": True}
     if prior is not None:
-        rate |= {"prior": prior, "spread": 0.5}
+        rate |= {"prior": prior, "spread": 0.7}
     section = {
         "rank": {"choices": [1, 2, 4, 16, 64, 128]},
         "learning_rate": rate,

@@ -246,7 +246,7 @@ def test_several_runs_after_one_flag(written: str, command: Callable[..., Said])
     assert said.code == 0, said.err
     assert "experience: learning from first (same base and data; 18 genomes, " in said.err
     assert "trained anew" in said.err
-    assert "experience: learning rate expected near " in said.out
+    assert "experience: learning_rate expected about " in said.out
     experience = recorded(find_run("second"))
     assert experience is not None
     assert [source.path for source in experience.sources] == ["first", "runs/other"]
