@@ -16,7 +16,7 @@ EMPTY := build/empty
 DATA ?= ../shared/data
 TABLE ?= ../shared/data/lora_curves/fr-en.csv
 
-.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-derive bench-replay bench-memory bench-objectives bench-coverage lint types layers format docs coverage release-check clean
+.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-derive bench-replay bench-memory bench-objectives bench-coverage bench-experience lint types layers format docs coverage release-check clean
 
 help:
 	@echo "make evolve      run the quickstart: real training, a few minutes without a GPU"
@@ -30,6 +30,7 @@ help:
 	@echo "make bench-replay [TABLE=curves.csv]  searches on recorded learning curves, some minutes"
 	@echo "make bench-memory    300 genomes through one worker: does its memory grow, some minutes"
 	@echo "make bench-coverage  how often 95 % intervals cover what they are of, by simulation"
+	@echo "make bench-experience [DATA=folder]  what earlier runs save, replayed and trained, hours"
 	@echo "make bench-objectives [DATA=folder]  searches over P1, P2, P3, P6 and robustness, an hour"
 	@echo "make lint types layers   check style, types and imports"
 	@echo "make docs        write the tables of docs/config.md from the schema"
@@ -69,6 +70,10 @@ bench-replay: $(VENV)/dev.stamp
 bench-memory: $(VENV)/quickstart.stamp
 	$(BIN)/python benchmarks/memory/memory.py
 	$(BIN)/python benchmarks/memory/memory.py --base minilm
+
+bench-experience: $(VENV)/quickstart.stamp
+	$(BIN)/python benchmarks/experience/saved_trainings.py --table $(DATA)/sft_sweep/runs.csv
+	$(BIN)/python benchmarks/experience/experience.py --data $(DATA)
 
 bench-coverage: $(VENV)/smollm2.stamp
 	$(BIN)/python benchmarks/objectives/simulated_coverage.py --seed 2027

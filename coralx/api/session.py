@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from coralx.api.earlier_runs import read_earlier_runs
+from coralx.api.experience import experience_of
 from coralx.api.graceful_exit import interruptible
 from coralx.api.reporting import Session
 from coralx.backends.choice import Choice, choose, require_available, with_backend_defaults
@@ -39,7 +41,8 @@ from coralx.records.run_facts import Facts, Settings
 from coralx.report.live import Silent, View
 from coralx.report.pareto_table import pareto_csv
 from coralx.report.summary import summarise
-from coralx.search.space import own_recipes, space_of
+from coralx.search.recipes import own_recipes
+from coralx.search.space import space_of
 from coralx.storage.adapter_card import about_adapters, origins_of
 from coralx.storage.checkpoints import can_write_best, sweep, write_best
 from coralx.storage.consistency import require_consistent
@@ -79,6 +82,9 @@ def start(
     choice = choose(config)
     config = with_backend_defaults(config, choice.name)
     own_recipes(config, space_of(config))  # raises for a recipe outside the space
+    # genomes that are given are neither drawn nor bred, so nothing could be taken over
+    names = () if given else config.evolution.learn_from
+    earlier = read_earlier_runs(names, is_simulated=choice.name == "simulated")
     began = time.monotonic()
     with interruptible() as (ending, interruption), ExitStack() as stack:
         ending.with_config = bool(config.functions)
@@ -96,7 +102,9 @@ def start(
         ending.layout = layout
         write_atomically(layout.config, dump_yaml(config))
         layout.ledger.unlink(missing_ok=True)  # a torn first line of a run that never began
+        experience = experience_of(config, facts, earlier)
         first = _first_event(config, layout.name, facts, executor.settings, began)
+        first = replace(first, experience=experience)
         session.open(Ledger(layout.ledger), first)
         return _drive(config, facts, executor, session, layout, drive, given)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+from coralx.api.earlier_runs import read_earlier_runs
+from coralx.api.experience import experience_of
 from coralx.config import Config
 from coralx.config.mode import resolve_mode
 from coralx.engine.engine import Engine
@@ -13,6 +15,7 @@ from coralx.engine.hypervolume_reference import reference_of
 from coralx.execution.executor import StatusUpdate
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.records.events import RunStarted
+from coralx.records.experience import Experience
 from coralx.records.mode import Mode
 from coralx.records.run_facts import Facts
 from coralx.report.efficiency import efficiency_of
@@ -87,14 +90,23 @@ class Strategy:
     front_size: int
 
 
-def compare_strategies(config: Config) -> list[Strategy]:
+def planned_experience(config: Config) -> Experience | None:
+    """What a run would take over from earlier ones, as far as the names of base and data tell how
+    like they are. Raises as `read_earlier_runs` does, which takes simulated ones here."""
+    earlier = read_earlier_runs(config.evolution.learn_from, is_simulated=True)
+    simulated = resolve_mode(config, "simulation", None)
+    facts = InProcessExecutor("simulated").start(simulated, None, _ignore)
+    return experience_of(simulated, facts, earlier)
+
+
+def compare_strategies(config: Config, experience: Experience | None = None) -> list[Strategy]:
     """`simulation`, `hyperband` and `full` side by side, played on simulated curves.
 
     Simulation and hyperband decide alike here, since both see the same curves; they differ in
     cost, and in that only training for real is evidence.
     """
-    hyperband = _play(config, "simulation")
-    full = _play(config, "full")
+    hyperband = _play(config, "simulation", experience)
+    full = _play(config, "full", experience)
     # the same decisions, and nothing trained for them
     simulation = Strategy(
         "simulation", hyperband.genomes, 0.0, None, hyperband.best, hyperband.front_size
@@ -102,7 +114,7 @@ def compare_strategies(config: Config) -> list[Strategy]:
     return [simulation, hyperband, full]
 
 
-def _play(config: Config, mode: Mode) -> Strategy:
+def _play(config: Config, mode: Mode, experience: Experience | None) -> Strategy:
     """One search in memory, on simulated curves. It derives nothing: strategies are compared by
     what they train."""
     derive = config.evolution.derive.model_copy(update={"share": Fraction(0)})
@@ -112,7 +124,7 @@ def _play(config: Config, mode: Mode) -> Strategy:
     executor = InProcessExecutor("simulated")
     facts = executor.start(resolved, None, _ignore)
     ledger = Ledger()
-    ledger.append(_started(resolved, facts, executor))
+    ledger.append(replace(_started(resolved, facts, executor), experience=experience))
     engine = Engine(resolved, facts, executor, ledger, None)
     front = engine.search()
     efficiency = efficiency_of(engine.state)

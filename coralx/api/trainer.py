@@ -18,18 +18,17 @@ from pydantic import ValidationError
 from coralx.api import runs as api
 from coralx.config import Config, load_config, parse_config
 from coralx.config.exact_numbers import written
-from coralx.config.load import anchor_paths
-from coralx.config.mode import resolve_mode
-from coralx.config.problems import problems_of
-from coralx.config.search_space import (
+from coralx.config.gene_forms import (
     FloatChoices,
     FloatRange,
     IntChoices,
     IntRange,
     ModuleChoices,
-    SearchSpace,
-    SeedGenome,
 )
+from coralx.config.load import anchor_paths
+from coralx.config.mode import resolve_mode
+from coralx.config.problems import problems_of
+from coralx.config.search_space import SearchSpace, SeedGenome
 from coralx.errors import UsageError
 from coralx.records import genomes as searched
 from coralx.records.events import StageCompleted

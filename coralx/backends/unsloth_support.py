@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from coralx.config.gene_forms import ModuleChoices
 from coralx.config.schema import Config
-from coralx.config.search_space import ModuleChoices
 from coralx.data import builtin
 from coralx.records.genomes import Genes
 

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from coralx import __version__
-from coralx.cli.commands import COMMANDS
+from coralx.cli.commands import COMMANDS, evolve
+from coralx.cli.several_runs import SeveralRuns
 
 app = typer.Typer(
     name="coralx",
@@ -52,4 +53,5 @@ def _help_of(command: Callable[..., None]) -> str:
 
 
 for _command in COMMANDS:
-    app.command(help=_help_of(_command))(_command)
+    _class = SeveralRuns if _command is evolve else None
+    app.command(help=_help_of(_command), cls=_class)(_command)

@@ -66,12 +66,24 @@ def evolve(
             "runtime.backend in the config.",
         ),
     ] = None,
+    learn_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--learn-from",
+            metavar="RUN [RUN ...]",
+            help="Learn from earlier runs, finished or not, by folder or name under runs/: take "
+            "over what worked there and avoid what exploded, weighed by how like they are. "
+            "Adapters are never taken over. Can be repeated.",
+            autocompletion=run_names,
+        ),
+    ] = None,
     baseline: Annotated[
         bool,
         typer.Option(
             "--baseline",
-            help="Also train the default recipe (rank 16, alpha 16, 2e-4, all linear layers) to "
-            "the end, unless the search does. Its cost is counted separately.",
+            help="Also train the default recipe (rank 16, alpha 16, 2e-4, all linear layers) and "
+            "the centre of the priors to the end, unless the search does. Their cost is counted "
+            "separately.",
         ),
     ] = False,
     verify_front: Annotated[
@@ -106,6 +118,7 @@ def evolve(
         name,
         resume,
         backend,
+        learn_from or (),
         baseline=baseline,
         verify_front=verify_front,
         quiet=quiet,

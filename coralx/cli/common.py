@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,11 @@ def known_backend(name: str | None) -> str | None:
 def name_setting(name: str) -> str:
     """The override that names a run: text, whatever it looks like as YAML."""
     return f"experiment.name={json.dumps(printable(name), ensure_ascii=False)}"
+
+
+def list_setting(key: str, texts: Sequence[str]) -> str:
+    """The override that sets a key to a list of texts, whatever they look like as YAML."""
+    return f"{key}={json.dumps([printable(text) for text in texts], ensure_ascii=False)}"
 
 
 def warn_of_plan(config: Config, console: Console, *, quiet: bool) -> None:

@@ -9,6 +9,7 @@ from coralx.api import runs as api
 from coralx.cli.common import (
     errors_naming,
     known_backend,
+    list_setting,
     name_setting,
     print_outcome,
     warn,
@@ -33,6 +34,7 @@ def carry_out(
     name: str | None,
     resume: str | None,
     backend: str | None,
+    learn_from: Sequence[str],
     *,
     baseline: bool,
     verify_front: bool,
@@ -41,7 +43,8 @@ def carry_out(
     """The command of that name, as `coralx.cli.commands` has it."""
     console = error_console()
     view = view_for(console, quiet=quiet)
-    settings = [*overrides, *_settings_of(seed, name, baseline=baseline, verify_front=verify_front)]
+    flags = _settings_of(seed, name, learn_from, baseline=baseline, verify_front=verify_front)
+    settings = [*overrides, *flags]
     if resume is not None and name is not None:
         raise UsageError(
             "--name cannot be used with --resume: it names a new run", "Leave one of them out."
@@ -66,7 +69,12 @@ def carry_out(
 
 
 def _settings_of(
-    seed: int | None, name: str | None, *, baseline: bool, verify_front: bool
+    seed: int | None,
+    name: str | None,
+    learn_from: Sequence[str],
+    *,
+    baseline: bool,
+    verify_front: bool,
 ) -> Iterator[str]:
     """Options that stand for a key of the config, as overrides of it."""
     if baseline:
@@ -77,3 +85,5 @@ def _settings_of(
         yield f"experiment.seed={seed}"
     if name is not None:
         yield name_setting(name)
+    if learn_from:
+        yield list_setting("evolution.learn_from", learn_from)

@@ -13,7 +13,7 @@ from coralx.api import runs as api
 from coralx.backends.choice import with_backend_defaults
 from coralx.cli.common import errors_naming, known_backend, warn
 from coralx.config import Config, load_config
-from coralx.config.differences import MAY_DIFFER, contradictions
+from coralx.config.differences import MAY_DIFFER, contradictions, with_left_out_as_in
 from coralx.config.mode import mode_of, resolve_mode
 from coralx.errors import CoralXError, UsageError
 from coralx.records.mode import Mode
@@ -86,7 +86,7 @@ def resumed_config(
             config = resolve_mode(config, mode, known_backend(backend))
     else:
         with errors_naming(path):
-            loaded = load_config(path, settings)
+            loaded = with_left_out_as_in(own, load_config(path, settings))
             if mode is None and backend is None:  # the run's own, which the file may not name
                 mode = mode_of(own)
                 backend = own.runtime.backend if mode == "full" else None
@@ -97,7 +97,11 @@ def resumed_config(
             "verify_front": own.runtime.verify_front or config.runtime.verify_front,
         }
         runtime = config.runtime.model_copy(update=kept_on)
-        config = config.model_copy(update={"experiment": name, "runtime": runtime})
+        learn_from = config.evolution.learn_from or own.evolution.learn_from
+        evolution = config.evolution.model_copy(update={"learn_from": learn_from})
+        config = config.model_copy(
+            update={"experiment": name, "runtime": runtime, "evolution": evolution}
+        )
         config = with_backend_defaults(config, _recorded_backend(layout))
     if changed := contradictions(own, config):
         raise UsageError(

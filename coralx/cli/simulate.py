@@ -9,14 +9,25 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from coralx.api.simulation import Strategy, compare_strategies, number, plan_for, plan_json
+from coralx.api.simulation import (
+    Strategy,
+    compare_strategies,
+    number,
+    plan_for,
+    plan_json,
+    planned_experience,
+)
 from coralx.cli.common import errors_naming, warn
 from coralx.cli.consoles import output_console, print_json
 from coralx.config import Config, load_config
+from coralx.report.experience import experience_json, experience_lines
 from coralx.report.formatting import figure, ratio
+from coralx.report.priors import prior_lines, priors_json
 from coralx.report.table_layout import fitting
 from coralx.schedule.cost import Plan
 from coralx.schedule.short_stage_warnings import short_stage_warnings
+from coralx.search.experience import with_priors
+from coralx.search.space import space_of
 from coralx.text import counted
 
 
@@ -27,13 +38,17 @@ def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> 
         plan = plan_for(config)
         has_elite = config.evolution.fewest_births < plan.population_size
         later = plan_for(config, 1) if has_elite else None
-        strategies = compare_strategies(config)
+        experience = planned_experience(config)
+        strategies = compare_strategies(config, experience)
+    space = with_priors(space_of(config), experience.priors if experience else ())
     warnings = short_stage_warnings(config, config.known_rows)
     if as_json:
         print_json(
             {
                 "plan": plan_json(plan),
                 **({"later_plan": plan_json(later)} if later else {}),
+                "priors": priors_json(space),
+                "experience": experience_json(experience),
                 "strategies": [vars(strategy) for strategy in strategies],
                 "warnings": warnings,
             }
@@ -45,6 +60,8 @@ def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> 
         _print_later(later, console)
     if config.evolution.derive.is_on:
         _print_derivations(config, console)
+    for line in (*experience_lines(experience_json(experience)), *prior_lines(space)):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     warn(warnings, console)
     console.print()
     _print_strategies(strategies, config.objectives[0].metric, console)

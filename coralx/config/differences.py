@@ -32,6 +32,15 @@ def _may_differ(key: str, own: Config, other: Config) -> bool:
     return key.startswith(("budget.", "runtime.")) and key not in FIXED
 
 
+def with_left_out_as_in(own: Config, other: Config) -> Config:
+    """`other`, but where it leaves out a gene whose default follows from evidence, as `own` has it:
+    a version before may have had another default."""
+    if "learning_rate" in other.search_space.model_fields_set:
+        return other
+    kept = {"learning_rate": own.search_space.learning_rate}
+    return other.model_copy(update={"search_space": other.search_space.model_copy(update=kept)})
+
+
 def differences(first: Config, second: Config) -> list[str]:
     """Dotted paths of the keys that differ."""
     return _differing(first.model_dump(mode="json"), second.model_dump(mode="json"), "")

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from coralx.config.exact_numbers import Exact
 from coralx.config.metric_catalogue import Direction, check_metric, metric_entry
 from coralx.config.search_space import SeedGenome
-from coralx.config.section import Count, MetricName, Section
+from coralx.config.section import Count, MetricName, Name, Section
 from coralx.records.derivations import Operator
 from coralx.text import shown
 
@@ -115,6 +115,12 @@ class Evolution(Section):
     )
     seed_genomes: Annotated[tuple[SeedGenome, ...], Field(max_length=1_000)] = Field(
         default=(), description="Recipes of your own that open generation 0."
+    )
+    learn_from: Annotated[tuple[Name, ...], Field(max_length=100)] = Field(
+        default=(),
+        description="Earlier runs to learn from, finished or not: folders (from the working "
+        "folder) or names under runs/. Their genes, priors and exploded rates are taken over, "
+        "never their adapters; see docs/search.md.",
     )
     elite_fraction: Annotated[Exact, Field(ge=0, lt=1)] = Field(
         default=Fraction(0),

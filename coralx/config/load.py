@@ -102,10 +102,12 @@ def _default_at(names: Sequence[str]) -> Any:
     return value if isinstance(value, list) else {}
 
 
-def parse_config(data: dict[str, Any], source: str) -> Config:
-    """Check `data` against the schema. Raises ConfigError with every problem."""
+def parse_config(data: dict[str, Any], source: str, folder: Path | None = None) -> Config:
+    """Check `data`, of a file in `folder`, against the schema. Raises ConfigError with every
+    problem."""
+    context = None if folder is None else {"folder": folder}
     try:
-        return Config.model_validate(data)
+        return Config.model_validate(data, context=context)
     except ValidationError as error:
         raise ConfigError(source, problems_of(error, Config)) from None
 
@@ -120,7 +122,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, resolved: bool = F
     data = parse_yaml(text, str(path), most_nodes=most_nodes)
     for assignment in overrides:
         apply_override(data, assignment)
-    config = anchor_paths(parse_config(data, str(path)), path.parent)
+    config = anchor_paths(parse_config(data, str(path), path.parent), path.parent)
     return without_functions(config) if resolved else config
 
 

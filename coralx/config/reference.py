@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,28 @@ def _sections(path: str, node: Schema, sections: Schema, outer: Schema | None = 
     parts = [_table(f"`{path}`", text, own, sections, section.get("required", ()))]
     for key, inner in own.items():
         parts += _sections(f"{path}.{key}", inner, sections, keys)
-    return parts
+    return parts + _forms(path, own.values(), sections)
+
+
+def _forms(path: str, nodes: Iterable[Schema], sections: Schema) -> list[str]:
+    """The sections that keys hold which have a choice of two: the forms of a gene. Those with the
+    same keys, of whole numbers and of others, are shown once, as that of any number."""
+    unions = [parts for node in nodes if len(parts := _alternatives(node)) > 1]
+    names = sorted({part["$ref"] for parts in unions for part in parts if "$ref" in part})
+    forms: dict[tuple[str, ...], Schema] = {}
+    for name in names:  # FloatRange comes before IntRange
+        section = _resolved({"$ref": name}, sections)
+        forms.setdefault(tuple(section["properties"]), section)
+    return [
+        _table(
+            f"`{path}.<gene>` as {_keys(section)}",
+            section["description"],
+            section["properties"],
+            sections,
+            section.get("required", ()),
+        )
+        for section in forms.values()
+    ]
 
 
 def _section_in(node: Schema, sections: Schema) -> tuple[str, Schema | None]:
@@ -98,7 +119,7 @@ def _default(key: str, node: Schema, required: Sequence[str]) -> str:
 def _written(value: Any) -> str:
     """A plain value in YAML, on one line."""
     if isinstance(value, dict):
-        entries = [f"{key}: {_written(inner)}" for key, inner in value.items()]
+        entries = [f"{key}: {_written(v)}" for key, v in value.items() if v is not None]
         return f"{{{', '.join(entries)}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(_written, value))}]"
@@ -109,14 +130,18 @@ def _written(value: Any) -> str:
 
 def _value(node: Schema, sections: Schema, *, many: bool = False) -> str:
     """What a key may hold, in words; `many` such things where a list holds them."""
-    kinds = [_kind(part, sections, many) for part in _alternatives(node)]
+    parts = _alternatives(node)
+    if sum("$ref" in part for part in parts) > 1:  # by their first keys they are told apart
+        kinds = [_keys(_resolved(part, sections)) for part in parts]
+    else:
+        kinds = [_kind(part, sections, many) for part in parts]
     return ", or ".join(dict.fromkeys(kinds))
 
 
 def _kind(part: Schema, sections: Schema, many: bool) -> str:
     if "$ref" in part:
-        keys = _resolved(part, sections)["properties"]
-        return f"`{{{', '.join(keys)}}}`" if len(keys) < 4 else "keys and values (see below)"
+        section = _resolved(part, sections)
+        return _keys(section) if len(section["properties"]) < 4 else "keys and values (see below)"
     if "enum" in part or "const" in part:
         return ", ".join(f"`{choice}`" for choice in part.get("enum", [part.get("const")]))
     if part["type"] == "array":
@@ -130,6 +155,13 @@ def _kind(part: Schema, sections: Schema, many: bool) -> str:
         return "a name" if is_name else "one character" if part.get("maxLength") == 1 else "text"
     kind = "whole number" if part["type"] == "integer" else "number"
     return (f"{kind}s" if many else f"a {kind}") + _bounds(part)
+
+
+def _keys(section: Schema) -> str:
+    """A section by the first of its keys."""
+    first = list(section["properties"])[:3]
+    more = ", ..." if len(section["properties"]) > 3 else ""
+    return f"`{{{', '.join(first)}{more}}}`"
 
 
 def _bounds(part: Schema) -> str:

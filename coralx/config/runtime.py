@@ -83,8 +83,8 @@ class Runtime(Section):
     )
     baseline: bool = Field(
         default=False,
-        description="Also train the default recipe to the end, counted apart, unless the search "
-        "does.",
+        description="Also train the default recipe, and the centre of the priors, to the end, "
+        "counted apart, unless the search does.",
     )
     verify_front: bool = Field(
         default=False,

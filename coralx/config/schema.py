@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from coralx.config.base_kind import kind_of_base
 from coralx.config.conditions import (
     check_constraint,
     parse_constraint,
@@ -14,8 +16,10 @@ from coralx.config.conditions import (
     refuse_contradictions,
 )
 from coralx.config.data import METRIC_DATA, Data, key_of
+from coralx.config.evidence import learning_rate_prior
 from coralx.config.evolution import Evolution, Objective, full_weights
 from coralx.config.experiment import Experiment, Model
+from coralx.config.gene_forms import IntChoices
 from coralx.config.hyperband import HyperbandConfig, TrainingStage, with_defaults
 from coralx.config.metric_catalogue import (
     CAUSAL,
@@ -28,7 +32,7 @@ from coralx.config.metric_catalogue import (
     split_metric_name,
 )
 from coralx.config.runtime import Budget, Runtime, Training
-from coralx.config.search_space import IntChoices, SearchSpace
+from coralx.config.search_space import SearchSpace
 from coralx.config.section import Section
 
 Constraint = Annotated[str, BeforeValidator(check_constraint)]
@@ -109,6 +113,21 @@ class Config(Section):
             if source.attacks is not None:
                 source.attacks.require_fit(task, key_of(name, "attacks"))
         return data
+
+    @field_validator("search_space", mode="after")
+    @classmethod
+    def _left_out_has_a_prior(cls, space: SearchSpace, info: ValidationInfo) -> SearchSpace:
+        """A gene that is left out gets its prior from the evidence. It is written out like any
+        other default, so that a run keeps it. The validation's context may name the `folder` of the
+        config's file, below which a local base may lie."""
+        if "learning_rate" in space.model_fields_set or "model" not in info.data:
+            return space
+        folders = [Path(), *([info.context["folder"]] if info.context else [])]
+        prior = learning_rate_prior(kind_of_base(info.data["model"], folders))
+        default = space.learning_rate.model_copy(update=prior)
+        values = {**dict(space), "learning_rate": default}
+        # Still not among the fields that were set: a resumed run then goes on with its own.
+        return SearchSpace.model_construct(_fields_set=space.model_fields_set, **values)
 
     @field_validator("objectives", mode="after")
     @classmethod

@@ -2,103 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
-from pydantic import (
-    AfterValidator,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    field_validator,
-    model_validator,
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from coralx.config.gene_forms import (
+    BoolChoices,
+    FloatChoices,
+    FloatGene,
+    FloatRange,
+    IntChoices,
+    IntGene,
+    ModuleChoices,
+    Modules,
 )
-
-from coralx.config.section import Name, Section, Size
-
-Several = Field(min_length=1, max_length=1_000)
-"""How many choices there may be."""
-
-
-class FloatRange(Section):
-    """A number in [low, high]."""
-
-    low: float = Field(description="The least value.")
-    high: float = Field(description="The greatest value.")
-    log: bool = Field(default=False, description="Draw on a log scale.")
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> FloatRange:
-        if not self.low < self.high:
-            raise ValueError(f"`low` ({self.low:g}) must be below `high` ({self.high:g})")
-        if self.log and self.low <= 0:
-            raise ValueError(f"a log range needs `low` above 0, found {self.low:g}")
-        return self
-
-
-class IntRange(Section):
-    """A whole number in [low, high]."""
-
-    low: Size = Field(description="The least value.")
-    high: Size = Field(description="The greatest value.")
-    log: bool = Field(default=False, description="Draw on a log scale.")
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> IntRange:
-        if not self.low < self.high:
-            raise ValueError(f"`low` ({self.low}) must be below `high` ({self.high})")
-        return self
-
-
-class IntChoices(Section):
-    """Whole numbers to choose from; neighbours in size count as similar."""
-
-    choices: Annotated[tuple[Size, ...], Several] = Field(description="What may be drawn.")
-
-
-class FloatChoices(Section):
-    """Numbers to choose from; neighbours in size count as similar."""
-
-    choices: Annotated[tuple[float, ...], Several] = Field(description="What may be drawn.")
-
-
-class BoolChoices(Section):
-    """A switch."""
-
-    choices: Annotated[tuple[bool, ...], Several] = Field(description="What may be drawn.")
-
-
-Modules = (
-    Literal["all-linear"]
-    | Annotated[
-        tuple[Name, ...],
-        Several,
-        AfterValidator(lambda names: tuple(sorted(set(names)))),  # a set, whatever the order
-    ]
-)
-
-
-class ModuleChoices(Section):
-    """Sets of linear modules to adapt: lists of names, or `all-linear`."""
-
-    choices: Annotated[tuple[Modules, ...], Several] = Field(description="What may be drawn.")
-
-
-def _kind(value: Any) -> str:
-    """Which form a gene has: only a list of choices has the key `choices`."""
-    has_choices = "choices" in value if isinstance(value, dict) else hasattr(value, "choices")
-    return "choices" if has_choices else "range"
-
-
-IntGene = Annotated[
-    Annotated[IntChoices, Tag("choices")] | Annotated[IntRange, Tag("range")],
-    Discriminator(_kind),
-]
-FloatGene = Annotated[
-    Annotated[FloatChoices, Tag("choices")] | Annotated[FloatRange, Tag("range")],
-    Discriminator(_kind),
-]
-
+from coralx.config.section import Section, Size
 
 _LIMITS: dict[str, tuple[bool, float | None]] = {
     "alpha_ratio": (False, None),
@@ -124,8 +42,9 @@ class SearchSpace(Section):
         default=FloatRange(low=0.0, high=0.2), description="Of the adapter's input, below 1."
     )
     learning_rate: FloatGene = Field(
-        default=FloatRange(low=1e-4, high=5e-3, log=True),
-        description="The highest of the schedule.",
+        default=FloatRange(low=2e-5, high=5e-3, log=True),
+        description="The highest of the schedule. Left out, it has a prior by task, kind and width "
+        "of the base, too.",
     )
     target_modules: ModuleChoices = Field(
         default=ModuleChoices(choices=("all-linear",)),

@@ -53,7 +53,8 @@ Size = Annotated[int, Field(ge=1, le=1 << 16)]
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
 
 
-def _without_controls(text: str) -> str:
+def without_controls(text: str) -> str:
+    """The text, unless it holds control characters. Raises ValueError."""
     control = _CONTROLS.search(text)
     if control:
         raise ValueError(f"the character {control[0]!r} is not allowed here")
@@ -63,5 +64,5 @@ def _without_controls(text: str) -> str:
 Text = Annotated[str, Field(max_length=1 << 16)]
 """Any text. With a `max_length`, pydantic also refuses lone surrogates, which have no UTF-8."""
 
-Name = Annotated[str, Field(max_length=1 << 12), AfterValidator(_without_controls)]
+Name = Annotated[str, Field(max_length=1 << 12), AfterValidator(without_controls)]
 """Of a file, a column, a label or a module: without control characters."""

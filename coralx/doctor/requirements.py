@@ -131,7 +131,8 @@ def _kept(config: Config) -> int:
     stages, brackets = planned_stages(config, config.known_rows), brackets_of(schedule)
     births = [evolution.births(generation) for generation in range(evolution.generations)]
     sizes = [cohort_sizes(stages, born, brackets) for born in births]
-    comparisons = len(stages) if config.runtime.baseline else 0
+    recipes = 2 if space_of(config).priors else 1
+    comparisons = recipes * len(stages) if config.runtime.baseline else 0
     comparisons += evolution.population_size * len(stages) if config.runtime.verify_front else 0
     if config.runtime.keep_checkpoints == "all":
         return sum(map(sum, sizes)) + comparisons

@@ -1,5 +1,5 @@
-"""What is trained beside the search and counted apart: as baselines a head on the frozen base and
-the default recipe."""
+"""What is trained beside the search and counted apart as a baseline: a head on the frozen base, the
+default recipe and the centre of the priors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from coralx.errors import DamagedRunError
 from coralx.records.events import GenomeFailed, TrainedBeside
 from coralx.records.jobs import DeriveJob, Job, JobFailed
 from coralx.records.results import Derived, StageResult
-from coralx.records.subjects import Baseline, subject_of
+from coralx.records.subjects import RECIPES, Baseline, subject_of
 from coralx.storage.history import History
 from coralx.system.files import verify_folder
 
 
 def needs_training(state: RunState) -> bool:
     """Whether a baseline is still to be trained beside the search."""
-    return needs_head(state) or needs_baseline(state)
+    return needs_head(state) or bool(missing_recipes(state))
 
 
 def needs_head(state: RunState) -> bool:
@@ -32,13 +32,19 @@ def needs_head(state: RunState) -> bool:
     return trains and not is_over and bool(state.front())
 
 
-def needs_baseline(state: RunState) -> bool:
-    """Whether the default recipe is still to be trained beside the search."""
-    history = state.history
-    has_failed = Baseline.DEFAULT_RECIPE in history.failures
-    is_over = has_failed or any(result.divergence for result in history.baseline.values())
-    is_missing = state.default_finisher() is None
-    return state.config.runtime.baseline and is_missing and not is_over
+def missing_recipes(state: RunState) -> list[Baseline]:
+    """The recipes that are still to be trained beside the search."""
+    if not state.config.runtime.baseline:
+        return []
+    history, finished = state.history, state.finishers()
+    return [
+        recipe
+        for recipe in RECIPES
+        if recipe not in finished
+        and state.recipe_of(recipe) is not None
+        and recipe not in history.failures
+        and not any(result.divergence for result in history.beside(recipe))
+    ]
 
 
 def restore_baselines(context: RunContext) -> None:
@@ -47,30 +53,30 @@ def restore_baselines(context: RunContext) -> None:
     # No deadline: what is trained here was paid for before, and its measurement is still due.
     if has_head(state) and Baseline.TRAINED_HEAD not in history.measurements:
         train_beside([jobs.head()], context, None)
-    default = state.default_finisher()
-    if default is not Baseline.DEFAULT_RECIPE or default in history.measurements:
-        return
-    recipe = baseline_of(state)
-    stage_jobs = [jobs.train(recipe, stage) for stage in state.stages]
-    # Only the last checkpoint is measured; where it is there, the earlier ones need not be.
-    if not is_trained(history, stage_jobs[-1]):
-        for job in stage_jobs:
-            train_beside([job], context, None)
+    for recipe in state.finishers().values():
+        if not isinstance(recipe, Baseline) or recipe in history.measurements:
+            continue
+        genome = baseline_of(state, recipe)
+        stage_jobs = [jobs.train(genome, stage) for stage in state.stages]
+        # Only the last checkpoint is measured; where it is there, the earlier ones need not be.
+        if not is_trained(history, stage_jobs[-1]):
+            for job in stage_jobs:
+                train_beside([job], context, None)
 
 
 def train_baselines(context: RunContext) -> None:
-    """Train the head and the default recipe where they are to be, as far as the time allows.
+    """Train the head and the recipes where they are to be, as far as the time allows.
 
     What goes wrong with it is recorded, and costs the search nothing.
     """
     state, jobs, deadline = context.state, context.jobs, context.allowance.deadline
     if needs_head(state):
         train_beside([jobs.head()], context, deadline)
-    if needs_baseline(state):
-        recipe = baseline_of(state)
+    for recipe in missing_recipes(state):
+        genome = baseline_of(state, recipe)
         for stage in state.stages:
-            train_beside([jobs.train(recipe, stage)], context, deadline)
-            result = state.history.trained_beside.get((Baseline.DEFAULT_RECIPE, stage.name))
+            train_beside([jobs.train(genome, stage)], context, deadline)
+            result = state.history.trained_beside.get((recipe, stage.name))
             if result is None or result.divergence is not None:
                 break  # no checkpoint from which the next stage could start
 

@@ -28,9 +28,8 @@ def needed_checkpoints(
     trained beside it, or a job that is `under_way`; `is_exhausted`: nothing trains any more."""
     history = state.history
     living = state.succession.living(history, is_exhausted=is_exhausted) | set(state.front())
-    default = state.default_finisher()
-    if isinstance(default, Searched):
-        living.add(default.genome)
+    recipes = state.finishers().values()
+    living |= {recipe.genome for recipe in recipes if isinstance(recipe, Searched)}
     results = [history.last_result(genome) for genome in living]
     needed = {(result.genome, result.stage) for result in results if result}
     # A parent may have trained on since its child's job was made from an earlier checkpoint.

@@ -103,15 +103,14 @@ class Engine:
             drop_all_partials(layout)
 
     def _require_front(self) -> bool:
-        """See to it that the front, and the default recipe, can be measured and handed over; False
-        where the budget does not afford that."""
+        """See to it that the front, and the recipes it is held against, can be measured and handed
+        over; False where the budget does not afford that."""
         layout = self.context.layout
         if layout is None:
             return True
         names = set(self.front())
-        default = self.state.default_finisher()
-        if isinstance(default, Searched):
-            names.add(default.genome)
+        recipes = self.state.finishers().values()
+        names |= {recipe.genome for recipe in recipes if isinstance(recipe, Searched)}
         return self._require([layout.checkpoint(name, self.state.last_stage) for name in names])
 
     @property

@@ -14,7 +14,6 @@ from coralx.records.genomes import Genome
 from coralx.records.jobs import JobFailed, MeasureJob
 from coralx.records.results import Measurement, Metrics
 from coralx.records.subjects import (
-    BASELINE,
     FRESH,
     Baseline,
     FromScratch,
@@ -23,7 +22,6 @@ from coralx.records.subjects import (
     id_of,
     subject_of,
 )
-from coralx.search.space import space_of
 
 
 def retrained_front(state: RunState) -> list[Genome]:
@@ -56,11 +54,13 @@ def from_scratch(genome: Genome) -> Genome:
     return Genome(name, genome.generation, genome.genes, parents, derived=derived, seed=genome.seed)
 
 
-def baseline_of(state: RunState) -> Genome:
-    """The default recipe as it is trained beside the search."""
-    started = state.history.started
+def baseline_of(state: RunState, baseline: Baseline) -> Genome:
+    """A recipe as it is trained beside the search. Raises ValueError where there is none."""
+    started, genes = state.history.started, state.recipe_of(baseline)
+    if genes is None:
+        raise ValueError(f"{baseline} is no recipe of this run")
     seed = started.baseline_seed if started is not None else None
-    return Genome(BASELINE, 0, space_of(state.config).common, seed=seed)
+    return Genome(str(baseline.value), 0, genes, seed=seed)
 
 
 def measure(
@@ -103,16 +103,17 @@ def measure(
 
 
 def _finalists(state: RunState) -> list[tuple[Genome, Metrics]]:
-    """The front, the default recipe and the head that was trained on the frozen base, with their
-    figures on the validation split."""
+    """The front, the recipes it is held against and the head that was trained on the frozen base,
+    with their figures on the validation split."""
     history, last = state.history, state.last_stage
-    names = list(state.front())
-    default = state.default_finisher()
-    if isinstance(default, Searched) and default.genome not in names:
-        names.append(default.genome)
+    recipes = state.finishers().values()
+    searched = [recipe.genome for recipe in recipes if isinstance(recipe, Searched)]
+    names = dict.fromkeys([*state.front(), *searched])
     finalists = [(history.genomes[name], history.results[name, last].metrics) for name in names]
-    if default is Baseline.DEFAULT_RECIPE:
-        finalists.append((baseline_of(state), history.trained_beside[default, last].metrics))
+    for recipe in recipes:
+        if isinstance(recipe, Baseline):
+            figures = history.trained_beside[recipe, last].metrics
+            finalists.append((baseline_of(state, recipe), figures))
     if has_head(state):
         finalists.append((HEAD_ALONE, history.trained_beside[Baseline.TRAINED_HEAD, last].metrics))
     return finalists

@@ -22,7 +22,7 @@ from coralx.search.indicators import diversity
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.pareto import as_minimised
 from coralx.search.ranking import constraints_of, niching_of, violations
-from coralx.search.space import own_recipes, space_of
+from coralx.search.recipes import own_recipes
 from coralx.search.tournament import tournament
 from coralx.storage.ledger import Ledger
 from coralx.text import counted
@@ -44,7 +44,9 @@ class Population:
     ) -> None:
         config = state.config
         self.config = config
-        self.space = space_of(config)
+        started = state.history.started
+        self._experience = started.experience if started is not None else None
+        self.space = state.space
         self._evolution = config.evolution
         if not config.hyperband_config.enable_hyperband:
             # Naive training, which the search is compared with, never inherits.
@@ -80,7 +82,9 @@ class Population:
             return [replace(genome, seed=seed) for genome in self._given]
         if generation == 0:
             own = own_recipes(self.config, self.space)
-            return founders(self.space, self._evolution.population_size, seed, own)
+            learned = self._experience.founders if self._experience is not None else ()
+            known = [founder.genes for founder in learned]
+            return founders(self.space, self._evolution.population_size, seed, own, known)
         parents = self._breeders(self._history.populations[generation - 1])
         contest = tournament(
             [self._standing(genome) for genome in parents],

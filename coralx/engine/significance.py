@@ -30,14 +30,14 @@ def compared_metrics(config: Config) -> list[str]:
 
 def pairs_to_compare(state: RunState) -> list[Pair]:
     """Each two of the front, the better on the first objective first; each of it with the default
-    recipe, with the untuned base and with a head trained on it; and with itself as trained
-    from scratch."""
+    recipe and the priors' centre, with the untuned base and with a head trained on it; and with
+    itself as trained from scratch."""
     history = state.history
     front = [Searched(genome) for genome in state.front()]
     pairs: list[Pair] = [*combinations(front, 2)]
-    default = state.default_finisher()
-    if default is not None and default not in front:
-        pairs += [(member, default) for member in front]
+    for recipe in state.finishers().values():
+        if recipe not in front:
+            pairs += [(member, recipe) for member in front]
     pairs += [(member, Baseline.UNTUNED) for member in front]
     if Baseline.TRAINED_HEAD in history.measurements:
         pairs += [(member, Baseline.TRAINED_HEAD) for member in front]

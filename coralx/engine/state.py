@@ -1,5 +1,5 @@
 """A run as its config and its history have it: the stages of a generation, the front, and the
-default recipe where it finished."""
+recipes that it is held against, where they finished."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import numpy as np
 
 from coralx.config import Config
 from coralx.engine.succession import succession_of
-from coralx.records.subjects import Baseline, Searched, Subject
+from coralx.records.genomes import Genes
+from coralx.records.subjects import RECIPES, Baseline, Searched, Subject
 from coralx.schedule.adaptive_budgets import with_budgets
 from coralx.schedule.stages import Stage, by_length, schedule_of
+from coralx.search.experience import with_priors
 from coralx.search.pareto import as_minimised, front
 from coralx.search.ranking import constraints_of, violations
-from coralx.search.space import default_recipe, space_of
+from coralx.search.recipes import prior_center
+from coralx.search.space import Space, space_of
 from coralx.storage.history import History
 
 
@@ -87,14 +90,38 @@ class RunState:
             sorted(front(genomes, points, missed), key=lambda genome: (firsts[genome], genome))
         )
 
-    def default_finisher(self) -> Subject | None:
-        """The genome that is the default recipe, if it finished the last stage from scratch; else
-        the baseline, if that did."""
-        recipe = default_recipe(space_of(self.config))
-        for name in self.finished():
-            genome = self.history.genomes[name]
-            if genome.genes == recipe and not genome.donors:
-                return Searched(name)
-        trained = self.history.baseline.get(self.last_stage)
-        has_finished = trained is not None and trained.divergence is None
-        return Baseline.DEFAULT_RECIPE if has_finished else None
+    # -- what it is held against -------------------------------------------------------------------
+
+    @property
+    def space(self) -> Space:
+        """The search space, its priors as earlier runs have moved them; without priors in runs of
+        earlier versions, which had none."""
+        started, space = self.history.started, space_of(self.config)
+        if started is not None and started.experience is not None:
+            return with_priors(space, started.experience.priors)
+        return space if self.history.revision >= 3 else space.without_priors()
+
+    def recipe_of(self, baseline: Baseline) -> Genes | None:
+        """What a baseline trains that is a recipe; None for another baseline, and for the centre of
+        the priors where there are none, or where it is the default recipe."""
+        space = self.space
+        if baseline is Baseline.DEFAULT_RECIPE:
+            return space.common
+        center = prior_center(space) if baseline is Baseline.PRIOR_CENTER else None
+        return None if center == space.common else center
+
+    def finishers(self) -> dict[Baseline, Subject]:
+        """By recipe that finished the last stage from scratch: the genome that did, or else the
+        baseline."""
+        found = {recipe: self._finisher(recipe) for recipe in RECIPES}
+        return {recipe: subject for recipe, subject in found.items() if subject is not None}
+
+    def _finisher(self, baseline: Baseline) -> Subject | None:
+        recipe = self.recipe_of(baseline)
+        if recipe is not None and self.space.contains(recipe):
+            for name in self.finished():
+                genome = self.history.genomes[name]
+                if genome.genes == recipe and not genome.donors:
+                    return Searched(name)
+        trained = self.history.trained_beside.get((baseline, self.last_stage))
+        return baseline if trained is not None and trained.divergence is None else None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from coralx.records.experience import Experience
 from coralx.records.genomes import Genome
 from coralx.records.jobs import StageBudget
 from coralx.records.results import Comparison, Measurement, StageResult
@@ -37,6 +38,8 @@ class RunStarted:
     reference: tuple[Axis, ...] = ()
     """The box in which hypervolume is measured, an axis for each objective; empty in runs of
     versions that measured it in the box that the first finishers spanned."""
+    experience: Experience | None = None
+    """What was taken over from earlier runs; None where there were none to learn from."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from enum import Enum
 BASELINE = "_baseline"
 """The id of the default recipe when it is trained beside the search; no genome's can be like it."""
 
+PRIOR = "_prior"
+"""The id of the priors' centre when it is trained beside the search; no genome's can be like it."""
+
 HEAD = "_head"
 """The id of the head that is trained on the frozen base beside the search; no genome's can be like
 it."""
@@ -38,7 +41,12 @@ class Baseline(Enum):
 
     UNTUNED = None
     DEFAULT_RECIPE = BASELINE
+    PRIOR_CENTER = PRIOR
     TRAINED_HEAD = HEAD
+
+
+RECIPES = (Baseline.DEFAULT_RECIPE, Baseline.PRIOR_CENTER)
+"""Baselines that are a recipe, trained through all stages."""
 
 
 Subject = Searched | FromScratch | Baseline
@@ -48,7 +56,7 @@ def subject_of(name: str | None) -> Subject:
     """Whom an id stands for."""
     if name is not None and name.startswith(FRESH):
         return FromScratch(name.removeprefix(FRESH))
-    if name is None or name in (BASELINE, HEAD):
+    if name is None or name in (BASELINE, PRIOR, HEAD):
         return Baseline(name)
     return Searched(name)
 
@@ -76,5 +84,7 @@ def title_of(name: str | None) -> str:
             return "untuned"
         case Baseline.DEFAULT_RECIPE:
             return "default recipe"
+        case Baseline.PRIOR_CENTER:
+            return "prior's centre"
         case Baseline.TRAINED_HEAD:
             return "trained head on the frozen base"

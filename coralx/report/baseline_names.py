@@ -26,6 +26,8 @@ def baseline_title(name: str, report: Mapping[str, Any], between: str = " ") -> 
     head = report.get("untuned_head")
     if name == "trained_head":
         return f"trained head{between}(frozen base)"
+    if name == "prior_center":
+        return "prior's centre"
     return f"{name}{between}({head})" if name == "untuned" and head else name
 
 

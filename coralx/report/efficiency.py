@@ -10,7 +10,7 @@ from typing import Any
 from coralx.engine.state import RunState
 from coralx.records.genomes import Genome
 from coralx.records.results import StageResult
-from coralx.records.subjects import Baseline, FromScratch
+from coralx.records.subjects import RECIPES, Baseline, FromScratch
 from coralx.records.verdicts import Finish, Promote, Replace, Stop
 from coralx.report.looks import looks_of
 from coralx.report.naive_training import naive_training, steps_per_epoch
@@ -154,10 +154,10 @@ def _from_scratch(state: RunState, result: StageResult) -> int:
 def _machine_use(history: History, busy_seconds: float, use: MachineUse | None) -> dict[str, Any]:
     if history.started is None or use is None or history.started.facts.device == "none":
         return {}  # simulated seconds say nothing about a machine
-    baseline = list(history.baseline.values())
+    baseline = history.beside(*RECIPES)
     beside = list(history.trained_beside.items())
     verification = [r for (subject, _), r in beside if isinstance(subject, FromScratch)]
-    head = [r for (subject, _), r in beside if subject is Baseline.TRAINED_HEAD]
+    head = history.beside(Baseline.TRAINED_HEAD)
     busy = busy_seconds + sum(result.seconds for result in (*baseline, *verification, *head))
     head_seconds = sum(result.seconds for result in head) + history.overheads.head
     return {

@@ -30,7 +30,7 @@ def front_pairs(history: History, front: Sequence[str]) -> list[dict[str, Any]] 
 
 
 def against_baselines(state: RunState, front: Sequence[str]) -> list[dict[str, Any]] | None:
-    """Each member against the untuned base, a head trained on it, and the default recipe: `better`
+    """Each member against the untuned base, a head trained on it, and recipes: `better`
     where the whole 95 % interval of the difference says so, in the objective's own direction."""
     if not _is_compared(state.history, front):
         return None
@@ -41,9 +41,8 @@ def against_baselines(state: RunState, front: Sequence[str]) -> list[dict[str, A
         for c in ((known, known.reversed) if known.second is not None else (known,))
     }
     baselines: list[tuple[str, str | None]] = [("untuned", None), ("trained_head", HEAD)]
-    default = state.default_finisher()
-    if default is not None:
-        baselines.append(("default_recipe", id_of(default)))
+    finishers = state.finishers().items()
+    baselines += [(recipe.name.lower(), id_of(subject)) for recipe, subject in finishers]
     rows = []
     for name, second in baselines:
         for objective in state.config.objectives:
@@ -142,6 +141,7 @@ def _beaten(against: Sequence[Mapping[str, Any]], untuned: str) -> str:
         ("untuned", untuned),
         ("trained_head", "a trained head on the frozen base"),
         ("default_recipe", "the default recipe"),
+        ("prior_center", "the prior's centre"),
     ):
         rows = [row for row in against if row["baseline"] == baseline]
         known = [row for row in rows if row["better"] is not None]

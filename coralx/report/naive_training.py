@@ -58,7 +58,7 @@ def naive_training(state: RunState, results: Sequence[StageResult]) -> NaiveTrai
         # a copy takes up another's training: without cuts there would be none
         if history.genomes[result.genome].continues is None:
             by_genome.setdefault(result.genome, []).append(result)
-    ill = _stopped_as_ill(history)
+    ill = stopped_as_ill(history)
     courses = [_course(state, own, is_ill=genome in ill) for genome, own in by_genome.items()]
     steps, seconds = 0, 0.0
     for course in courses:
@@ -69,7 +69,7 @@ def naive_training(state: RunState, results: Sequence[StageResult]) -> NaiveTrai
     return NaiveTraining(steps, seconds)
 
 
-def _stopped_as_ill(history: History) -> set[str]:
+def stopped_as_ill(history: History) -> set[str]:
     """The genomes that a rule on signs of divergence stopped."""
     ill = set()
     for decision in history.decisions.values():

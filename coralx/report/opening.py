@@ -9,7 +9,10 @@ from coralx.engine.budget import budget_warnings
 from coralx.engine.derivation import derives
 from coralx.engine.state import RunState
 from coralx.records.events import RunStarted
+from coralx.records.subjects import RECIPES, title_of
 from coralx.report.classes import class_lines, classes_of
+from coralx.report.experience import experience_json, experience_lines
+from coralx.report.priors import prior_lines
 from coralx.schedule.brackets import brackets_of
 from coralx.schedule.cost import plan_of
 from coralx.schedule.plan_warnings import schedule_caveats
@@ -31,6 +34,8 @@ def opening_lines(config: Config, event: RunStarted) -> list[str]:
         f"({facts.backend_reason}){device}, {workers} with {threads}",
         f"rows: {rows}; precision {facts.precision} ({facts.precision_reason})",
         *class_lines(config.model.task, classes_of(config, facts)),
+        *experience_lines(experience_json(event.experience)),
+        *prior_lines(RunState(config, History([event])).space),
         *_plan_lines(config, event),
         *(
             f"warning: {warning}"
@@ -54,7 +59,8 @@ def _schedule_warnings(config: Config, event: RunStarted) -> list[str]:
 def _plan_lines(config: Config, event: RunStarted) -> list[str]:
     """What training will cost if no stop rule takes a genome out."""
     evolution, schedule = config.evolution, config.hyperband_config
-    stages = RunState(config, History([event])).stages
+    state = RunState(config, History([event]))
+    stages = state.stages
     brackets = brackets_of(schedule)
     steps = event.facts.steps_per_epoch(config.training.batch_size)
     births = [evolution.births(generation) for generation in range(evolution.generations)]
@@ -84,7 +90,10 @@ def _plan_lines(config: Config, event: RunStarted) -> list[str]:
             "without training"
         )
     if config.runtime.baseline:
-        lines.append(f"      and up to {whole_training} for the default recipe")
+        known = [recipe for recipe in RECIPES if state.recipe_of(recipe) is not None]
+        lines += [
+            f"      and up to {whole_training} for the {title_of(recipe.value)}" for recipe in known
+        ]
     if config.runtime.verify_front:
         lines.append(f"      and {whole_training} for each genome that is verified")
     return lines

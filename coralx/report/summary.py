@@ -22,12 +22,13 @@ from coralx.records.events import (
 )
 from coralx.records.genomes import Genome
 from coralx.records.results import Interval
-from coralx.records.subjects import Baseline, Subject, id_of
+from coralx.records.subjects import RECIPES, Baseline, Subject, id_of
 from coralx.records.verdicts import Stop
 from coralx.report.baseline_names import untuned_head
 from coralx.report.choice import choice_of
 from coralx.report.classes import classes_of
 from coralx.report.efficiency import efficiency_of
+from coralx.report.experience import experience_json
 from coralx.report.front_comparison import against_baselines, front_pairs
 from coralx.report.front_warnings import (
     feasibility_warnings,
@@ -81,6 +82,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "rows": dict(started.facts.rows),
         "task": config.model.task,
         "classes": classes_of(config, started.facts),
+        "experience": experience_json(started.experience, history.generations.get(0, ())),
         "wall_seconds": use.wall_seconds,
         "objectives": objectives,
         "constraints": list(config.constraints),
@@ -215,7 +217,7 @@ def _adapter(layout: RunLayout | None, genome: str, stage: str) -> str | None:
 
 def _baselines(state: RunState) -> dict[str, Any]:
     """Test figures of the untuned base, of a head trained on it where it is a classifier's, and of
-    the default recipe if it finished."""
+    the default recipe and the priors' centre if they finished."""
 
     history = state.history
 
@@ -223,12 +225,16 @@ def _baselines(state: RunState) -> dict[str, Any]:
         measured = history.measurements.get(subject)
         return {name: f.value for name, f in measured.test.items()} if measured else None
 
-    default = state.default_finisher()
+    finishers = state.finishers()
     trains_head = history.started is not None and history.started.facts.trains_head
     return {
         "untuned": figures(Baseline.UNTUNED),
         **({"trained_head": figures(Baseline.TRAINED_HEAD)} if trains_head else {}),
-        "default_recipe": figures(default) if default is not None else None,
+        **{
+            recipe.name.lower(): figures(finishers[recipe]) if recipe in finishers else None
+            for recipe in RECIPES
+            if state.recipe_of(recipe) is not None
+        },
     }
 
 

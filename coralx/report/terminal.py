@@ -15,6 +15,7 @@ from coralx.records.subjects import title_of
 from coralx.report.choice import choice_parts
 from coralx.report.classes import class_lines
 from coralx.report.derived import yield_lines
+from coralx.report.experience import experience_lines
 from coralx.report.formatting import cheaper, duration, ratio
 from coralx.report.front_comparison import comparison_lines
 from coralx.report.front_table import front_parts
@@ -61,6 +62,7 @@ def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
     if report["constraints"]:
         parts.append(Text(f"Constraints: {', '.join(report['constraints'])}"))
     parts += [Text(line) for line in class_lines(report["task"], report["classes"])]
+    parts += [Text(line) for line in experience_lines(report["experience"])]
     parts += [Text(""), *front_parts(report)]
     parts += [Text(line) for line in yield_lines(report)]
     parts += choice_parts(report)
@@ -189,7 +191,7 @@ def _machine_lines(efficiency: Mapping[str, Any]) -> list[str]:
             f"Workers were busy {use:.0f} % of the time; {efficiency['gpu_hours']:.2f} GPU hours."
         )
         for name, what in (
-            ("baseline", "the default recipe"),
+            ("baseline", "training recipes as baselines"),
             ("verification", "verifying the front"),
         ):
             if efficiency[f"{name}_steps"]:

@@ -15,9 +15,16 @@ from coralx.records.results import Metrics
 from coralx.records.run_facts import REVISION
 from coralx.rng import derive_seed, generator
 from coralx.search.nsga3 import Niching
-from coralx.search.operators import cross_values, mutate, mutate_values
+from coralx.search.operators import (
+    NO_SCALES,
+    cross_values,
+    mutate,
+    mutate_values,
+    step_scales,
+)
 from coralx.search.ranking import ranked
-from coralx.search.space import Gene, Space, default_recipe
+from coralx.search.recipes import opening_recipes
+from coralx.search.space import Gene, Space
 
 REPAIR_ATTEMPTS = 200
 """How often a duplicate is mutated, and then drawn afresh, before the space counts as exhausted."""
@@ -66,13 +73,16 @@ def genome_id(seed: int, generation: int, index: int) -> str:
 
 
 def founders(
-    space: Space, population_size: int, seed: int, own: Sequence[Genes] = ()
+    space: Space,
+    population_size: int,
+    seed: int,
+    own: Sequence[Genes] = (),
+    known: Sequence[Genes] = (),
 ) -> list[Genome]:
-    """Generation 0: the user's `own` recipes, the default recipe if the space holds it, then a
-    space-filling sample."""
-    recipe = default_recipe(space)
-    given = [*own] if recipe is None else [*own, recipe]
-    first = list(dict.fromkeys(given))[:population_size]
+    """Generation 0: the user's `own` recipes, the default recipe if the space holds it, the centre
+    of the priors if there are any, those `known` from earlier runs, then a space-filling sample."""
+    recipes = [*opening_recipes(space, own), *known]
+    first = list(dict.fromkeys(recipes))[:population_size]
     sampled = space.sample(population_size - len(first), generator(seed, "sample"))
     unique = _without_duplicates(space, first + sampled, set(), 0, seed)
     return [
@@ -109,9 +119,10 @@ def offspring(
     ]
     bred: list[Genes] = []
     pairs: list[tuple[Genome, ...]] = []
+    scales = step_scales(space, generation)
     for index in range(evolution.births(generation)):
         rng = generator(seed, "breed", generation, index)
-        places, child = breed(space.genes, values, evolution, contest, rng)
+        places, child = breed(space.genes, values, evolution, contest, rng, scales)
         bred.append(space.build(child))
         pairs.append(tuple(population[place] for place in places))
     unique = _without_duplicates(space, bred, set(seen), generation, seed)
@@ -151,19 +162,20 @@ def breed(
     evolution: Evolution,
     contest: Callable[[int, int], int],
     rng: np.random.Generator,
+    scales: Mapping[str, float] = NO_SCALES,
 ) -> tuple[tuple[int, ...], dict[str, Any]]:
     """One child of a population of gene values, best first: its parents' places, the better one
     first (a single one where it won both tournaments), and the child's values.
 
     Without crossover, and in the half of the genes that SBX leaves alone, the child starts from the
-    values of its better parent.
+    values of its better parent. `scales` are as in `operators.mutate_values`.
     """
     drawn = (rng.integers(len(population), size=2).tolist() for _ in range(2))
     places = tuple(sorted({contest(first, second) for first, second in drawn}))
     values = population[places[0]]
     if len(places) == 2 and rng.random() < evolution.crossover_probability:
         values = cross_values(genes, values, population[places[1]], rng)
-    return places, mutate_values(genes, values, evolution.mutation_probability, rng)
+    return places, mutate_values(genes, values, evolution.mutation_probability, rng, scales)
 
 
 def _donor(genes: Genes, parent: Genome, donors: Collection[str], *, resize: bool) -> str | None:
@@ -200,6 +212,7 @@ def _without_duplicates(
     """The candidates with duplicates replaced by mutants, or where mutation leads to nothing new by
     fresh draws; None where the space seems exhausted."""
     taken = set(seen)
+    scales = step_scales(space, generation)
     repaired: list[Genes | None] = []
     for index, genes in enumerate(candidates):
         rng = generator(seed, "repair", generation, index)
@@ -207,8 +220,10 @@ def _without_duplicates(
         for attempt in range(2 * REPAIR_ATTEMPTS):
             if candidate not in taken:
                 break
-            nearby = attempt < REPAIR_ATTEMPTS
-            candidate = mutate(space, candidate, 0.5, rng) if nearby else space.sample(1, rng)[0]
+            if attempt < REPAIR_ATTEMPTS:
+                candidate = mutate(space, candidate, 0.5, rng, scales)
+            else:
+                candidate = space.draw(generation, rng)
         is_new = candidate not in taken
         repaired.append(candidate if is_new else None)
         taken.add(candidate)

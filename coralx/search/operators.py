@@ -6,17 +6,26 @@ genes of a LoRA configuration.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from coralx.records.genomes import Genes
+from coralx.search.priors import mutation_spread
 from coralx.search.space import Categorical, Continuous, Gene, Integer, Ordered, Space
 
 SBX_ETA = 15.0
 MUTATION_ETA = 20.0
 """Distribution indices: the greater, the nearer are children to their parents."""
+
+STEP_SPREAD = math.sqrt(2.0 / ((MUTATION_ETA + 2.0) * (MUTATION_ETA + 3.0)))
+"""The standard deviation of a mutation's step, far from the bounds, in the unit of the range."""
+
+NO_SCALES: Mapping[str, float] = MappingProxyType({})
+"""Of mutations' steps where no gene has a prior."""
 
 
 def sbx(u1: float, u2: float, rng: np.random.Generator, eta: float = SBX_ETA) -> float:
@@ -41,8 +50,11 @@ def sbx(u1: float, u2: float, rng: np.random.Generator, eta: float = SBX_ETA) ->
     return float(min(max(child, 0.0), 1.0))
 
 
-def polynomial_mutation(u: float, rng: np.random.Generator, eta: float = MUTATION_ETA) -> float:
-    """Polynomial mutation on [0, 1] (Deb and Goyal 1996), the bounded form of NSGA-II's code."""
+def polynomial_mutation(
+    u: float, rng: np.random.Generator, eta: float = MUTATION_ETA, scale: float = 1.0
+) -> float:
+    """Polynomial mutation on [0, 1] (Deb and Goyal 1996), the bounded form of NSGA-II's code; its
+    step times `scale`."""
     draw = rng.random()
     power = 1.0 / (eta + 1.0)
     if draw < 0.5:
@@ -51,7 +63,7 @@ def polynomial_mutation(u: float, rng: np.random.Generator, eta: float = MUTATIO
     else:
         base = 2.0 * (1.0 - draw) + 2.0 * (draw - 0.5) * u ** (eta + 1.0)
         step = 1.0 - base**power
-    return float(min(max(u + step, 0.0), 1.0))
+    return float(min(max(u + scale * step, 0.0), 1.0))
 
 
 def _cross(gene: Gene, first: Any, second: Any, rng: np.random.Generator) -> Any:
@@ -62,13 +74,13 @@ def _cross(gene: Gene, first: Any, second: Any, rng: np.random.Generator) -> Any
     return first if rng.random() < 0.5 else second
 
 
-def _mutate(gene: Gene, value: Any, rng: np.random.Generator) -> Any:
+def _mutate(gene: Gene, value: Any, rng: np.random.Generator, scale: float) -> Any:
     match gene:
         case Continuous():
-            return gene.decode(polynomial_mutation(gene.encode(value), rng))
+            return gene.decode(polynomial_mutation(gene.encode(value), rng, scale=scale))
         case Integer(low, high):
             place = gene.encode(value)
-            moved = polynomial_mutation(place, rng)
+            moved = polynomial_mutation(place, rng, scale=scale)
             decoded = gene.decode(moved)
             if decoded != value or low == high:
                 return decoded
@@ -101,20 +113,39 @@ def mutate_values(
     values: Mapping[str, Any],
     probability: float,
     rng: np.random.Generator,
+    scales: Mapping[str, float] = NO_SCALES,
 ) -> dict[str, Any]:
     """Vary each gene's value with `probability`: polynomial mutation on numbers in a range (a whole
     number always changes, by one at least), one step up or down on ordered choices, another value
     on unordered ones.
 
     A step beyond the first or last of ordered choices stays there: so two neighbours lead to each
-    other equally often, and mutation alone favours no value.
+    other equally often, and mutation alone favours no value. `scales` has factors on the steps of
+    numbers in a range, by gene; 1 where it names none.
     """
     return {
-        name: _mutate(gene, values[name], rng) if rng.random() < probability else values[name]
+        name: _mutate(gene, values[name], rng, scales.get(name, 1.0))
+        if rng.random() < probability
+        else values[name]
         for name, gene in genes.items()
     }
 
 
-def mutate(space: Space, genes: Genes, probability: float, rng: np.random.Generator) -> Genes:
+def step_scales(space: Space, generation: int) -> dict[str, float]:
+    """By gene with a prior: the factor on its mutations' steps in that generation."""
+    return {
+        name: mutation_spread(around[1], generation, STEP_SPREAD) / STEP_SPREAD
+        for name in space.priors
+        if (around := space.around(name)) is not None
+    }
+
+
+def mutate(
+    space: Space,
+    genes: Genes,
+    probability: float,
+    rng: np.random.Generator,
+    scales: Mapping[str, float] = NO_SCALES,
+) -> Genes:
     """The same genes, of which each searched one is varied with `probability`."""
-    return space.build(mutate_values(space.genes, space.values(genes), probability, rng))
+    return space.build(mutate_values(space.genes, space.values(genes), probability, rng, scales))

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from coralx.config.gene_forms import FloatChoices, FloatRange, IntChoices, IntRange
 from coralx.config.schema import Config
-from coralx.config.search_space import FloatChoices, FloatRange, IntChoices, IntRange
-from coralx.errors import ConfigError
 from coralx.records.genomes import GENE_NAMES, Genes
-from coralx.text import counted
+from coralx.search.priors import (
+    INFORMED,
+    Prior,
+    quantile,
+    uniform_rows,
+    weight,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,15 @@ class Continuous:
     def contains(self, value: Any) -> bool:
         return bool(self.low <= value <= self.high)
 
+    def nearest(self, value: float) -> float:
+        """The value in the range that is nearest to another."""
+        return min(max(value, self.low), self.high)
+
+    @property
+    def width(self) -> float:
+        """In decades on a log scale, else in the gene's own unit, as spreads of priors are."""
+        return math.log10(self.high / self.low) if self.log else self.high - self.low
+
 
 @dataclass(frozen=True)
 class Integer:
@@ -63,7 +78,7 @@ class Integer:
             value = self.low - 0.5 + u * (self.high - self.low + 1)
         return min(max(round(value), self.low), self.high)
 
-    def encode(self, value: int) -> float:
+    def encode(self, value: float) -> float:
         if self.log:
             return math.log(value / (self.low - 0.5)) / math.log(
                 (self.high + 0.5) / (self.low - 0.5)
@@ -72,6 +87,14 @@ class Integer:
 
     def contains(self, value: Any) -> bool:
         return isinstance(value, int) and self.low <= value <= self.high
+
+    def nearest(self, value: float) -> int:
+        return min(max(round(value), self.low), self.high)
+
+    @property
+    def width(self) -> float:
+        low, high = self.low - 0.5, self.high + 0.5
+        return math.log10(high / low) if self.log else high - low
 
 
 @dataclass(frozen=True)
@@ -83,8 +106,20 @@ class Ordered:
     def decode(self, u: float) -> float | int:
         return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
 
+    def encode(self, value: float) -> float:
+        """That of the nearest choice."""
+        return (self.values.index(self.nearest(value)) + 0.5) / len(self.values)
+
     def contains(self, value: Any) -> bool:
         return value in self.values
+
+    def nearest(self, value: float) -> float | int:
+        return min(self.values, key=lambda choice: abs(choice - value))
+
+    @property
+    def width(self) -> float:
+        """In steps."""
+        return len(self.values)
 
 
 @dataclass(frozen=True)
@@ -95,6 +130,10 @@ class Categorical:
 
     def decode(self, u: float) -> Any:
         return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
+
+    def nearest(self, value: Any) -> Any:
+        """The value itself, or where it is none of them the first."""
+        return value if value in self.values else self.values[0]
 
     def contains(self, value: Any) -> bool:
         return value in self.values
@@ -120,6 +159,8 @@ class Space:
 
     genes: Mapping[str, Gene]
     common: Genes
+    priors: Mapping[str, Prior] = field(default_factory=dict)
+    """By gene, of those that have one."""
 
     def build(self, values: Mapping[str, Any]) -> Genes:
         """Genes from a value for each searched gene."""
@@ -151,15 +192,47 @@ class Space:
 
     def sample(self, count: int, rng: np.random.Generator) -> list[Genes]:
         """A Latin hypercube sample (McKay, Beckman and Conover 1979): each gene's range is cut
-        into `count` equal strata, and each stratum is hit once."""
-        columns = {
-            name: (rng.permutation(count) + rng.random(count)) / count for name in self.genes
-        }
+        into `count` equal strata, and each stratum is hit once. Of a gene with a prior, three of
+        four lie in strata of equal probability by it, and one of four in strata of the range."""
+        columns = {name: self._column(name, count, rng) for name in self.genes}
         sample = []
         for index in range(count):
             values = {name: gene.decode(columns[name][index]) for name, gene in self.genes.items()}
             sample.append(self.build(values))
         return sample
+
+    def draw(self, generation: int, rng: np.random.Generator) -> Genes:
+        """One configuration: from the priors with the probability that they have left in that
+        generation, else from anywhere."""
+        is_informed = bool(self.priors) and rng.random() < INFORMED * weight(generation)
+        return (self if is_informed else self.without_priors()).sample(1, rng)[0]
+
+    def without_priors(self) -> Space:
+        """The same space, everywhere equally likely."""
+        return Space(self.genes, self.common)
+
+    def around(self, name: str) -> tuple[float, float] | None:
+        """Centre and spread of a gene's prior in the unit of its range; None without one."""
+        gene, prior = self.genes.get(name), self.priors.get(name)
+        if gene is None or prior is None or isinstance(gene, Categorical):
+            return None
+        return min(max(gene.encode(prior.center), 0.0), 1.0), prior.spread / gene.width
+
+    def _column(self, name: str, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """A sample's coordinates in one gene."""
+        around = self.around(name)
+        if around is None:
+            return _strata(count, rng)
+        column, ignoring = np.empty(count), uniform_rows(count)
+        following = [row for row in range(count) if row not in ignoring]
+        column[following] = [quantile(*around, share) for share in _strata(len(following), rng)]
+        column[ignoring] = _strata(len(ignoring), rng)
+        return column
+
+
+def _strata(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """A number from each of `count` equal parts of [0, 1), in random order."""
+    return (rng.permutation(count) + rng.random(count)) / max(count, 1)
 
 
 def space_of(config: Config) -> Space:
@@ -178,50 +251,9 @@ def space_of(config: Config) -> Space:
         warmup_ratio=training.warmup_ratio,
         batch_size=training.batch_size,
     )
-    return Space(genes, common)
-
-
-def default_recipe(space: Space) -> Genes | None:
-    """The common recipe; None where it lies outside the space."""
-    return space.common if space.contains(space.common) else None
-
-
-def own_recipes(config: Config, space: Space) -> list[Genes]:
-    """The user's `evolution.seed_genomes`, completed by the common recipe.
-
-    Raises ConfigError naming every gene that lies outside the space, where it could not be varied.
-    """
-    recipes, problems = [], []
-    count, size = len(config.evolution.seed_genomes), config.evolution.population_size
-    if count > size:
-        problems.append(
-            f"evolution.seed_genomes: {counted(count, 'recipe')}, but "
-            f"evolution.population_size is {size}"
-        )
-    for place, seed in enumerate(config.evolution.seed_genomes):
-        given = {k: v for k, v in seed.model_dump().items() if v is not None}
-        rank = given.get("rank", space.common.rank)
-        if "alpha" in given:
-            given["alpha_ratio"] = given.pop("alpha") / rank
-        recipe = replace(space.common, **given)
-        recipes.append(recipe)
-        for name in GENE_NAMES:
-            value = getattr(recipe, name)
-            if not space.contains_gene(name, value):
-                problems.append(
-                    f"evolution.seed_genomes.{place}.{name}: {value!r} lies outside "
-                    f"search_space.{name} ({_extent(space, name)})"
-                )
-    if problems:
-        raise ConfigError("config", problems, "Widen search_space, or change the recipe.")
-    return recipes
-
-
-def _extent(space: Space, name: str) -> str:
-    """The values that a gene may have, in words."""
-    gene = space.genes.get(name)
-    if gene is None:
-        return f"not searched, fixed at {getattr(space.common, name)!r}"
-    if isinstance(gene, Continuous | Integer):
-        return f"{gene.low:g} to {gene.high:g}"
-    return ", ".join(str(value) for value in gene.values)
+    priors = {
+        name: Prior(gene.prior, gene.spread, gene.source or "the config")
+        for name, gene in configured.items()
+        if getattr(gene, "prior", None) is not None
+    }
+    return Space(genes, common, priors)

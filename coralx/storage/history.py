@@ -231,14 +231,9 @@ class History:
         """The furthest stage that the genome was trained through."""
         return self._last.get(genome)
 
-    @property
-    def baseline(self) -> dict[str, StageResult]:
-        """What the default recipe brought beside the search, by stage."""
-        return {
-            stage: result
-            for (subject, stage), result in self.trained_beside.items()
-            if subject is Baseline.DEFAULT_RECIPE
-        }
+    def beside(self, *subjects: Subject) -> list[StageResult]:
+        """What training them beside the search brought, in order."""
+        return [r for (subject, _), r in self.trained_beside.items() if subject in subjects]
 
     def root(self, genome: str) -> str:
         """The trained genome that it was derived from, of a soup the best one; itself, if it was

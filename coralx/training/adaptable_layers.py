@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from coralx.config.gene_forms import ModuleChoices
 from coralx.config.schema import Config
-from coralx.config.search_space import ModuleChoices
 from coralx.errors import ConfigError
 from coralx.records.genomes import ALL_LINEAR
 from coralx.text import did_you_mean

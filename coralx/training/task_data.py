@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 
 from coralx.config.data import key_of
+from coralx.config.gene_forms import IntChoices
 from coralx.config.metric_catalogue import OF_TASK
 from coralx.config.schema import Config
-from coralx.config.search_space import IntChoices
 from coralx.data import order_revision1 as revision1
 from coralx.data.batches import Batches
 from coralx.data.order import subset_size

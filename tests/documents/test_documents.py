@@ -199,7 +199,7 @@ def test_the_reference_names_every_key_with_its_limits_and_default() -> None:
         ("`seed`", "a whole number from 0", "`42`", "Seeds every random draw of the run."),
         (
             "`rank`",
-            "`{choices}`, or `{low, high, log}`",
+            "`{choices, prior, spread, ...}`, or `{low, high, log, ...}`",
             "`{choices: [2, 4, 8, 16, 32]}`",
             "LoRA's rank.",
         ),

@@ -19,7 +19,7 @@ from coralx.records.genomes import Genes, Genome
 from coralx.records.jobs import Horizon, Job
 from coralx.records.run_facts import Settings
 from coralx.records.serialization import from_json, to_json
-from coralx.records.subjects import BASELINE
+from coralx.records.subjects import BASELINE, Baseline
 from coralx.rng import derive_seed
 from coralx.storage.history import History
 from coralx.storage.ledger import Ledger
@@ -57,7 +57,7 @@ def test_given_genomes_and_the_baseline_draw_by_the_runs_seed(
         layout = api.train_population(config, [given]).layout
         history = History(Ledger.read_events(layout.ledger))
         assert history.genomes["mine"] == replace(given, seed=seed)
-        assert baseline_of(RunState(config, history)).seed == seed
+        assert baseline_of(RunState(config, history), Baseline.DEFAULT_RECIPE).seed == seed
         assert from_scratch(history.genomes["mine"]).seed == seed
     searched = api.evolve(simulated(1), "searched").layout
     (started,) = [
@@ -68,7 +68,7 @@ def test_given_genomes_and_the_baseline_draw_by_the_runs_seed(
 
 def test_the_baseline_of_an_earlier_version_goes_on_as_it_began() -> None:
     started = RunStarted(1, "old", "simulation", 7, make_facts(), **_UNTOLD)
-    recipe = baseline_of(RunState(simulated(7), History([started])))
+    recipe = baseline_of(RunState(simulated(7), History([started])), Baseline.DEFAULT_RECIPE)
     assert (recipe.id, recipe.seed) == (BASELINE, None)
 
 

@@ -297,7 +297,7 @@ def test_an_older_ledger_that_names_only_the_baseline_is_read(tmp_path: Path) ->
     entry = body | {"checksum": hashlib.sha256(canonical_json(body).encode()).hexdigest()}
     path.write_text(canonical_json(entry) + "\n")
     assert Ledger.read_events(path) == [event]
-    assert History(Ledger.read_events(path)).baseline == {"S1": event.result}
+    assert History(Ledger.read_events(path)).beside(Baseline.DEFAULT_RECIPE) == [event.result]
 
 
 # -- the command line and what a person sees -----------------------------------------------------

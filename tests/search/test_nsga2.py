@@ -20,7 +20,8 @@ from coralx.search.nsga2 import (
     offspring,
     survival_order,
 )
-from coralx.search.space import Space, default_recipe
+from coralx.search.recipes import default_recipe
+from coralx.search.space import Space
 from tests.support.factories import make_config, make_genome, make_space, tiny_space
 from tests.support.spaces import MIXED, SIZE, SKILL, evolution, seeds
 
