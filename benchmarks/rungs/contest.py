@@ -121,7 +121,8 @@ def _contest(options: argparse.Namespace) -> None:
             began = time.monotonic()
             rows = list(pool.map(partial(play, source, names), seeds, chunksize=2))
             scores = {name: np.asarray([row[name] for row in rows]) for name in names}
-            contests.append(Contest(source.name, _part(source), source.ranks_truly, scores))
+            size = len(_table(source, seeds[0]))
+            contests.append(Contest(source.name, _part(source), source.ranks_truly, size, scores))
             print(f"{source.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     print(f"{len(seeds)} seeds from {seeds[0]}; budgets in full trainings.\n")
     print(verdict_table(contests, BUDGETS))
@@ -140,7 +141,7 @@ def methods() -> list[str]:
 
 def play(source: Source, names: Sequence[str], seed: int) -> dict[str, list[float]]:
     """Regret at each budget by method, under one seed."""
-    table = read(source) if isinstance(source, Recorded) else table_of(source, seed)
+    table = _table(source, seed)
     found = {}
     for name in names:
         tape = Tape(table, BUDGETS[-1] * table.full_training)
@@ -153,9 +154,12 @@ def play(source: Source, names: Sequence[str], seed: int) -> dict[str, list[floa
     return found
 
 
+def _table(source: Source, seed: int) -> Table:
+    return _read(source) if isinstance(source, Recorded) else table_of(source, seed)
+
+
 @cache
-def read(source: Recorded) -> Table:
-    """The table of recorded curves."""
+def _read(source: Recorded) -> Table:
     return read_table(source.path, source.metric, where=dict(source.where))
 
 

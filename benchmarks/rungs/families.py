@@ -45,8 +45,8 @@ START = 5.0
 LEVEL = 12.0
 """Added to every figure, so that losses are above 0."""
 
-OWN_SHARE = 0.3
-"""Of the variance of full results: what the genes do not explain."""
+SMOOTH, ROUGH = 0.3, 0.9
+"""Shares of the variance of full results that the genes do not explain."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,19 @@ class Family:
     is_held_out: bool = False
     ranks_truly: bool = False
     """Whether its early figures rank what comes later as well as they can."""
+    own_share: float = SMOOTH
 
     @property
     def name(self) -> str:
         """As in `crossing 0.6`."""
-        return f"{self.mechanism.__name__} {self.strength:g}".replace("_", " ")
+        rough = ", rough" if self.own_share == ROUGH else ""
+        return f"{self.mechanism.__name__} {self.strength:g}{rough}".replace("_", " ")
 
 
 def table_of(family: Family, seed: int) -> Table:
     """The family's table that a seed draws."""
     rng = generator(seed, f"rung family {family.name}")
-    curves = LEVEL + family.mechanism(_space(rng), family.strength, rng)
+    curves = LEVEL + family.mechanism(_space(rng, family.own_share), family.strength, rng)
     costs = tuple(range(1, CHECKPOINTS + 1))
     return Table(
         genes=GENES,
@@ -94,31 +96,33 @@ def table_of(family: Family, seed: int) -> Table:
     )
 
 
-def _space(rng: np.random.Generator) -> Space:
+def _space(rng: np.random.Generator, own_share: float) -> Space:
     rank, rate, batch = (
         np.asarray([2 * p[place] / (len(GENES[place].values) - 1) - 1 for p in POINTS])
         for place in range(3)
     )
     modules = np.asarray([point[3] for point in POINTS])
-    quality, decoy = (_quality(rank, rate, batch, modules, rng) for _ in range(2))
+    smooth = [_standard(_response(rank, rate, batch, modules, rng)) for _ in range(2)]
+    quality, decoy = (
+        _standard((1 - own_share) ** 0.5 * part + own_share**0.5 * rng.normal(size=len(POINTS)))
+        for part in smooth
+    )
     return Space(quality, decoy, rate, modules)
 
 
-def _quality(
+def _response(
     rank: Floats, rate: Floats, batch: Floats, modules: NDArray[np.int64], rng: np.random.Generator
 ) -> Floats:
     """The best learning rate lies inside its range, moves with batch size and modules, and matters
     most; more rank helps less and less."""
     best_rate = rng.uniform(-0.3, 0.5) + 0.15 * batch + rng.normal(0, 0.15, len(MODULES))[modules]
-    smooth = (
+    return np.asarray(
         rng.uniform(1.5, 3.0) * (rate - best_rate) ** 2
         + rng.uniform(0.2, 0.8) * np.exp(-1.5 * (rank + 1))
         + rng.normal(0, 0.1) * rank * rate
         + rng.normal(0, 0.1) * batch
         + rng.normal(0, 0.3, len(MODULES))[modules]
     )
-    own = rng.normal(size=len(POINTS))
-    return _standard((1 - OWN_SHARE) ** 0.5 * _standard(smooth) + OWN_SHARE**0.5 * own)
 
 
 def _standard(values: Floats) -> Floats:
@@ -265,8 +269,10 @@ TUNING = (
     Family(reversed_early, 0.7),
     Family(diverging, 0.1, ranks_truly=True),
     Family(diverging, 0.3),
+    Family(ranks_moderately, 1.0, own_share=ROUGH),
+    Family(early_noise, 0.4, own_share=ROUGH),
 )
-HELD_OUT = tuple(
+_FURTHER = tuple(
     Family(mechanism, strength, is_held_out=True, ranks_truly=truly)
     for mechanism, strength, truly in (
         (ranks_truly, 0.02, True),
@@ -289,5 +295,11 @@ HELD_OUT = tuple(
         (late_reshuffle, 0.8, False),
         (double_descent, 1.0, False),
     )
+)
+HELD_OUT = (
+    *_FURTHER,
+    Family(ranks_truly, 0.1, is_held_out=True, ranks_truly=True, own_share=ROUGH),
+    Family(reversed_early, 0.5, is_held_out=True, own_share=ROUGH),
+    Family(learning_rate_first, 1.0, is_held_out=True, own_share=ROUGH),
 )
 FAMILIES = TUNING + HELD_OUT

@@ -31,6 +31,8 @@ class Contest:
     name: str
     part: str
     ranks_truly: bool
+    configurations: int
+    """In its table; a budget for all of them is not judged, as random search then has the best."""
     scores: Mapping[str, Floats]
 
 
@@ -43,12 +45,16 @@ def verdict_table(contests: Sequence[Contest], budgets: Sequence[float]) -> str:
     """For each family the ratio of mean regrets with its 95 % interval, and whether it is within
     bounds, in Markdown. Without adaptive rungs among the methods, that of fixed rungs."""
     judged = ADAPTIVE if any(ADAPTIVE in c.scores for c in contests) else FIXED
-    places = [list(budgets).index(budget) for budget in JUDGED]
+    places = {budget: list(budgets).index(budget) for budget in JUDGED}
     head = ["family", "part"]
     head += [f"to {other}'s at {b:g}" for other in BOUNDS for b in JUDGED]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for contest in contests:
-        cells = [_cell(contest, judged, other, place) for other in BOUNDS for place in places]
+        cells = [
+            "-" if budget >= contest.configurations else _cell(contest, judged, other, place)
+            for other in BOUNDS
+            for budget, place in places.items()
+        ]
         lines.append(f"| {contest.name} | {contest.part} | {' | '.join(cells)} |")
     return "\n".join([f"Ratios of the regret of {judged}, with 95 % intervals:", "", *lines])
 
