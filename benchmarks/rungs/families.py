@@ -42,7 +42,7 @@ TIME: Floats = np.arange(1, CHECKPOINTS + 1) / CHECKPOINTS
 START = 5.0
 """Where curves begin, in standard deviations above the mean full result."""
 
-LEVEL = 12.0
+LEVEL = 15.0
 """Added to every figure, so that losses are above 0."""
 
 SMOOTH, ROUGH = 0.3, 0.9
@@ -209,6 +209,7 @@ def early_overfitting(space: Space, strength: float, rng: np.random.Generator) -
 def heteroscedastic(space: Space, strength: float, rng: np.random.Generator) -> Floats:
     """Noise of very different size: much at high learning rates, and fading with time."""
     scale = strength * np.exp(space.learning_rate + rng.normal(0, 0.5, len(POINTS)))
+    scale = np.minimum(scale, 2.0)
     return _falling(space.quality, _to_go(1.0)) + _noise(rng, scale[:, None], 1 - TIME)
 
 
