@@ -133,7 +133,7 @@ def test_nothing_is_said_of_ties_and_of_few_finishers(late: Sequence[float]) -> 
 
 def test_nothing_is_known_where_budgets_differ_between_generations() -> None:
     events = generation(0, EARLY, [*RISING, 0.9])
-    budgets = (StageBudget("S0", 0.25, 100, 0.5), StageBudget("S1", 1, 100, 1))
+    budgets = (StageBudget("S0", 0.5, "1/4", "1/2"), StageBudget("S1", 0.5, "1", "1"))
     started = events[0]
     assert isinstance(started, GenerationStarted)
     events[0] = replace(started, budgets=budgets)
