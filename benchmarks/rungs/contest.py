@@ -29,7 +29,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "replay"))
 
 from curve_table import Table, read_table
-from evolution import config_for, evolve
+from evolution import NEVER_ENDING, config_for, evolve
 from families import FAMILIES, Family, table_of
 from methods import Rungs, Search, halving
 from rivals import random_search, successive_halving
@@ -119,7 +119,8 @@ def _contest(options: argparse.Namespace) -> None:
     with ProcessPoolExecutor(options.processes) as pool:
         for source in sources:
             began = time.monotonic()
-            rows = list(pool.map(partial(play, source, names), seeds, chunksize=2))
+            one = partial(play, source, names, generations=options.generations)
+            rows = list(pool.map(one, seeds, chunksize=2))
             scores = {name: np.asarray([row[name] for row in rows]) for name in names}
             size = len(_table(source, seeds[0]))
             contests.append(Contest(source.name, _part(source), source.ranks_truly, size, scores))
@@ -139,8 +140,12 @@ def methods() -> list[str]:
     return [*RIVALS, *known]
 
 
-def play(source: Source, names: Sequence[str], seed: int) -> dict[str, list[float]]:
-    """Regret at each budget by method, under one seed."""
+def play(
+    source: Source, names: Sequence[str], seed: int, generations: int = NEVER_ENDING
+) -> dict[str, list[float]]:
+    """Regret at each budget by method, under one seed. CoralX is told to end after so many
+    `generations`, if the budget lasts so long."""
+    length = {"evolution": {"generations": generations}}
     table = _table(source, seed)
     found = {}
     for name in names:
@@ -149,7 +154,7 @@ def play(source: Source, names: Sequence[str], seed: int) -> dict[str, list[floa
             RIVALS[name](tape, seed)
         else:
             rungs, sections = CORALX[name]
-            evolve(tape, config_for(table, rungs, **sections), seed)
+            evolve(tape, config_for(table, rungs, **length, **sections), seed)
         found[name] = regrets(tape, BUDGETS)
     return found
 
@@ -213,6 +218,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--part", choices=("tuning", "held out", "recorded"), help="only these")
     parser.add_argument("--seeds", type=int, default=100, help="how many (100)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them (0)")
+    parser.add_argument(
+        "--generations",
+        type=int,
+        default=NEVER_ENDING,
+        help="after which CoralX is to end (the budget ends it)",
+    )
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at a time (cores)")
     parser.add_argument("--list", action="store_true", help="name the families, and no more")
     parser.add_argument("--out", type=Path, help="a CSV file for means and their errors")
