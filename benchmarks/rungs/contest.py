@@ -216,18 +216,26 @@ def _parser() -> argparse.ArgumentParser:
             option, type=_names, default=(), metavar="A,B", help="those whose name has one of it"
         )
     parser.add_argument("--part", choices=("tuning", "held out", "recorded"), help="only these")
-    parser.add_argument("--seeds", type=int, default=100, help="how many (100)")
+    parser.add_argument("--seeds", type=_count, default=100, help="how many (100)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them (0)")
     parser.add_argument(
         "--generations",
-        type=int,
+        type=_count,
         default=NEVER_ENDING,
         help="after which CoralX is to end (the budget ends it)",
     )
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at a time (cores)")
+    parser.add_argument(
+        "--processes", type=_count, default=os.cpu_count(), help="at a time (cores)"
+    )
     parser.add_argument("--list", action="store_true", help="name the families, and no more")
     parser.add_argument("--out", type=Path, help="a CSV file for means and their errors")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 def _names(text: str) -> tuple[str, ...]:
