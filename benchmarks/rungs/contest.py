@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import os
 import sys
 import time
@@ -122,8 +123,7 @@ def _contest(options: argparse.Namespace) -> None:
             one = partial(play, source, names, generations=options.generations)
             rows = list(pool.map(one, seeds, chunksize=2))
             scores = {name: np.asarray([row[name] for row in rows]) for name in names}
-            size = len(_table(source, seeds[0]))
-            contests.append(Contest(source.name, _part(source), source.ranks_truly, size, scores))
+            contests.append(Contest(source.name, _part(source), source.ranks_truly, scores))
             print(f"{source.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     print(f"{len(seeds)} seeds from {seeds[0]}; budgets in full trainings.\n")
     print(verdict_table(contests, BUDGETS))
@@ -143,19 +143,22 @@ def methods() -> list[str]:
 def play(
     source: Source, names: Sequence[str], seed: int, generations: int = NEVER_ENDING
 ) -> dict[str, list[float]]:
-    """Regret at each budget by method, under one seed. CoralX is told to end after so many
-    `generations`, if the budget lasts so long."""
+    """Regret at each budget by method, under one seed; NaN at budgets for all of the table, where
+    nothing is left to choose. CoralX is told to end after so many `generations`, if the budget
+    lasts so long."""
     length = {"evolution": {"generations": generations}}
     table = _table(source, seed)
+    budgets = [budget for budget in BUDGETS if budget < len(table)]
+    beyond = [math.nan] * (len(BUDGETS) - len(budgets))
     found = {}
     for name in names:
-        tape = Tape(table, BUDGETS[-1] * table.full_training)
+        tape = Tape(table, budgets[-1] * table.full_training)
         if name in RIVALS:
             RIVALS[name](tape, seed)
         else:
             rungs, sections = CORALX[name]
             evolve(tape, config_for(table, rungs, **length, **sections), seed)
-        found[name] = regrets(tape, BUDGETS)
+        found[name] = [*regrets(tape, budgets), *beyond]
     return found
 
 

@@ -26,35 +26,30 @@ NOTHING = 1e-12
 
 @dataclass(frozen=True)
 class Contest:
-    """The scores on one family: by method, shape (seeds, budgets)."""
+    """The scores on one family: by method, shape (seeds, budgets); NaN where a budget is for all of
+    the table."""
 
     name: str
     part: str
     ranks_truly: bool
-    configurations: int
-    """In its table; a budget for all of them is not judged, as random search then has the best."""
     scores: Mapping[str, Floats]
 
 
 def method_table(contest: Contest, budgets: Sequence[float]) -> str:
     """Mean regrets with 95 % intervals, in Markdown."""
-    return mean_table(contest.scores, budgets)
+    return mean_table(contest.scores, budgets).replace("nan ± nan", "-")
 
 
 def verdict_table(contests: Sequence[Contest], budgets: Sequence[float]) -> str:
     """For each family the ratio of mean regrets with its 95 % interval, and whether it is within
     bounds, in Markdown. Without adaptive rungs among the methods, that of fixed rungs."""
     judged = ADAPTIVE if any(ADAPTIVE in c.scores for c in contests) else FIXED
-    places = {budget: list(budgets).index(budget) for budget in JUDGED}
+    places = [list(budgets).index(budget) for budget in JUDGED]
     head = ["family", "part"]
     head += [f"to {other}'s at {b:g}" for other in BOUNDS for b in JUDGED]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for contest in contests:
-        cells = [
-            "-" if budget >= contest.configurations else _cell(contest, judged, other, place)
-            for other in BOUNDS
-            for budget, place in places.items()
-        ]
+        cells = [_cell(contest, judged, other, place) for other in BOUNDS for place in places]
         lines.append(f"| {contest.name} | {contest.part} | {' | '.join(cells)} |")
     return "\n".join([f"Ratios of the regret of {judged}, with 95 % intervals:", "", *lines])
 
@@ -66,6 +61,8 @@ def _cell(contest: Contest, judged: str, other: str, place: int) -> str:
     if other == FIXED and not contest.ranks_truly:
         return "-"
     mine, theirs = (scores[name][:, place] for name in (judged, other))
+    if np.isnan(theirs).any():
+        return "-"
     ratio, low, high = ratio_of(mine, theirs)
     is_within = ratio <= BOUNDS[other]
     return f"{ratio:.2f} ({low:.2f} to {high:.2f}){'' if is_within else ' **over**'}"

@@ -81,11 +81,12 @@ def test_a_ratio_of_regrets_is_of_means_and_has_an_interval_from_the_seeds() -> 
     assert ratio_of(mine, nothing)[0] == float("inf")
 
 
-def made_up(regret: float, *, ranks_truly: bool = True, configurations: int = 100) -> str:
+def made_up(regret: float, *, ranks_truly: bool = True) -> str:
     """The verdicts on adaptive rungs of this regret, where the other two have 1."""
-    columns = {RANDOM: 1.0, FIXED: 1.0, ADAPTIVE: regret}
+    others = 1.0 if regret > 0 else regret
+    columns = {RANDOM: others, FIXED: others, ADAPTIVE: regret}
     scores = {name: np.full((3, 2), value) for name, value in columns.items()}
-    made = Contest("made up", "tuning", ranks_truly, configurations, scores)
+    made = Contest("made up", "tuning", ranks_truly, scores)
     return verdict_table([made], (20.0, 40.0)).splitlines()[-1]
 
 
@@ -96,7 +97,7 @@ def test_verdicts_say_where_a_bound_is_exceeded() -> None:
     assert made_up(1.2) == f"| made up | tuning | {' | '.join(listed)} |"
     listed = [f"{far} **over**", f"{far} **over**", "-", "-"]
     assert made_up(1.4, ranks_truly=False) == f"| made up | tuning | {' | '.join(listed)} |"
-    assert made_up(1.4, configurations=20) == "| made up | tuning | - | - | - | - |"
+    assert made_up(float("nan")) == "| made up | tuning | - | - | - | - |"
 
 
 def test_a_contest_prints_its_tables_and_writes_them(
