@@ -140,6 +140,11 @@ class HyperbandConfig(Section):
         description="Move what later generations spend from early to late stages as the "
         "population converges.",
     )
+    rungs: Literal["fixed", "adaptive"] = Field(
+        default="fixed",
+        description="adaptive: how hard stages cut follows how well they have ranked so far, at "
+        "equal cost; a control group goes through them all to tell. See docs/schedule.md.",
+    )
     rank_growth: RankGrowth = Field(
         default="off",
         description="Genomes start below their rank and grow. by-stage: by `rank_multiplier`. "
