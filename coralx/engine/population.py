@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from coralx.backends.memory_estimate import memory_warnings, why_too_large
-from coralx.engine.rung_estimates import are_adaptive, generation_plan
+from coralx.engine.rung_estimates import generation_plan
 from coralx.engine.state import RunState
 from coralx.records.events import GenerationCompleted, GenerationStarted, GenomeFailed
 from coralx.records.genomes import Genome
@@ -58,10 +58,11 @@ class Population:
         if generation in self._history.generations:
             return self._history.generations[generation]
         plan = generation_plan(self._state, generation)
-        born = self._born(generation, plan.births)
-        genomes = self._with_controls(self._in_brackets(born, generation), generation)
+        births = plan.births if plan else self._evolution.births(generation)
+        dealt = self._in_brackets(self._born(generation, births), generation)
+        genomes = self._with_controls(dealt, generation, plan.controls if plan else 0)
         if genomes:
-            planned = len(self._given) or plan.births
+            planned = len(self._given) or births
             short = (
                 f"the search space holds no more configurations: {len(genomes)} of "
                 f"{counted(planned, 'genome')}"
@@ -115,19 +116,19 @@ class Population:
             for genome, lot in zip(genomes, lots, strict=True)
         ]
 
-    def _with_controls(self, genomes: list[Genome], generation: int) -> list[Genome]:
-        """One, drawn by lot, goes through every stage where it is to be known how well they rank."""
-        if not (genomes and are_adaptive(self._state)):
+    def _with_controls(self, genomes: list[Genome], generation: int, controls: int) -> list[Genome]:
+        """The genomes, of which so many are drawn by lot for the control group."""
+        if not controls:
             return genomes
         rng = generator(self.config.experiment.seed, "control", generation)
-        drawn = int(rng.integers(len(genomes)))
-        return [replace(g, is_control=place == drawn) for place, g in enumerate(genomes)]
+        drawn = set(rng.permutation(len(genomes))[:controls].tolist())
+        return [replace(g, is_control=place in drawn) for place, g in enumerate(genomes)]
 
     def _budgets(
-        self, generation: int, genomes: int, plan: GenerationPlan
+        self, generation: int, genomes: int, plan: GenerationPlan | None
     ) -> tuple[tuple[StageBudget, ...], float | None]:
         """What each stage gets, and the parents' diversity relative to the founders'."""
-        if plan.rates is not None:
+        if plan is not None:
             return with_rates(self._state.stages, plan.rates), None
         schedule = self.config.hyperband_config
         # Founders have no parents whose diversity could tell how far the search has come.

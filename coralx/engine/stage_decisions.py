@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from coralx.config import Config
+from coralx.engine.rung_estimates import figure_of, known_of
 from coralx.engine.state import RunState
 from coralx.records.events import StageDecided
 from coralx.records.genomes import Genome
@@ -58,13 +60,15 @@ def decide_stage(
     results = {g.id: history.results[g.id, stage.name] for g in entered if g.id not in failures}
     controls = {genome.id for genome in entered if genome.is_control}
     judgement = judge(stage, list(results.values()), history.revision, controls)
+    figure = figure_of(state, stage, generation)
+    ranking = stage if figure == "objectives" else replace(stage, promote_by=figure)
     verdicts: list[Verdict] = []
     for bracket in sorted({genome.bracket for genome in entered}):
         members = [genome.id for genome in entered if genome.bracket == bracket]
         trained = [results[name] for name in members if name in results]
         failed = {name: failures[name] for name in members if name in failures}
         ranked = [result for result in trained if result.genome not in judgement.breaches]
-        order = promotion_order(config, stage, ranked, len(members), generation, history.revision)
+        order = promotion_order(config, ranking, ranked, len(members), generation, history.revision)
         verdicts += decide(stage, trained, order, judgement.breaches, failed, controls)
     copies = _copies(state, stage, generation, verdicts)
     for index, verdict in enumerate(verdicts):
@@ -77,6 +81,7 @@ def decide_stage(
         judgement.not_judged,
         judgement.warnings,
         newborn=tuple(copies.values()),
+        reliability=None if stage.is_last else known_of(state, stage, generation),
     )
 
 

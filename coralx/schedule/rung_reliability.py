@@ -137,7 +137,7 @@ def _normal(mean: Floats, correlation: Floats) -> Floats:
 
 
 def prior() -> Belief:
-    """Before anything is known: rather reliable than not, and each shape as likely as the others."""
+    """Before anything is known: rather reliable than not, all shapes equally likely."""
     weights = np.tile(1.0 + CORRELATIONS, len(SHAPES))
     return Belief(weights / weights.sum())
 
@@ -149,6 +149,18 @@ def updated(belief: Belief, cohorts: Sequence[Cohort]) -> Belief:
         logs = logs + _log_likelihood(cohort)
     weights = np.exp(logs - logs.max())
     return Belief(weights / weights.sum())
+
+
+def best_held(cohorts: Sequence[Cohort]) -> tuple[int, int]:
+    """Of the better half of each cohort's finishers at the end, how many stood in their better half
+    at the stage; and how many these best are."""
+    held = best = 0
+    for cohort in cohorts:
+        half = len(cohort.finishers) // 2
+        better = sorted(cohort.finishers)[: (len(cohort.finishers) + 1) // 2]
+        held += len(set(cohort.finishers[:half]).intersection(better))
+        best += half
+    return held, best
 
 
 @lru_cache(maxsize=1024)
