@@ -91,6 +91,7 @@ def offspring(
     generation: int,
     seed: int,
     contest: Callable[[int, int], int] = min,
+    births: int | None = None,
 ) -> list[Genome]:
     """The newborn genomes of the next generation, bred from `population` (best first). Survivors of
     the population are not among them.
@@ -100,12 +101,13 @@ def offspring(
     may take: it inherits from its better parent if that is one of them and rank, modules and
     variant agree; with `resize_adapters` only the use of DoRA must. By the probabilities of
     `checkpoint_crossover` it may start from both, whatever their shapes. `seen` are the genes of
-    every genome so far: none is trained twice. Fewer are returned where the space has no more.
+    every genome so far: none is trained twice. `births` says how many are born where it is not as
+    configured. Fewer are returned where the space has no more.
     """
     values = [space.values(parent.genes) for parent in population]
     bred: list[Genes] = []
     pairs: list[tuple[Genome, ...]] = []
-    for index in range(evolution.births(generation)):
+    for index in range(births or evolution.births(generation)):
         rng = generator(seed, "breed", generation, index)
         places, child = breed(space.genes, values, evolution, contest, rng)
         bred.append(space.build(child))
