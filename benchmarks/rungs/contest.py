@@ -38,7 +38,6 @@ from scores import Floats, regrets
 from tape import Tape
 from verdicts import ADAPTIVE, FIXED, RANDOM, Contest, method_table, verdict_table
 
-from coralx.config.hyperband import HyperbandConfig
 from coralx.errors import CoralXError, UsageError
 
 BUDGETS = (5.0, 10.0, 20.0, 40.0)
@@ -135,9 +134,7 @@ def _contest(options: argparse.Namespace) -> None:
 
 def methods() -> list[str]:
     """Who takes part, by name."""
-    is_adaptive_known = "rungs" in HyperbandConfig.model_fields
-    known = [name for name, (_, more) in CORALX.items() if is_adaptive_known or more is not ADAPT]
-    return [*RIVALS, *known]
+    return [*RIVALS, *CORALX]
 
 
 def play(

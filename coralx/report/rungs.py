@@ -60,9 +60,11 @@ def _done(stage: Stage, event: StageDecided) -> str:
     if event.reliability is None:
         return ""
     entered, done = len(event.verdicts), ""
-    if Fraction(event.reliability.survival_rate) != stage.survival_rate:
-        going_on = sum(isinstance(verdict, Promote | Replace) for verdict in event.verdicts)
-        done = f", so {going_on} of {entered} went on instead of {stage.quota(entered)}"
+    planned = stage.quota(entered)
+    going_on = sum(isinstance(verdict, Promote | Replace) for verdict in event.verdicts)
+    adapts = Fraction(event.reliability.survival_rate) != stage.survival_rate
+    if adapts and going_on != planned:  # a control may go on in addition, whatever the rate
+        done = f", so {going_on} of {entered} went on instead of {planned}"
     by = event.reliability.ranked_by
     return done if by in ("objectives", "nothing", stage.promote_by) else f"{done}; ranked by {by}"
 

@@ -190,6 +190,7 @@ def test_a_sentence_says_how_well_a_stage_ranked(
     [
         ({}, 6, ", so 6 of 8 went on instead of 4"),
         ({"survival_rate": "1/4"}, 3, ", so 3 of 8 went on instead of 4"),
+        ({"survival_rate": "2/3"}, 4, ""),
         ({"survival_rate": "1/2"}, 5, ""),  # the fifth is of the control group
         ({"survival_rate": "1/2", "ranked_by": "eval_loss"}, 4, "; ranked by eval_loss"),
         ({"survival_rate": "1", "ranked_by": "nothing"}, 8, ", so 8 of 8 went on instead of 4"),
