@@ -91,8 +91,10 @@ def _view(state: RunState, stage: Stage, before: int) -> _View:
     """The stage by the figure that it is configured to rank by; or by another that has ranked
     better in the generations `before`, though it had only luck as far as it may have."""
     own = _view_by(state, stage, stage.promote_by or "objectives", before)
-    others = [_view_by(state, stage, name, before) for name in OTHER_FIGURES if name != own.figure]
-    best = max(others, key=lambda view: view.belief.kept(HALF, DOUBT))
+    views = [_view_by(state, stage, name, before) for name in OTHER_FIGURES if name != own.figure]
+    # A figure that is not there in every generation is not compared with one that is.
+    others = [view for view in views if len(view.cohorts) == len(own.cohorts) > 0]
+    best = max(others, key=lambda view: view.belief.kept(HALF, DOUBT), default=own)
     return best if best.belief.kept(HALF, DOUBT) > own.belief.kept(HALF, EVEN) else own
 
 
