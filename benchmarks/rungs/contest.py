@@ -66,9 +66,9 @@ ADAPT = {"hyperband_config": {"rungs": "adaptive"}}
 CORALX: Mapping[str, tuple[Rungs, Mapping[str, Any]]] = {
     FIXED: (HALVING, {}),
     ADAPTIVE: (HALVING, ADAPT),
-    "CoralX, published": (PUBLISHED, {}),
-    "CoralX, published, adaptive": (PUBLISHED, ADAPT),
-    "CoralX, no cuts": (UNCUT, {}),
+    "CoralX published": (PUBLISHED, {}),
+    "CoralX published adaptive": (PUBLISHED, ADAPT),
+    "CoralX without cuts": (UNCUT, {}),
 }
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from scores import Floats, mean_table
 
 RANDOM = "random search"
-FIXED = "CoralX, fixed"
-ADAPTIVE = "CoralX, adaptive"
+FIXED = "CoralX fixed"
+ADAPTIVE = "CoralX adaptive"
 
 BOUNDS = {RANDOM: 1.3, FIXED: 1.1}
 """The greatest ratio of adaptive rungs' regret to another's: random search's everywhere, that of

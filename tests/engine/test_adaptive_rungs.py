@@ -40,9 +40,7 @@ def table_where(early: float) -> Table:
     )
     points = tuple((a, b) for a in range(10) for b in range(20))
     final = rng.normal(size=len(points))
-    curves = tuple(
-        (*(5.0 + early * float(loss) for _ in range(19)), float(loss)) for loss in final
-    )
+    curves = tuple((*(5.0 + early * float(loss) for _ in range(19)), float(loss)) for loss in final)
     return Table(genes, points, curves, (tuple(range(1, 21)),) * len(points), (1.0,) * len(points))
 
 
