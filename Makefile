@@ -16,7 +16,7 @@ EMPTY := build/empty
 DATA ?= ../shared/data
 TABLE ?= ../shared/data/lora_curves/fr-en.csv
 
-.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-derive bench-replay bench-memory bench-objectives bench-coverage bench-experience lint types layers format docs coverage release-check clean
+.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-derive bench-replay bench-rungs bench-memory bench-objectives bench-coverage bench-experience lint types layers format docs coverage release-check clean
 
 help:
 	@echo "make evolve      run the quickstart: real training, a few minutes without a GPU"
@@ -28,6 +28,7 @@ help:
 	@echo "make bench-ablation  each strategy of the search on and off, hours"
 	@echo "make bench-derive [DATA=folder]  adapters derived without training, with and without, hours"
 	@echo "make bench-replay [TABLE=curves.csv]  searches on recorded learning curves, some minutes"
+	@echo "make bench-rungs   searches on curves whose beginnings rank well or mislead, some minutes"
 	@echo "make bench-memory    300 genomes through one worker: does its memory grow, some minutes"
 	@echo "make bench-coverage  how often 95 % intervals cover what they are of, by simulation"
 	@echo "make bench-experience [DATA=folder]  what earlier runs save, replayed and trained, hours"
@@ -66,6 +67,9 @@ bench-derive: $(VENV)/smollm2.stamp
 
 bench-replay: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/replay/replay.py $(TABLE)
+
+bench-rungs: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/rungs/contest.py
 
 bench-memory: $(VENV)/quickstart.stamp
 	$(BIN)/python benchmarks/memory/memory.py

@@ -34,6 +34,7 @@ CORALX = (
     Variant(
         "CoralX, asynchronous, half elite", {**ASYNCHRONOUS, "evolution": {"elite_fraction": 0.5}}
     ),
+    Variant("CoralX, adaptive rungs", {"hyperband_config": {"rungs": "adaptive"}}),
     Variant("CoralX, 2 brackets", {"hyperband_config": {"brackets": 2}}),
 )
 """The first is CoralX's defaults."""

@@ -140,6 +140,11 @@ class HyperbandConfig(Section):
         description="Move what later generations spend from early to late stages as the "
         "population converges.",
     )
+    rungs: Literal["fixed", "adaptive"] = Field(
+        default="fixed",
+        description="adaptive: how hard stages cut follows how well they have ranked so far, at "
+        "equal cost; a control group goes through them all to tell. See docs/search.md.",
+    )
     rank_growth: RankGrowth = Field(
         default="off",
         description="Genomes start below their rank and grow. by-stage: by `rank_multiplier`. "
@@ -170,6 +175,27 @@ class HyperbandConfig(Section):
             raise ValueError(
                 "`adaptive_budgets` gives each generation budgets of its own, but under "
                 "`promotion: asynchronous` stages compare genomes of all generations: leave out "
+                "one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rungs_can_adapt(self) -> HyperbandConfig:
+        if self.rungs == "fixed":
+            return self
+        if self.promotion == "asynchronous":
+            raise ValueError(
+                "`rungs: adaptive` sets survival rates from generation to generation, but under "
+                "`promotion: asynchronous` generations overlap: leave out one of the two"
+            )
+        if self.brackets > 1:
+            raise ValueError(
+                "`rungs: adaptive` and `brackets` are two ways to hedge against cuts that come too "
+                f"early, but `brackets` is {self.brackets}: leave out one of the two"
+            )
+        if self.adaptive_budgets:
+            raise ValueError(
+                "`rungs: adaptive` and `adaptive_budgets` would both set survival rates: leave out "
                 "one of the two"
             )
         return self

@@ -276,6 +276,12 @@ class Config(Section):
                 "`evolution.patience` counts completed generations, but they overlap under "
                 "`hyperband_config.promotion: asynchronous`: leave out one of the two"
             )
+        if schedule.rungs == "adaptive" and evolution.pbt_quantile:
+            problems.append(
+                "`evolution.pbt_quantile` replaces the poorest that go on from a stage, but with "
+                "`hyperband_config.rungs: adaptive` the control group must stay: leave out one of "
+                "the two"
+            )
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -132,7 +132,9 @@ class JobMaker:
         # A baseline's figures, or a verification's, are needed however they turn out.
         if genome.id not in self._history.genomes:
             return Watch()
-        curves = self._survivors(genome, stage) if "unreachable" in stage.stop_within else []
+        # A control must come to the end though it is poor, and says nothing of who goes on.
+        compares = "unreachable" in stage.stop_within and not genome.is_control
+        curves = self._survivors(genome, stage) if compares else []
         return Watch(
             explosion="explosion" in stage.stop_within,
             survivors=highest_losses(curves) if len(curves) > 1 else (),
@@ -151,7 +153,9 @@ class JobMaker:
             if isinstance(verdict, Promote)
         ]
         curves = [
-            history.results[g.id, stage.name].curve for g in promoted if g.bracket == genome.bracket
+            history.results[g.id, stage.name].curve
+            for g in promoted
+            if g.bracket == genome.bracket and not g.is_control
         ]
         return [curve for curve in curves if len(curve) == WINDOWS]
 

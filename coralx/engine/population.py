@@ -9,6 +9,7 @@ import numpy as np
 
 from coralx.backends.memory_estimate import memory_warnings, why_too_large
 from coralx.engine.convergence import genes_of
+from coralx.engine.rung_estimates import generation_plan
 from coralx.engine.state import RunState
 from coralx.records.events import GenerationCompleted, GenerationStarted, GenomeFailed
 from coralx.records.genomes import Genome
@@ -16,6 +17,7 @@ from coralx.records.jobs import StageBudget
 from coralx.records.run_facts import Facts
 from coralx.rng import generator
 from coralx.schedule.adaptive_budgets import adapted
+from coralx.schedule.adaptive_rungs import GenerationPlan, with_rates
 from coralx.schedule.brackets import bracket_sizes, brackets_of
 from coralx.schedule.stages import Stage
 from coralx.search.indicators import diversity
@@ -61,9 +63,12 @@ class Population:
         """The genomes of a generation; none where the space holds no further one."""
         if generation in self._history.generations:
             return self._history.generations[generation]
-        genomes = self._in_brackets(self._born(generation), generation)
+        plan = generation_plan(self._state, generation)
+        births = plan.births if plan else self._evolution.births(generation)
+        dealt = self._in_brackets(self._born(generation, births), generation)
+        genomes = self._with_controls(dealt, generation, plan.controls if plan else 0)
         if genomes:
-            planned = len(self._given) or self._evolution.births(generation)
+            planned = len(self._given) or births
             short = (
                 f"the search space holds no more configurations: {len(genomes)} of "
                 f"{counted(planned, 'genome')}"
@@ -71,12 +76,12 @@ class Population:
             warnings = memory_warnings(self._footprint, genomes, self.config.model.max_length)
             if len(genomes) < planned:
                 warnings = (short, *warnings)
-            budgets, spread = self._budgets(generation, len(genomes))
+            budgets, spread = self._budgets(generation, len(genomes), plan)
             event = GenerationStarted(generation, tuple(genomes), warnings, budgets, spread)
             self._ledger.append(event)
         return tuple(genomes)
 
-    def _born(self, generation: int) -> list[Genome]:
+    def _born(self, generation: int, births: int) -> list[Genome]:
         seed = self.config.experiment.seed
         if generation == 0 and self._given:
             return [replace(genome, seed=seed) for genome in self._given]
@@ -102,6 +107,7 @@ class Population:
             generation=generation,
             seed=seed,
             contest=contest,
+            births=births,
         )
 
     def _breeders(self, population: Sequence[str]) -> list[str]:
@@ -130,10 +136,20 @@ class Population:
             for genome, lot in zip(genomes, lots, strict=True)
         ]
 
+    def _with_controls(self, genomes: list[Genome], generation: int, controls: int) -> list[Genome]:
+        """The genomes, of which so many are drawn by lot for the control group."""
+        if not controls:
+            return genomes
+        rng = generator(self.config.experiment.seed, "control", generation)
+        drawn = set(rng.permutation(len(genomes))[:controls].tolist())
+        return [replace(g, is_control=place in drawn) for place, g in enumerate(genomes)]
+
     def _budgets(
-        self, generation: int, genomes: int
+        self, generation: int, genomes: int, plan: GenerationPlan | None
     ) -> tuple[tuple[StageBudget, ...], float | None]:
         """What each stage gets, and the parents' diversity relative to the founders'."""
+        if plan is not None:
+            return with_rates(self._state.stages, plan.rates), None
         schedule = self.config.hyperband_config
         # Founders have no parents whose diversity could tell how far the search has come.
         if generation == 0 or not (schedule.adaptive_budgets and schedule.enable_hyperband):

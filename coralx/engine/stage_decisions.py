@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from coralx.config import Config
-from coralx.config.evolution import Objective
+from coralx.engine.rung_estimates import figure_of, known_of
 from coralx.engine.state import RunState
 from coralx.records.events import StageDecided
 from coralx.records.genomes import Genome
@@ -18,7 +19,7 @@ from coralx.schedule.promotion import decide
 from coralx.schedule.stages import Stage
 from coralx.schedule.stop_rules import judge
 from coralx.search.pbt import exploit
-from coralx.search.ranking import constraints_of, niching_of, ranked
+from coralx.search.ranking import constraints_of, niching_of, objectives_of, ranked
 from coralx.search.space import space_of
 
 
@@ -33,10 +34,7 @@ def promotion_order(
     """Best first: by `promote_by` where the stage names a metric, else by the objectives; those
     that meet the constraints first in either case. `entered` genomes compete for the places.
     `revision` is that of the run."""
-    objectives = config.objectives
-    if stage.promote_by is not None:
-        direction = config.direction_of(stage.promote_by)
-        objectives = (Objective(metric=stage.promote_by, direction=direction),)
+    objectives = objectives_of(config, stage.promote_by)
     return ranked(
         [result.genome for result in results],
         [result.metrics for result in results],
@@ -60,15 +58,18 @@ def decide_stage(
         if history.has_failed(genome.id)
     }
     results = {g.id: history.results[g.id, stage.name] for g in entered if g.id not in failures}
-    judgement = judge(stage, list(results.values()), history.revision)
+    controls = {genome.id for genome in entered if genome.is_control}
+    judgement = judge(stage, list(results.values()), history.revision, controls)
+    figure = figure_of(state, stage, generation)
+    ranking = stage if figure == "objectives" else replace(stage, promote_by=figure)
     verdicts: list[Verdict] = []
     for bracket in sorted({genome.bracket for genome in entered}):
         members = [genome.id for genome in entered if genome.bracket == bracket]
         trained = [results[name] for name in members if name in results]
         failed = {name: failures[name] for name in members if name in failures}
         ranked = [result for result in trained if result.genome not in judgement.breaches]
-        order = promotion_order(config, stage, ranked, len(members), generation, history.revision)
-        verdicts += decide(stage, trained, order, judgement.breaches, failed)
+        order = promotion_order(config, ranking, ranked, len(members), generation, history.revision)
+        verdicts += decide(stage, trained, order, judgement.breaches, failed, controls)
     copies = _copies(state, stage, generation, verdicts)
     for index, verdict in enumerate(verdicts):
         if verdict.genome in copies:
@@ -80,6 +81,7 @@ def decide_stage(
         judgement.not_judged,
         judgement.warnings,
         newborn=tuple(copies.values()),
+        reliability=None if stage.is_last else known_of(state, stage, generation),
     )
 
 

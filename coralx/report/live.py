@@ -288,6 +288,8 @@ def _derived_line(standings: Standings, derived: Sequence[str]) -> str:
 
 def _decision_lines(standings: Standings, event: StageDecided) -> Iterator[str]:
     """What both views print of a stage's decision below its tally."""
+    if (line := standings.reliability(event)) is not None:
+        yield line
     for verdict in event.verdicts:
         if isinstance(verdict, Stop):
             yield f"{verdict.genome} {describe(verdict, event.stage)}"

@@ -29,6 +29,7 @@ from coralx.records.subjects import Baseline
 from coralx.records.verdicts import Cut, Fail, Finish, Promote, Replace, Stop, Verdict
 from coralx.report.derived import origin
 from coralx.report.formatting import figure
+from coralx.report.rungs import decision_line
 from coralx.schedule.brackets import brackets_of, entries
 from coralx.schedule.short_stage_warnings import can_judge
 from coralx.schedule.stages import Stage
@@ -162,6 +163,10 @@ class Standings:
         stages = self._run.stages_in(decision.generation)
         stage = next(stage for stage in stages if stage.name == decision.stage)
         return can_judge(self.config, stages, stage, longest)
+
+    def reliability(self, decision: StageDecided) -> str | None:
+        """How well a stage has ranked so far, and what it did about it, in a line."""
+        return decision_line(self._run, decision)
 
     def loss(self, genome: str) -> float | None:
         """The training loss of a genome that is in training."""

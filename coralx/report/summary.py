@@ -38,6 +38,8 @@ from coralx.report.front_warnings import (
 from coralx.report.hypervolume_reference import reference_json
 from coralx.report.lineage import blends_of, growth_of, lineage_of, schedule_of
 from coralx.report.operating_points import operating_point_warnings
+from coralx.report.rung_figures import rungs_of
+from coralx.report.rungs import misleading_warnings
 from coralx.report.verification import verification_of
 from coralx.report.vllm import serving_of
 from coralx.report.weighted_sum import weighted
@@ -63,6 +65,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
     front = [_member(state, genome, layout) for genome in members]
     objectives = [{"metric": o.metric, "direction": o.direction} for o in config.objectives]
     weights = config.weights
+    rungs = rungs_of(state)
     return {
         "run": started.run,
         "mode": started.mode,
@@ -101,6 +104,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "hypervolume_reference": reference_json(started.reference),
         "stalled": has_stalled(state),
         "efficiency": efficiency_of(state, use),
+        "rungs": rungs,
         "blends": blends_of(history),
         "stopped": _stopped(history),
         "not_judged": [
@@ -120,6 +124,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             *measurement_warnings(config),
             *budget_warnings(config.budget, started.facts.device),
             *_warnings(entries),
+            *(misleading_warnings(rungs) if history.revision > 2 else ()),
             *undefined_warnings(state),
             *operating_point_warnings(history),
             *feasibility_warnings(state, members),

@@ -21,6 +21,7 @@ from coralx.report.front_comparison import comparison_lines
 from coralx.report.front_table import front_parts
 from coralx.report.hypervolume_reference import reference_line
 from coralx.report.lineage import ancestry, origin_lines
+from coralx.report.rungs import rung_lines
 from coralx.report.table_layout import fitting
 from coralx.report.verification import verification_parts
 from coralx.report.weighted_sum import weighted_lines
@@ -73,7 +74,8 @@ def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
     lines = (*_provisional_lines(report), *_convergence_lines(report), *origin_lines(report))
     parts += [Text(line) for line in lines]
     parts += [Text(""), fitting(_efficiency_table(report["efficiency"]))]
-    parts += [Text(line) for line in _efficiency_lines(report["efficiency"])]
+    lines = (*_efficiency_lines(report["efficiency"]), *rung_lines(report))
+    parts += [Text(line) for line in lines]
     if report["stopped"] or report["failed"]:
         parts += [Text(""), fitting(_stopped_table(report))]
     parts += [Text(line) for line in _remark_lines(report)]

@@ -18,19 +18,20 @@ def decide(
     best_first: Sequence[str],
     breaches: Mapping[str, Breach],
     failed: Mapping[str, str],
+    controls: Collection[str] = (),
 ) -> tuple[Verdict, ...]:
     """A verdict for every genome that entered `stage`, the best first.
 
     `best_first` orders the genomes that no rule took out; at most floor(survival rate x entered) of
-    them go on, at least one if there is one. `failed` gives the reason by genome for those whose
-    jobs failed; they count as entered.
+    them go on, at least one if there is one, and with them every one of the `controls`. `failed`
+    gives the reason by genome for those whose jobs failed; they count as entered.
     """
     quota = stage.quota(len(results) + len(failed))
     verdicts: list[Verdict] = []
     for place, genome in enumerate(best_first):
         if stage.is_last:
             verdicts.append(Finish(genome))
-        elif place < quota:
+        elif place < quota or genome in controls:
             verdicts.append(Promote(genome))
         else:
             verdicts.append(Cut(genome, place=place + 1, quota=quota))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from coralx.config.conditions import Condition
@@ -57,12 +57,19 @@ def _is_judged(stage: Stage, rule: Condition, result: StageResult) -> bool:
     return (result.steps if shows_at_once else result.judged_steps) >= FEWEST_STEPS
 
 
-def judge(stage: Stage, results: Sequence[StageResult], revision: int = REVISION) -> Judgement:
+def judge(
+    stage: Stage,
+    results: Sequence[StageResult],
+    revision: int = REVISION,
+    controls: Collection[str] = (),
+) -> Judgement:
     """Apply a stage's rules to its results, in the order in which they are listed.
 
     A genome whose training ended within the stage is stopped, whatever the rules are. A rule that
     would stop every genome that it judges stops none: then its threshold is at fault. In runs of
     `revision` 1 that held for quality floors alone.
+
+    A quality floor stops none of the `controls`: it would choose among them by their figures.
     """
     breaches = {
         result.genome: Breach(result.divergence.reason, None)
@@ -81,6 +88,8 @@ def judge(stage: Stage, results: Sequence[StageResult], revision: int = REVISION
                 "genome, so it stops none and promotion decides"
             )
             continue
+        if _is_quality_floor(rule):
+            stopped = [result for result in stopped if result.genome not in controls]
         for result in stopped:  # of several rules, the first one listed is named
             breaches.setdefault(
                 result.genome, Breach(rule_text(rule), result.metrics.get(rule.metric))

@@ -101,6 +101,7 @@ def offspring(
     generation: int,
     seed: int,
     contest: Callable[[int, int], int] = min,
+    births: int | None = None,
 ) -> list[Genome]:
     """The newborn genomes of the next generation, bred from `population` (best first). Survivors of
     the population are not among them.
@@ -110,8 +111,9 @@ def offspring(
     may take: it inherits from its better parent if that is one of them and rank, modules and
     variant agree; with `resize_adapters` only the use of DoRA must. By the probabilities of
     `checkpoint_crossover` it may start from both, whatever their shapes. `seen` are the genes of
-    every trained genome so far: none is trained twice. Fewer are returned where the space has no
-    more. A derived parent's rank counts as the nearest one of the space.
+    every trained genome so far: none is trained twice. `births` says how many are born where it is
+    not as configured. Fewer are returned where the space has no more. A derived parent's rank
+    counts as the nearest one of the space.
     """
     values = [
         space.values(parent.genes if parent.derived is None else space.nearest(parent.genes))
@@ -120,7 +122,7 @@ def offspring(
     bred: list[Genes] = []
     pairs: list[tuple[Genome, ...]] = []
     scales = step_scales(space, generation)
-    for index in range(evolution.births(generation)):
+    for index in range(births or evolution.births(generation)):
         rng = generator(seed, "breed", generation, index)
         places, child = breed(space.genes, values, evolution, contest, rng, scales)
         bred.append(space.build(child))

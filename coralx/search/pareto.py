@@ -119,6 +119,8 @@ def crowding(points: Points, revision: int = REVISION) -> NDArray[np.float64]:
     add nothing to the spread (Fortin and Parizeau 2013, "Revisiting the NSGA-II crowding-distance
     computation"). So points must come in the order in which ties are to be broken.
     """
+    if len(points) == 1:  # the rule where there is one objective
+        return np.array([np.inf])
     # NaN is never equal to NaN, also not to `unique`.
     distinct, first, place = np.unique(
         np.nan_to_num(points, nan=np.inf), axis=0, return_index=True, return_inverse=True

@@ -16,7 +16,13 @@ from coralx.records.results import Metrics
 from coralx.records.run_facts import REVISION
 from coralx.rng import generator
 from coralx.search.nsga3 import Niching, niched_first
-from coralx.search.pareto import Violations, as_minimised, best_first, merged_within_spread
+from coralx.search.pareto import (
+    Violations,
+    as_minimised,
+    best_first,
+    merged_within_spread,
+    ranks,
+)
 
 TOUCHING = sys.float_info.epsilon
 """The violation of a figure that lies on a strict bound: infeasible, by the least possible."""
@@ -25,6 +31,13 @@ TOUCHING = sys.float_info.epsilon
 def constraints_of(config: Config) -> tuple[Condition, ...]:
     """The constraints of a config."""
     return tuple(parse_constraint(text) for text in config.constraints)
+
+
+def objectives_of(config: Config, promote_by: str | None) -> tuple[Objective, ...]:
+    """What a stage ranks by: the metric of its `promote_by`, else the config's objectives."""
+    if promote_by is None:
+        return tuple(config.objectives)
+    return (Objective(metric=promote_by, direction=config.direction_of(promote_by)),)
 
 
 def niching_of(
@@ -59,6 +72,22 @@ def ranked(
     if niching is None:
         return best_first(ids, points, missed, keep_first_objective=keep, revision=revision)
     return niched_first(ids, points, niching, missed, keep_first_objective=keep, revision=revision)
+
+
+def by_rank_and_first(
+    ids: Sequence[str],
+    metrics: Sequence[Metrics],
+    objectives: Sequence[Objective],
+    constraints: Sequence[Condition] = (),
+) -> list[str]:
+    """Ids by non-dominated rank, constraints considered; within a front by the objective that is
+    listed first, then by id. Unlike `ranked` it asks who is better alone, not who adds to the
+    spread, so that orders at two times can be compared."""
+    points = as_minimised(metrics, objectives)
+    by_rank = ranks(points, violations(metrics, constraints))
+    firsts = np.nan_to_num(points[:, 0], nan=np.inf)
+    keys = zip(by_rank.tolist(), firsts.tolist(), ids, strict=True)
+    return [genome for _, _, genome in sorted(keys)]
 
 
 def violations(metrics: Sequence[Metrics], constraints: Sequence[Condition]) -> Violations:

@@ -98,6 +98,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "brackets": {"hyperband_config": {"brackets": 3}},
     "copies": {"evolution": {"population_size": 8, "generations": 2, "pbt_quantile": 0.5}},
     "adaptive": {"hyperband_config": {"adaptive_budgets": True}},
+    "adaptive rungs": {"hyperband_config": {"rungs": "adaptive"}},
     "growth": {"hyperband_config": {"rank_growth": "published"}},
     "crossover": {
         "evolution": {
