@@ -226,7 +226,7 @@ def specimen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def causal_config(tiny_search: dict[str, Any], specimen: Path) -> Callable[[str], dict[str, Any]]:
     """A config for one of the tasks of language models, as quick as `tiny_config`."""
 
