@@ -13,7 +13,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 
 from coralx.execution import process, worker
+from tests.support.command import coralx_here
 
 
 def fork(
@@ -106,10 +108,19 @@ def fork_coralx(
     return fork(run, cwd=folder, start_new_session=True, **options)
 
 
-def fork_workers(patch: pytest.MonkeyPatch) -> None:
-    """Have the executors of this process fork their workers."""
+def coralx_with_forks(folder: Path, *arguments: str, code: int = 0) -> str:
+    """Run the command in `folder` in this process, its workers forks of it; its output."""
+    with forked_workers():
+        return coralx_here(folder, *arguments, code=code)
+
+
+@contextmanager
+def forked_workers() -> Iterator[None]:
+    """In the block, executors of this process fork their workers."""
     load_libraries()
-    patch.setattr(process, "subprocess", _forking(None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "subprocess", _forking(None))
+        yield
 
 
 def load_libraries() -> None:

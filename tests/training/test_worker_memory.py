@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.forks import forked_workers
 from tests.support.paths import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "memory"))
@@ -21,9 +22,10 @@ from coralx.config import parse_config
 from coralx.records.jobs import MeasureJob
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [30, pytest.param(300, marks=pytest.mark.slow)])
 def test_the_memory_of_a_worker_stays_as_it_is(count: int, tmp_path: Path) -> None:
-    sizes = list(curve("tiny", count, tmp_path))
+    with forked_workers():
+        sizes = list(curve("tiny", count, tmp_path))
     assert len(sizes) == count
     assert growth(sizes) <= ALLOWED
     assert max(sizes[EVERY:]) <= ALLOWED * sizes[EVERY - 1]
