@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +21,20 @@ from memory import ALLOWED, EVERY, config_for, curve, growth, jobs
 
 from coralx.backends.protocol import create
 from coralx.config import parse_config
+from coralx.doctor import gpu_check
 from coralx.records.jobs import MeasureJob
+from coralx.training import tiny_model
+
+
+@pytest.fixture(autouse=True)
+def specimen_written_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By this process, which has loaded torch."""
+
+    def run(command: Sequence[str], **_: Any) -> SimpleNamespace:
+        tiny_model.main(list(command[-1:]))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(gpu_check, "subprocess", SimpleNamespace(DEVNULL=None, run=run))
 
 
 @pytest.mark.parametrize("count", [30, pytest.param(300, marks=pytest.mark.slow)])
