@@ -10,6 +10,7 @@ from coralx.records.genomes import Genome
 from coralx.records.jobs import StageBudget
 from coralx.records.results import Comparison, Measurement, StageResult
 from coralx.records.run_facts import Axis, Facts, Settings
+from coralx.records.rung_reliability import RungReliability
 from coralx.records.verdicts import Verdict
 
 
@@ -131,6 +132,27 @@ class StageDecided:
     warnings: tuple[str, ...] = ()
     newborn: tuple[Genome, ...] = ()
     """Mutated copies that go on in place of others; see `verdicts.Replace`."""
+    reliability: RungReliability | None = None
+    """How well the stage has ranked what came later; None where that is not known yet."""
+
+
+@dataclass(frozen=True)
+class GenomeDerived:
+    """A genome was made from finished ones without training, and scored."""
+
+    generation: int
+    """The one after whose last stage this happened."""
+    genome: Genome
+    result: StageResult
+
+
+@dataclass(frozen=True)
+class DerivationFailed:
+    """Every attempt at a derivation failed; the search goes on without it."""
+
+    generation: int
+    genome: Genome
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -212,6 +234,8 @@ Event = (
     | CheckpointRestored
     | GenomeFailed
     | StageDecided
+    | GenomeDerived
+    | DerivationFailed
     | GenerationCompleted
     | FrontMeasured
     | MeasurementFailed
@@ -232,6 +256,8 @@ CODES: Mapping[str, type[Event]] = {
     "CheckpointRestored": CheckpointRestored,
     "GenomeFailed": GenomeFailed,
     "StageDecided": StageDecided,
+    "GenomeDerived": GenomeDerived,
+    "DerivationFailed": DerivationFailed,
     "GenerationCompleted": GenerationCompleted,
     "FrontMeasured": FrontMeasured,
     "MeasurementFailed": MeasurementFailed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from coralx.records.derivations import Derivation
 from coralx.rng import derive_seed
 
 TargetModules = tuple[str, ...] | Literal["all-linear"]
@@ -82,6 +83,11 @@ class Genome:
     enters: int = 0
     """The place of the first stage that it trains in, from 0."""
     bracket: int = 0
+    derived: Derivation | None = None
+    """How it was made from finished genomes without training; None: it is trained."""
+    is_control: bool = False
+    """Whether it goes through every stage whatever its rank, so that later figures tell how well
+    earlier ones rank."""
     seed: int | None = None
     """Seeds its initial weights and dropout together with its id. None where the id alone is
     enough: ids that the search gives differ from seed to seed."""

@@ -113,6 +113,27 @@ class MeasureJob:
 
 
 @dataclass(frozen=True)
+class DeriveJob:
+    """Make the adapter of a derived genome, score it as the last stage does, write a checkpoint.
+
+    All paths are absolute.
+    """
+
+    genome: Genome
+    """`derived` says how. Its genes are those of the first source, but for the rank."""
+    stage: str
+    """The last one, as whose result it counts."""
+    sources: tuple[str, ...]
+    """The checkpoints of `derived.sources`, in their order."""
+    inherited_steps: int
+    """The steps that the lineages of all sources have trained."""
+    checkpoint: str | None
+    """The folder that is written; None: none is."""
+    predictions: str | None = None
+    """Where the scores of each validation row are kept; None: nowhere."""
+
+
+@dataclass(frozen=True)
 class JobFailed:
     """A job of which every attempt failed."""
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from coralx.records.genomes import Genome
+
 Metrics = Mapping[str, float | None]
 """Figures by metric name; None where a figure is undefined."""
 
@@ -132,6 +134,16 @@ class StageResult:
     @property
     def steps(self) -> int:
         return self.last_step - self.first_step
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A derived genome as it turned out: with the groups that were dropped, and the highest rank of
+    its modules."""
+
+    genome: Genome
+    result: StageResult
+    """Without steps of its own; `eval_seconds` is what scoring took, the rest is overhead."""
 
 
 @dataclass(frozen=True)
