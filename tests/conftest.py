@@ -21,6 +21,9 @@ from tests.support.command import Said
 from tests.support.languages import Language, byte_pieces, pieces
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# For matrices as small as those of tests, a second thread costs ten times what it saves. It must be
+# said before numpy and torch are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -266,7 +269,6 @@ def languages(specimen: Path) -> dict[str, Language]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    torch.set_num_threads(1)  # for models as small as these, more threads take longer
     words = Language(
         AutoTokenizer.from_pretrained(specimen / "model", local_files_only=True),
         AutoModelForCausalLM.from_pretrained(specimen / "model", local_files_only=True).eval(),
