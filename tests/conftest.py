@@ -266,7 +266,6 @@ def causal_config(tiny_search: dict[str, Any], specimen: Path) -> Callable[[str]
 def languages(specimen: Path) -> dict[str, Language]:
     """`words`: whole words, <s> in front, rotary positions; `pieces`: a space before every text as
     SentencePiece has it; `bytes`: byte-level BPE, no <s>, no padding, learned positions."""
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     words = Language(
