@@ -52,6 +52,9 @@ test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -n 2 tests/backends/test_contract.py --backend unsloth
 
+# Hundreds of processes read the compiled modules that the first one writes.
+test test-slow: export PYTHONDONTWRITEBYTECODE :=
+
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "slow or not slow"
 	$(BIN)/python -m pytest tests/backends/test_contract.py --backend unsloth

@@ -14,6 +14,7 @@ from coralx.config.data import key_of
 from coralx.config.input_files import missing_inputs
 from coralx.config.mode import mode_of
 from coralx.engine.budget import budget_warnings
+from coralx.engine.succession import succession_of
 from coralx.report.priors import prior_lines
 from coralx.schedule.brackets import brackets_of, cohort_sizes
 from coralx.schedule.plan_warnings import plan_warnings
@@ -56,7 +57,8 @@ def carry_out(config_path: Path, overrides: Sequence[str]) -> None:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     idle = () if visible_gpus() else budget_warnings(config.budget, "cpu")
     short = short_stage_warnings(config, config.known_rows)
-    warn([*missing_inputs(config), *plan_warnings(config), *short, *idle], console)
+    singly = succession_of(config.hyperband_config).overlaps
+    warn([*missing_inputs(config), *plan_warnings(config, singly=singly), *short, *idle], console)
 
 
 def _sizes(stages: Sequence[Stage], births: int, brackets: int) -> str:

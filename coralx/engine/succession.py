@@ -7,7 +7,6 @@ from typing import Protocol
 
 from coralx.config.evolution import Evolution
 from coralx.config.hyperband import HyperbandConfig
-from coralx.schedule.stages import is_asynchronous
 from coralx.storage.history import History
 
 
@@ -40,7 +39,9 @@ class Succession(Protocol):
 
 def succession_of(configured: HyperbandConfig) -> Succession:
     """That of a run with such a schedule."""
-    return Overlapping() if is_asynchronous(configured) else InTurn()
+    # Where no genome is cut, there is no promotion.
+    is_asynchronous = configured.enable_hyperband and configured.promotion == "asynchronous"
+    return Overlapping() if is_asynchronous else InTurn()
 
 
 class InTurn:

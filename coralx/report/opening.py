@@ -50,10 +50,11 @@ def opening_lines(config: Config, event: RunStarted) -> list[str]:
 
 def _schedule_warnings(config: Config, event: RunStarted) -> list[str]:
     # runs of earlier versions scored and cut at every stage, however short it was
-    if RunState(config, History([event])).longest_epoch is None:
+    run = RunState(config, History([event]))
+    if run.longest_epoch is None:
         return []
-    rows = event.facts.rows["train"]
-    return [*schedule_caveats(config, rows), *short_stage_warnings(config, rows)]
+    rows, singly = event.facts.rows["train"], run.succession.overlaps
+    return [*schedule_caveats(config, rows, singly=singly), *short_stage_warnings(config, rows)]
 
 
 def _plan_lines(config: Config, event: RunStarted) -> list[str]:

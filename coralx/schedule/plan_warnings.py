@@ -14,22 +14,23 @@ from coralx.schedule.stages import Stage, planned_stages
 from coralx.text import counted
 
 
-def plan_warnings(config: Config) -> list[str]:
-    """Warnings about a config that is to be trained, as far as its rows are known."""
+def plan_warnings(config: Config, *, singly: bool) -> list[str]:
+    """Warnings about a config that is to be trained, as far as its rows are known. `singly`:
+    whether genomes are promoted one by one."""
     return [
         *remote_code_warnings(config),
-        *schedule_caveats(config, config.known_rows),
+        *schedule_caveats(config, config.known_rows, singly=singly),
         *measurement_warnings(config),
     ]
 
 
-def schedule_caveats(config: Config, rows: int) -> list[str]:
+def schedule_caveats(config: Config, rows: int, *, singly: bool) -> list[str]:
     """Warnings about who goes on and what acts in a schedule on so many training rows. On 0 rows
     all stages count as long enough to cut."""
     schedule, births = config.hyperband_config, config.evolution.fewest_births
     few = finisher_warning(planned_stages(config, rows), births, brackets_of(schedule))
     idle = idle_keys(config, rows) if schedule.enable_hyperband else []
-    return [*([few] if few else []), *rate_warnings(config, rows), *idle]
+    return [*([few] if few else []), *rate_warnings(config, rows, singly=singly), *idle]
 
 
 def finisher_warning(

@@ -10,7 +10,7 @@ from fractions import Fraction
 from coralx.config.exact_numbers import written
 from coralx.config.schema import Config
 from coralx.schedule.brackets import bracket_sizes, brackets_of, cohort_sizes
-from coralx.schedule.stages import Stage, is_asynchronous, planned_stages
+from coralx.schedule.stages import Stage, planned_stages
 from coralx.text import counted
 
 SUSPECTED = ((3, Fraction(1, 100)), (12, Fraction(1, 1000)))
@@ -18,16 +18,16 @@ SUSPECTED = ((3, Fraction(1, 100)), (12, Fraction(1, 1000)))
 0.33 and 0.66 for thirds; 0.333, 0.1428 and 0.0833 for twelfths and larger parts."""
 
 
-def rate_warnings(config: Config, rows: int) -> list[str]:
+def rate_warnings(config: Config, rows: int, *, singly: bool) -> list[str]:
     """At most one warning for each share of the config. `rows`: of training, of which stages that
-    are too short to cut follow; 0 where they are not known."""
+    are too short to cut follow; 0 where they are not known. `singly`: whether genomes are promoted
+    one by one."""
     if not config.hyperband_config.enable_hyperband:
         return []
     warnings: dict[str, str] = {}  # by key; empty where there is nothing to warn of
     stages = planned_stages(config, rows)
     for key, rate, genomes in _other_shares(config, stages):
         warnings.setdefault(key, _rounded_warning(key, rate, genomes))
-    singly = is_asynchronous(config.hyperband_config)
     warning_of = _asynchronous_warning if singly else _synchronous_warning
     for stage, genomes in _stages_with_genomes(config, stages, singly=singly):
         # with brackets, a stage comes repeatedly

@@ -143,11 +143,6 @@ def planned_stages(config: Config, rows: int) -> tuple[Stage, ...]:
     return by_length(stages, longest_epoch(config, rows)) if rows else stages
 
 
-def is_asynchronous(configured: HyperbandConfig) -> bool:
-    """Whether genomes are promoted one by one; never where none is cut."""
-    return configured.enable_hyperband and configured.promotion == "asynchronous"
-
-
 def horizon_of(stages: Sequence[Stage], steps_per_epoch: int, warmup_ratio: float) -> Horizon:
     """The learning-rate schedule's span: the whole planned training, fixed at birth.
 

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,8 +46,10 @@ class Mismatch:
     bounds: str
 
 
+@cache
 def installed_version(package: str) -> str | None:
-    """The version of a distribution; None where it is not installed."""
+    """The version of a distribution; None where it is not installed. It is looked up once, as a
+    process may begin many runs."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -6,6 +6,7 @@ so it has a run of its own: `pytest tests/backends/test_contract.py --backend un
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
@@ -29,7 +30,7 @@ from coralx.records.genomes import Blend, Genes, Genome, Shape
 from coralx.records.jobs import DeriveJob, Horizon, Job, MeasureJob, Watch
 from coralx.records.results import Derived, Divergence, Inheritance, Progress, StageResult
 from coralx.system.files import verify_folder
-from coralx.training import adapters
+from coralx.training import adapters, loop
 from coralx.training import out_of_memory as shortage
 from coralx.training.inference import predict
 
@@ -48,10 +49,10 @@ GENES = Genes(rank=4, learning_rate=2e-2, dropout=0.1, batch_size=8)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     name = str(metafunc.config.getoption("--backend"))
     if "task" in metafunc.fixturenames:
-        metafunc.parametrize("task", TASKS[name])
+        metafunc.parametrize("task", TASKS[name], scope="module")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def backend_name(request: pytest.FixtureRequest) -> str:
     name = str(request.config.getoption("--backend"))
     if name == "unsloth" and find_spec("unsloth") is None:
@@ -59,20 +60,42 @@ def backend_name(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture
-def config(
+@pytest.fixture(scope="module")
+def config_for(
     task: str,
-    tiny_config: dict[str, Any],
+    tiny_search: dict[str, Any],
     causal_config: Callable[[str], dict[str, Any]],
-) -> dict[str, Any]:
-    return tiny_config if task == "sequence-classification" else causal_config(task)
+) -> Callable[[], dict[str, Any]]:
+    def make() -> dict[str, Any]:
+        if task == "sequence-classification":
+            return copy.deepcopy(tiny_search)
+        return causal_config(task)
+
+    return make
 
 
 @pytest.fixture
-def backend(backend_name: str, config: dict[str, Any]) -> Backend:
-    backend = create(backend_name)
+def config(config_for: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """For a test to change as it likes."""
+    return config_for()
+
+
+def prepared(name: str, config: dict[str, Any]) -> Backend:
+    backend = create(name)
     backend.prepare(parse_config(config, "test"), None, 1, ignore)
     return backend
+
+
+@pytest.fixture(scope="module")
+def backend(backend_name: str, config_for: Callable[[], dict[str, Any]]) -> Backend:
+    """One for all tests that leave it as it is, as a worker has one for all its genomes."""
+    return prepared(backend_name, config_for())
+
+
+@pytest.fixture
+def own_backend(backend_name: str, config: dict[str, Any]) -> Backend:
+    """For a test to change as it likes."""
+    return prepared(backend_name, config)
 
 
 def job(genome: Genome, folder: Path, first: int, last: int, **changes: Any) -> Job:
@@ -127,8 +150,7 @@ def test_a_continued_stage_equals_one_that_was_never_cut(
         job(genome, cut, 7, 20, resume_from=str(cut / "to-7")),
         ignore,
     )
-    fresh = create(backend_name)
-    fresh.prepare(parse_config(config, "test"), None, 1, ignore)
+    fresh = prepared(backend_name, config)
     second = fresh.train(job(genome, whole, 0, 20), ignore)
     assert adapter_bytes(cut / "to-20") == adapter_bytes(whole / "to-20")
     figures = (SKILL[task], "eval_loss", "trainable_parameters")
@@ -246,7 +268,8 @@ def test_checkpoints_are_whole_and_plain_peft(
     assert loaded.peft_config["default"].r == GENES.rank
 
 
-def test_a_hundred_adapters_leave_no_trace(backend: Backend, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [30, pytest.param(100, marks=pytest.mark.slow)])
+def test_adapters_leave_no_trace(backend: Backend, tmp_path: Path, count: int) -> None:
     import gc
     import resource
 
@@ -261,7 +284,7 @@ def test_a_hundred_adapters_leave_no_trace(backend: Backend, tmp_path: Path) -> 
     for number in range(10):
         train(number)
     before, peak = parameters(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for number in range(10, 100):
+    for number in range(10, count):
         train(number)
     assert parameters() == before
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1.05 * peak
@@ -277,7 +300,7 @@ def test_target_modules_that_the_base_lacks_are_named_with_those_it_has(
     other = "value" if task == "sequence-classification" else "down_proj"
     near = rf"'{wrong}' \(did you mean '{PART[task]}'\?\).*{other}"
     with pytest.raises(ConfigError, match=near) as error:
-        create(backend_name).prepare(parse_config(config, "test"), None, 1, ignore)
+        prepared(backend_name, config)
     assert error.value.exit_code == 2
 
 
@@ -285,7 +308,7 @@ def refusal(backend_name: str, config: dict[str, Any]) -> str:
     from coralx.errors import ConfigError
 
     with pytest.raises(ConfigError) as error:
-        create(backend_name).prepare(parse_config(config, "test"), None, 1, ignore)
+        prepared(backend_name, config)
     return error.value.message
 
 
@@ -344,8 +367,7 @@ def test_gradient_checkpointing_changes_no_figure(
     losses = []
     for on in (False, True):
         config["runtime"]["gradient_checkpointing"] = on
-        backend = create(backend_name)
-        backend.prepare(parse_config(config, "test"), None, 1, ignore)
+        backend = prepared(backend_name, config)
         genome = Genome("g00-00-aaaa", 0, GENES)
         result = backend.train(job(genome, tmp_path / str(on), 0, 8), ignore)
         losses.append((result.metrics["train_loss"], result.metrics["eval_loss"]))
@@ -359,6 +381,15 @@ def test_quantized_weights_need_a_gpu(backend_name: str, config: dict[str, Any])
     assert "runtime.quantization: 4bit needs a CUDA GPU" in refusal(backend_name, config)
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["LoRA", "DoRA"])
+def parent(
+    backend: Backend, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Genes, StageResult]:
+    genes = replace(GENES, use_dora=request.param)
+    folder = tmp_path_factory.mktemp("parent")
+    return genes, backend.train(job(Genome("g00-00-aaaa", 0, genes), folder, 0, 10), ignore)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -370,13 +401,10 @@ def test_quantized_weights_need_a_gpu(backend_name: str, config: dict[str, Any])
     ],
     ids=str,
 )
-@pytest.mark.parametrize("use_dora", [False, True])
 def test_a_child_of_greater_rank_or_other_scaling_starts_from_the_same_function(
-    backend: Backend, tmp_path: Path, changes: dict[str, Any], use_dora: bool
+    backend: Backend, parent: tuple[Genes, StageResult], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    genes = replace(GENES, use_dora=use_dora)
-    parent = Genome("g00-00-aaaa", 0, genes)
-    before = backend.train(job(parent, tmp_path / "parent", 0, 10), ignore)
+    genes, before = parent
     child = Genome("g01-00-cccc", 1, replace(genes, learning_rate=1e-30, **changes))
     after = backend.train(
         job(
@@ -384,7 +412,7 @@ def test_a_child_of_greater_rank_or_other_scaling_starts_from_the_same_function(
             tmp_path / "child",
             0,
             1,
-            inherit_from=str(tmp_path / "parent/to-10"),
+            inherit_from=before.checkpoint,
             inherit_optimizer=True,
         ),
         ignore,
@@ -518,12 +546,16 @@ def scaled(checkpoint: str | None, folder: Path, times: float) -> str:
     return str(folder)
 
 
-def parents(backend: Backend, task: str, tmp_path: Path) -> tuple[StageResult, StageResult]:
+@pytest.fixture(scope="module")
+def parents(
+    backend: Backend, task: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[StageResult, StageResult]:
     """Two of different rank, scaling and modules."""
+    folder = tmp_path_factory.mktemp("parents")
     genes = GENES, replace(GENES, rank=8, alpha_ratio=2.0, target_modules=(PART[task],))
     names = "g00-00-aaaa", "g00-01-bbbb"
     return tuple(  # type: ignore[return-value]
-        backend.train(job(Genome(name, 0, own), tmp_path / name, 0, 40), ignore)
+        backend.train(job(Genome(name, 0, own), folder / name, 0, 40), ignore)
         for name, own in zip(names, genes, strict=True)
     )
 
@@ -547,9 +579,9 @@ def newborn(
 
 @pytest.mark.parametrize("kind", ["mask", "merge"])
 def test_a_blended_child_starts_at_the_lower_loss_of_blend_and_better_parent(
-    backend: Backend, task: str, tmp_path: Path, kind: str
+    backend: Backend, parents: tuple[StageResult, StageResult], tmp_path: Path, kind: str
 ) -> None:
-    better, other = parents(backend, task, tmp_path)
+    better, other = parents
     child = newborn(backend, tmp_path, kind, str(better.checkpoint), str(other.checkpoint))
     assert child.inheritance is not None
     trial = child.inheritance.blend
@@ -568,9 +600,9 @@ def test_a_blended_child_starts_at_the_lower_loss_of_blend_and_better_parent(
 
 @pytest.mark.parametrize("kind", ["mask", "merge"])
 def test_a_harmful_blend_is_dropped_as_if_it_had_never_been(
-    backend: Backend, task: str, tmp_path: Path, kind: str
+    backend: Backend, parents: tuple[StageResult, StageResult], tmp_path: Path, kind: str
 ) -> None:
-    better, other = parents(backend, task, tmp_path)
+    better, other = parents
     harmful = scaled(other.checkpoint, tmp_path / "harmful", -20)
     given: dict[str, Any] = {"rate": 1e-2, "inherit_optimizer": True}
     paths = str(better.checkpoint), harmful
@@ -834,31 +866,42 @@ def timeless(result: StageResult) -> StageResult:
     )
 
 
-@pytest.mark.parametrize("left_at", [[3], [1, 4, 2], [20]], ids=["once", "thrice", "evaluating"])
-def test_a_job_that_was_left_goes_on_to_the_same_end(
-    backend: Backend, backend_name: str, config: dict[str, Any], tmp_path: Path, left_at: list[int]
-) -> None:
+@pytest.fixture(scope="module")
+def left_alone(
+    backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Job, StageResult]:
+    """A child's job, and its result where nobody disturbs it."""
+    folder = tmp_path_factory.mktemp("left-alone")
     parent = Genome("g00-00-aaaa", 0, GENES)
     child = Genome("g01-00-bbbb", 1, GENES, ("g00-00-aaaa",), inherits="g00-00-aaaa")
-    backend.train(job(parent, tmp_path / "parent", 0, 10), ignore)
-    changes = {
-        "inherit_from": str(tmp_path / "parent" / "to-10"),
-        "inherit_optimizer": True,
-        "inherited_steps": 10,
-        "watch": Watch(explosion=True),
-    }
-    whole = backend.train(job(child, tmp_path / "whole", 0, 20, **changes), ignore)
-    wanted = job(child, tmp_path / "cut", 0, 20, partial=str(tmp_path / "kept"), **changes)
+    backend.train(job(parent, folder, 0, 10), ignore)
+    whole = job(
+        child, folder, 0, 20, inherit_from=str(folder / "to-10"), inherit_optimizer=True,
+        inherited_steps=10, watch=Watch(explosion=True),
+    )  # fmt: skip
+    return whole, backend.train(whole, ignore)
+
+
+@pytest.mark.parametrize("left_at", [[3], [1, 4, 2], [20]], ids=["once", "thrice", "evaluating"])
+def test_a_job_that_was_left_goes_on_to_the_same_end(
+    backend: Backend,
+    left_alone: tuple[Job, StageResult],
+    backend_name: str,
+    config: dict[str, Any],
+    tmp_path: Path,
+    left_at: list[int],
+) -> None:
+    undisturbed, whole = left_alone
+    wanted = replace(undisturbed, checkpoint=str(tmp_path / "cut"), partial=str(tmp_path / "kept"))
     heard: list[Progress] = []
     for count in left_at:
         with pytest.raises(Paused):
             backend.train(wanted, heard.append, beats(count))
         assert not Path(str(wanted.checkpoint)).exists()
-    fresh = create(backend_name)
-    fresh.prepare(parse_config(config, "test"), None, 1, ignore)
+    fresh = prepared(backend_name, config)
     signs: list[None] = []
     cut = fresh.train(wanted, ignore, lambda: signs.append(None))
-    assert adapter_bytes(tmp_path / "cut" / "to-20") == adapter_bytes(tmp_path / "whole" / "to-20")
+    assert adapter_bytes(tmp_path / "cut") == adapter_bytes(Path(str(whole.checkpoint)))
     assert timeless(cut) == timeless(whole)
     done = min(sum(left_at), 20)
     assert 20 - done <= len(signs) <= 20 - done + 3  # steps and scored batches; no step twice
@@ -890,8 +933,7 @@ def test_a_long_stage_keeps_what_it_has_trained(
     backend_name: str, config: dict[str, Any], tmp_path: Path
 ) -> None:
     config["runtime"]["checkpoint_minutes"] = 1e-9
-    backend = create(backend_name)
-    backend.prepare(parse_config(config, "test"), None, 1, ignore)
+    backend = prepared(backend_name, config)
     kept = tmp_path / "kept"
     backend.train(job(Genome("a", 0, GENES), tmp_path, 0, 6, partial=str(kept)), ignore)
     verify_folder(kept)
@@ -928,41 +970,44 @@ class Scarce:
 
 
 def test_out_of_memory_halves_the_rows_at_once_and_keeps_the_batch(
-    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shortage, "free", lambda: None)  # half a second each time
     genome = Genome("g00-00-aaaa", 0, replace(GENES, dropout=0.0))
-    for module in some_modules(backend):  # what is dropped depends on how many rows are drawn for
+    for module in some_modules(
+        own_backend
+    ):  # what is dropped depends on how many rows are drawn for
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    plenty = backend.train(job(genome, tmp_path / "plenty", 0, 2), ignore)
-    ample: Any = backend
+    plenty = own_backend.train(job(genome, tmp_path / "plenty", 0, 2), ignore)
+    ample: Any = own_backend
     material = ample._material
     material.task = scarce = Scarce(material.task, 3)
     ample._evaluation._parts = (replace(material.parts[0], task=scarce),)
-    result = backend.train(job(genome, tmp_path / "scarce", 0, 2), ignore)
+    result = own_backend.train(job(genome, tmp_path / "scarce", 0, 2), ignore)
     assert (plenty.micro_batch, result.micro_batch) == (None, 2)
     assert result.trained_tokens == plenty.trained_tokens
     for figure in ("train_loss", "gradient_norm", "eval_loss"):
         assert result.metrics[figure] == pytest.approx(plenty.metrics[figure], rel=1e-4)
     scarce.seen.clear()
-    known = backend.train(job(genome, tmp_path / "known", 0, 2, micro_batch=2), ignore)
+    known = own_backend.train(job(genome, tmp_path / "known", 0, 2, micro_batch=2), ignore)
     assert scarce.seen[: 2 * 4] == [2] * 8  # two steps of eight rows, and none was tried in vain
     assert timeless(known) == timeless(result)
 
 
 def test_a_genome_of_which_not_even_one_row_fits_fails_alone(
-    backend: Backend, tmp_path: Path
+    own_backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loop, "free", lambda: None)  # half a second each time
     genome = Genome("g00-00-aaaa", 0, GENES)
-    before = backend.train(job(genome, tmp_path / "before", 0, 4), ignore)
-    some: Any = backend
+    before = own_backend.train(job(genome, tmp_path / "before", 0, 4), ignore)
+    some: Any = own_backend
     task = some._material.task
     some._material.task = Scarce(task, 0)
     with pytest.raises(OutOfMemory, match="single row"):
-        backend.train(job(Genome("b", 0, replace(GENES, rank=8)), tmp_path, 0, 4), ignore)
+        own_backend.train(job(Genome("b", 0, replace(GENES, rank=8)), tmp_path, 0, 4), ignore)
     some._material.task = task
-    after = backend.train(job(genome, tmp_path / "after", 0, 4), ignore)
+    after = own_backend.train(job(genome, tmp_path / "after", 0, 4), ignore)
     assert timeless(after) == timeless(before)
 
 
@@ -984,12 +1029,12 @@ def test_a_parameter_that_is_not_finite_ends_training_at_that_step(
     assert not Path(str(wanted.checkpoint)).exists()
 
 
-def test_scores_that_are_not_finite_are_no_figures(backend: Backend, tmp_path: Path) -> None:
-    some: Any = backend
+def test_scores_that_are_not_finite_are_no_figures(own_backend: Backend, tmp_path: Path) -> None:
+    some: Any = own_backend
     task = some._material.parts[0].task
     scores = task.scores
     task.scores = lambda *arguments: scores(*arguments) * float("nan")
-    result = backend.train(job(Genome("a", 0, GENES), tmp_path, 0, 6), ignore)
+    result = own_backend.train(job(Genome("a", 0, GENES), tmp_path, 0, 6), ignore)
     assert result.divergence == Divergence(6, "score")
     assert result.divergence.ruins_weights
     assert (result.checkpoint, result.metrics) == (None, {})
@@ -1018,8 +1063,7 @@ def test_attacks_are_judged_and_training_goes_on_as_without_them(
         (tmp_path / "prompts.jsonl").write_text("\n".join(prompts))
         asked = {"file": str(tmp_path / "prompts.jsonl"), "judge": "refusal", "max_new_tokens": 4}
         config["data"]["attacks"] = asked
-    attacked = create(backend_name)
-    attacked.prepare(parse_config(config, "test"), None, 1, ignore)
+    attacked = prepared(backend_name, config)
     found = []
     for place, some in enumerate((backend, attacked)):
         folder = tmp_path / str(place)

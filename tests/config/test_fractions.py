@@ -273,11 +273,19 @@ def test_a_rounded_decimal_is_taken_for_the_fraction_above_it(
     assert fraction_meant(exact(rate)) == (None if meant is None else Fraction(meant))
 
 
+def is_asynchronous(config: Config) -> bool:
+    return config.hyperband_config.promotion == "asynchronous"
+
+
+def warnings_of(config: Config, rows: int) -> list[str]:
+    return rate_warnings(config, rows, singly=is_asynchronous(config))
+
+
 def warnings_for(population: int, *rates: Any, **keys: Any) -> list[str]:
     evolution = {"population_size": population, "generations": keys.pop("generations", 1)}
     config = simulated_config(evolution=evolution, hyperband_config=schedule(*rates, **keys))
-    found = rate_warnings(config, config.known_rows)
-    assert set(found) <= set(plan_warnings(config))
+    found = warnings_of(config, config.known_rows)
+    assert set(found) <= set(plan_warnings(config, singly=is_asynchronous(config)))
     return found
 
 
@@ -306,12 +314,12 @@ def test_a_stage_that_is_too_short_to_cut_is_not_warned_of(keys: dict[str, Any])
     config = simulated_config(
         evolution={"population_size": 6, "generations": 1}, hyperband_config=stages
     )
-    assert any(RATE in line for line in rate_warnings(config, 16 * 1000))
-    short = rate_warnings(config, 16 * 100)  # five steps
+    assert any(RATE in line for line in warnings_of(config, 16 * 1000))
+    short = warnings_of(config, 16 * 100)  # five steps
     assert not any(RATE in line for line in short)
     if keys:  # and the next stage counts all who go on from it
         assert not any("none goes on" in line for line in short)
-        assert any("at most 1 genome" in line for line in rate_warnings(config, 16 * 1000))
+        assert any("at most 1 genome" in line for line in warnings_of(config, 16 * 1000))
 
 
 def test_the_last_stage_cuts_nobody() -> None:
@@ -340,9 +348,7 @@ def test_an_elite_and_a_quantile_that_lose_a_genome_are_warned_of() -> None:
     config = simulated_config(
         evolution={**evolution, "elite_fraction": 0.333}, hyperband_config=schedule(1, 1)
     )
-    assert [
-        warning.split(". Write")[0] for warning in rate_warnings(config, config.known_rows)
-    ] == [
+    assert [warning.split(". Write")[0] for warning in warnings_of(config, config.known_rows)] == [
         "evolution.elite_fraction is 0.333, which of 6 genomes is 1; 1/3 is 2",
         "evolution.pbt_quantile is 0.333, which of 6 genomes is 1; 1/3 is 2",
     ]

@@ -36,7 +36,7 @@ from tests.support.paths import ROOT
 SHIPPED = sorted((ROOT / "configs").glob("*.yaml"))
 SECONDS = 2.0
 FAST = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-QUICK, SLOW = 500, 10_000
+QUICK, SLOW = 250, 10_000
 HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

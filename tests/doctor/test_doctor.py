@@ -30,6 +30,7 @@ from coralx.records.run_facts import Facts, Footprint
 from coralx.system import environment as packages
 from coralx.system.environment import Mismatch, version_mismatches
 from tests.support.factories import make_config, make_facts
+from tests.support.forks import forked_workers
 from tests.support.gpus import GIB, fake_gpus
 
 LAYER = tuple((f"layers.0.{name}", 100, 100) for name in ("q_proj", "v_proj", "up_proj"))
@@ -211,7 +212,8 @@ def test_a_config_is_measured_against_the_smallest_gpu_that_it_uses(
 ) -> None:
     fake_gpus(monkeypatch, 80, 0.001, 0.0001)
     monkeypatch.setattr(backend, "is_installed", lambda module: True)  # noqa: ARG005
-    said = doctor(config_file, "--json", "--set", "runtime.devices=[0,1]")
+    with forked_workers():
+        said = doctor(config_file, "--json", "--set", "runtime.devices=[0,1]")
     assert said.code == 0
     found = json.loads(said.out)
     assert found["backends"]["label-tokens"]["name"] == "unsloth"
@@ -248,7 +250,8 @@ def test_a_base_that_is_not_there_is_a_problem_and_a_config_with_mistakes_is_ref
 
 @pytest.mark.usefixtures("inspected_here")
 def test_a_config_that_cannot_be_trained_is_refused(doctor: Any, config_file: str) -> None:
-    said = doctor(config_file, "--set", "data.text=words")
+    with forked_workers():
+        said = doctor(config_file, "--set", "data.text=words")
     assert said.code == 2
     assert "starting a worker" in said.err
     assert "problem: data.text" in said.out

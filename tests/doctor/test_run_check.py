@@ -1,4 +1,7 @@
-"""`coralx doctor RUN`: every file of a run truncated, with a flipped bit, or gone."""
+"""`coralx doctor RUN`: every file of a run truncated, with a flipped bit, or gone.
+
+One file, as all its tests look at copies of the same two runs.
+"""
 
 from __future__ import annotations
 

@@ -23,10 +23,11 @@ from coralx.storage.history import History
 from coralx.storage.layout import find_run
 from coralx.storage.ledger import Ledger
 from coralx.system.files import verify_folder
-from tests.engine.test_verification import config, retrained, shown
+from tests.engine.test_verification import retrained
 from tests.support.derived_runs import derivation
 from tests.support.factories import make_genome
 from tests.support.simulated_runs import KillAt, events_of_kind
+from tests.support.verified_runs import config, shown
 
 SEARCH = {"population_size": 8, "generations": 2, "resize_adapters": True}
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -35,12 +34,11 @@ from coralx.report.live import Silent
 from coralx.storage.layout import RunLayout
 from coralx.storage.ledger import Ledger
 from coralx.text import gib
-from tests.support.bad_disk import FILLER
+from tests.support.bad_disk import FILLER, spoil_at
 from tests.support.command import coralx_here
 from tests.support.factories import make_config, simulated_config
-from tests.support.paths import SUPPORT
+from tests.support.forks import fork_coralx
 
-BAD_DISK = SUPPORT / "bad_disk.py"
 HERE = ("--set", "runtime.executor=in-process")
 DECISIONS = (GenerationStarted, StageDecided, GenerationCompleted, RunCompleted)
 
@@ -65,18 +63,17 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def coralx(folder: Path, *arguments: str, code: int = 0, spoiled: tuple[str, ...] = ()) -> str:
-    """Run the command in `folder`; its output. With a disk that is `spoiled` by `bad_disk.py`, in a
-    process of its own."""
+    """Run the command in `folder`; its output. With a disk that is `spoiled`, (how, event, folder),
+    in a process of its own."""
     if not spoiled:
         return coralx_here(folder, *arguments, code=code)
-    command = [sys.executable, str(BAD_DISK), *spoiled, *arguments]
-    if "read-only" in spoiled:
-        command = ["unshare", "--mount", *command]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=600, check=False
-    )
-    output = done.stdout + done.stderr
-    assert done.returncode == code, output
+    how, event, place = spoiled
+    process = fork_coralx(
+        folder, *arguments, before=lambda: spoil_at(event, how, Path(place)),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    output = process.communicate(timeout=600)[0].decode()
+    assert process.returncode == code, output
     assert "Traceback" not in output
     return output
 

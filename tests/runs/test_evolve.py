@@ -1,4 +1,8 @@
-"""The main job with real gradients: through the command line, as a user runs it."""
+"""The main job with real gradients: through the command line, as a user runs it.
+
+One file, however long, as its tests share one run, the only one of the default suite whose driver
+and workers python starts afresh and that trains.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +36,7 @@ from coralx.records.subjects import HEAD
 from coralx.storage.history import History
 from coralx.storage.ledger import Ledger
 from tests.support.command import coralx, coralx_here
+from tests.support.forks import coralx_with_forks, fork_coralx
 from tests.support.paths import SUPPORT
 
 PLAIN_PEFT = SUPPORT / "plain_peft.py"
@@ -381,7 +386,7 @@ EVERYTHING = [
 def test_one_worker_decides_as_two_do_with_every_strategy_at_once(place: Path) -> None:
     search = ("evolve", "tiny.yaml", "--quiet", *EVERYTHING, "--name")
     coralx_here(place, *search, "every-1", "--set", "runtime.executor=in-process")
-    coralx(place, *search, "every-2", "--set", "runtime.workers=2")
+    coralx_with_forks(place, *search, "every-2", "--set", "runtime.workers=2")
     alone, together = (place / "runs" / name for name in ("every-1", "every-2"))
     assert decisions(alone) == decisions(together)
     assert metrics(alone) == metrics(together)
@@ -431,13 +436,8 @@ def test_a_killed_run_resumes_to_the_same_end(
     place: Path, run: Path, report: dict[str, Any]
 ) -> None:
     """kill -9 of driver and workers in the middle; one worker now instead of two."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "coralx", "evolve", "tiny.yaml", "--name", "killed"],
-        cwd=place,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = fork_coralx(place, "evolve", "tiny.yaml", "--name", "killed", **quiet)
     killed = place / "runs" / "killed"
     deadline = time.monotonic() + 600
     while not (killed / "ledger.jsonl").exists() or not decisions(killed):
@@ -536,33 +536,27 @@ def test_resuming_under_another_config_is_refused_by_name(place: Path) -> None:
 
 def test_input_that_only_a_worker_can_judge_leaves_no_run_folder(place: Path) -> None:
     before = sorted(path.name for path in (place / "runs").iterdir())
-    output = coralx(place, "evolve", "tiny.yaml", "--set", "model.max_length=500", code=2)
+    changed = ("--set", "model.max_length=500")
+    output = coralx_with_forks(place, "evolve", "tiny.yaml", *changed, code=2)
     assert "model.max_length: 500 is more than the base reads (64 tokens)" in output
     assert sorted(path.name for path in (place / "runs").iterdir()) == before
 
 
 def test_the_driver_loads_no_training_library(place: Path) -> None:
     script = (
-        "import sys; sys.argv = ['coralx', {}]\n"
+        "import sys\n"
         "from coralx.cli import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
-        "loaded = {{'torch', 'peft', 'transformers', 'datasets', 'sklearn'}} & set(sys.modules)\n"
-        "assert not loaded, loaded"
+        "for command in sys.argv[1:]:\n"
+        "    sys.argv = ['coralx', *command.split()]\n"
+        "    try: main()\n"
+        "    except SystemExit as end: assert not end.code, command\n"
+        "    loaded = {'torch', 'peft', 'transformers', 'datasets', 'sklearn'} & set(sys.modules)\n"
+        "    assert not loaded, (command, loaded)"
     )
-    for command in (
-        "'--help'",
-        "'report', 'tiny'",
-        "'validate', 'tiny.yaml'",
-        "'doctor'",
-        "'evolve', '--help'",
-    ):
-        subprocess.run(
-            [sys.executable, "-c", script.format(command)],
-            cwd=place,
-            check=True,
-            capture_output=True,
-        )
+    commands = ("--help", "report tiny", "validate tiny.yaml", "doctor", "evolve --help")
+    subprocess.run(
+        [sys.executable, "-c", script, *commands], cwd=place, check=True, capture_output=True
+    )
 
 
 def test_the_first_event_tells_what_the_run_ran_on(run: Path) -> None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,18 @@ import psutil
 import pytest
 import yaml
 
+from coralx.backends.protocol import Beat
+from coralx.execution import stopping
 from coralx.records.events import Event, GenomeFailed, StageCompleted, StageDecided
+from coralx.records.jobs import Job
 from coralx.storage.history import History
 from coralx.storage.layout import is_run
 from coralx.storage.ledger import Ledger
+from coralx.system import signals
 from coralx.system.signals import SIGNALS, Interruption, exiting, handling_signals
-from tests.support.paths import ROOT, SUPPORT
+from coralx.training import loop
+from tests.support.forks import fork_coralx
+from tests.support.paths import SUPPORT
 
 KILL_POINTS = SUPPORT / "kill_points.py"
 PATIENCE = 600
@@ -58,78 +65,68 @@ def test_a_simulated_search_killed_at_any_operation_ends_like_one_left_alone(
 # -- with real gradients and worker processes ------------------------------------------------------
 
 
-UNHURRIED = """
-    from coralx.execution import local
-    from coralx.system import signals
-    signals.GRACE_SECONDS = local.PAUSE_SECONDS = 600
-"""
-"""What has a driver wait as long as it takes for workers to leave off."""
-
-SLOW_AT_LAST = """
-    import pathlib, time
-    from coralx.training import loop
-    run = loop.Trainer.run
-    def slowly(self, job, trace, report, beat, *rest):
-        def slow_beat():
-            if job.stage == 'S3_finisher' and trace.losses:
-                pathlib.Path({mark!r}).touch()
-                time.sleep(0.5)
-            beat()
-        run(self, job, trace, report, slow_beat, *rest)
-    loop.Trainer.run = slowly
-"""
-"""What has workers linger in every step of the last stage, and leave a mark there."""
-
-
-def site(folder: Path, *, driver: str = "pass", worker: str = "pass") -> str:
-    """A search path on which drivers and workers run some code before their own."""
-    (folder / "sitecustomize.py").write_text(
-        "import sys\n"
-        f"if 'coralx.execution.worker' in sys.orig_argv:\n    {worker.strip()}\n"
-        f"elif 'coralx' in sys.orig_argv:\n    {driver.strip()}\n"
-    )
-    return os.pathsep.join([str(folder), str(ROOT)])
-
-
 ONE_WORKER = ("--set", "runtime.workers=1")
 """A start that is half as long; two workers decide the same."""
 
 
-class Started:
-    """`coralx` in a process group of its own, and what it has printed so far."""
+def in_no_hurry() -> None:
+    """Have this driver wait as long as it takes for workers to leave off."""
+    signals.GRACE_SECONDS = stopping.PAUSE_SECONDS = 600
 
-    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+
+def slow_at_last(mark: Path) -> None:
+    """Have this worker linger in every step of the last stage, and leave a mark there."""
+    train = loop.Trainer.run
+
+    def slowly(self: Any, job: Job, trace: Any, report: Any, beat: Beat, *rest: Any) -> None:
+        def slow_beat() -> None:
+            if job.stage == "S3_finisher" and trace.losses:
+                mark.touch()
+                time.sleep(0.5)
+            beat()
+
+        train(self, job, trace, report, slow_beat, *rest)
+
+    loop.Trainer.run = slowly  # type: ignore[assignment,method-assign]
+
+
+class Started:
+    """`coralx` in a process group of its own, and what it has printed so far: a fork of this
+    process, or `afresh`, as a user starts it."""
+
+    def __init__(
+        self, folder: Path, *arguments: str, afresh: bool = False, **patches: Callable[[], None]
+    ) -> None:
         self.output = folder / "output.txt"
         with self.output.open("wb") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "coralx", *arguments],
-                cwd=folder,
-                env={**os.environ, **environment},
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            streams: Any = {"stdout": file, "stderr": subprocess.STDOUT}
+            if afresh:
+                command = [sys.executable, "-m", "coralx", *arguments]
+                self.process = subprocess.Popen(
+                    command, cwd=folder, start_new_session=True, **streams
+                )
+            else:
+                self.process = fork_coralx(folder, *arguments, **patches, **streams)
 
     def said(self) -> str:
         return self.output.read_text()
 
     def until(self, pattern: str) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not re.search(pattern, self.said()):
-            assert self.process.poll() is None, self.said()
-            assert time.monotonic() < deadline, self.said()
-            time.sleep(0.05)
+        self._until(lambda: re.search(pattern, self.said()) is not None)
 
     def until_there_is(self, path: Path) -> None:
+        self._until(path.exists)
+
+    def _until(self, holds: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE
-        while not path.exists():
+        while not holds():
             assert self.process.poll() is None, self.said()
             assert time.monotonic() < deadline, self.said()
             time.sleep(0.05)
 
     def workers(self) -> list[psutil.Process]:
-        found = psutil.Process(self.process.pid).children()
-        return [child for child in found if "coralx.execution.worker" in child.cmdline()]
+        """It starts no other processes."""
+        return psutil.Process(self.process.pid).children()
 
     def ended(self, seconds: float = PATIENCE) -> int:
         return self.process.wait(seconds)
@@ -191,10 +188,11 @@ def victims(started: Started, whom: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kills", "seed"), [(3, 5), *(pytest.param(6, s, marks=pytest.mark.slow) for s in range(4))]
+    ("kills", "seed", "afresh"),
+    [(3, 5, False), *(pytest.param(6, s, True, marks=pytest.mark.slow) for s in range(4))],
 )
 def test_a_real_search_killed_again_and_again_ends_like_one_left_alone(
-    place: Path, kills: int, seed: int
+    place: Path, kills: int, seed: int, afresh: bool
 ) -> None:
     """Each time at a random moment, the start and the resuming themselves included."""
     rng = random.Random(seed)
@@ -205,7 +203,7 @@ def test_a_real_search_killed_again_and_again_ends_like_one_left_alone(
     for whom in order[:kills]:
         begun = is_run(run)
         given = ["--resume", name] if begun else ["tiny.yaml", "--name", name]
-        started = Started(place, "evolve", *given, *ONE_WORKER)
+        started = Started(place, "evolve", *given, *ONE_WORKER, afresh=afresh)
         if rng.random() < 0.7:
             started.until("generation 1 of 2|resumed at")
         time.sleep(rng.uniform(0.0, 2.5))
@@ -217,7 +215,7 @@ def test_a_real_search_killed_again_and_again_ends_like_one_left_alone(
             started.process.kill()
             started.ended()
     arguments = ["--resume", name] if is_run(run) else ["tiny.yaml", "--name", name]
-    last = Started(place, "evolve", *arguments, *ONE_WORKER)
+    last = Started(place, "evolve", *arguments, *ONE_WORKER, afresh=afresh)
     assert last.ended() == 0, last.said()
     assert hits > kills // 2
     assert comparable(run) == comparable(place / "runs" / "whole")
@@ -234,11 +232,11 @@ def test_a_signal_leaves_a_run_that_goes_on_where_training_stood(
 ) -> None:
     """Sent to the whole group, as batch systems and terminals do."""
     name, mark = f"asked-{number.name}", tmp_path / "mark"
-    path = site(tmp_path, driver=UNHURRIED, worker=SLOW_AT_LAST.format(mark=str(mark)))
     seldom = ("--set", "runtime.checkpoint_minutes=60")  # what is kept is kept for the signal
     started = Started(
-        place, "evolve", "tiny.yaml", "--name", name, *seldom, *ONE_WORKER, PYTHONPATH=path
-    )
+        place, "evolve", "tiny.yaml", "--name", name, *seldom, *ONE_WORKER,
+        before=in_no_hurry, before_worker=lambda: slow_at_last(mark),
+    )  # fmt: skip
     started.until_there_is(mark)
     workers = started.workers()
     os.killpg(started.process.pid, number)
@@ -254,11 +252,10 @@ def test_a_signal_leaves_a_run_that_goes_on_where_training_stood(
     assert comparable(run) == comparable(place / "runs" / "whole")
 
 
-def test_a_second_signal_ends_at_once(place: Path, tmp_path: Path) -> None:
+def test_a_second_signal_ends_at_once(place: Path) -> None:
     """A driver that would wait for its worker for ever does not."""
-    path = site(tmp_path, driver=UNHURRIED)
     started = Started(
-        place, "evolve", "tiny.yaml", "--name", "at-once", *ONE_WORKER, PYTHONPATH=path
+        place, "evolve", "tiny.yaml", "--name", "at-once", *ONE_WORKER, before=in_no_hurry
     )
     started.until("generation 1 of 2")
     workers = started.workers()
@@ -318,7 +315,7 @@ def test_a_worker_that_hangs_or_dies_is_replaced_and_nothing_else_changes(
 ) -> None:
     started = Started(
         place, "evolve", "tiny.yaml", "--name", end, *ONE_WORKER,
-        "--set", "runtime.heartbeat_minutes=0.25",
+        "--set", "runtime.heartbeat_minutes=0.1",
     )  # fmt: skip
     started.until("generation 1 of 2")
     time.sleep(0.3)
@@ -328,28 +325,25 @@ def test_a_worker_that_hangs_or_dies_is_replaced_and_nothing_else_changes(
     else:
         worker.send_signal(signal.SIGSEGV)
     assert started.ended() == 0, started.said()
-    why = {"hangs": "gave no sign of life for 0.25 min", "segfault": "killed by SIGSEGV"}[end]
+    why = {"hangs": "gave no sign of life for 0.1 min", "segfault": "killed by SIGSEGV"}[end]
     assert f"its worker {'was ' if end == 'segfault' else ''}{why}" in started.said()
     assert "trying again on a new worker" in started.said()
     assert are_gone([worker])
     assert comparable(place / "runs" / end) == comparable(place / "runs" / "whole")
 
 
-DYING = """
-    import os, signal
-    from coralx.training import loop
-    loop.Trainer.run = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-"""
-"""What has every worker die in training."""
+def dying() -> None:
+    """Have this worker die in training."""
+    loop.Trainer.run = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
 
 
 @pytest.mark.slow
 def test_a_search_in_which_every_genome_fails_ends_with_a_table_of_reasons(
-    place: Path, tmp_path: Path
+    place: Path,
 ) -> None:
     started = Started(
         place, "evolve", "tiny.yaml", "--name", "all-fail", "--set", "evolution.generations=1",
-        "--set", "evolution.population_size=2", PYTHONPATH=site(tmp_path, worker=DYING),
+        "--set", "evolution.population_size=2", before_worker=dying,
     )  # fmt: skip
     assert started.ended() == 3, started.said()
     said = started.said()

@@ -1,5 +1,5 @@
-"""Two processes at one run, through the command line: the second is refused, a dead one is not in
-the way."""
+"""Two processes at one run, through the command line: the second, here this one, is refused; a dead
+one is not in the way."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 
 from coralx.records.events import RunResumed
 from coralx.storage.ledger import Ledger
+from tests.support.command import coralx_here
 
 HELD = """
 import time
@@ -48,19 +49,9 @@ runtime: {backend: simulated}
 """
 
 
-def coralx(folder: Path, *arguments: str) -> tuple[int, str]:
-    """The command's exit code and output."""
-    done = subprocess.run(
-        [sys.executable, "-m", "coralx", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    output = done.stdout + done.stderr
-    assert "Traceback" not in output
-    return done.returncode, " ".join(output.split())
+def coralx(folder: Path, *arguments: str, code: int = 0) -> str:
+    """What the command prints in this process, on one line."""
+    return " ".join(coralx_here(folder, *arguments, code=code).split())
 
 
 Begin = Callable[..., subprocess.Popen[bytes]]
@@ -112,19 +103,16 @@ def test_a_second_process_is_refused_until_the_first_is_dead(
     wait_for(lambda: events_in(run) >= 4)
     owner = f"process {first.pid} on {socket.gethostname()}"
     for arguments in (("--resume", "x"), ("c.yaml", "--resume", "x")):
-        code, output = coralx(tmp_path, "evolve", *arguments)
-        assert code == 4
+        output = coralx(tmp_path, "evolve", *arguments, code=4)
         assert f"run 'x' is in use by {owner}" in output
-    code, output = coralx(tmp_path, "report", "x")
-    assert code == 0
+    coralx(tmp_path, "report", "x")
     assert first.poll() is None  # nobody disturbed it
 
     kill(first)
     assert json.loads((run / "owner.json").read_text())["pid"] == first.pid  # left behind, stale
     assert (run / "run.lock").exists()
-    assert coralx(tmp_path, "report", "x")[0] == 0
-    code, output = coralx(tmp_path, "evolve", "--resume", "x", "--quiet")
-    assert code == 0, output
+    coralx(tmp_path, "report", "x")
+    coralx(tmp_path, "evolve", "--resume", "x", "--quiet")
     assert not (run / "owner.json").exists()
     resumed = [e for e in Ledger.read_events(run / "ledger.jsonl") if isinstance(e, RunResumed)]
     assert len(resumed) == 1
@@ -135,12 +123,10 @@ def test_the_name_of_a_run_that_is_being_made_is_refused_until_its_maker_is_dead
 ) -> None:
     first = begin(STUCK, "evolve", "c.yaml", "--name", "x")
     wait_for((tmp_path / "runs" / "x" / "config.yaml").exists)
-    code, output = coralx(tmp_path, "evolve", "c.yaml", "--name", "x", "--quiet")
-    assert code == 2
+    output = coralx(tmp_path, "evolve", "c.yaml", "--name", "x", "--quiet", code=2)
     owner = f"process {first.pid} on {socket.gethostname()}"
     assert f"a run named 'x' is being created by {owner}" in output
     assert first.poll() is None
     kill(first)
-    code, output = coralx(tmp_path, "evolve", "c.yaml", "--name", "x", "--quiet")
-    assert code == 0, output
+    coralx(tmp_path, "evolve", "c.yaml", "--name", "x", "--quiet")
     assert not (tmp_path / "runs" / "x-2").exists()

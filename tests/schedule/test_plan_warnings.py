@@ -53,5 +53,5 @@ def test_full_training_is_told_of_a_meagre_front_only() -> None:
         evolution={"population_size": 2, "pbt_quantile": 0.1},
         hyperband_config={"enable_hyperband": False},
     )
-    (few,) = plan_warnings(config)
+    (few,) = plan_warnings(config, singly=False)
     assert "too few for a front" in few

@@ -1,26 +1,20 @@
-"""`coralx` on a disk that goes bad in the middle of a run.
-
-    python bad_disk.py HOW EVENT FOLDER ARGUMENT...
-
-runs `coralx ARGUMENT...`. As soon as the ledger holds an event of that name (`begin`: before there
-is a ledger), FOLDER becomes `full`, or `read-only` (in a mount namespace of its own), or a number:
-the size in bytes that a file of this process may have.
-"""
+"""A disk that goes bad in the middle of a run."""
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import subprocess
-import sys
 from pathlib import Path
 
 import coralx.cli.evolve
-from coralx.cli import main
 from coralx.config import Config
 from coralx.records.events import Event, code_of
 from coralx.report.live import Silent
 
 FILLER = "filler"
+NEW_MOUNTS = 0x20000
+"""Of Linux's unshare(2): CLONE_NEWNS."""
 
 
 def fill(folder: Path) -> None:
@@ -61,8 +55,18 @@ class Spoiler(Silent):
             spoil(self.how, self.folder)
 
 
-if __name__ == "__main__":
-    how, event, folder, *arguments = sys.argv[1:]
-    coralx.cli.evolve.view_for = lambda *_, **__: Spoiler(how, event, Path(folder))
-    sys.argv = ["coralx", *arguments]
-    main()
+def spoil_at(event: str, how: str, folder: Path) -> None:
+    """As soon as the ledger holds an event of that name (`begin`: before there is a ledger), the
+    folder becomes `full`, or `read-only` (for this process alone), or how is a number: the size in
+    bytes that a file of this process may have."""
+    if how == "read-only":
+        _take_own_mounts()
+    coralx.cli.evolve.view_for = lambda *_, **__: Spoiler(how, event, folder)
+
+
+def _take_own_mounts() -> None:
+    """As `unshare --mount` does: no other process sees what is mounted from now on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(NEW_MOUNTS) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
