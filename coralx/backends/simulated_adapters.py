@@ -166,10 +166,10 @@ def _compressed(source: SimulatedAdapter, share: float) -> SimulatedAdapter:
 def _without_groups(
     seed: int, genome: str, derivation: Derivation, source: SimulatedAdapter
 ) -> tuple[SimulatedAdapter, Derivation]:
-    count = derivation.count or 0
+    count = len(derivation.groups) or derivation.count or 0
     if count >= len(source.groups):
         raise NotDerivable(f"{count} of {len(source.groups)} module groups cannot be dropped")
-    dropped = sorted(_random(seed, genome).sample(source.groups, count))
+    dropped = derivation.groups or sorted(_random(seed, genome).sample(source.groups, count))
     kinds = [group for group in source.groups if not group.startswith("layer ")]
     modules = source.modules
     for group in dropped:

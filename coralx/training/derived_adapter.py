@@ -107,8 +107,23 @@ class Deriving:
     def _without_groups(
         self, genome: Genome, derivation: Derivation, source: Update, beat: Beat
     ) -> tuple[Update, Derivation]:
-        """The source without the groups of modules that are worth least, and which these are."""
-        groups, count = module_groups(source.stems), derivation.count or 0
+        """The source without the groups of modules that are worth least, and which these are; those
+        that the derivation names already are taken."""
+        groups = module_groups(source.stems)
+        dropped = derivation.groups or self._least_worth(genome, derivation, source, groups, beat)
+        if unknown := [group for group in dropped if group not in groups]:
+            raise NotDerivable(f"its source has no group of modules {unknown[0]!r}")
+        stems = set[str]().union(*(groups[group] for group in dropped))
+        return without(source, stems), replace(derivation, groups=dropped)
+
+    def _least_worth(
+        self,
+        genome: Genome,
+        derivation: Derivation,
+        source: Update,
+        groups: Groups,
+        beat: Beat,
+    ) -> tuple[str, ...]:
         with self.removing(genome) as name:
             adapters.add_derived(self.model, genome, source, self.base)
 
@@ -117,9 +132,7 @@ class Deriving:
                 with _switched_off(self.model, name, stems):
                     return self.training.training_loss(GROUP_ROWS)
 
-            dropped = least_worth(groups, count, loss)
-        stems = set[str]().union(*(groups[group] for group in dropped))
-        return without(source, stems), replace(derivation, groups=tuple(dropped))
+            return tuple(least_worth(groups, derivation.count or 0, loss))
 
 
 def least_worth(groups: Groups, count: int, loss: Callable[[Collection[str]], float]) -> list[str]:

@@ -757,6 +757,9 @@ def test_derived_adapters_are_plain_peft_and_have_the_figures_that_are_reported(
     assert len(dropped.genome.derived.groups) == 2
     state = json.loads((Path(str(dropped.result.checkpoint)) / "trainer_state.json").read_text())
     assert state["derived"]["groups"] == list(dropped.genome.derived.groups)
+    named = DeriveJob(dropped.genome, "to-80", (paths["whole"],), 60, str(tmp_path / "named"))
+    assert backend.derive(named).genome == dropped.genome
+    assert adapter_bytes(tmp_path / "named") == adapter_bytes(Path(str(dropped.result.checkpoint)))
     measured = backend.measure(MeasureJob(compressed.genome, compressed.result.checkpoint))
     for name in (SKILL[task], "eval_loss", "trainable_parameters", "adapter_bytes"):
         assert measured.validation[name] == compressed.result.metrics[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,8 @@ def test_compositions_start_from_derived_adapters(tmp_path: Path) -> None:
     dropped = backend.derive(deriving("dropped", "drop", "one", folder=tmp_path, count=3))
     assert dropped.genome.derived is not None
     assert len(set(dropped.genome.derived.groups)) == 3
+    named = deriving("dropped", "drop", "one", folder=tmp_path, count=3)
+    assert backend.derive(replace(named, genome=dropped.genome)) == dropped
     share = backend.derive(deriving("part", "compress", "dropped", folder=tmp_path, share=0.25))
     sizes = [
         one["trainable_parameters"]
