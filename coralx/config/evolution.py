@@ -59,9 +59,8 @@ class Derive(Section):
     )
     operators: tuple[Operator, ...] = Field(
         default=get_args(Operator),
-        description="What may be done to finished adapters: cut every module to a lower rank of "
-        "the space (`truncate`), keep the best directions over all modules (`compress`), multiply "
-        "the update (`scale`), leave out groups of modules (`drop`), average two to four (`soup`).",
+        description="`truncate` to a lower rank of the space; `compress` to the best directions of "
+        "all modules; `scale` the update; `drop` groups of modules; `soup`: a mean of two to four.",
     )
 
     @field_validator("operators")
