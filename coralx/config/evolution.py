@@ -59,7 +59,8 @@ class Derive(Section):
     )
     operators: tuple[Operator, ...] = Field(
         default=get_args(Operator),
-        description="What may be done to finished adapters; docs/search.md says what each does.",
+        description="`truncate` to a lower rank of the space; `compress` to the best directions of "
+        "all modules; `scale` the update; `drop` groups of modules; `soup`: a mean of two to four.",
     )
 
     @field_validator("operators")

@@ -30,9 +30,10 @@ FIRST_REVISION = 3
 
 
 def derives(state: RunState) -> bool:
-    """Whether the run derives adapters at all."""
-    config = state.config
-    is_new = state.history.revision >= FIRST_REVISION
+    """Whether the run derives adapters at all. What they gain is measured in its box."""
+    config, started = state.config, state.history.started
+    has_box = started is None or bool(started.reference)
+    is_new = state.history.revision >= FIRST_REVISION and has_box
     return is_new and config.hyperband_config.enable_hyperband and config.evolution.derive.is_on
 
 
@@ -108,7 +109,7 @@ class DerivationPhase:
         """Those who were trained to the end by then."""
         there = self._there()
         return [
-            Finisher(genome, self._metrics(name), is_source=name in there)
+            Finisher(genome, self._metrics(name), name in there, self._history.founder(name))
             for name in self._state.finished()
             if (genome := self._history.genomes[name]).derived is None
             and genome.generation <= generation
