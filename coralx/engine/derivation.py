@@ -30,8 +30,11 @@ FIRST_REVISION = 3
 
 
 def derives(state: RunState) -> bool:
-    """Whether the run derives adapters at all."""
-    config = state.config
+    """Whether the run derives adapters at all: what a look brings is told in the box that was
+    recorded at its start."""
+    config, started = state.config, state.history.started
+    if started is not None and not started.reference:
+        return False
     is_new = state.history.revision >= FIRST_REVISION
     return is_new and config.hyperband_config.enable_hyperband and config.evolution.derive.is_on
 
