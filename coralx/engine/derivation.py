@@ -111,7 +111,7 @@ class DerivationPhase:
         """Those who were trained to the end by then."""
         there = self._there()
         return [
-            Finisher(genome, self._metrics(name), is_source=name in there)
+            Finisher(genome, self._metrics(name), name in there, self._history.founder(name))
             for name in self._state.finished()
             if (genome := self._history.genomes[name]).derived is None
             and genome.generation <= generation

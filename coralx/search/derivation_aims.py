@@ -87,6 +87,8 @@ class Finisher:
     metrics: Metrics
     is_source: bool = True
     """Whether its checkpoint is there, to derive from."""
+    descent: str = ""
+    """The genome with whose first weights its lineage began."""
 
 
 @dataclass(frozen=True)

@@ -190,15 +190,14 @@ class _Scene:
         return after <= before + (TOLERANCE * abs(before) if error is None else error)
 
     def _soups(self) -> Iterator[Derivation]:
-        """Means of the best finishers that adapt the same modules, with the next weights."""
-        able = [
-            member
-            for member in self._by_skill(self._trained)
-            if _is_plain(member.genome.genes) and member.is_source
-        ]
-        alike = [
-            m for m in able if m.genome.genes.target_modules == able[0].genome.genes.target_modules
-        ]
+        """Means of the best finishers with the next weights: of those that adapt the same modules
+        and began with the same weights, since others' updates are no steps in one direction."""
+        kinds: dict[tuple[object, str], list[Finisher]] = {}
+        for member in self._by_skill(self._trained):
+            if _is_plain(member.genome.genes) and member.is_source:
+                kind = member.genome.genes.target_modules, member.descent
+                kinds.setdefault(kind, []).append(member)
+        alike = next((members for members in kinds.values() if len(members) > 1), [])
         for weights in SOUPS:
             best = alike[: len(weights)]
             if len(best) < len(weights):

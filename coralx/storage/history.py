@@ -249,6 +249,13 @@ class History:
             derived = self.genomes[genome].derived
         return genome
 
+    def founder(self, genome: str) -> str:
+        """The genome with whose first weights its lineage began; of several parents or sources the
+        first counts."""
+        while self.genomes[genome].donors:
+            genome = self.genomes[genome].donors[0]
+        return genome
+
     def trained_genes(self) -> list[Genes]:
         """Genes of all genomes that were born to be trained, in order of birth."""
         return [genome.genes for genome in self.genomes.values() if genome.derived is None]

@@ -288,22 +288,22 @@ def test_a_run_that_was_begun_by_an_earlier_version_derives_nothing(whole: api.O
 
 
 @pytest.fixture
-def no_soups(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_compression(monkeypatch: pytest.MonkeyPatch) -> None:
     def derive(self: SimulatedBackend, job: DeriveJob, beat: Callable[[], None]) -> Derived:
-        if job.genome.derived is not None and job.genome.derived.operator == "soup":
-            raise NotDerivable("no spoon")
+        if job.genome.derived is not None and job.genome.derived.operator == "compress":
+            raise NotDerivable("too dense")
         return plain(self, job, beat)
 
     plain = SimulatedBackend.derive
     monkeypatch.setattr(SimulatedBackend, "derive", derive)
 
 
-@pytest.mark.usefixtures("no_soups")
+@pytest.mark.usefixtures("no_compression")
 def test_a_derivation_that_fails_costs_the_search_nothing() -> None:
-    outcome = api.evolve(config({"share": 0.1, "operators": ["soup", "scale"]}), "failing")
+    outcome = api.evolve(config({"share": 0.1, "operators": ["compress", "scale"]}), "failing")
     failed = events_of_kind(outcome.layout, DerivationFailed)
     assert failed
-    assert {event.reason for event in failed} == {"no spoon"}
+    assert {event.reason for event in failed} == {"too dense"}
     assert len({event.genome.derived for event in failed}) == len(failed)
     assert events_of_kind(outcome.layout, GenomeDerived)
     assert history_of(outcome.layout).populations.keys() == {0, 1}

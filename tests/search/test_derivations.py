@@ -308,6 +308,14 @@ def test_a_soup_needs_two_that_adapt_the_same_modules() -> None:
     assert Derivation("soup", ("a", "c"), rank=16, weights=(0.5, 0.5)) in found
 
 
+def test_a_soup_is_of_those_that_began_with_the_same_weights() -> None:
+    strangers = [replace(finisher(name, 0.9), descent=name) for name in "ab"]
+    assert "soup" not in first_operators(aims(SKILL), strangers)
+    child = replace(finisher("c", 0.7), descent="b")
+    found = propose(aims(SKILL), [*strangers, child], [], 0, most=8, left=99)
+    assert [one.sources for one in found if one.operator == "soup"] == [("b", "c")]
+
+
 def test_a_soup_is_scaled_and_then_cut_and_never_the_other_way_round() -> None:
     world = World(best_factor=0.7, soup_gain=0.05, effective_rank=2)
     play = Play(aims(), world, [finisher("a", 0.9), finisher("b", 0.89)])

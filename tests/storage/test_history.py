@@ -116,6 +116,15 @@ def test_a_child_of_a_derived_genome_has_its_steps_as_well() -> None:
     assert history.joint_steps("e", "c") == 157  # of "c" 70 are new
 
 
+def test_a_lineage_begins_with_its_founder_and_a_derivation_with_what_was_trained() -> None:
+    history = family(kept=True)
+    derive(history, "x", "d", "a")
+    derive(history, "y", "x", "b")
+    born(history, 3, replace(make_genome("e"), inherits="y"))
+    assert [history.founder(genome) for genome in "abcdxye"] == ["a", "b", "a", "a", "a", "a", "a"]
+    assert [history.root(genome) for genome in "adxye"] == ["a", "d", "d", "d", "e"]
+
+
 def test_who_was_derived_and_not_taken_into_the_population_is_left_behind() -> None:
     history = family(kept=True)
     derive(history, "x", "a")
