@@ -23,7 +23,7 @@ from coralx.records.events import (
 )
 from coralx.records.genomes import Genes, Genome
 from coralx.records.results import Inheritance, Interval, Measurement, StageResult
-from coralx.records.run_facts import Settings
+from coralx.records.run_facts import Axis, Settings
 from coralx.records.verdicts import Cut, Finish, Promote
 from coralx.report.summary import summarise
 from coralx.storage.history import History
@@ -34,6 +34,11 @@ STAGES = [
     {"name": "S0", "epoch_budget": 1, "data_percentage": 20, "survival_rate": 1, "eval_limit": 64},
     {"name": "S1", "epoch_budget": 1, "data_percentage": 100, "survival_rate": 1},
 ]
+
+BOX = (
+    Axis("auroc", "maximize", "linear", 0.0, 1.0),
+    Axis("trainable_parameters", "minimize", "log", 1e3, 1e6),
+)
 
 SIZE = 1000.0
 """Parameters of a genome of rank 1."""
@@ -100,7 +105,18 @@ def derived_run(*, derived: tuple[GenomeDerived, ...] = DERIVED) -> list[Event]:
     ]
     settings = Settings(1, 1, "fp32", revision=3)
     searched: list[Event] = [
-        RunStarted(FORMAT, "made", "hyperband", 7, make_facts(8000), settings, {}, {}, 1.0),
+        RunStarted(
+            FORMAT,
+            "made",
+            "hyperband",
+            7,
+            make_facts(8000),
+            settings,
+            {},
+            {},
+            1.0,
+            reference=BOX,
+        ),
         GenerationStarted(0, genomes),
         *(StageCompleted(0, result) for result in (a0, b0, c0)),
         StageDecided(0, "S0", (Promote("a"), Promote("b"), Cut("c", 3, 2))),
