@@ -112,26 +112,28 @@ def test_a_prior_fades_from_the_children_on() -> None:
 
 def test_steps_have_the_spread_of_the_prior_and_end_as_the_usual() -> None:
     rng = np.random.default_rng(2)
-    steps = [polynomial_mutation(0.5, rng) - 0.5 for _ in range(20_000)]
+    steps = [polynomial_mutation(0.5, rng) - 0.5 for _ in range(10_000)]
     assert np.std(steps) == pytest.approx(STEP_SPREAD, rel=0.03)
     start = replace(Genes(), learning_rate=3e-4)
+    alone = Space({"learning_rate": space().genes["learning_rate"]}, Genes(), space().priors)
     for generation, expected in (
         (1, 0.25),
         (2, (0.25 + 3 * STEP_SPREAD) / 2),
         (40, 3 * STEP_SPREAD),
     ):
-        scales = step_scales(space(), generation)
-        moved = [decades(mutate(space(), start, 1.0, rng, scales)) for _ in range(8000)]
-        assert np.std(moved) == pytest.approx(expected, rel=0.05)
+        scales = step_scales(alone, generation)
+        moved = [decades(mutate(alone, start, 1.0, rng, scales)) for _ in range(3000)]
+        assert np.std(moved) == pytest.approx(expected, rel=0.08)
     assert step_scales(space(learning_rate=RATE), 1) == {}
 
 
 def test_fresh_draws_follow_the_prior_less_and_less() -> None:
+    alone = Space({"learning_rate": space().genes["learning_rate"]}, Genes(), space().priors)
     near = {
         generation: np.mean(
             [
-                abs(decades(space().draw(generation, generator(1, "t", generation, index)))) < 0.25
-                for index in range(1500)
+                abs(decades(alone.draw(generation, generator(1, "t", generation, index)))) < 0.25
+                for index in range(1000)
             ]
         )
         for generation in (0, 1, 3, 12)
@@ -140,7 +142,7 @@ def test_fresh_draws_follow_the_prior_less_and_less() -> None:
     for generation, share in near.items():
         follows = 0.75 * weight(generation)
         expected = follows * 0.6827 + (1 - follows) * anywhere
-        assert share == pytest.approx(expected, abs=0.035)
+        assert share == pytest.approx(expected, abs=0.045)
 
 
 def test_of_the_newborn_one_of_four_ignores_the_prior_at_first() -> None:
