@@ -29,7 +29,7 @@ from coralx.records.genomes import Genes, Genome
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.space import Space, space_of
 
-FIRST_SEED = 1000
+FIRST_SEED = 3000
 """Seeds below were looked at when the spread and the steps of mutations were chosen."""
 
 POPULATION = 8

@@ -31,6 +31,7 @@ def config(**sections: Any) -> Config:
         **{
             "runtime": {"backend": "simulated", "baseline": True},
             "evolution": {"population_size": 4, "generations": 1},
+            "search_space": {},
             **sections,
         }
     )
