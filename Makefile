@@ -16,7 +16,7 @@ EMPTY := build/empty
 DATA ?= ../shared/data
 TABLE ?= ../shared/data/lora_curves/fr-en.csv
 
-.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-derive bench-replay bench-rungs bench-memory bench-objectives bench-coverage bench-experience lint types layers format docs coverage release-check clean
+.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-derive bench-replay bench-rungs bench-memory bench-objectives bench-coverage bench-experience bench-priors lint types layers format docs coverage release-check clean
 
 help:
 	@echo "make evolve      run the quickstart: real training, a few minutes without a GPU"
@@ -32,6 +32,7 @@ help:
 	@echo "make bench-memory    300 genomes through one worker: does its memory grow, some minutes"
 	@echo "make bench-coverage  how often 95 % intervals cover what they are of, by simulation"
 	@echo "make bench-experience [DATA=folder]  what earlier runs save, replayed and trained, hours"
+	@echo "make bench-priors    trainings saved by priors, on a recorded sweep, some minutes"
 	@echo "make bench-objectives [DATA=folder]  searches over P1, P2, P3, P6 and robustness, an hour"
 	@echo "make lint types layers   check style, types and imports"
 	@echo "make docs        write the tables of docs/config.md from the schema"
@@ -84,6 +85,10 @@ bench-experience: $(VENV)/quickstart.stamp
 
 bench-coverage: $(VENV)/smollm2.stamp
 	$(BIN)/python benchmarks/objectives/simulated_coverage.py --seed 2027
+
+bench-priors: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/priors/evidence_table.py --sweep $(DATA)/sft_sweep/runs.csv
+	$(BIN)/python benchmarks/priors/trainings_until.py --sweep $(DATA)/sft_sweep/runs.csv
 
 bench-objectives: $(VENV)/smollm2.stamp
 	$(BIN)/python benchmarks/objectives/objectives.py --data $(DATA)
