@@ -16,7 +16,7 @@ EMPTY := build/empty
 DATA ?= ../shared/data
 TABLE ?= ../shared/data/lora_curves/fr-en.csv
 
-.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-replay bench-memory bench-objectives bench-coverage bench-experience lint types layers format docs coverage release-check clean
+.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-replay bench-memory bench-objectives bench-coverage bench-priors bench-experience lint types layers format docs coverage release-check clean
 
 help:
 	@echo "make evolve      run the quickstart: real training, a few minutes without a GPU"
@@ -29,6 +29,7 @@ help:
 	@echo "make bench-replay [TABLE=curves.csv]  searches on recorded learning curves, some minutes"
 	@echo "make bench-memory    300 genomes through one worker: does its memory grow, some minutes"
 	@echo "make bench-coverage  how often 95 % intervals cover what they are of, by simulation"
+	@echo "make bench-priors    trainings saved by priors, on a recorded sweep, some minutes"
 	@echo "make bench-experience [DATA=folder]  what earlier runs save, replayed and trained, hours"
 	@echo "make bench-objectives [DATA=folder]  searches over P1, P2, P3, P6 and robustness, an hour"
 	@echo "make lint types layers   check style, types and imports"
@@ -73,6 +74,10 @@ bench-experience: $(VENV)/quickstart.stamp
 
 bench-coverage: $(VENV)/smollm2.stamp
 	$(BIN)/python benchmarks/objectives/simulated_coverage.py --seed 2027
+
+bench-priors: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/priors/evidence_table.py --sweep $(DATA)/sft_sweep/runs.csv
+	$(BIN)/python benchmarks/priors/trainings_until.py --sweep $(DATA)/sft_sweep/runs.csv
 
 bench-objectives: $(VENV)/smollm2.stamp
 	$(BIN)/python benchmarks/objectives/objectives.py --data $(DATA)

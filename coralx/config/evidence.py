@@ -15,7 +15,7 @@ from typing import Any
 
 from coralx.config.base_kind import BaseKind, Kind
 
-SPREAD = 0.7
+SPREAD = 0.8
 """Decades around a rate of the table, by whose trial (`benchmarks/priors`) a rate that is wrong by
 a decade costs a search little. The models of a row lie within 0.3 decades; other data, batches and
 lengths of training move the best rate further."""

@@ -19,7 +19,7 @@ Source = Annotated[str, Field(max_length=1_000), AfterValidator(without_controls
 PRIOR = "Where good values are expected. Unset: all are equally likely."
 OF_RANGE = (
     "How far around `prior`: the standard deviation in decades where `log` is set, else in the "
-    "gene's own unit. Unset: 0.7 decades, or a quarter of the range."
+    "gene's own unit. Unset: 0.8 decades, or a quarter of the range."
 )
 OF_CHOICES = (
     "How far around `prior`: the standard deviation in steps along the sorted choices. Unset: 1."
@@ -32,7 +32,7 @@ def _spread_in_range(spread: float | None, info: ValidationInfo) -> float | None
     data = info.data
     if spread is not None or data.get("prior") is None or not {"low", "high", "log"} <= data.keys():
         return spread  # a key that was refused is missing
-    return 0.7 if data["log"] else (data["high"] - data["low"]) / 4
+    return 0.8 if data["log"] else (data["high"] - data["low"]) / 4
 
 
 def _spread_of_choices(spread: float | None, info: ValidationInfo) -> float | None:

@@ -42,7 +42,7 @@ class SearchSpace(Section):
         default=FloatRange(low=0.0, high=0.2), description="Of the adapter's input, below 1."
     )
     learning_rate: FloatGene = Field(
-        default=FloatRange(low=2e-5, high=5e-3, log=True),
+        default=FloatRange(low=5e-5, high=5e-3, log=True),
         description="The highest of the schedule. Left out, it has a prior by task, kind and width "
         "of the base, too.",
     )

@@ -22,6 +22,7 @@ from coralx.search.operators import (
     mutate_values,
     step_scales,
 )
+from coralx.search.priors import uniform_rows, weight
 from coralx.search.ranking import ranked
 from coralx.search.recipes import opening_recipes
 from coralx.search.space import Gene, Space
@@ -121,11 +122,31 @@ def offspring(
         places, child = breed(space.genes, values, evolution, contest, rng, scales)
         bred.append(space.build(child))
         pairs.append(tuple(population[place] for place in places))
+    bred = _partly_ignoring_priors(space, bred, generation, seed)
     unique = _without_duplicates(space, bred, set(seen), generation, seed)
     return [
         _child(genes, pairs[index], donors, evolution, generation, index, seed)
         for index, genes in enumerate(unique)
         if genes is not None
+    ]
+
+
+def _partly_ignoring_priors(
+    space: Space, bred: Sequence[Genes], generation: int, seed: int
+) -> list[Genes]:
+    """The newborn, of which one of four has its genes that have priors from anywhere, as founders
+    have; as often as priors still count. A wrong prior is so found out by more than founders."""
+    if not space.priors:
+        return list(bred)
+    rng = generator(seed, "ignore-priors", generation)
+    rows = [row for row in uniform_rows(len(bred)) if rng.random() < weight(generation)]
+    anywhere = dict(zip(rows, space.without_priors().sample(len(rows), rng), strict=True))
+    names = space.priors.keys() & space.genes.keys()
+    return [
+        replace(genes, **{name: getattr(anywhere[row], name) for name in names})
+        if row in anywhere
+        else genes
+        for row, genes in enumerate(bred)
     ]
 
 

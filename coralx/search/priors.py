@@ -1,8 +1,8 @@
 """What is expected of a gene before anything is trained, and how far a search trusts it.
 
-A prior is never a wall: a quarter of the founders ignore it, no parent is drawn back to its centre,
-and what it says of the size of steps and of fresh draws fades from generation to generation, as
-results of the search's own come in.
+A prior is never a wall: of founders, and of the first that are bred, one of four ignores it; no
+parent is drawn back to its centre; and what it says of steps and draws fades from generation to
+generation, as results of the search's own come in.
 """
 
 from __future__ import annotations

@@ -69,6 +69,21 @@ def test_simulate_prints_the_published_plan_as_json(coralx: Any, here: Path) -> 
     assert list(here.iterdir()) == [here / "c.yaml"]
 
 
+def test_simulate_says_which_priors_apply_and_why(coralx: Any, here: Path) -> None:
+    path = write_config(here, "model: {base: 'builtin:minilm'}\n")
+    prior = json.loads(coralx("simulate", path, "--json").out)["priors"]
+    assert {name: (p["center"], p["spread"]) for name, p in prior.items()} == {
+        "learning_rate": (0.001, 0.8)
+    }
+    source = prior["learning_rate"]["source"]
+    assert source.startswith("encoder, 384 wide: ")
+    line = f"prior: learning_rate about 0.001, spread 0.8 decades (source: {source})"
+    assert line in coralx("simulate", path).out.splitlines()
+    assert line in coralx("validate", path).out.splitlines()
+    named = "search_space.learning_rate={low: 1e-4, high: 1e-2, log: true}"
+    assert json.loads(coralx("simulate", path, "--json", "--set", named).out)["priors"] == {}
+
+
 def test_simulate_prints_both_accountings(coralx: Any, here: Path) -> None:
     said = coralx("simulate", write_config(here))
     assert said.code == 0

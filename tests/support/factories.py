@@ -41,10 +41,11 @@ def make_config(**sections: Any) -> Config:
 
 
 def simulated_config(**sections: Any) -> Config:
-    """A small search on simulated curves; whole sections may be replaced."""
+    """A small search on simulated curves, without priors; whole sections may be replaced."""
     defaults: dict[str, Any] = {
         "experiment": {"name": "sim", "seed": 7},
         "data": {"steps_per_epoch": 1000},
+        "search_space": {"learning_rate": {"low": 1e-4, "high": 5e-3, "log": True}},
         "evolution": {"population_size": 6, "generations": 3},
         "runtime": {"backend": "simulated"},
     }
