@@ -298,6 +298,8 @@ def _kept_below(
 
 def _written(name: str, gene: Numeric, former: Prior | None, found: _Found) -> MovedPrior:
     center = gene.decode(min(max(found.place / gene.width, 0.0), 1.0))
+    if isinstance(gene, Continuous):  # more digits would be pretence
+        center = gene.nearest(float(f"{center:.3g}"))
     source = f"learned from {enumerated(found.runs)}"
     if former is not None:
         source += f" and {former.source}"
