@@ -16,7 +16,7 @@ EMPTY := build/empty
 DATA ?= ../shared/data
 TABLE ?= ../shared/data/lora_curves/fr-en.csv
 
-.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-replay bench-memory bench-objectives bench-coverage lint types layers format docs coverage release-check clean
+.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-derive bench-replay bench-memory bench-objectives bench-coverage lint types layers format docs coverage release-check clean
 
 help:
 	@echo "make evolve      run the quickstart: real training, a few minutes without a GPU"
@@ -26,6 +26,7 @@ help:
 	@echo "make test-slow   run all tests, also those that take minutes"
 	@echo "make bench-quick the quickstart's search against full training, a quarter of an hour"
 	@echo "make bench-ablation  each strategy of the search on and off, hours"
+	@echo "make bench-derive [DATA=folder]  adapters derived without training, with and without, hours"
 	@echo "make bench-replay [TABLE=curves.csv]  searches on recorded learning curves, some minutes"
 	@echo "make bench-memory    300 genomes through one worker: does its memory grow, some minutes"
 	@echo "make bench-coverage  how often 95 % intervals cover what they are of, by simulation"
@@ -58,6 +59,9 @@ bench-quick: $(VENV)/quickstart.stamp
 
 bench-ablation: $(VENV)/quickstart.stamp
 	$(BIN)/python benchmarks/ablation/ablation.py
+
+bench-derive: $(VENV)/smollm2.stamp
+	$(BIN)/python benchmarks/derive/derive.py --data $(DATA)
 
 bench-replay: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/replay/replay.py $(TABLE)

@@ -24,6 +24,7 @@ from coralx.engine.convergence import has_stalled
 from coralx.engine.engine import Engine
 from coralx.engine.hypervolume_reference import reference_of
 from coralx.engine.state import RunState
+from coralx.engine.verification import unverified
 from coralx.errors import CoralXError, DamagedRunError, UsageError
 from coralx.execution.executor import Executor
 from coralx.execution.inprocess import InProcessExecutor
@@ -39,7 +40,7 @@ from coralx.report.live import Silent, View
 from coralx.report.pareto_table import pareto_csv
 from coralx.report.summary import summarise
 from coralx.search.space import own_recipes, space_of
-from coralx.storage.adapter_card import about_adapters
+from coralx.storage.adapter_card import about_adapters, origins_of
 from coralx.storage.checkpoints import can_write_best, sweep, write_best
 from coralx.storage.consistency import require_consistent
 from coralx.storage.history import History
@@ -167,7 +168,9 @@ def _is_finished(state: RunState, layout: RunLayout) -> bool:
     """Whether nothing is left but to write reports: the config asks for no more, and the front is
     there to be handed over."""
     history = state.history
-    if history.completed is None or history.unmeasured or needs_training(state):
+    if history.completed is None or history.unmeasured:
+        return False
+    if needs_training(state) or unverified(state):
         return False
     wanted = history.planned_generations or len(history.generations)
     if state.config.evolution.generations > wanted and not has_stalled(state):
@@ -310,7 +313,8 @@ def _report(config: Config, ledger: Ledger, layout: RunLayout) -> Outcome:
     history = History(ledger)
     state = RunState(config, history)
     about = about_adapters(config, history.started) if history.started is not None else None
-    write_best(layout, state.front(), state.last_stage, about)
+    front = state.front()
+    write_best(layout, front, state.last_stage, about, origins_of(history, front))
     report = summarise(config, Ledger.read(layout.ledger), layout)
     write_atomically(layout.report, json.dumps(report, indent=2, allow_nan=False) + "\n")
     write_atomically(layout.pareto, pareto_csv(report))

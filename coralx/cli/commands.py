@@ -79,7 +79,8 @@ def evolve(
         typer.Option(
             "--verify-front",
             help="Once the front is measured, train its members that inherited weights again from "
-            "scratch, and show both side by side. The cost is counted separately.",
+            "scratch (derive again those derived of such), and show both side by side. The cost is "
+            "counted separately.",
         ),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the final report only.")] = False,

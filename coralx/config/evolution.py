@@ -59,8 +59,7 @@ class Derive(Section):
     )
     operators: tuple[Operator, ...] = Field(
         default=get_args(Operator),
-        description="`truncate` to a lower rank of the space; `compress` to the best directions of "
-        "all modules; `scale` the update; `drop` groups of modules; `soup`: a mean of two to four.",
+        description="What may be done to finished adapters; docs/search.md says what each does.",
     )
 
     @field_validator("operators")

@@ -34,6 +34,10 @@ this machine (which differs a little each time), or a function of the user's."""
 SPREAD = "_spread"
 """Added to the name of a measured metric: the spread of its repetitions."""
 
+STANDARD_ERROR = "_standard_error"
+"""Added to the name of a metric that is read off predictions: how far the figure may be off, as the
+rows are a sample."""
+
 OF_TASK = "@"
 """Between a metric and a name in `data.tasks`: the figure of that task alone."""
 
@@ -189,6 +193,12 @@ def split_metric_name(name: str) -> tuple[str, str]:
     second is "" for a figure of all tasks together."""
     metric, _, task = name.partition(OF_TASK)
     return metric, task
+
+
+def standard_error_name(name: str) -> str:
+    """The name of a figure's standard error: `auroc_standard_error@toxicity` for a task's own."""
+    metric, task = split_metric_name(name)
+    return f"{metric}{STANDARD_ERROR}{OF_TASK}{task}" if task else metric + STANDARD_ERROR
 
 
 def metric_entry(name: str) -> Metric:

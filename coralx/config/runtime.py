@@ -88,8 +88,8 @@ class Runtime(Section):
     )
     verify_front: bool = Field(
         default=False,
-        description="Also train the front's members that started from the weights of others from "
-        "scratch, counted apart.",
+        description="Also train the front's members that started from the weights of others, or "
+        "the sources of those derived of such, from scratch, counted apart.",
     )
     save_predictions: bool = Field(
         default=False,

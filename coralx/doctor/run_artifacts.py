@@ -69,11 +69,21 @@ def _needed(run: ReadableRun) -> set[tuple[str, str]]:
 
 
 def _train_again(run: ReadableRun, genome: str) -> str:
+    derived = _is_derived(run, genome)
     if run.history is None or run.history.completed is None:
+        if derived:
+            return "A resume derives it again."
         return "A resume trains this stage again from the one before."
     if genome in run.history.completed.front:
-        return "best/ has its adapter; if that is missing too, a resume trains it again."
+        made = "derives" if derived else "trains"
+        return f"best/ has its adapter; if that is missing too, a resume {made} it again."
     return "Nothing to do: the run is complete and does not need it."
+
+
+def _is_derived(run: ReadableRun, genome: str) -> bool:
+    """Whether it was made without training."""
+    known = run.history.genomes.get(genome) if run.history is not None else None
+    return known is not None and known.derived is not None
 
 
 def best_adapters(layout: RunLayout, run: ReadableRun) -> Iterator[Finding]:
@@ -124,6 +134,8 @@ def _copy_again(layout: RunLayout, run: ReadableRun, genome: str) -> str:
     source = _source(layout, run, genome)
     if source is not None and is_intact(layout, genome, source.name):
         return "A resume copies it again from its checkpoint."
+    if _is_derived(run, genome):
+        return "A resume derives it again, then copies it."
     return "A resume trains its last stage again, then copies it."
 
 

@@ -1,34 +1,26 @@
-"""What is trained beside the search and counted apart: a head on the frozen base and the default
-recipe as baselines, and the front once more from scratch, where its members started from the
-weights of others."""
+"""What is trained beside the search and counted apart: as baselines a head on the frozen base and
+the default recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from coralx.engine.context import RunContext
-from coralx.engine.final_evaluation import baseline_of, from_scratch, has_head
+from coralx.engine.final_evaluation import baseline_of, has_head
 from coralx.engine.state import RunState
 from coralx.errors import DamagedRunError
 from coralx.records.events import GenomeFailed, TrainedBeside
-from coralx.records.genomes import Genome
-from coralx.records.jobs import Job, JobFailed
-from coralx.records.results import StageResult
-from coralx.records.subjects import Baseline, FromScratch, subject_of
+from coralx.records.jobs import DeriveJob, Job, JobFailed
+from coralx.records.results import Derived, StageResult
+from coralx.records.subjects import Baseline, subject_of
 from coralx.storage.history import History
 from coralx.system.files import verify_folder
 
 
-def heirs(history: History, genomes: Sequence[str]) -> list[str]:
-    """Those of `genomes` whose weights had been trained before they were born."""
-    return [name for name in genomes if history.lineage_steps(name) > history.own_steps(name)]
-
-
 def needs_training(state: RunState) -> bool:
-    """Whether something is still to be trained beside the search."""
-    return needs_head(state) or needs_baseline(state) or bool(unverified(state))
+    """Whether a baseline is still to be trained beside the search."""
+    return needs_head(state) or needs_baseline(state)
 
 
 def needs_head(state: RunState) -> bool:
@@ -54,39 +46,16 @@ def restore_baselines(context: RunContext) -> None:
     state, history, jobs = context.state, context.history, context.jobs
     # No deadline: what is trained here was paid for before, and its measurement is still due.
     if has_head(state) and Baseline.TRAINED_HEAD not in history.measurements:
-        _train([jobs.head()], context, None)
+        train_beside([jobs.head()], context, None)
     default = state.default_finisher()
     if default is not Baseline.DEFAULT_RECIPE or default in history.measurements:
         return
     recipe = baseline_of(state)
     stage_jobs = [jobs.train(recipe, stage) for stage in state.stages]
     # Only the last checkpoint is measured; where it is there, the earlier ones need not be.
-    if not _is_trained(history, stage_jobs[-1]):
+    if not is_trained(history, stage_jobs[-1]):
         for job in stage_jobs:
-            _train([job], context, None)
-
-
-def unverified(state: RunState) -> list[Genome]:
-    """Heirs on the front, as they train from scratch, of which no figure and no failure tells yet
-    how they end; best skill first."""
-    if not state.config.runtime.verify_front:
-        return []
-    history = state.history
-    return [
-        from_scratch(history.genomes[name])
-        for name in heirs(history, state.front())
-        if not _has_ended(history, FromScratch(name))
-    ]
-
-
-def _has_ended(history: History, fresh: FromScratch) -> bool:
-    """Whether it is known how the training from scratch ends: measured, failed or diverged."""
-    if fresh in history.failures or fresh in history.measurements:
-        return True
-    results = [
-        result for (subject, _), result in history.trained_beside.items() if subject == fresh
-    ]
-    return any(result.divergence is not None for result in results)
+            train_beside([job], context, None)
 
 
 def train_baselines(context: RunContext) -> None:
@@ -96,74 +65,36 @@ def train_baselines(context: RunContext) -> None:
     """
     state, jobs, deadline = context.state, context.jobs, context.allowance.deadline
     if needs_head(state):
-        _train([jobs.head()], context, deadline)
+        train_beside([jobs.head()], context, deadline)
     if needs_baseline(state):
         recipe = baseline_of(state)
         for stage in state.stages:
-            _train([jobs.train(recipe, stage)], context, deadline)
+            train_beside([jobs.train(recipe, stage)], context, deadline)
             result = state.history.trained_beside.get((Baseline.DEFAULT_RECIPE, stage.name))
             if result is None or result.divergence is not None:
                 break  # no checkpoint from which the next stage could start
 
 
-def verify_front(context: RunContext) -> None:
-    """Train the heirs on the front from scratch, as far as the budget allows: copies first, one
-    after the other, since each stage of theirs starts from the one before; then all others at once.
-
-    What goes wrong with it is recorded, and costs the search nothing.
-    """
-    history, allowance = context.history, context.allowance
-    others = []
-    for genome in unverified(context.state):
-        if history.genomes[genome.parents[0]].continues is not None:
-            _replay(genome, context)
-        else:
-            others.append(context.jobs.from_scratch(genome))
-    pending = [job for job in others if not _is_trained(history, job)]
-    affordable = allowance.affordable(pending, _spent_steps(history))
-    _train(affordable, context, allowance.deadline)
-
-
-def _replay(genome: Genome, context: RunContext) -> None:
-    """Train a copy's lineage from scratch: stage by stage from its root's first, with the
-    hyperparameters that it had."""
-    history, allowance = context.history, context.allowance
-    first = history.genome_at(genome.parents[0], 0).enters
-    for stage in context.state.stages_in(genome.generation)[first:]:
-        then = history.genome_at(genome.parents[0], stage.place)
-        job = context.jobs.train(replace(genome, genes=then.genes, enters=first), stage)
-        if not _is_trained(history, job) and not allowance.affords(job, _spent_steps(history)):
-            return
-        _train([job], context, allowance.deadline)
-        result = history.trained_beside.get((subject_of(genome.id), stage.name))
-        if result is None or result.divergence is not None:
-            return
-
-
-def _spent_steps(history: History) -> int:
-    """Steps that went into the search and into verification so far."""
-    verified = [
-        r for (subject, _), r in history.trained_beside.items() if isinstance(subject, FromScratch)
-    ]
-    return history.trained_steps + sum(result.steps for result in verified)
-
-
-def _train(jobs: Sequence[Job], context: RunContext, deadline: float | None) -> None:
+def train_beside(
+    jobs: Sequence[Job | DeriveJob], context: RunContext, deadline: float | None
+) -> None:
     """Record what becomes of those jobs that have not been done before."""
     ledger = context.ledger
-    pending = [job for job in jobs if not _is_trained(context.history, job)]
+    pending = [job for job in jobs if not is_trained(context.history, job)]
     generations = {job.genome.id: job.genome.generation for job in pending}
     for outcome in context.executor.run(pending, deadline):
         match outcome:
             case StageResult():
                 ledger.append(TrainedBeside(outcome))
+            case Derived(result=result):
+                ledger.append(TrainedBeside(result))
             case JobFailed(genome=str(genome), stage=stage, reason=reason):
                 ledger.append(GenomeFailed(generations[genome], genome, stage, reason))
             case _:
-                raise TypeError(f"a training job brought {outcome!r}")
+                raise TypeError(f"a job beside the search brought {outcome!r}")
 
 
-def _is_trained(history: History, job: Job) -> bool:
+def is_trained(history: History, job: Job | DeriveJob) -> bool:
     """Whether the job has its result, and the checkpoint that came of it is whole."""
     result = history.trained_beside.get((subject_of(job.genome.id), job.stage))
     # What diverged has left no checkpoint, and a plan without a run folder asks for none.

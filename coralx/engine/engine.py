@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from coralx.config import Config
-from coralx.engine.baselines import restore_baselines, train_baselines, verify_front
+from coralx.engine.baselines import restore_baselines, train_baselines
 from coralx.engine.budget import Allowance
 from coralx.engine.checkpoint_retention import Restorer, needed_checkpoints
 from coralx.engine.context import RunContext
@@ -21,6 +21,7 @@ from coralx.engine.population import Population
 from coralx.engine.scheduler import scheduler_of
 from coralx.engine.significance import compare
 from coralx.engine.state import RunState
+from coralx.engine.verification import verify_front
 from coralx.execution.executor import Executor, JobOutcome
 from coralx.records.events import (
     BudgetSpent,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from coralx.engine.context import RunContext
 from coralx.engine.jobs import HEAD_ALONE
@@ -26,12 +27,14 @@ from coralx.search.space import space_of
 
 
 def retrained_front(state: RunState) -> list[Genome]:
-    """What was trained from scratch beside the search, to the end and with finite numbers."""
-    history = state.history
+    """What was made from scratch beside the search, to the end and with finite numbers; not what
+    members of the front are derived from, unless it is on the front itself."""
+    history, front = state.history, state.front()
     return [
         from_scratch(history.genomes[subject.genome])
         for (subject, stage), result in history.trained_beside.items()
         if isinstance(subject, FromScratch)
+        and subject.genome in front
         and stage == state.last_stage
         and result.divergence is None
     ]
@@ -44,9 +47,13 @@ def has_head(state: RunState) -> bool:
 
 
 def from_scratch(genome: Genome) -> Genome:
-    """The same genes as another genome, whose training begins anew."""
-    name, parents = FRESH + genome.id, (genome.id,)
-    return Genome(name, genome.generation, genome.genes, parents, seed=genome.seed)
+    """The same genes as another genome, whose training begins anew; or the same derivation, of
+    sources from scratch."""
+    name, parents, derived = FRESH + genome.id, (genome.id,), genome.derived
+    if derived is not None:
+        sources = tuple(FRESH + source for source in derived.sources)
+        derived = replace(derived, sources=sources)
+    return Genome(name, genome.generation, genome.genes, parents, derived=derived, seed=genome.seed)
 
 
 def baseline_of(state: RunState) -> Genome:

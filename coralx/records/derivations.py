@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Operator = Literal["truncate", "compress", "scale", "drop", "soup"]
 
@@ -28,3 +28,23 @@ class Derivation:
     """drop: which groups these turned out to be; empty before that is known."""
     weights: tuple[float, ...] = ()
     """soup: of each source, in their order, with sum 1."""
+
+
+def derivation_json(derivation: Derivation | None) -> dict[str, Any] | None:
+    """A derivation as reports have it: the operator, the genomes that it was applied to, and its
+    own parameters. None for a genome that was trained."""
+    if derivation is None:
+        return None
+    own: dict[str, Any] = {}
+    match derivation.operator:
+        case "truncate":
+            own = {"rank": derivation.rank}
+        case "compress":
+            own = {"share": derivation.share}
+        case "scale":
+            own = {"factor": derivation.factor}
+        case "drop":
+            own = {"count": derivation.count, "groups": list(derivation.groups)}
+        case "soup":
+            own = {"rank": derivation.rank, "weights": list(derivation.weights)}
+    return {"operator": derivation.operator, "from": list(derivation.sources), **own}

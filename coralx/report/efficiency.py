@@ -12,6 +12,7 @@ from coralx.records.genomes import Genome
 from coralx.records.results import StageResult
 from coralx.records.subjects import Baseline, FromScratch
 from coralx.records.verdicts import Finish, Promote, Replace, Stop
+from coralx.report.looks import looks_of
 from coralx.report.naive_training import naive_training, steps_per_epoch
 from coralx.schedule.stages import Stage
 from coralx.storage.history import History
@@ -28,15 +29,17 @@ def efficiency_of(state: RunState, use: MachineUse | None = None) -> dict[str, A
     measurement are added as they were. Against it stands what the same genomes have really cost:
     steps that were trained, every scoring, the same start and measurement, and what only this run
     paid: resumes, replaced workers, failed attempts, stages that were trained again for a lost
-    checkpoint. `beside_training` lists these. Where a genome that was cut would have diverged is
-    inferred, see `naive_training`; what cannot be known counts as if it had not.
+    checkpoint, deriving adapters. `beside_training` lists these. Where a genome that was cut would
+    have diverged is inferred, see `naive_training`; what cannot be known counts as if it had not.
 
     Compared are the generations of which every genome's part is over, and nothing before a genome
     finished the last stage: until then the ratios are None, and `note` says why. `restart_steps` is
-    what every stage from scratch would have cost them. `utilisation` is the workers' busy seconds
-    over those they were there, `gpu_hours` counts every GPU in use. A baseline, a verification and
-    a head on the frozen base that were trained beside the search are counted apart; `head_time` has
-    the head's measurement, and what was tried in vain, too.
+    what every stage from scratch would have cost them. Naive training has no derived genomes, so
+    they only cost: `derivation_share` is that over what the stages took. `validation_looks` counts
+    every scoring of a candidate, see `looks`. `utilisation` is the workers' busy seconds over those
+    they were there, `gpu_hours` counts every GPU in use. A baseline, a verification and a head on
+    the frozen base that were trained beside the search are counted apart; `head_time` has the
+    head's measurement, and what was tried in vain, too.
     """
     history = state.history
     compared = _compared(history)
@@ -52,9 +55,12 @@ def efficiency_of(state: RunState, use: MachineUse | None = None) -> dict[str, A
     naive = naive_training(state, counted) if compared else None
     naive_seconds = naive.seconds + shared if naive else None
     restart_steps = sum(_from_scratch(state, result) for result in counted)
-    busy = sum(result.seconds for result in (*everything, *history.restored))
+    trained = sum(result.seconds for result in everything)
+    deriving = beside["deriving"]
+    busy = trained + sum(result.seconds for result in history.restored)
     return {
         "total_genomes": len({result.genome for result in everything}),
+        "derived_genomes": len(_derived_results(history)),
         "compared_genomes": len({result.genome for result in counted}),
         "note": _note(history, compared),
         "stage_breakdown": {
@@ -71,7 +77,9 @@ def efficiency_of(state: RunState, use: MachineUse | None = None) -> dict[str, A
         "step_ratio": _ratio(naive.steps if naive else None, actual_steps),
         "restart_steps": restart_steps,
         "restart_step_ratio": _ratio(naive.steps if naive else None, restart_steps),
-        **_machine_use(history, busy, use),
+        "derivation_share": deriving / trained if trained else None,
+        **looks_of(state),
+        **_machine_use(history, busy + deriving, use),
     }
 
 
@@ -89,6 +97,7 @@ def _beside_training(history: History) -> dict[str, float]:
         if is_simulated
         else sum(attempt.seconds for attempt in spent.attempts),
         "trained_again": sum(result.seconds for result in history.restored),
+        "deriving": sum(result.seconds for result in _derived_results(history)),
     }
 
 
@@ -164,7 +173,20 @@ def _machine_use(history: History, busy_seconds: float, use: MachineUse | None) 
 
 
 def _results_of(history: History, stage: Stage) -> list[StageResult]:
-    return [result for (_, name), result in history.results.items() if name == stage.name]
+    """Of the genomes that were trained through the stage."""
+    return [
+        result
+        for (genome, name), result in history.results.items()
+        if name == stage.name and history.genomes[genome].derived is None
+    ]
+
+
+def _derived_results(history: History) -> list[StageResult]:
+    return [
+        result
+        for (genome, _), result in history.results.items()
+        if history.genomes[genome].derived is not None
+    ]
 
 
 def _stage_row(state: RunState, stage: Stage, results: Sequence[StageResult]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from coralx.config.metric_catalogue import OF_TASK, split_metric_name
 from coralx.report.baseline_names import baseline_title
+from coralx.report.derived import derived_lines
 from coralx.report.formatting import figure, modules, with_interval
 from coralx.report.table_layout import FirstThatFits
 
@@ -23,15 +24,20 @@ SQUEEZES = 5
 NARROW = 12
 """Columns of a title that is set on several lines."""
 
+DERIVED = "derived"
+"""In the place of a learning rate."""
+
 SHORT = 10
 """Columns of modules that are cut short; `all-linear` is not."""
 
 
 def front_parts(report: Mapping[str, Any]) -> list[RenderableType]:
-    """Baselines and members with all objectives; below them what each task makes of a member."""
+    """Baselines and members with all objectives; below them how derived members came to be, and
+    what each task makes of a member."""
     tables = [_table(report, squeeze) for squeeze in range(SQUEEZES)]
     shown = FirstThatFits((*tables, _blocks(report)))
-    return [shown, *(Text(line) for line in (*task_lines(report), *interval_lines(report)))]
+    lines = (*derived_lines(report), *task_lines(report), *interval_lines(report))
+    return [shown, *(Text(line) for line in lines)]
 
 
 def interval_lines(report: Mapping[str, Any]) -> list[str]:
@@ -108,7 +114,7 @@ def _table(report: Mapping[str, Any], squeeze: int) -> Table:
     table.add_section()
     for member in report["front"]:
         test = member["test"] or {}
-        own = _genes(member["genes"], cut=cut)
+        own = _genes(member, cut=cut)
         table.add_row(
             escape(member["genome"]),
             *([f"{own[0]} {own[1]}\n{own[2]}"] if one_column else own),
@@ -118,12 +124,15 @@ def _table(report: Mapping[str, Any], squeeze: int) -> Table:
     return table
 
 
-def _genes(genes: Mapping[str, Any], *, cut: bool) -> list[str]:
+def _genes(member: Mapping[str, Any], *, cut: bool) -> list[str]:
+    """Rank and alpha, learning rate, modules; who was not trained had no learning rate."""
+    genes = member["genes"]
     adapted = modules(genes["target_modules"])
     if cut and len(adapted) > SHORT:
         adapted = adapted[: SHORT - 1] + "…"
     rank = f"{genes['rank']}/{genes['alpha']:g}"
-    return [rank, f"{genes['learning_rate']:.2e}", escape(adapted)]
+    rate = f"{genes['learning_rate']:.2e}" if member.get("derived") is None else DERIVED
+    return [rank, rate, escape(adapted)]
 
 
 def _broken(metric: str, arrow: str) -> str:
@@ -163,7 +172,8 @@ def _blocks(report: Mapping[str, Any]) -> Text:
         test = member["test"] or {}
         lines += [
             f"[bold]{escape(member['genome'])}[/]: rank {genes['rank']}, alpha {genes['alpha']:g}, "
-            f"lr {genes['learning_rate']:.2e}, {escape(modules(genes['target_modules']))}",
+            + (f"lr {genes['learning_rate']:.2e}" if member.get("derived") is None else DERIVED)
+            + f", {escape(modules(genes['target_modules']))}",
             *(
                 f"  {metric} {arrow} {with_interval(test.get(metric), metric)}"
                 for metric, arrow in zip(metrics, arrows, strict=True)

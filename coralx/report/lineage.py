@@ -12,7 +12,9 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
+from coralx.records.derivations import derivation_json
 from coralx.records.verdicts import Cut, Fail, Finish, Promote, Replace, Stop, Verdict
+from coralx.report.derived import deed
 from coralx.schedule.stages import Stage
 from coralx.search.pbt import EXPLORED
 from coralx.storage.history import History
@@ -26,15 +28,25 @@ VERDICTS = {
 }
 """The last verdict on a genome, as written into `report.json`."""
 
+DERIVED = "derived"
+"""The same of a genome that went through no stage."""
+
 
 def lineage_of(history: History) -> list[dict[str, Any]]:
     """Every genome in order of birth: parents, steps, and its last stage with the verdict there.
 
     `inherits` is the parent whose weights it began with, `continues` the genome that it is a copy
-    of; `own_steps` were trained since its birth, `lineage_steps` are those and all that its weights
-    had seen before. `verdict` is None while it may go on.
+    of, `derived` how it was made without training; `own_steps` were trained since its birth,
+    `lineage_steps` are those and all that its weights had seen before. `function_lost` is the share
+    of the update of what it began with or was made from that was lost, None where it was not
+    recorded. `verdict` is None while it may go on.
     """
     inherited = {genome: result.inherited_steps for (genome, _), result in history.results.items()}
+    lost = {
+        genome: result.inheritance.error
+        for (genome, _), result in history.results.items()
+        if result.inheritance is not None
+    }
     verdicts: dict[str, tuple[str, Verdict]] = {
         verdict.genome: (decision.stage, verdict)
         for decision in history.decisions.values()
@@ -46,6 +58,7 @@ def lineage_of(history: History) -> list[dict[str, Any]]:
         stage, verdict = verdicts.get(genome.id, (None, None))
         last = history.last_result(genome.id)
         own = history.own_steps(genome.id)
+        ending = VERDICTS[type(verdict)] if verdict else None
         entries.append(
             {
                 "genome": genome.id,
@@ -53,10 +66,12 @@ def lineage_of(history: History) -> list[dict[str, Any]]:
                 "parents": list(genome.parents),
                 "inherits": genome.inherits,
                 "continues": genome.continues,
+                "derived": derivation_json(genome.derived),
+                "function_lost": lost.get(genome.id),
                 "own_steps": own,
                 "lineage_steps": own + inherited.get(genome.id, 0),
                 "stage": stage or (last.stage if last else None),
-                "verdict": VERDICTS[type(verdict)] if verdict else None,
+                "verdict": DERIVED if genome.derived is not None else ending,
             }
         )
     return entries
@@ -77,8 +92,9 @@ def schedule_of(history: History, genome: str, stages: Sequence[Stage]) -> list[
 
 
 def ancestry(report: Mapping[str, Any]) -> Tree | None:
-    """A tree of the front's members that began with the weights of others, down from the genomes
-    that were trained from scratch; None where there are no such members."""
+    """A tree of the front's members that began with the weights of others, or are derived from
+    them, down from the genomes that were trained from scratch; None where there are no such
+    members. A soup stands below the first of the genomes that it was made of."""
     genomes = {entry["genome"]: entry for entry in report["lineage"]}
     front = [member["genome"] for member in report["front"]]
     children: dict[str, list[str]] = {}
@@ -111,7 +127,8 @@ def ancestry(report: Mapping[str, Any]) -> Tree | None:
 
 
 def _donor(entry: Mapping[str, Any]) -> str | None:
-    donor = entry["inherits"] or entry["continues"]
+    derived = entry.get("derived")
+    donor = entry["inherits"] or entry["continues"] or (derived and derived["from"][0])
     return None if donor is None else str(donor)
 
 
@@ -119,6 +136,8 @@ def _label(entry: Mapping[str, Any], *, on_front: bool) -> Text:
     inherited = entry["lineage_steps"] - entry["own_steps"]
     steps = f"{entry['own_steps']:,}" + (f" +{inherited:,}" if inherited else "")
     ending = "on the front" if on_front else entry["verdict"] or "going on"
+    if (derived := entry.get("derived")) is not None:
+        ending = deed(derived) + (", on the front" if on_front else "")
     return Text.assemble((entry["genome"], "bold" if on_front else ""), f": {steps}, {ending}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol, Self
@@ -17,9 +17,12 @@ from coralx.config import Config
 from coralx.execution.executor import StatusUpdate
 from coralx.records.events import (
     BudgetSpent,
+    DerivationFailed,
     Event,
     FrontMeasured,
+    GenerationCompleted,
     GenerationStarted,
+    GenomeDerived,
     GenomeFailed,
     MeasurementFailed,
     RunResumed,
@@ -145,6 +148,10 @@ class PlainLines(Silent):
                 steps = counted(result.last_step, "step")
                 outcome = f"{result_words(result, self._metric)} after {steps}"
                 yield f"{result.genome} {result.stage}: {outcome} ({duration(result.seconds)})"
+            case GenomeDerived(genome=genome, result=result):
+                outcome = result_words(result, self._metric)
+                words = self._standings.origin(genome)
+                yield f"{genome.id}, {words}: {outcome} ({duration(result.seconds)})"
             case StageDecided():
                 yield f"{event.stage}: {_tally_and_remaining(self._standings, event)}"
                 yield from _decision_lines(self._standings, event)
@@ -159,8 +166,9 @@ class PlainLines(Silent):
                 passes = counted(result.steps, "pass", "passes")
                 yield f"{title_of(HEAD)}: {passes} ({duration(result.seconds)})"
             case TrainedBeside(result=result):
-                title = title_of(result.genome)
-                yield f"{title}, {result.stage}: {counted(result.last_step, 'step')}"
+                # what is derived again takes no step
+                done = counted(result.last_step, "step") if result.last_step else "derived again"
+                yield f"{title_of(result.genome)}, {result.stage}: {done}"
             case FrontMeasured(measurement=measurement):
                 test = measurement.test.get(self._metric)
                 shown = figure(test.value if test else None, self._metric)
@@ -261,10 +269,21 @@ def _common_lines(standings: Standings, event: Event) -> Iterator[str]:
             yield resumed_line(standings)
         case GenomeFailed():
             yield f"{title_of(event.genome)} failed at {event.stage}: {event.reason}"
+        case DerivationFailed(genome=genome, reason=reason):
+            yield f"{genome.id}, {standings.origin(genome)}, could not be derived: {reason}"
+        case GenerationCompleted() if derived := standings.history.derived.get(event.generation):
+            yield _derived_line(standings, [genome.id for genome in derived])
         case MeasurementFailed():
             yield f"warning: {unmeasured_warning(event.genome, event.reason)}"
         case _:
             pass
+
+
+def _derived_line(standings: Standings, derived: Sequence[str]) -> str:
+    """How many adapters were derived after a generation, and how many of them are on the front."""
+    front = set(standings.front()) & set(derived)
+    count = counted(len(derived), "adapter")
+    return f"derived without training: {count}, {len(front) or 'none'} of them on the front"
 
 
 def _decision_lines(standings: Standings, event: StageDecided) -> Iterator[str]:

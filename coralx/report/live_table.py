@@ -23,6 +23,7 @@ KEPT_FIRST: tuple[Kind, ...] = (
     "waiting",
     "evaluated",
     "finished",
+    "derived",
     "stopped",
     "failed",
     "cut",
@@ -32,6 +33,7 @@ KEPT_FIRST: tuple[Kind, ...] = (
 STYLES: dict[Kind, str] = {
     "waiting": "dim",
     "finished": "green",
+    "derived": "green",
     "stopped": "red",
     "failed": "red",
     "cut": "dim",
@@ -137,12 +139,22 @@ def _columns(standings: Standings, genomes: Sequence[Genome]) -> dict[str, Colum
     return {
         "genome": Column("genome", tuple(genome.id for genome in genomes)),
         "rank/alpha": Column("rank/alpha", tuple(f"{g.rank}/{g.alpha:g}" for g in genes)),
-        "lr": Column("lr", tuple(f"{g.learning_rate:.1e}" for g in genes)),
-        "modules": Column("modules", tuple(modules(g.target_modules) for g in genes)),
+        "lr": Column("lr", tuple(_rate(genome) for genome in genomes)),
+        "modules": Column("modules", tuple(_modules(standings, genome) for genome in genomes)),
         "figure": Column(title, figures, "right"),
         "loss": Column("loss", tuple("" if v is None else f"{v:.3f}" for v in losses), "right"),
         "state": Column("state", states),
     }
+
+
+def _rate(genome: Genome) -> str:
+    """Empty for a derived genome, which is not trained."""
+    return "" if genome.derived is not None else f"{genome.genes.learning_rate:.1e}"
+
+
+def _modules(standings: Standings, genome: Genome) -> str:
+    """Of a derived genome how it came to be, which says more."""
+    return standings.origin(genome) or modules(genome.genes.target_modules)
 
 
 def _fitting(columns: dict[str, Column], width: int) -> dict[str, Column]:

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from coralx.config import Config
 from coralx.engine.budget import budget_warnings
+from coralx.engine.derivation import derives
 from coralx.engine.state import RunState
 from coralx.records.events import RunStarted
 from coralx.report.classes import class_lines, classes_of
@@ -76,6 +77,12 @@ def _plan_lines(config: Config, event: RunStarted) -> list[str]:
         f"if every stage restarted); {counted(steps, 'step')} per epoch",
     ]
     whole_training = f"{float(plan.stages[-1].steps_per_genome):,.6g} steps"
+    if derives(RunState(config, History([event]))):
+        share = 100 * config.evolution.derive.share
+        lines.append(
+            f"      and at most {float(share):.3g} % of the training time for adapters derived "
+            "without training"
+        )
     if config.runtime.baseline:
         lines.append(f"      and up to {whole_training} for the default recipe")
     if config.runtime.verify_front:

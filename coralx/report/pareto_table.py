@@ -6,10 +6,13 @@ import csv
 import io
 from typing import Any
 
+from coralx.report.derived import origin_of
+
 
 def pareto_csv(report: dict[str, Any]) -> str:
     """The front as a table: genome, genes, each objective on validation and test, steps; the
-    weighted sum where the config has weights; and whether the figures are simulated."""
+    weighted sum where the config has weights; whether the figures are simulated; and where members
+    were not trained, how they were derived, in words."""
     metrics = [objective["metric"] for objective in report["objectives"]]
     genes = list(report["front"][0]["genes"]) if report["front"] else []
     text = io.StringIO()
@@ -21,6 +24,10 @@ def pareto_csv(report: dict[str, Any]) -> str:
     if weighted:
         columns.append("weighted_sum")
     columns.append("simulated")
+    origins = {member["genome"]: origin_of(member, report) for member in report["front"]}
+    has_derived = any(origins.values())
+    if has_derived:
+        columns.append("derived")
     writer.writerow(["genome", "generation", *genes, *columns])
     for member in report["front"]:
         values = []
@@ -35,6 +42,8 @@ def pareto_csv(report: dict[str, Any]) -> str:
         if weighted:
             values.append(scores[member["genome"]])
         values.append(str(report["simulated"]).lower())
+        if has_derived:
+            values.append(origins[member["genome"]])
         row = [member["genome"], member["generation"], *listed, *values]
         writer.writerow([_cell(value) for value in row])
     return text.getvalue()

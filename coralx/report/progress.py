@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from coralx.config import Config
-from coralx.engine.baselines import heirs, unverified
+from coralx.engine.derivation import derives
 from coralx.engine.state import RunState
+from coralx.engine.verification import heirs, unverified
+from coralx.records.derivations import derivation_json
 from coralx.records.events import (
     Event,
     GenerationStarted,
+    GenomeDerived,
     GenomeFailed,
     RunStarted,
     StageCompleted,
@@ -24,6 +27,7 @@ from coralx.records.genomes import Genome
 from coralx.records.results import Progress, StageResult
 from coralx.records.subjects import Baseline
 from coralx.records.verdicts import Cut, Fail, Finish, Promote, Replace, Stop, Verdict
+from coralx.report.derived import origin
 from coralx.report.formatting import figure
 from coralx.schedule.brackets import brackets_of, entries
 from coralx.schedule.short_stage_warnings import can_judge
@@ -31,7 +35,9 @@ from coralx.schedule.stages import Stage
 from coralx.storage.history import History
 from coralx.text import counted
 
-Kind = Literal["training", "waiting", "evaluated", "finished", "stopped", "failed", "cut"]
+Kind = Literal[
+    "training", "waiting", "evaluated", "finished", "derived", "stopped", "failed", "cut"
+]
 """What a genome is doing, or what became of it."""
 
 
@@ -96,6 +102,9 @@ class Standings:
             case GenomeFailed():
                 self._live.pop(event.genome, None)
                 self._note(event.genome, "failed", event.stage, f"failed: {event.reason}")
+            case GenomeDerived(genome=genome, result=result):
+                self.genomes += (genome,)
+                self._note(genome.id, "derived", result.stage, self.origin(genome))
             case StageDecided():
                 self._apply_verdicts(event)
             case _:
@@ -123,7 +132,11 @@ class Standings:
 
     def _note(self, genome: str, kind: Kind, stage: str, words: str, brief: str = "") -> None:
         self.state[genome] = words
-        brief = kind if kind == "finished" else f"{self._short.get(stage, stage)} {brief or kind}"
+        brief = (
+            kind
+            if kind in ("finished", "derived")
+            else f"{self._short.get(stage, stage)} {brief or kind}"
+        )
         self.brief[genome] = Brief(kind, brief)
 
     def on_progress(self, progress: Progress) -> None:
@@ -133,6 +146,12 @@ class Standings:
         doing = "evaluating" if at_end else f"{progress.step}/{progress.last_step}"
         words = f"{progress.stage}: {'' if at_end else 'step '}{doing}, {loss}"
         self._note(progress.genome, "training", progress.stage, words, doing)
+
+    def origin(self, genome: Genome) -> str:
+        """How a derived genome comes to be, in words."""
+        derived = derivation_json(genome.derived)
+        known = {g.id: derivation_json(g.derived) for g in self.history.genomes.values()}
+        return "" if derived is None else origin(derived, known)
 
     def may_judge(self, decision: StageDecided) -> bool:
         """Whether a genome could have been judged by every stop rule of a stage. Where none could,
@@ -157,11 +176,20 @@ class Standings:
 
     def closing(self) -> str:
         """What goes on once the search is over."""
+        if self._may_derive:
+            return "deriving adapters from those that finished"
         left = len(unverified(self._run))
         if not left or Baseline.UNTUNED not in self.history.measurements:
             return "measuring baselines and front on the test split"
         total = len(heirs(self.history, self._run.front()))
         return f"verifying the front: {total - left} of {total} trained from scratch"
+
+    @property
+    def _may_derive(self) -> bool:
+        """Whether adapters may still be derived after the last generation."""
+        newest = self.config.evolution.generations - 1
+        is_closed = newest in self.history.populations or bool(self.history.measurements)
+        return derives(self._run) and not is_closed
 
     @property
     def elapsed(self) -> float:
@@ -170,7 +198,8 @@ class Standings:
     def remaining(self) -> float | None:
         """Seconds to the search's end by what steps and evaluations have taken so far; None
         before the first stage result. Stop rules can only make it less."""
-        results = list(self.history.results.values())
+        genomes = self.history.genomes
+        results = [r for r in self.history.results.values() if genomes[r.genome].derived is None]
         started = self.history.started
         steps_done = sum(result.steps for result in results)
         if started is None or not steps_done or started.facts.device == "none":
@@ -179,7 +208,7 @@ class Standings:
         per_job = sum(r.eval_seconds + r.overhead_seconds for r in results) / len(results)
         steps, jobs = self._planned()
         # what is trained beside the search, as a baseline, is no part of the plan
-        in_search = [p for p in self._live.values() if p.genome in self.history.genomes]
+        in_search = [p for p in self._live.values() if p.genome in genomes]
         live = sum(p.step - self._stood_at(p.genome) for p in in_search)
         left = pace * max(0, steps - steps_done - live) + per_job * max(0, jobs - len(results))
         return left / started.settings.workers
@@ -217,9 +246,13 @@ class Standings:
                     promoted = sum(isinstance(v, Promote | Replace) for v in decision.verdicts)
         return steps, jobs
 
+    def front(self) -> tuple[str, ...]:
+        """The front so far, best first."""
+        return self._run.front()
+
     def best(self) -> tuple[str, float] | None:
         """The front's best genome on the first objective, and its figure."""
-        front = self._run.front()
+        front = self.front()
         if not front:
             return None
         figures = self.history.results[front[0], self._run.last_stage].metrics

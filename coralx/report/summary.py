@@ -12,6 +12,7 @@ from coralx.engine.budget import budget_warnings
 from coralx.engine.convergence import has_stalled, indicators
 from coralx.engine.state import RunState
 from coralx.errors import DamagedRunError
+from coralx.records.derivations import derivation_json
 from coralx.records.events import (
     GenerationStarted,
     RunStarted,
@@ -24,6 +25,7 @@ from coralx.records.results import Interval
 from coralx.records.subjects import Baseline, Subject, id_of
 from coralx.records.verdicts import Stop
 from coralx.report.baseline_names import untuned_head
+from coralx.report.choice import choice_of
 from coralx.report.classes import classes_of
 from coralx.report.efficiency import efficiency_of
 from coralx.report.front_comparison import against_baselines, front_pairs
@@ -86,6 +88,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
         "untuned_head": untuned_head(config, started.facts),
         "baselines": _baselines(state),
         "front": front,
+        "choice": choice_of(state, members),
         "vllm": serving_of(config, front),
         "weighted": None if weights is None else weighted(front, objectives, weights),
         "front_pairs": front_pairs(history, members),
@@ -103,10 +106,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             for decision in history.decisions.values()
             for genome in decision.not_judged
         ],
-        "failed": [
-            {"genome": failure.genome, "stage": failure.stage, "reason": failure.reason}
-            for failure in history.failures.values()
-        ],
+        "failed": _failed(history),
         "not_measured": [
             {"genome": id_of(subject), "reason": reason}
             for subject, reason in history.unmeasured.items()
@@ -173,6 +173,7 @@ def _member(state: RunState, genome_id: str, layout: RunLayout | None) -> dict[s
         "parents": list(genome.parents),
         "inherits": genome.inherits,
         "inheritance": _inheritance(history, genome_id),
+        "derived": derivation_json(genome.derived),
         "growth": growth_of(history, genome_id),
         "schedule": schedule_of(history, genome_id, state.stages),
         "genes": genes_of(genome),
@@ -243,6 +244,16 @@ def _stopped(history: History) -> list[dict[str, Any]]:
         for decision in history.decisions.values()
         for verdict in decision.verdicts
         if isinstance(verdict, Stop)
+    ]
+
+
+def _failed(history: History) -> list[dict[str, Any]]:
+    """Whoever brought no result on any attempt. Of a derivation the stage is "derivation"."""
+    trained = [(f.genome, f.stage, f.reason) for f in history.failures.values()]
+    derived = [(f.genome.id, "derivation", f.reason) for f in history.not_derived.values()]
+    return [
+        {"genome": genome, "stage": stage, "reason": reason}
+        for genome, stage, reason in (*trained, *derived)
     ]
 
 

@@ -12,7 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from coralx.records.subjects import title_of
+from coralx.report.choice import choice_parts
 from coralx.report.classes import class_lines
+from coralx.report.derived import yield_lines
 from coralx.report.formatting import cheaper, duration, ratio
 from coralx.report.front_comparison import comparison_lines
 from coralx.report.front_table import front_parts
@@ -30,6 +32,7 @@ OTHER_COSTS = {
     "measured_again": "measuring again",
     "failed_attempts": "failed attempts",
     "trained_again": "training again what was lost",
+    "deriving": "deriving adapters without training",
 }
 """What a run spends time on beside training and scoring: key of `beside_training`, and its name."""
 
@@ -59,6 +62,8 @@ def _parts(report: Mapping[str, Any]) -> list[RenderableType]:
         parts.append(Text(f"Constraints: {', '.join(report['constraints'])}"))
     parts += [Text(line) for line in class_lines(report["task"], report["classes"])]
     parts += [Text(""), *front_parts(report)]
+    parts += [Text(line) for line in yield_lines(report)]
+    parts += choice_parts(report)
     parts += [Text(line) for line in (*weighted_lines(report), *comparison_lines(report))]
     if (tree := ancestry(report)) is not None:
         parts += [Text(""), tree]

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from coralx.config.metric_catalogue import metric_entry
-from coralx.engine.baselines import heirs
 from coralx.engine.state import RunState
+from coralx.engine.verification import fresh_steps, heirs, loss_of
 from coralx.records.results import Measurement, Metrics
 from coralx.records.subjects import FromScratch, id_of
 from coralx.report.formatting import figure, with_interval
@@ -29,8 +29,9 @@ def verification_of(
 ) -> dict[str, Any] | None:
     """The `verification` part of the report; None where it was never asked for.
 
-    `members` are those of the front that began with weights of others; `trained_from_scratch` the
-    rest, which need no verification.
+    `members` are those of the front that began with weights of others, or are derived from such;
+    `trained_from_scratch` the rest, which need no verification: they, or what they are derived
+    from, were trained from scratch in the search.
     """
     # a resume without the option still shows what an earlier one verified
     was_begun = any(isinstance(subject, FromScratch) for subject, _ in state.history.trained_beside)
@@ -48,14 +49,9 @@ def _member(state: RunState, name: str, layout: RunLayout | None) -> dict[str, A
     fresh = FromScratch(name)
     fresh_id = str(id_of(fresh))
     result = history.trained_beside.get((fresh, last_stage))
-    results = [each for (subject, _), each in history.trained_beside.items() if subject == fresh]
-    diverged = [each.divergence for each in results if each.divergence is not None]
-    failure = history.failures.get(fresh)
     ending, reason = "pending", None
-    if failure is not None:
-        ending, reason = "failed", failure.reason
-    elif diverged:
-        ending, reason = "diverged", f"{diverged[0].reason} at step {diverged[0].step}"
+    if (lost := loss_of(history, name)) is not None:
+        ending, reason = lost
     elif fresh in history.measurements:
         ending = "verified"
     elif fresh in history.unmeasured:
@@ -68,7 +64,7 @@ def _member(state: RunState, name: str, layout: RunLayout | None) -> dict[str, A
         "reason": reason,
         "own_steps": history.own_steps(name),
         "lineage_steps": history.lineage_steps(name),
-        "fresh_steps": sum(each.steps for each in results) if result else None,
+        "fresh_steps": fresh_steps(history, name) if result else None,
         "inherited": _figures(history.results[name, last_stage].metrics, history.measured(name)),
         "fresh": _figures(result.metrics, measured[fresh])
         if result and ending == "verified"
@@ -97,7 +93,9 @@ def verification_parts(report: Mapping[str, Any]) -> list[RenderableType]:
     if verification is None:
         return []
     if not verification["members"]:
-        line = "Nothing to verify: every member of the front was trained from scratch."
+        has_derived = any(member.get("derived") is not None for member in report["front"])
+        how = "trained from scratch" + (", or derived from what was" if has_derived else "")
+        line = f"Nothing to verify: every member of the front was {how}."
         return [Text(""), Text(line)] if report["front"] else []
     metrics = [
         objective["metric"]
@@ -116,10 +114,18 @@ def verification_parts(report: Mapping[str, Any]) -> list[RenderableType]:
         elif member["reason"] is not None:
             line = f"{member['genome']} from scratch {member['state']}: {member['reason']}"
             parts.append(Text(line))
-    if verification["trained_from_scratch"]:
-        names = ", ".join(verification["trained_from_scratch"])
-        parts.append(Text(f"No need to verify, trained from scratch in the search: {names}"))
-    return parts
+    return [*parts, *(Text(line) for line in _exempt(report))]
+
+
+def _exempt(report: Mapping[str, Any]) -> list[str]:
+    """Who needs no verification, and why."""
+    names = report["verification"]["trained_from_scratch"]
+    derived = {member["genome"] for member in report["front"] if member.get("derived") is not None}
+    groups = {
+        "trained from scratch in the search": [name for name in names if name not in derived],
+        "derived from what was trained from scratch": [name for name in names if name in derived],
+    }
+    return [f"No need to verify, {why}: {', '.join(who)}" for why, who in groups.items() if who]
 
 
 def _table(members: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Table:

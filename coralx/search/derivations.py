@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from coralx.config.evolution import Objective
+from coralx.config.metric_catalogue import standard_error_name
 from coralx.records.derivations import Derivation, Operator
 from coralx.records.genomes import Genes
 from coralx.records.results import Metrics
@@ -53,9 +54,6 @@ LEFT_FOR_OTHERS = 4
 TOLERANCE = 0.01
 """The share of its first figure that an adapter may lose and still be said to bear a cut, where the
 figure's standard error is not known."""
-
-STANDARD_ERROR = "_standard_error"
-"""Added to the name of a metric."""
 
 
 def propose(
@@ -188,7 +186,7 @@ class _Scene:
             return look.metrics is not None
         objective = self._aims.quality[0]
         before, after = _figure(source.metrics, objective), _figure(look.metrics, objective)
-        error = source.metrics.get(objective.metric + STANDARD_ERROR)
+        error = source.metrics.get(standard_error_name(objective.metric))
         return after <= before + (TOLERANCE * abs(before) if error is None else error)
 
     def _soups(self) -> Iterator[Derivation]:

@@ -8,7 +8,10 @@ from typing import Any
 from coralx.config import Config
 from coralx.config.input_files import public_name
 from coralx.data.builtin import MODELS
+from coralx.records.derivations import derivation_json
 from coralx.records.events import RunStarted
+from coralx.storage.derivation_tree import roots
+from coralx.storage.history import History
 
 
 def about_adapters(config: Config, started: RunStarted) -> dict[str, Any]:
@@ -23,6 +26,19 @@ def about_adapters(config: Config, started: RunStarted) -> dict[str, Any]:
     if config.model.task == "sft" or classes.keys() != config.data.sources.keys():
         return about
     return {**about, **_labels(classes), "tasks": _tasks(config, classes)}
+
+
+def origins_of(history: History, genomes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Of each adapter that was not trained how it was derived, and from which trained genomes it
+    stems."""
+    return {
+        name: {
+            "derived": derivation_json(history.genomes[name].derived),
+            "trained": roots(history, name),
+        }
+        for name in genomes
+        if history.genomes[name].derived is not None
+    }
 
 
 def _base(config: Config) -> str:

@@ -108,9 +108,10 @@ def write_best(
     front: Sequence[str],
     last_stage: str,
     about: Mapping[str, Any] | None = None,
+    origins: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Copy the front's adapters into `best/`, each with what there is to say `about` them all, then
-    remove what is no longer on the front.
+    """Copy the front's adapters into `best/`, each with what there is to say `about` them all and
+    its own of the `origins`, by genome; then remove what is no longer on the front.
 
     Raises DamagedRunError for a checkpoint that is not whole, SetupError where the storage refuses.
     """
@@ -120,7 +121,8 @@ def write_best(
             source = best  # what was handed over is all that there is
         if not (source / ADAPTER_FILES[0]).is_file():
             continue  # the simulated backend trains no adapter
-        text = None if about is None else _text({"genome": genome, **about})
+        own = (origins or {}).get(genome, {})
+        text = None if about is None else _text({"genome": genome, **own, **about})
         if _is_handed_over(best, source, text):
             continue
         verify_folder(source)

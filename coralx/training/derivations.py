@@ -8,6 +8,7 @@ is no classifier.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -15,7 +16,10 @@ from typing import TypeVar
 from coralx.errors import NotDerivable
 from coralx.records.derivations import Derivation
 from coralx.training.checkpoint_crossover import has_magnitudes, weighted_sum
-from coralx.training.resize import A, B, Update, shrunk, singular_values
+from coralx.training.resize import A, B, Update, shrunk, singular_values, squared_norm
+
+ROUNDING = 1e-6
+"""A share of a squared norm that may be lost by rounding alone."""
 
 Parameter = TypeVar("Parameter", int, float)
 
@@ -102,6 +106,33 @@ def scaled(source: Update, factor: float) -> Update:
 def without(source: Update, stems: Collection[str]) -> Update:
     """The update with nothing in these modules."""
     return _cut(source, dict.fromkeys(stems, 0))
+
+
+def function_lost(derivation: Derivation, sources: Sequence[Update], result: Update) -> float:
+    """The Frobenius norm of what was cut off, over that of what it was cut off from: the source, or
+    a soup's mean at full rank; 0 to 1. Scaling cuts nothing off.
+
+    Each operator that cuts keeps an orthogonal projection, so the squares of what is kept and of
+    what is lost add up.
+    """
+    match derivation.operator:
+        case "scale":
+            return 0.0
+        case "soup":
+            weights = derivation.weights or (1.0 / len(sources),) * len(sources)
+            whole = weighted_sum(sources, weights)
+        case _:
+            whole = sources[0]
+    before, after = _squared_size(whole), _squared_size(result)
+    lost = 1.0 - after / before if before else 0.0
+    return math.sqrt(lost) if lost > ROUNDING else 0.0
+
+
+def _squared_size(update: Update) -> float:
+    """The squared Frobenius norm of the whole update."""
+    weights = update.weights
+    norms = (squared_norm(weights[stem + B], weights[stem + A]) for stem in update.stems)
+    return update.scaling**2 * sum(norms)
 
 
 def _cut(source: Update, ranks: Mapping[str, int]) -> Update:

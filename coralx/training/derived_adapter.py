@@ -18,10 +18,10 @@ from coralx.errors import NotDerivable
 from coralx.records.derivations import Derivation
 from coralx.records.genomes import Genome
 from coralx.records.jobs import DeriveJob
-from coralx.records.results import Derived, StageResult
+from coralx.records.results import Derived, Inheritance, StageResult
 from coralx.training import adapters
 from coralx.training.base_model import Base
-from coralx.training.derivations import check_sources, derive, without
+from coralx.training.derivations import check_sources, derive, function_lost, without
 from coralx.training.module_groups import Groups, module_groups
 from coralx.training.resize import Update
 from coralx.training.stage_training import StageTraining
@@ -60,7 +60,8 @@ class Deriving:
         with self.removing(genome) as name:
             adapters.add_derived(self.model, genome, update, self.base)
             result = self._scored(replace(job, genome=genome), name, beat, began)
-        return Derived(genome, result)
+        lost = function_lost(derivation, sources, update)
+        return Derived(genome, replace(result, inheritance=Inheritance(sources[0].rank, lost)))
 
     def _scored(self, job: DeriveJob, name: str, beat: Beat, began: float) -> StageResult:
         """Score and save the adapter of that name, which is active."""

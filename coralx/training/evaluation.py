@@ -27,6 +27,7 @@ from coralx.metrics.false_positive_cost import positives, suspicion
 from coralx.metrics.intervals import intervals
 from coralx.metrics.row_scores import RowScores, write_scores
 from coralx.metrics.safety import flagged
+from coralx.metrics.standard_errors import standard_errors
 from coralx.records.jobs import MeasureJob
 from coralx.records.results import Interval, Measurement, Metrics
 from coralx.system.files import make_parents, write_atomically
@@ -66,8 +67,8 @@ class Evaluation:
 
     def validated(self, limit: int | None, beat: Beat, keep: str | None = None) -> Figures | None:
         """The figures of the first `limit` validation rows, which are in a stratified order, and of
-        as many attacks and clean rows; None where a score is not finite. The scores are kept in the
-        file `keep`, if one is named."""
+        as many attacks and clean rows, with their standard errors; None where a score is not
+        finite. The scores are kept in the file `keep`, if one is named."""
         if keep is not None:
             make_parents(Path(keep), 2)  # the genome's folder among all predictions
         scores = self._scores("validation", limit, beat, keep)
@@ -78,7 +79,7 @@ class Evaluation:
             return None
         computed = figures(scores)
         own = self._user_metrics.figures("validation", scores, beat)
-        return {**computed, **own, **self._measurements(beat)}
+        return {**computed, **standard_errors(scores), **own, **self._measurements(beat)}
 
     def validated_with_remarks(
         self, limit: int | None, beat: Beat, keep: str | None = None

@@ -41,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_search: dict[str, Any
     """A run with real adapters, one generation, in this process."""
     search = {
         **tiny_search,
-        "evolution": {"population_size": 4, "generations": 1},
+        "evolution": {"population_size": 4, "generations": 1, "derive": {"share": 0}},
         "runtime": {"executor": "in-process", "threads_per_worker": 1},
     }
     with pytest.MonkeyPatch.context() as patch:
@@ -128,6 +128,21 @@ def test_each_file_of_a_run_is_missed(simulated: Path, way: str, pattern: str, s
     harmless = way == "missing" and pattern in ("config.yaml", "report.json", "pareto.csv")
     assert found[0].state == ("notice" if harmless else "damaged")
     assert says in found[0].way_out
+
+
+def test_a_lost_checkpoint_of_a_derived_genome_is_derived_again() -> None:
+    search = {"population_size": 6, "generations": 1, "derive": {"share": 0.2}}
+    outcome = api.evolve(simulated_config(evolution=search), "run")
+    layout = outcome.layout
+    assert faults(layout) == []
+    derived = [m for m in outcome.report["front"] if m["derived"] is not None]
+    folder = layout.checkpoint(derived[0]["genome"], derived[0]["stage"])
+    shutil.rmtree(folder)
+    (found,) = faults(layout)
+    assert found.file == layout.relative(folder)
+    assert found.way_out == (
+        "best/ has its adapter; if that is missing too, a resume derives it again."
+    )
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -53,14 +53,17 @@ STAGES = [
 pytestmark = pytest.mark.usefixtures("here")
 
 
-def config(*, verify: bool = True, **sections: Any) -> Config:
+def config(*, verify: bool = True, derive: float = 0, **sections: Any) -> Config:
+    """Without derived genomes, unless they are what it is about."""
     runtime = {"backend": "simulated", "verify_front": verify, **sections.pop("runtime", {})}
     defaults = {
         "experiment": {"name": "sim", "seed": 0},
         "evolution": {"population_size": 10, "generations": 3, "resize_adapters": True},
         "hyperband_config": {"training_stages": STAGES},
     }
-    return simulated_config(runtime=runtime, **{**defaults, **sections})
+    chosen = {**defaults, **sections}
+    chosen["evolution"] = {**chosen["evolution"], "derive": {"share": derive}}
+    return simulated_config(runtime=runtime, **chosen)
 
 
 def retrained(layout: RunLayout) -> list[str]:
@@ -373,7 +376,12 @@ def test_the_flag_verifies_a_new_run_and_a_finished_one(coralx: Any, here: Path)
     values = {
         "data": {"steps_per_epoch": 200},
         "experiment": {"seed": 0},
-        "evolution": {"population_size": 10, "generations": 3, "resize_adapters": True},
+        "evolution": {
+            "population_size": 10,
+            "generations": 3,
+            "resize_adapters": True,
+            "derive": {"share": 0},
+        },
         "hyperband_config": {"training_stages": STAGES},
         "runtime": {"backend": "simulated"},
     }

@@ -16,7 +16,9 @@ from coralx.errors import DamagedRunError, SetupError
 from coralx.records.events import (
     RunStarted,
 )
+from coralx.storage.adapter_card import origins_of
 from coralx.storage.checkpoints import is_intact, prune, write_best
+from coralx.storage.history import History
 from coralx.storage.layout import RunLayout
 from coralx.storage.ledger import Ledger
 from coralx.storage.lock import claiming
@@ -25,6 +27,7 @@ from coralx.system.files import (
     verify_folder,
     write_folder,
 )
+from tests.support.derived_runs import derived_run
 from tests.support.ledgers import EVENTS, damage_in, fill
 
 
@@ -107,6 +110,24 @@ def test_what_is_told_about_adapters_lies_beside_each_and_is_kept_up_to_date(
     before = (layout.best_adapter("a") / "coralx.json").stat().st_ino
     write_best(layout, ["a", "b"], "S3", {"labels": ["ja", "nein"]})
     assert (layout.best_adapter("a") / "coralx.json").stat().st_ino == before
+
+
+def test_beside_a_derived_adapter_lies_how_it_was_made(tmp_path: Path) -> None:
+    layout, history = RunLayout(tmp_path), History(derived_run())
+    front = ["a", "d00-02"]
+    for genome in front:
+        write_folder(layout.checkpoint(genome, "S1"), fill_adapter)
+    write_best(layout, front, "S1", {"task": "x"}, origins_of(history, front))
+    cards = {g: json.loads((layout.best_adapter(g) / "coralx.json").read_text()) for g in front}
+    assert cards == {
+        "a": {"genome": "a", "task": "x"},
+        "d00-02": {
+            "genome": "d00-02",
+            "derived": {"operator": "scale", "from": ["d00-00"], "factor": 0.8},
+            "trained": ["a"],
+            "task": "x",
+        },
+    }
 
 
 def test_damaged_adapter_is_not_handed_over(tmp_path: Path) -> None:

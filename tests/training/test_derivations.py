@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from coralx.errors import NotDerivable
 from coralx.records.derivations import Derivation
+from coralx.training.checkpoint_crossover import weighted_sum
 from coralx.training.derivations import (
     check_sources,
     compressed,
     derive,
+    function_lost,
     scaled,
     truncated,
     without,
@@ -136,6 +138,32 @@ def test_a_soup_is_the_best_approximation_of_the_weighted_mean(rank: int, seed: 
         assert torch.allclose(function(soup, stem), best(mean, rank), atol=1e-9)
     heads = [w * s.weights["head.weight"] for w, s in zip(weights, sources, strict=True)]
     assert torch.allclose(soup.weights["head.weight"], torch.stack(heads).sum(dim=0))
+
+
+def test_the_function_that_is_lost_is_told_as_for_children() -> None:
+    """Against the matrices themselves: the distance over the norm of what was cut."""
+    one, other = adapter(1, 2.0, q=8, k=3, v=6), adapter(2, 0.5, q=4, k=8)
+    mean = weighted_sum([one, other], (0.25, 0.75))
+    made = (
+        (Derivation("truncate", ("a",), rank=2), [one], one, truncated(one, 2)),
+        (Derivation("compress", ("a",), share=0.5), [one], one, compressed(one, 0.5)),
+        (Derivation("drop", ("a",), count=1), [one], one, without(one, ["k"])),
+        (
+            Derivation("soup", ("a", "b"), rank=3, weights=(0.25, 0.75)),
+            [one, other],
+            mean,
+            truncated(mean, 3),
+        ),
+    )
+    for derivation, sources, whole, result in made:
+        lost = sum(float((function(whole, m) - function(result, m)).square().sum()) for m in SIZES)
+        size = sum(float(function(whole, m).square().sum()) for m in SIZES)
+        expected = (lost / size) ** 0.5
+        assert 0.1 < expected < 1.0
+        assert function_lost(derivation, sources, result) == pytest.approx(expected)
+    nothing = Derivation("truncate", ("a",), rank=8)
+    assert function_lost(nothing, [one], truncated(one, 8)) == 0.0
+    assert function_lost(Derivation("scale", ("a",), factor=0.5), [one], scaled(one, 0.5)) == 0.0
 
 
 def test_compositions_are_operators_on_derived_adapters() -> None:
