@@ -30,10 +30,12 @@ FIRST_REVISION = 3
 
 
 def derives(state: RunState) -> bool:
-    """Whether the run derives adapters at all. What they gain is measured in its box."""
+    """Whether the run derives adapters at all: what a look brings is told in the box that was
+    recorded at its start."""
     config, started = state.config, state.history.started
-    has_box = started is None or bool(started.reference)
-    is_new = state.history.revision >= FIRST_REVISION and has_box
+    if started is not None and not started.reference:
+        return False
+    is_new = state.history.revision >= FIRST_REVISION
     return is_new and config.hyperband_config.enable_hyperband and config.evolution.derive.is_on
 
 
