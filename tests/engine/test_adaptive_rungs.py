@@ -40,9 +40,7 @@ def table_where(early: float) -> Table:
     )
     points = tuple((a, b) for a in range(10) for b in range(20))
     final = rng.normal(size=len(points))
-    curves = tuple(
-        (*(5.0 + early * float(loss) for _ in range(19)), float(loss)) for loss in final
-    )
+    curves = tuple((*(5.0 + early * float(loss) for _ in range(19)), float(loss)) for loss in final)
     return Table(genes, points, curves, (tuple(range(1, 21)),) * len(points), (1.0,) * len(points))
 
 
@@ -97,9 +95,10 @@ def test_stages_that_mislead_soon_cut_nobody() -> None:
 
 
 def test_stages_that_rank_truly_cut_harder_and_more_are_born() -> None:
-    for event in born(1)[1:]:
-        assert Fraction(event.budgets[0].survival_rate) < HALF
-        assert len(event.genomes) > 8
+    rates = [Fraction(event.budgets[0].survival_rate) for event in born(1)]
+    assert rates[0] == HALF
+    assert all(rate < HALF for rate in rates[1:])
+    assert len(born(1)[-1].genomes) > 8
     known = decided(1, "S0")[-1].reliability
     assert known is not None
     assert known.low is not None
