@@ -16,6 +16,7 @@ from coralx.engine.succession import succession_of
 from coralx.errors import SetupError
 from coralx.records.genomes import Genes
 from coralx.records.run_facts import Footprint
+from coralx.schedule.adaptive_rungs import MOST_POPULATIONS
 from coralx.schedule.brackets import brackets_of, cohort_sizes
 from coralx.schedule.rank_growth import growth_of, shape_at
 from coralx.schedule.stages import planned_stages
@@ -130,6 +131,8 @@ def _kept(config: Config) -> int:
     evolution, schedule = config.evolution, config.hyperband_config
     stages, brackets = planned_stages(config, config.known_rows), brackets_of(schedule)
     births = [evolution.births(generation) for generation in range(evolution.generations)]
+    if schedule.enable_hyperband and schedule.rungs == "adaptive":
+        births = [MOST_POPULATIONS * born for born in births]
     sizes = [cohort_sizes(stages, born, brackets) for born in births]
     comparisons = len(stages) if config.runtime.baseline else 0
     comparisons += evolution.population_size * len(stages) if config.runtime.verify_front else 0

@@ -75,7 +75,9 @@ class InTurn:
         at_once = []
         for generation, cohort in enumerate(cohorts[:2]):
             parents = evolution.population_size if generation else 0
-            at_once.append(parents + evolution.births(generation) + max(cohort[1:], default=0))
+            # Of adaptive rungs more may be born than a population.
+            born = max(evolution.births(generation), cohort[0])
+            at_once.append(parents + born + max(cohort[1:], default=0))
         return max(at_once) + copies
 
 

@@ -208,10 +208,11 @@ class Standings:
         steps = jobs = 0
         # what enters a stage from scratch is planned; what continues is at most what was promoted
         for generation in range(evolution.generations):
-            cohorts = entries(self.stages, evolution.births(generation), brackets)
+            births, stages = self._births(generation), self._run.stages_in(generation)
+            cohorts = entries(stages, births, brackets)
             promoted: int | None = None
             for stage, (begun, going_on) in zip(self.stages, cohorts, strict=True):
-                continued = going_on if promoted is None else min(going_on, promoted)
+                continued = going_on if promoted is None else promoted
                 before = self.stages[stage.place - 1].trained_steps(steps_per_epoch)
                 total = stage.trained_steps(steps_per_epoch)
                 steps += begun * total + continued * (total - before)
@@ -221,6 +222,13 @@ class Standings:
                 if decision is not None and not self._overlaps:
                     promoted = sum(isinstance(v, Promote | Replace) for v in decision.verdicts)
         return steps, jobs
+
+    def _births(self, generation: int) -> int:
+        """How many are born in a generation: as it happened where rungs are adaptive."""
+        born = self.history.generations.get(generation)
+        if born is None or self.config.hyperband_config.rungs == "fixed":
+            return self.config.evolution.births(generation)
+        return len(born)
 
     def best(self) -> tuple[str, float] | None:
         """The front's best genome on the first objective, and its figure."""

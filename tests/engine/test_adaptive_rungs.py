@@ -95,9 +95,10 @@ def test_stages_that_mislead_soon_cut_nobody() -> None:
 
 
 def test_stages_that_rank_truly_cut_harder_and_more_are_born() -> None:
-    for event in born(1)[1:]:
-        assert Fraction(event.budgets[0].survival_rate) < HALF
-        assert len(event.genomes) > 8
+    rates = [Fraction(event.budgets[0].survival_rate) for event in born(1)]
+    assert rates[0] == HALF
+    assert all(rate < HALF for rate in rates[1:])
+    assert len(born(1)[-1].genomes) > 8
     known = decided(1, "S0")[-1].reliability
     assert known is not None
     assert known.low is not None
