@@ -22,6 +22,7 @@ from coralx.rng import derive_seed
 from coralx.schedule.derivation_budget import affordable_looks, group_costs, look_cost, round_size
 from coralx.search.derivation_aims import Aims, Finisher, Look
 from coralx.search.derivations import propose
+from coralx.search.module_groups import module_groups
 from coralx.search.ranking import constraints_of
 from coralx.search.space import space_of
 
@@ -49,10 +50,9 @@ class DerivationPhase:
         self._cost = look_cost(
             state.config.model.task, facts.rows, _tokens_per_attack(state.config)
         )
-        footprint = facts.footprint
-        names = [name for name, *_ in footprint.linear] if footprint is not None else []
-        blocks = footprint.layers if footprint is not None else 0
-        self._group_costs = group_costs(names, blocks, self._cost)
+        layers = facts.footprint.linear if facts.footprint is not None else ()
+        groups = module_groups([name for name, *_ in layers])
+        self._group_costs = group_costs(len(groups), self._cost)
 
     def jobs(self, generation: int) -> list[DeriveJob]:
         """What the phase of a generation whose last stage is decided is to derive next; none where

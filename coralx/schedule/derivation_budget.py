@@ -4,7 +4,7 @@ is repeated or resumed derives as much."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 
 from coralx.config.metric_catalogue import TaskKind
@@ -28,7 +28,8 @@ JUDGED_ROW = Fraction(9, 20)
 """What a training row costs by which a group of modules is judged, which is in no large batch."""
 
 GROUP_ROWS = 64
-"""How many of these there are."""
+"""Training rows by which a group of modules is judged. All groups are judged by the same ones, so
+that few are enough to tell them apart."""
 
 JUDGED_AGAIN = 2
 """How many groups are judged for each that is found after the first, about."""
@@ -49,16 +50,12 @@ def look_cost(task: TaskKind, rows: Mapping[str, int], tokens_per_attack: int = 
     return max(SCORED_ROW[task] * scored + GENERATED_TOKEN * tokens, Fraction(1))
 
 
-def group_costs(
-    linear_layers: Iterable[str], blocks: int, look: Fraction
-) -> tuple[Fraction, Fraction]:
-    """The cost of finding the group of modules that is worth least, and of finding each further
-    one, in looks that cost so much. Groups are the kinds of the base's linear layers and its
-    blocks."""
-    kinds = {name.rpartition(".")[2] for name in linear_layers}
-    groups = len(kinds) + blocks if kinds else ASSUMED_GROUPS
+def group_costs(groups: int, look: Fraction) -> tuple[Fraction, Fraction]:
+    """The cost of finding which of so many groups of modules (0: nobody knows) is worth least, and
+    of finding each further one, in looks that cost so much."""
     one = JUDGED_ROW * GROUP_ROWS / look
-    return groups * one, JUDGED_AGAIN * one
+    whole = 1  # that with nothing left out, against which each is judged
+    return (whole + (groups or ASSUMED_GROUPS)) * one, JUDGED_AGAIN * one
 
 
 def affordable_looks(share: Fraction, trained_rows: int, cost: Fraction) -> int:

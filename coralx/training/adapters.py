@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 
 from coralx.errors import NotDerivable
 from coralx.records.genomes import Genes, Genome, Shape
+from coralx.search.module_groups import PREFIX
 from coralx.system.files import write_folder
 from coralx.training.base_model import Base
-from coralx.training.resize import PREFIX, Update, Weights, scaling
+from coralx.training.resize import Update, Weights, scaling
 
 ADAPTER = "adapter_model.safetensors"
 OPTIMIZER = "optimizer.safetensors"

@@ -19,16 +19,13 @@ from coralx.records.derivations import Derivation
 from coralx.records.genomes import Genome
 from coralx.records.jobs import DeriveJob
 from coralx.records.results import Derived, Inheritance, StageResult
+from coralx.schedule.derivation_budget import GROUP_ROWS
+from coralx.search.module_groups import Groups, module_groups
 from coralx.training import adapters
 from coralx.training.base_model import Base
 from coralx.training.derivations import check_sources, derive, function_lost, without
-from coralx.training.module_groups import Groups, module_groups
 from coralx.training.resize import Update
 from coralx.training.stage_training import StageTraining
-
-GROUP_ROWS = 64
-"""Training rows by which a group of modules is judged. All groups are judged by the same ones, so
-that few are enough to tell them apart."""
 
 
 @dataclass

@@ -17,9 +17,6 @@ Weights = Mapping[str, torch.Tensor]
 
 A, B = ".lora_A.weight", ".lora_B.weight"
 
-PREFIX = "base_model.model."
-"""What PEFT puts before the names of a base's modules."""
-
 
 @dataclass(frozen=True)
 class Update:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from coralx.errors import NotDerivable
 from coralx.records.derivations import Derivation
+from coralx.search.module_groups import module_groups
 from coralx.training.checkpoint_crossover import weighted_sum
 from coralx.training.derivations import (
     check_sources,
@@ -23,7 +24,6 @@ from coralx.training.derivations import (
     without,
 )
 from coralx.training.derived_adapter import least_worth
-from coralx.training.module_groups import module_groups
 from coralx.training.resize import Update
 
 SIZES = {"k": (16, 20), "q": (12, 12), "v": (8, 30)}
@@ -189,43 +189,6 @@ def test_sources_that_no_operator_fits_are_refused_with_the_reason() -> None:
 
 
 # -- groups of modules -----------------------------------------------------------------------------
-
-BERT = [
-    f"base_model.model.bert.encoder.layer.{layer}.{kind}"
-    for layer in (0, 1, 10)
-    for kind in ("attention.self.query", "attention.output.dense", "output.dense")
-]
-
-
-def test_modules_are_grouped_by_kind_and_by_layer() -> None:
-    groups = module_groups([*BERT, "base_model.model.bert.pooler.dense"])
-    assert list(groups) == [
-        "attention.output.dense",
-        "layer 0",
-        "layer 1",
-        "layer 10",
-        "output.dense",
-        "pooler.dense",
-        "query",
-    ]
-    assert groups["query"] == {name for name in BERT if name.endswith("query")}
-    assert groups["layer 1"] == {name for name in BERT if ".layer.1." in name}
-    assert groups["output.dense"] == {
-        name for name in BERT if name.endswith("output.dense") and "attention" not in name
-    }
-
-
-def test_stacks_of_layers_and_experts_are_told_apart_and_no_group_is_everything() -> None:
-    stems = [
-        f"base_model.model.{stack}.block.{layer}.experts.{expert}.wi"
-        for stack in ("encoder", "decoder")
-        for layer in range(2)
-        for expert in range(2)
-    ]
-    assert {name: len(group) for name, group in module_groups(stems).items()} == {
-        f"layer {stack}.block.{layer}": 2 for stack in ("encoder", "decoder") for layer in range(2)
-    }
-    assert not module_groups(["base_model.model.lm_head"])
 
 
 def test_groups_are_dropped_one_after_the_other_by_the_loss_without_them() -> None:

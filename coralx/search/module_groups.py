@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
-from coralx.training.resize import PREFIX
+PREFIX = "base_model.model."
+"""What PEFT puts before the names of a base's modules."""
 
 Groups = Mapping[str, frozenset[str]]
-"""The stems of each group's modules, by the group's name."""
+"""The names of each group's modules, as they were given, by the group's name."""
 
 
 def module_groups(stems: Collection[str]) -> Groups:
     """The groups by name, sorted; a module is in that of its kind and in that of its layer. None
-    that holds all modules."""
+    that holds all modules. Modules go by the base's names, or by PEFT's."""
     kinds, layers = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
     for stem in stems:
         layer, kind = _layer_and_kind(stem)
