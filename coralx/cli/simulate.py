@@ -20,6 +20,8 @@ from coralx.api.simulation import (
 from coralx.cli.common import errors_naming, warn
 from coralx.cli.consoles import output_console, print_json
 from coralx.config import Config, load_config
+from coralx.engine.derivation import derives
+from coralx.engine.state import RunState
 from coralx.report.experience import experience_json, experience_lines
 from coralx.report.formatting import figure, ratio
 from coralx.report.priors import prior_lines, priors_json
@@ -28,6 +30,7 @@ from coralx.schedule.cost import Plan
 from coralx.schedule.short_stage_warnings import short_stage_warnings
 from coralx.search.experience import with_priors
 from coralx.search.space import space_of
+from coralx.storage.history import History
 from coralx.text import counted
 
 
@@ -58,7 +61,7 @@ def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> 
     _print_plan(plan, console)
     if later:
         _print_later(later, console)
-    if config.evolution.derive.is_on:
+    if derives(RunState(config, History())):
         _print_derivations(config, console)
     for line in (*experience_lines(experience_json(experience)), *prior_lines(space)):
         console.print(line, soft_wrap=True, highlight=False, markup=False)

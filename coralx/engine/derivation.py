@@ -20,7 +20,7 @@ from coralx.records.results import Metrics
 from coralx.records.run_facts import Facts
 from coralx.rng import derive_seed
 from coralx.schedule.derivation_budget import affordable_looks, group_costs, look_cost, round_size
-from coralx.search.derivation_aims import Aims, Finisher, Look
+from coralx.search.derivation_aims import Aims, Finisher, Look, useful_operators
 from coralx.search.derivations import propose
 from coralx.search.module_groups import module_groups
 from coralx.search.ranking import constraints_of
@@ -32,12 +32,18 @@ FIRST_REVISION = 3
 
 def derives(state: RunState) -> bool:
     """Whether the run derives adapters at all: what a look brings is told in the box that was
-    recorded at its start."""
+    recorded at its start, and where figures of training are wanted, nothing can be brought."""
     config, started = state.config, state.history.started
     if started is not None and not started.reference:
         return False
     is_new = state.history.revision >= FIRST_REVISION
-    return is_new and config.hyperband_config.enable_hyperband and config.evolution.derive.is_on
+    derive = config.evolution.derive
+    return (
+        is_new
+        and config.hyperband_config.enable_hyperband
+        and derive.is_on
+        and bool(useful_operators(derive.operators, config.objectives, constraints_of(config)))
+    )
 
 
 class DerivationPhase:

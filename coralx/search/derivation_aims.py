@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,23 +42,12 @@ class Aims:
     @cached_property
     def quality(self) -> tuple[Objective, ...]:
         """Objectives that an adapter's function decides, and not its size alone."""
-        return tuple(one for one in self.objectives if not _is_size(one.metric))
+        return _of_quality(self.objectives)
 
     @cached_property
     def useful(self) -> tuple[Operator, ...]:
-        """The operators that can lead to what is wanted: none, where that is a figure of training,
-        which a derived adapter does not have."""
-        wanted = {one.metric for one in self.objectives}
-        wanted |= {one.metric for one in self.constraints}
-        if any(metric_entry(metric).source == "training" for metric in wanted):
-            return ()
-        needs_small = any(_is_size(metric) for metric in wanted)
-        return tuple(
-            operator
-            for operator in UNTRIED
-            if operator in self.operators
-            and (needs_small if operator in FOR_SIZE else self.quality)
-        )
+        """Those of the operators that can lead to what is wanted."""
+        return useful_operators(self.operators, self.objectives, self.constraints)
 
     def cost(self, derivation: Derivation) -> int:
         """In looks, rounded up."""
@@ -103,9 +93,32 @@ class Look:
     is_source: bool = True
 
 
+def useful_operators(
+    operators: Sequence[Operator],
+    objectives: Sequence[Objective],
+    constraints: Sequence[Condition],
+) -> tuple[Operator, ...]:
+    """Those that can lead to what is wanted, in the order of their first looks: none, where that is
+    a figure of training, which a derived adapter does not have."""
+    wanted = {one.metric for one in objectives} | {one.metric for one in constraints}
+    if any(metric_entry(metric).source == "training" for metric in wanted):
+        return ()
+    needs_small = any(_is_size(metric) for metric in wanted)
+    needs_skill = bool(_of_quality(objectives))
+    return tuple(
+        operator
+        for operator in UNTRIED
+        if operator in operators and (needs_small if operator in FOR_SIZE else needs_skill)
+    )
+
+
 def operator_of(genome: Genome) -> Operator | None:
     """How a genome was derived; None: it was trained."""
     return None if genome.derived is None else genome.derived.operator
+
+
+def _of_quality(objectives: Sequence[Objective]) -> tuple[Objective, ...]:
+    return tuple(one for one in objectives if not _is_size(one.metric))
 
 
 def _is_size(metric: str) -> bool:

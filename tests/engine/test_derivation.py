@@ -17,6 +17,7 @@ from coralx.api.trainer import Genome as OwnGenome
 from coralx.api.trainer import HyperbandTrainer, LoRAConfig
 from coralx.backends.simulated import SimulatedBackend
 from coralx.config import Config
+from coralx.engine.derivation import derives
 from coralx.engine.engine import Engine
 from coralx.engine.hypervolume_reference import reference_of
 from coralx.engine.state import RunState
@@ -270,6 +271,25 @@ def test_neither_full_training_nor_a_plan_derives() -> None:
     assert not events_of_kind(outcome.layout, GenomeDerived)
     plain, planned = (compare_strategies(config(derive)) for derive in ({"share": 0}, ON))
     assert planned == plain
+
+
+@pytest.mark.parametrize(
+    ("sections", "can"),
+    [
+        ({}, True),
+        ({"objectives": [{"metric": "auroc"}, {"metric": "gradient_norm"}]}, False),
+        ({"constraints": ["train_loss <= 0.9"]}, False),
+        ({"derive": {"operators": ["truncate"]}, "objectives": [{"metric": "auroc"}]}, False),
+        ({"derive": {"operators": ["scale"]}, "objectives": [{"metric": "adapter_bytes"}]}, False),
+        ({"derive": {"operators": []}}, False),
+        ({"hyperband_config": {"enable_hyperband": False}}, False),
+    ],
+)
+def test_nothing_is_announced_where_nothing_can_be_gained(
+    sections: dict[str, Any], can: bool
+) -> None:
+    """A figure of training is one that derived adapters do not have."""
+    assert derives(RunState(config(**sections), History())) == can
 
 
 def test_a_run_that_was_begun_by_an_earlier_version_derives_nothing(whole: api.Outcome) -> None:
