@@ -67,7 +67,9 @@ def _spent(state: RunState) -> Fraction:
     for stage in state.stages:
         share[stage.name] = stage.planned_steps(1) - before
         before = stage.planned_steps(1)
-    return sum((share[stage] for _, stage in state.history.results), Fraction(0)) / before
+    history = state.history
+    trained = [stage for name, stage in history.results if history.genomes[name].derived is None]
+    return sum((share[stage] for stage in trained), Fraction(0)) / before
 
 
 @dataclass(frozen=True)
