@@ -120,7 +120,8 @@ def _relations() -> _Relations:
     # The expected rank at the end, by cell: its correlation with the cell's is Spearman's.
     rank = (density * below[:, None, :]).sum(axis=2) * _STEP
     place = (np.arange(_CELLS) + 0.5) / _CELLS
-    agreement = 12.0 * ((rank - 0.5) * (place - 0.5)).mean(axis=1)
+    # Rounded, so that what is symmetric has no correlation at all; without the sign of its zero.
+    agreement = np.round(12.0 * ((rank - 0.5) * (place - 0.5)).mean(axis=1), 9) + 0.0
     best = (density * (GROUP * below ** (GROUP - 1))[:, None, :]).sum(axis=2)
     best /= best.sum(axis=1, keepdims=True)
     kept = np.concatenate([np.zeros((len(best), 1)), np.cumsum(best[:, ::-1], axis=1)], axis=1)
@@ -142,11 +143,11 @@ def prior() -> Belief:
     return Belief(weights / weights.sum())
 
 
-def updated(belief: Belief, cohorts: Sequence[Cohort]) -> Belief:
-    """The belief after further generations."""
+def updated(belief: Belief, cohorts: Sequence[Cohort], weight: float = 1.0) -> Belief:
+    """The belief after further generations; each counts as `weight` of one of this run's."""
     logs = np.log(belief.weights)
     for cohort in cohorts:
-        logs = logs + _log_likelihood(cohort)
+        logs = logs + weight * _log_likelihood(cohort)
     weights = np.exp(logs - logs.max())
     return Belief(weights / weights.sum())
 

@@ -133,6 +133,7 @@ def test_a_baseline_may_be_asked_for_once_the_run_is_over() -> None:
 
 CONFIG = """
 data: {steps_per_epoch: 400}
+search_space: {learning_rate: {low: 1e-4, high: 5e-3, log: true}}
 evolution: {population_size: 6, generations: 2}
 runtime: {backend: simulated}
 """
