@@ -1,7 +1,8 @@
 """CoralX's own search on a table: its real engine, in memory, with an executor that looks results
 up instead of training.
 
-Warm starts cannot be replayed from recorded curves, so every config has `inherit: off`.
+Warm starts cannot be replayed from recorded curves, so every config has `inherit: off`; nor can
+adapters be derived.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def config_for(table: Table, rungs: Sequence[tuple[Fraction, Fraction]], **secti
     ]
     config: dict[str, Any] = {
         "search_space": Lookup(table).space(),
-        "evolution": {"generations": NEVER_ENDING, "inherit": "off"},
+        "evolution": {"generations": NEVER_ENDING, "inherit": "off", "derive": {"share": 0}},
         "objectives": [{"metric": QUALITY}],
         "hyperband_config": {"training_stages": stages},
     }

@@ -40,6 +40,7 @@ from coralx.records.results import (
 )
 from coralx.records.run_facts import REVISION, Facts
 from coralx.rng import derive_seed
+from coralx.schedule.derivation_budget import look_cost
 from coralx.schedule.early_stopping import WINDOWS, unreachable, window_ends, windows_in_warmup
 from coralx.system.files import write_folder
 
@@ -110,6 +111,8 @@ class SimulatedBackend:
         self.base_loads = 0
         self._seed = 0
         self._named: dict[str, Direction] = {}
+        self._look_seconds = EVAL_SECONDS
+        """What scoring a derived adapter takes: against training, what it is reckoned to cost."""
         self._adapters: dict[str, SimulatedAdapter] = {}
         """Of the genomes trained so far, where no checkpoints are written."""
 
@@ -131,6 +134,9 @@ class SimulatedBackend:
             if metric_entry(name).source in ("predictions", "user")
         }
         self.base_loads += 1
+        rows = {"train": config.known_rows, "validation": 0, "test": 0}
+        steps = look_cost(config.model.task, rows) / config.training.batch_size
+        self._look_seconds = SECONDS_PER_STEP * float(steps)
         return Facts(
             backend="simulated",
             backend_reason="simulated learning curves; nothing is trained",
@@ -139,7 +145,7 @@ class SimulatedBackend:
             precision="none",
             precision_reason="nothing is trained",
             base_parameters=0,
-            rows={"train": config.known_rows, "validation": 0, "test": 0},
+            rows=rows,
         )
 
     def train(self, job: Job, report: Report, beat: Beat = no_beat) -> StageResult:
@@ -231,7 +237,7 @@ class SimulatedBackend:
             judged_steps=0,
             loss_trend=None,
             train_seconds=0.0,
-            eval_seconds=EVAL_SECONDS,
+            eval_seconds=self._look_seconds,
             overhead_seconds=0.0,
             inherited_steps=job.inherited_steps,
             checkpoint=job.checkpoint,

@@ -26,6 +26,12 @@ from coralx.schedule.stages import Stage
 from coralx.search.ranking import by_rank_and_first, constraints_of, objectives_of
 
 HALF = 0.5
+LIKENESS_WEIGHTS = {"same base and data": 1.0, "same base": 0.5, "same kind": 0.25}
+"""What a genome of an earlier run counts in comparison with one of this run."""
+
+NEAR = Fraction(3, 2)
+"""A stage of an earlier run tells of one of this run that is at most so many times as long."""
+
 EVEN = 0.5
 """A figure is judged by how likely the half that it ranks higher holds the best: of the configured
 one what is as likely too low as too high, of another what it is at worst, but for `DOUBT`."""
@@ -103,7 +109,23 @@ def _view(state: RunState, stage: Stage, before: int) -> _View:
 
 def _view_by(state: RunState, stage: Stage, figure: str, before: int) -> _View:
     found = tuple(_cohorts(state, stage, figure, before))
-    return _View(figure, found, updated(prior(), found))
+    belief = prior()
+    if figure == (stage.promote_by or "objectives"):
+        belief = _informed(state, stage, belief)
+    return _View(figure, found, updated(belief, found))
+
+
+def _informed(state: RunState, stage: Stage, belief: Belief) -> Belief:
+    """The belief in the light of earlier runs that this one learns from: of their stages of about
+    the same share of a whole training."""
+    started = state.history.started
+    experience = started.experience if started is not None else None
+    share = stage.planned_steps(1) / state.stages[-1].planned_steps(1)
+    for rung in experience.rungs if experience is not None else ():
+        if share / NEAR <= Fraction(rung.share) <= share * NEAR:
+            cohort = Cohort(rung.ranked, rung.finishers)
+            belief = updated(belief, [cohort], LIKENESS_WEIGHTS[rung.likeness])
+    return belief
 
 
 def _cohorts(state: RunState, stage: Stage, figure: str, before: int) -> list[Cohort]:

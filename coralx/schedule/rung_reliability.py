@@ -143,11 +143,11 @@ def prior() -> Belief:
     return Belief(weights / weights.sum())
 
 
-def updated(belief: Belief, cohorts: Sequence[Cohort]) -> Belief:
-    """The belief after further generations."""
+def updated(belief: Belief, cohorts: Sequence[Cohort], weight: float = 1.0) -> Belief:
+    """The belief after further generations; each counts as `weight` of one of this run's."""
     logs = np.log(belief.weights)
     for cohort in cohorts:
-        logs = logs + _log_likelihood(cohort)
+        logs = logs + weight * _log_likelihood(cohort)
     weights = np.exp(logs - logs.max())
     return Belief(weights / weights.sum())
 

@@ -189,7 +189,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     config = {
         "experiment": {"name": "thirds"},
         "data": {"steps_per_epoch": 30},
-        "evolution": {"population_size": 3, "generations": 1},
+        "evolution": {"population_size": 3, "generations": 1, "derive": {"share": 0}},
         "hyperband_config": schedule("1/3", 1, promotion="asynchronous"),
         "runtime": {"backend": "simulated"},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from fractions import Fraction
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,15 @@ from evolution import TableExecutor, config_for
 from tape import Tape
 
 from coralx.engine.engine import Engine
+from coralx.engine.rung_estimates import _view
+from coralx.engine.state import RunState
 from coralx.errors import ConfigError
 from coralx.records.events import GenerationStarted, StageDecided
+from coralx.records.experience import Experience, KnownRung, Likeness
+from coralx.records.run_facts import REVISION, Settings
 from coralx.records.verdicts import Promote
+from coralx.schedule.rung_reliability import prior
+from coralx.storage.history import History
 from coralx.storage.ledger import Ledger
 from tests.support.factories import make_config
 
@@ -146,3 +153,28 @@ def test_what_does_not_go_together_is_refused(sections: dict[str, Any], named: s
     schedule = {"rungs": "adaptive", **sections.pop("hyperband_config", {})}
     with pytest.raises(ConfigError, match=named):
         make_config(hyperband_config=schedule, **sections)
+
+
+def test_rungs_of_earlier_runs_count_by_likeness_and_length() -> None:
+    config = config_for(table_where(1), RUNGS, hyperband_config={"rungs": "adaptive"})
+    stage = RunState(config, History()).stages[0]
+
+    def agreement(likeness: Likeness, share: float) -> float:
+        misled = KnownRung("earlier", likeness, "A", share, 8, tuple(reversed(range(8))))
+        started = SimpleNamespace(
+            settings=Settings(1, 1, "none", REVISION),
+            facts=SimpleNamespace(steps_per_epoch=lambda _: 1000),
+            experience=Experience((), rungs=(misled,)),
+        )
+        history = History()
+        history.started = started  # type: ignore[assignment]
+        return _view(RunState(config, history), stage, 0).belief.agreement
+
+    unlike, kind, same = (
+        agreement("same base and data", 0.5),
+        agreement("same kind", 0.05),
+        agreement("same base and data", 0.06),
+    )
+    assert unlike == pytest.approx(prior().agreement)
+    assert same < kind < unlike
+    assert same < -0.3
