@@ -23,6 +23,7 @@ from coralx.config import Config, load_config
 from coralx.report.experience import experience_json, experience_lines
 from coralx.report.formatting import figure, ratio
 from coralx.report.priors import prior_lines, priors_json
+from coralx.report.rungs import ADAPTIVE_RUNGS
 from coralx.report.table_layout import fitting
 from coralx.schedule.cost import Plan
 from coralx.schedule.short_stage_warnings import short_stage_warnings
@@ -58,6 +59,8 @@ def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> 
     _print_plan(plan, console)
     if later:
         _print_later(later, console)
+    if config.hyperband_config.cuts_adapt:
+        console.print(f"{ADAPTIVE_RUNGS[0].upper()}{ADAPTIVE_RUNGS[1:]}.", highlight=False)
     if config.evolution.derive.is_on:
         _print_derivations(config, console)
     for line in (*experience_lines(experience_json(experience)), *prior_lines(space)):

@@ -42,9 +42,7 @@ OTHER_FIGURES = ("train_loss", "loss_slope")
 
 def are_adaptive(state: RunState) -> bool:
     """Whether the run's stages cut by how well they have ranked."""
-    schedule = state.config.hyperband_config
-    is_new = state.history.revision >= 3
-    return schedule.enable_hyperband and schedule.rungs == "adaptive" and is_new
+    return state.config.hyperband_config.cuts_adapt and state.history.revision >= 3
 
 
 def generation_plan(state: RunState, generation: int) -> GenerationPlan | None:
