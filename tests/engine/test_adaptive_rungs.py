@@ -27,6 +27,7 @@ from coralx.records.events import GenerationStarted, StageDecided
 from coralx.records.experience import Experience, KnownRung, Likeness
 from coralx.records.run_facts import REVISION, Settings
 from coralx.records.verdicts import Promote
+from coralx.report.rung_figures import rungs_of
 from coralx.schedule.rung_reliability import prior
 from coralx.storage.history import History
 from coralx.storage.ledger import Ledger
@@ -141,6 +142,17 @@ def test_small_populations_keep_it_too(size: int) -> None:
     planned = GENERATIONS * (size * 0.05 + first * 0.45 + second * 0.5)
     assert len(engine.history.generations) == GENERATIONS
     assert planned - 1 < trained <= planned + 1
+
+
+def test_the_report_rests_on_all_generations() -> None:
+    engine = played(1)[1]
+    state = engine.state
+    first, second = rungs_of(state)
+    finished = len(state.finished())
+    assert first["pairs"] == second["pairs"] == finished
+    assert finished > decided(1, "S0")[-1].reliability.pairs  # the last decision knew of fewer
+    assert first["controls"] == sum(g.is_control for event in born(1) for g in event.genomes)
+    assert first["ranked_by"] == "objectives"
 
 
 def test_before_the_first_generation_has_finished_nothing_is_known() -> None:
