@@ -25,6 +25,7 @@ from coralx.engine.state import RunState
 from coralx.report.experience import experience_json, experience_lines
 from coralx.report.formatting import figure, ratio
 from coralx.report.priors import prior_lines, priors_json
+from coralx.report.rungs import ADAPTIVE_RUNGS
 from coralx.report.table_layout import fitting
 from coralx.schedule.cost import Plan
 from coralx.schedule.short_stage_warnings import short_stage_warnings
@@ -61,6 +62,8 @@ def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> 
     _print_plan(plan, console)
     if later:
         _print_later(later, console)
+    if config.hyperband_config.cuts_adapt:
+        console.print(f"{ADAPTIVE_RUNGS[0].upper()}{ADAPTIVE_RUNGS[1:]}.", highlight=False)
     if derives(RunState(config, History())):
         _print_derivations(config, console)
     for line in (*experience_lines(experience_json(experience)), *prior_lines(space)):

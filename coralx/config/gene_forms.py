@@ -158,17 +158,21 @@ class ModuleChoices(Section):
     choices: Annotated[tuple[Modules, ...], Several] = Field(description="What may be drawn.")
 
 
+OF_SEVERAL, RANGE = "[choices]", "[range]"
+"""The forms' names in the locations of errors; in brackets, as no key is."""
+
+
 def _kind(value: Any) -> str:
     """Which form a gene has: only a list of choices has the key `choices`."""
     has_choices = "choices" in value if isinstance(value, dict) else hasattr(value, "choices")
-    return "choices" if has_choices else "range"
+    return OF_SEVERAL if has_choices else RANGE
 
 
 IntGene = Annotated[
-    Annotated[IntChoices, Tag("choices")] | Annotated[IntRange, Tag("range")],
+    Annotated[IntChoices, Tag(OF_SEVERAL)] | Annotated[IntRange, Tag(RANGE)],
     Discriminator(_kind),
 ]
 FloatGene = Annotated[
-    Annotated[FloatChoices, Tag("choices")] | Annotated[FloatRange, Tag("range")],
+    Annotated[FloatChoices, Tag(OF_SEVERAL)] | Annotated[FloatRange, Tag(RANGE)],
     Discriminator(_kind),
 ]

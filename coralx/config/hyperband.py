@@ -158,6 +158,11 @@ class HyperbandConfig(Section):
         )
     )
 
+    @property
+    def cuts_adapt(self) -> bool:
+        """Whether stages cut by how well they have ranked."""
+        return self.enable_hyperband and self.rungs == "adaptive"
+
     @model_validator(mode="after")
     def _brackets_agree(self) -> HyperbandConfig:
         if self.brackets > len(self.training_stages):

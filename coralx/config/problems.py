@@ -87,7 +87,7 @@ def _real_path(root: type[BaseModel], error: ErrorDetails) -> list[int | str]:
 
 def _looks_internal(name: str) -> bool:
     """Whether pydantic names members of unions so: by tag, by type, or by a type's repr."""
-    internal = ("choices", "range", "str", "int", "float", "decimal", "bool", "tuple")
+    internal = ("str", "int", "float", "decimal", "bool", "tuple")
     return name in internal or "[" in name or name.startswith("constrained-")
 
 

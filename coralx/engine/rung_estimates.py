@@ -42,9 +42,7 @@ OTHER_FIGURES = ("train_loss", "loss_slope")
 
 def are_adaptive(state: RunState) -> bool:
     """Whether the run's stages cut by how well they have ranked."""
-    schedule = state.config.hyperband_config
-    is_new = state.history.revision >= 3
-    return schedule.enable_hyperband and schedule.rungs == "adaptive" and is_new
+    return state.config.hyperband_config.cuts_adapt and state.history.revision >= 3
 
 
 def generation_plan(state: RunState, generation: int) -> GenerationPlan | None:
@@ -57,9 +55,10 @@ def generation_plan(state: RunState, generation: int) -> GenerationPlan | None:
     if not are_adaptive(state):
         return None
     stages, evolution = state.stages, state.config.evolution
-    cost = cost_of(stages, [stage.survival_rate for stage in stages])
     first, later = evolution.births(0), evolution.births(1)
-    total = cost * (first + (evolution.generations - 1) * later)
+    rates = [stage.survival_rate for stage in stages]
+    costs = [cost_of(stages, rates, births) for births in (first, later)]
+    total = costs[0] + (evolution.generations - 1) * costs[1]
     if generation == 0:
         return first_plan(stages, first, total)
     allowance = (total - _spent(state)) / (evolution.generations - generation)

@@ -7,12 +7,14 @@ from fractions import Fraction
 from coralx.config import Config
 from coralx.engine.budget import budget_warnings
 from coralx.engine.derivation import derives
+from coralx.engine.rung_estimates import are_adaptive
 from coralx.engine.state import RunState
 from coralx.records.events import RunStarted
 from coralx.records.subjects import RECIPES, title_of
 from coralx.report.classes import class_lines, classes_of
 from coralx.report.experience import experience_json, experience_lines
 from coralx.report.priors import prior_lines
+from coralx.report.rungs import ADAPTIVE_RUNGS
 from coralx.schedule.brackets import brackets_of
 from coralx.schedule.cost import plan_of
 from coralx.schedule.plan_warnings import schedule_caveats
@@ -83,8 +85,10 @@ def _plan_lines(config: Config, event: RunStarted) -> list[str]:
         f"{every} to the end ({float(naive / total):.2f}x cheaper; {float(naive / restarted):.2f}x "
         f"if every stage restarted); {counted(steps, 'step')} per epoch",
     ]
+    if are_adaptive(state):
+        lines.append(f"      {ADAPTIVE_RUNGS}")
     whole_training = f"{float(plan.stages[-1].steps_per_genome):,.6g} steps"
-    if derives(RunState(config, History([event]))):
+    if derives(state):
         share = 100 * config.evolution.derive.share
         lines.append(
             f"      and at most {float(share):.3g} % of the training time for adapters derived "

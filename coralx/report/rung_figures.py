@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from coralx.config.evolution import Objective
+from coralx.engine.rung_estimates import known_of
 from coralx.engine.state import RunState
 from coralx.records.results import Metrics
 from coralx.records.rung_reliability import RungReliability
@@ -33,17 +34,21 @@ def rungs_of(state: RunState) -> list[dict[str, Any]]:
     for stage in state.stages[:-1]:
         if stage.is_scored:
             of_generations = [state.stages_in(number)[stage.place] for number in generations]
-            known = asdict(_recorded(state, stage) or observed(state, stage))
+            known = asdict(_learned(state, stage) or observed(state, stage))
             known["survival_rate"] = [float(stage.survival_rate) for stage in of_generations]
             rungs.append({"stage": stage.name, **known})
     return rungs
 
 
-def _recorded(state: RunState, stage: Stage) -> RungReliability | None:
-    """What the stage's last decision rested on; None where cuts are fixed."""
+def _learned(state: RunState, stage: Stage) -> RungReliability | None:
+    """What all generations tell of the stage, and what it ranked by in the last; None where cuts
+    are fixed."""
     decisions = [d for (_, name), d in state.history.decisions.items() if name == stage.name]
     recorded = [d.reliability for d in decisions if d.reliability is not None]
-    return recorded[-1] if recorded else None
+    if not recorded:
+        return None
+    in_all = known_of(state, stage, len(state.history.generations))
+    return recorded[-1] if in_all is None else replace(in_all, ranked_by=recorded[-1].ranked_by)
 
 
 def observed(state: RunState, stage: Stage) -> RungReliability:

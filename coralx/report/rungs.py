@@ -24,6 +24,13 @@ HARDLY = 0.3
 """A stage without agreement misleads where no agreement above this is likely."""
 
 
+ADAPTIVE_RUNGS = (
+    "rungs are adaptive: a control group goes on beside the best, later generations are smaller or "
+    "larger, and the total stays about the same"
+)
+"""What a plan says that reckons with the configured survival rates."""
+
+
 def sentence(known: Mapping[str, Any], stage: str) -> str:
     """How well a stage ranked: `S1 told little here: its better half held 3 of the 5 best`."""
     word = next((word for bound, word in WORDS if known["agreement"] < bound), "ranked well")
@@ -92,9 +99,11 @@ def _basis(rung: Mapping[str, Any]) -> str:
 
 
 def _cuts(rung: Mapping[str, Any]) -> str:
-    """The shares that went on, where they changed."""
+    """The survival rates, where they changed."""
     rates = [f"{100 * rate:.0f}" for rate in rung["survival_rate"]]
-    return "" if len(set(rates)) <= 1 else f" Of each generation {' '.join(rates)} % went on."
+    beside = ", and the controls" if rung["controls"] else ""
+    changed = f" Of each generation the best {' '.join(rates)} % went on{beside}."
+    return changed if len(set(rates)) > 1 else ""
 
 
 def misleading_warnings(rungs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,13 +10,14 @@ Costs are in trainings to the end.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from coralx.records.jobs import StageBudget
 from coralx.schedule.rung_reliability import Belief
-from coralx.schedule.stages import Stage
+from coralx.schedule.stages import Stage, quota_of
 
 RATES = tuple(Fraction(rate) for rate in ("1", "3/4", "2/3", "1/2", "1/3", "1/4", "1/6", "1/8"))
 """The survival rates that are considered, beside the configured ones."""
@@ -24,7 +25,6 @@ RATES = tuple(Fraction(rate) for rate in ("1", "3/4", "2/3", "1/2", "1/3", "1/4"
 DOUBT = 0.2
 """A stage is taken to be as poor a judge as it is, at worst, but for this probability."""
 
-FEWEST_BIRTHS = 2
 MOST_POPULATIONS = 2
 """How many genomes are born in a later generation at most: so many populations."""
 
@@ -46,14 +46,23 @@ class GenerationPlan:
     """The survival rate of each stage."""
 
 
-def cost_of(stages: Sequence[Stage], rates: Sequence[Fraction]) -> Fraction:
-    """What a genome costs on average, as some are cut on the way."""
-    total, share, before = Fraction(0), Fraction(1), Fraction(0)
+def cost_of(
+    stages: Sequence[Stage], rates: Sequence[Fraction], births: int, controls: int = 0
+) -> Fraction:
+    """What a generation costs if no stop rule takes a genome out, in whole genomes as stages let
+    them go on; of controls, as many as are to be expected among those whom a stage would cut."""
+    total, entered, before = Fraction(0), Fraction(births), Fraction(0)
     for stage, rate in zip(stages, rates, strict=True):
         reached = stage.planned_steps(1)
-        total += share * (reached - before)
-        before, share = reached, share * rate
+        total += entered * (reached - before)
+        quota = Fraction(quota_of(rate, entered))
+        before, entered = reached, quota + controls * (1 - quota / entered)
     return total / before
+
+
+def most_within(limit: Fraction, most: int, cost: Callable[[int], Fraction]) -> int:
+    """The greatest of the counts from 1 to `most` whose cost is within the limit; one at least."""
+    return max(bisect_right(range(most + 1), limit, lo=1, key=cost) - 1, 1)
 
 
 def first_plan(stages: Sequence[Stage], births: int, run_cost: Fraction) -> GenerationPlan:
@@ -64,9 +73,13 @@ def first_plan(stages: Sequence[Stage], births: int, run_cost: Fraction) -> Gene
     and it tells so at once. What it takes is saved in later generations, which are one at least.
     """
     rates = tuple(stage.survival_rate for stage in stages)
-    extra = 1 - cost_of(stages, rates)  # of a control, at most
-    affordable = math.floor(TEST_SHARE * run_cost / extra) if extra else births
-    return GenerationPlan(births, max(1, min(affordable, births // 2)), rates)
+    alone = cost_of(stages, rates, births)
+
+    def extra(controls: int) -> Fraction:
+        return cost_of(stages, rates, births, controls) - alone
+
+    controls = most_within(TEST_SHARE * run_cost, births // 2, extra)
+    return GenerationPlan(births, controls, rates)
 
 
 def later_plan(
@@ -81,9 +94,9 @@ def later_plan(
     rates = [Fraction(1) for _ in configured]
 
     def births(rates: Sequence[Fraction]) -> int:
-        cost = cost_of(stages, (*rates, Fraction(1)))
-        affordable = math.floor((allowance - (1 - cost)) / cost)  # one is trained to the end
-        return min(max(affordable, FEWEST_BIRTHS), MOST_POPULATIONS * population)
+        whole = (*rates, Fraction(1))
+        most = MOST_POPULATIONS * population
+        return most_within(allowance, most, lambda born: cost_of(stages, whole, born, controls=1))
 
     def value(rates: Sequence[Fraction]) -> float:
         """How many that could be the best reach the end, the control among them."""

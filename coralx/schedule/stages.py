@@ -63,7 +63,12 @@ class Stage:
 
     def quota(self, entered: int) -> int:
         """How many of the genomes that entered may go on."""
-        return max(1, math.floor(self.survival_rate * entered))
+        return quota_of(self.survival_rate, entered)
+
+
+def quota_of(rate: Fraction, entered: Fraction | int) -> int:
+    """The same at any survival rate, and for a number that is expected."""
+    return max(1, math.floor(rate * entered))
 
 
 def stages_of(configured: Sequence[TrainingStage]) -> tuple[Stage, ...]:

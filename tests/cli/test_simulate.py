@@ -84,6 +84,13 @@ def test_simulate_says_which_priors_apply_and_why(coralx: Any, here: Path) -> No
     assert json.loads(coralx("simulate", path, "--json", "--set", named).out)["priors"] == {}
 
 
+def test_simulate_says_that_adaptive_rungs_change_the_plan(coralx: Any, here: Path) -> None:
+    config = write_config(here)
+    adaptive = coralx("simulate", config, "--set", "hyperband_config.rungs=adaptive").out
+    assert "a control group goes on beside the best" in adaptive
+    assert "control group" not in coralx("simulate", config).out
+
+
 def test_simulate_prints_both_accountings(coralx: Any, here: Path) -> None:
     said = coralx("simulate", write_config(here))
     assert said.code == 0

@@ -57,13 +57,18 @@ def test_a_gene_may_carry_a_prior(
         ({**RATE, "prior": 1e-3, "spread": 0}, "learning_rate.spread: must be greater than 0"),
         ({**RATE, "prior": "high"}, "learning_rate.prior: expected a number, found 'high'"),
         ({**RATE, "prior": 1e-3, "spread": 1, "source": "a\nb"}, "'\\n' is not allowed here"),
-        ({"choices": [1e-3, 2e-3], "prior": 3e-3}, "`prior` (0.003) is none of the choices: 0.001"),
+        (
+            {"choices": [1e-3, 2e-3], "prior": 3e-3},
+            "search_space.learning_rate: `prior` (0.003) is none of the choices: 0.001",
+        ),
+        ({"choices": [1e-3], "prior": "x"}, "learning_rate.prior: expected a number, found 'x'"),
     ],
 )
 def test_a_prior_that_cannot_be_is_refused(configured: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError) as refused:
         make_config(search_space={"learning_rate": configured})
     assert problem in "; ".join(refused.value.problems)
+    assert "choices.prior" not in "; ".join(refused.value.problems)
 
 
 # -- genes that are left out -----------------------------------------------------------------------

@@ -27,6 +27,7 @@ from coralx.records.events import GenerationStarted, StageDecided
 from coralx.records.experience import Experience, KnownRung, Likeness
 from coralx.records.run_facts import REVISION, Settings
 from coralx.records.verdicts import Promote
+from coralx.report.rung_figures import rungs_of
 from coralx.schedule.rung_reliability import prior
 from coralx.storage.history import History
 from coralx.storage.ledger import Ledger
@@ -109,7 +110,7 @@ def test_stages_that_rank_truly_cut_harder_and_more_are_born() -> None:
     known = decided(1, "S0")[-1].reliability
     assert known is not None
     assert known.low is not None
-    assert known.low > 0.3
+    assert known.low > 0
     assert known.best_held == known.best
     assert known.ranked_by == "objectives"
     assert known.controls >= 4 + GENERATIONS - 2
@@ -122,7 +123,36 @@ def test_the_planned_total_is_kept(early: float) -> None:
     trained = sum(result.steps for result in engine.history.results.values())
     whole = max(result.last_step for result in engine.history.results.values())
     planned = GENERATIONS * 3.2
-    assert 0.8 * planned < trained / whole <= planned
+    assert 0.9 * planned < trained / whole <= planned
+
+
+@pytest.mark.parametrize("size", [2, 4, 6])
+def test_small_populations_keep_it_too(size: int) -> None:
+    """Each generation has a control and lets one of the others pass at least, so that where that is
+    much of what a generation may cost fewer are born; in the end a training may be too much."""
+    search = {"generations": GENERATIONS, "population_size": size}
+    table = table_where(-1)
+    config = config_for(table, RUNGS, hyperband_config={"rungs": "adaptive"}, evolution=search)
+    executor = TableExecutor(Tape(table, 10**6))
+    engine = Engine(config, executor.start(config, None, print), executor, Ledger(), None)
+    engine.search()
+    results = engine.history.results.values()
+    trained = sum(result.steps for result in results) / max(r.last_step for r in results)
+    first, second = max(size // 2, 1), max(size // 4, 1)
+    planned = GENERATIONS * (size * 0.05 + first * 0.45 + second * 0.5)
+    assert len(engine.history.generations) == GENERATIONS
+    assert planned - 1 < trained <= planned + 1
+
+
+def test_the_report_rests_on_all_generations() -> None:
+    engine = played(1)[1]
+    state = engine.state
+    first, second = rungs_of(state)
+    finished = len(state.finished())
+    assert first["pairs"] == second["pairs"] == finished
+    assert finished > decided(1, "S0")[-1].reliability.pairs  # the last decision knew of fewer
+    assert first["controls"] == sum(g.is_control for event in born(1) for g in event.genomes)
+    assert first["ranked_by"] == "objectives"
 
 
 def test_before_the_first_generation_has_finished_nothing_is_known() -> None:

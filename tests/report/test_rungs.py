@@ -229,7 +229,8 @@ def test_the_report_says_what_it_rests_on_and_how_many_went_on() -> None:
     rung = {"stage": "S0", **vars(KNOWN), "survival_rate": [0.5, 0.5, 0.75]}
     assert rung_lines({"rungs": [rung]}) == [
         "S0 told little here: its better half held 3 of the 5 best (14 finishers, 3 of them "
-        "controls; rank agreement 0.12, 95 % -0.30 to 0.50). Of each generation 50 50 75 % went on."
+        "controls; rank agreement 0.12, 95 % -0.30 to 0.50). Of each generation the best 50 50 75 "
+        "% went on, and the controls."
     ]
     rung |= {"controls": 0, "survival_rate": [0.5, 0.5]}
     assert rung_lines({"rungs": [rung]}) == [

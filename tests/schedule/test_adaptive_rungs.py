@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from coralx.records.verdicts import Cut, Promote
 from coralx.schedule.adaptive_budgets import with_budgets
 from coralx.schedule.adaptive_rungs import (
-    FEWEST_BIRTHS,
     cost_of,
     first_plan,
     later_plan,
@@ -25,7 +24,7 @@ from tests.support.factories import make_config, make_result, make_stages
 
 STAGES = make_stages((0.05, 100, 0.5), (0.5, 100, 0.5), (1, 100, 1))
 RATES = tuple(stage.survival_rate for stage in STAGES)
-SHARE = 8 * cost_of(STAGES, RATES)
+SHARE = cost_of(STAGES, RATES, 8)
 """What a generation of eight costs as configured: 3.2 trainings to the end."""
 
 TRUE = updated(prior(), [Cohort(8, tuple(range(8)))] * 3)
@@ -33,14 +32,14 @@ AGAINST = updated(prior(), [Cohort(8, tuple(reversed(range(8))))] * 3)
 BELIEFS = {"true": TRUE, "unknown": prior(), "against": AGAINST}
 
 
-def cost(births: int, controls: int, rates: tuple[Fraction, ...]) -> Fraction:
-    one = cost_of(STAGES, rates)
-    return births * one + controls * (1 - one)
-
-
-def test_what_a_genome_costs() -> None:
+def test_what_a_generation_costs() -> None:
     assert Fraction("3.2") == SHARE
-    assert cost_of(STAGES, [Fraction(1)] * 3) == 1
+    assert cost_of(STAGES, [Fraction(1)] * 3, 8) == 8
+    # Of two genomes one goes on, and of that one as well: a stage lets one pass at least.
+    assert cost_of(STAGES, RATES, 2) == 2 * Fraction("0.05") + Fraction("0.95")
+    # A control goes on beside it unless it is that one.
+    assert cost_of(STAGES, RATES, 2, controls=1) > cost_of(STAGES, RATES, 2)
+    assert cost_of(STAGES, RATES, 1, controls=1) == 1
 
 
 def test_stages_that_mislead_cut_nobody_and_fewer_are_born() -> None:
@@ -70,8 +69,7 @@ def test_a_stage_that_is_configured_to_cut_nobody_never_does() -> None:
 def test_a_generation_costs_no_more_than_it_may(first: str, second: str, tenths: int) -> None:
     allowance = Fraction(tenths, 4)
     plan = later_plan(STAGES, [BELIEFS[first], BELIEFS[second]], allowance, 8)
-    is_least = plan.births == FEWEST_BIRTHS
-    assert is_least or cost(plan.births, plan.controls, plan.rates) <= allowance
+    assert plan.births == 1 or cost_of(STAGES, plan.rates, plan.births, 1) <= allowance
     assert plan.controls == 1
 
 
