@@ -15,7 +15,6 @@ from coralx.engine.state import RunState
 from coralx.records.rung_reliability import RungReliability
 from coralx.records.verdicts import Cut, Promote
 from coralx.schedule.adaptive_rungs import (
-    DOUBT,
     GenerationPlan,
     cost_of,
     first_plan,
@@ -32,9 +31,9 @@ LIKENESS_WEIGHTS = {"same base and data": 1.0, "same base": 0.5, "same kind": 0.
 NEAR = Fraction(3, 2)
 """A stage of an earlier run tells of one of this run that is at most so many times as long."""
 
-EVEN = 0.5
+EVEN, AT_WORST = 0.5, 0.2
 """A figure is judged by how likely the half that it ranks higher holds the best: of the configured
-one what is as likely too low as too high, of another what it is at worst, but for `DOUBT`."""
+one what is as likely too low as too high, of another what it is but for a probability of 0.2."""
 
 OTHER_FIGURES = ("train_loss", "loss_slope")
 """What a stage may rank by in place of what it is configured to."""
@@ -101,8 +100,8 @@ def _view(state: RunState, stage: Stage, before: int) -> _View:
     views = [_view_by(state, stage, name, before) for name in OTHER_FIGURES if name != own.figure]
     # A figure that is not there in every generation is not compared with one that is.
     others = [view for view in views if len(view.cohorts) == len(own.cohorts) > 0]
-    best = max(others, key=lambda view: view.belief.kept(HALF, DOUBT), default=own)
-    return best if best.belief.kept(HALF, DOUBT) > own.belief.kept(HALF, EVEN) else own
+    best = max(others, key=lambda view: view.belief.kept(HALF, AT_WORST), default=own)
+    return best if best.belief.kept(HALF, AT_WORST) > own.belief.kept(HALF, EVEN) else own
 
 
 def _view_by(state: RunState, stage: Stage, figure: str, before: int) -> _View:
