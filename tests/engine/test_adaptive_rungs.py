@@ -110,7 +110,9 @@ def test_stages_that_rank_truly_cut_harder_and_more_are_born() -> None:
     known = decided(1, "S0")[-1].reliability
     assert known is not None
     assert known.low is not None
-    assert known.low > 0
+    assert known.low >= 0
+    assert known.agreement is not None
+    assert known.agreement > 0.6
     assert known.best_held == known.best
     assert known.ranked_by == "objectives"
     assert known.controls >= 4 + GENERATIONS - 2
@@ -123,7 +125,8 @@ def test_the_planned_total_is_kept(early: float) -> None:
     trained = sum(result.steps for result in engine.history.results.values())
     whole = max(result.last_step for result in engine.history.results.values())
     planned = GENERATIONS * 3.2
-    assert 0.9 * planned < trained / whole <= planned
+    # How many controls a stage would have cut is expected, not known.
+    assert 0.9 * planned < trained / whole <= 1.02 * planned
 
 
 @pytest.mark.parametrize("size", [2, 4, 6])
