@@ -17,6 +17,10 @@ SCORED_ROW: Mapping[TaskKind, Fraction] = {
 """What a row costs that is only scored, as a share of one that is trained on. Measured on a CPU:
 0.34 to 0.36 (MiniLM, 33 tokens a row), 0.46 to 0.49 (SmolLM2, 42 tokens a row)."""
 
+FULL_PRECISION = Fraction(5, 2)
+"""How many times as much it costs, and a token, where training runs in bf16 and scores are computed
+in full precision. Measured: a step takes 2.4 times as long in fp32 (MiniLM, on a CPU with AVX-512)."""
+
 GENERATED_TOKEN = Fraction(1, 30)
 """What a token of an answer costs, which is a pass through the model by itself (SmolLM2: 0.03)."""
 
@@ -41,13 +45,21 @@ HALVED = ("attacks", "clean hold-out")
 """Rows of which one half serves the search, the other the final measurement."""
 
 
-def look_cost(task: TaskKind, rows: Mapping[str, int], tokens_per_attack: int = 0) -> Fraction:
+def look_cost(
+    task: TaskKind,
+    rows: Mapping[str, int],
+    tokens_per_attack: int = 0,
+    *,
+    scores_in_full: bool = False,
+) -> Fraction:
     """The cost of scoring an adapter on all that the last stage scores, in trained rows. `rows` are
-    a run's, by kind; each attack is answered by so many tokens."""
+    a run's, by kind; each attack is answered by so many tokens. `scores_in_full`: in a higher
+    precision than training."""
     scored = Fraction(rows.get("validation", 0)) or ASSUMED_VALIDATION * rows["train"]
     scored += sum(Fraction(rows.get(kind, 0), 2) for kind in HALVED)
     tokens = Fraction(rows.get("attacks", 0), 2) * tokens_per_attack
-    return max(SCORED_ROW[task] * scored + GENERATED_TOKEN * tokens, Fraction(1))
+    cost = SCORED_ROW[task] * scored + GENERATED_TOKEN * tokens
+    return max(cost * (FULL_PRECISION if scores_in_full else 1), Fraction(1))
 
 
 def group_costs(groups: int, look: Fraction) -> tuple[Fraction, Fraction]:

@@ -24,6 +24,7 @@ def test_a_look_costs_the_rows_that_the_last_stage_scores() -> None:
 
 def test_a_causal_model_s_rows_cost_more() -> None:
     assert look_cost("sft", {"train": 400, "validation": 100}) == 50
+    assert look_cost("sft", {"train": 400, "validation": 100}, scores_in_full=True) == 125
 
 
 def test_a_simulation_has_a_validation_split_of_a_fifth() -> None:
