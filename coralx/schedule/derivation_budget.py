@@ -19,7 +19,7 @@ SCORED_ROW: Mapping[TaskKind, Fraction] = {
 
 FULL_PRECISION = Fraction(5, 2)
 """How many times as much it costs, and a token, where training runs in bf16 and scores are computed
-in full precision. Measured: a step takes 2.4 times as long in fp32 (MiniLM, on a CPU with AVX-512)."""
+in full precision. Measured: a step takes 2.4 times as long in fp32 (MiniLM on a CPU)."""
 
 GENERATED_TOKEN = Fraction(1, 30)
 """What a token of an answer costs, which is a pass through the model by itself (SmolLM2: 0.03)."""
