@@ -1,4 +1,7 @@
-"""Derived genomes in whole searches on simulated curves: when they are made, and what follows."""
+"""Derived genomes in whole searches on simulated curves: when they are made, and what follows.
+
+Long, as one phase meets everything else that a search does, and each meeting is a case here.
+"""
 
 from __future__ import annotations
 
