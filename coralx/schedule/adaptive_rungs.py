@@ -22,7 +22,7 @@ from coralx.schedule.stages import Stage, quota_of
 RATES = tuple(Fraction(rate) for rate in ("1", "3/4", "2/3", "1/2", "1/3", "1/4", "1/6", "1/8"))
 """The survival rates that are considered, beside the configured ones."""
 
-DOUBT = 0.3
+DOUBT = 0.2
 """A stage is taken to be as poor a judge as it is, at worst, but for this probability."""
 
 MOST_POPULATIONS = 2
