@@ -1,13 +1,17 @@
-"""What each strategy of the search brings: on and off, on the quickstart's task, at equal steps.
+"""What each strategy of the search brings: on and off, on two tasks, at equal steps.
 
-    python benchmarks/ablation/ablation.py [--seeds 1 2 3] [--steps 900] [--only NAME ...]
+    python benchmarks/ablation/ablation.py [--tasks tweets party] [--seeds 1 2 3] [--steps 600]
+                                           [--only NAME ...] [--data ../shared/data]
                                            [--results TABLE.csv] [--jobs 2]
+
+Tasks are the quickstart's, and another text classification under the quickstart's stages: was a
+political statement of LIAR (Wang 2017) made by a democrat or a republican?
 
 Every search has the same data, model, stages and number of optimizer steps (`budget.max_steps`,
 which ends it wherever it stands); only one setting differs from the first row. Prints a table in
 Markdown: hypervolume of the front and the best adapter's AUROC, both on the test split, median and
-range over the seeds. Outcomes are kept in `--results`, so that an interrupted benchmark goes on and
-further rows can be added; delete the table to measure anew.
+range over the seeds, by task. Outcomes are kept in `--results`, so that an interrupted benchmark
+goes on and further rows can be added; delete the table to measure anew.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,14 +57,46 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "evolution.checkpoint_crossover.mask=0.5",
         "evolution.checkpoint_crossover.merge=0.5",
     ),
+    "without derived genomes": ("evolution.derive.share=0",),
+    "without priors": ("search_space.learning_rate={low: 1.0e-5, high: 5.0e-3, log: true}",),
     "population-based training": ("evolution.pbt_quantile=0.25",),
     "adaptive budgets": ("hyperband_config.adaptive_budgets=true",),
     "two brackets": ("hyperband_config.brackets=2",),
     "asynchronous promotion": ("hyperband_config.promotion=asynchronous",),
 }
 
+TASKS = ("tweets", "party")
+PARTIES = ("democrat", "republican")
+STATEMENT, PARTY = 2, 7
+"""Columns of LIAR's tables."""
+
 SMALLEST, LARGEST = 1e4, 3e6
 """Trainable parameters between which fronts are compared, on a log scale."""
+
+
+def parties(data: Path, folder: Path) -> Path:
+    """Statements of either party, as a table in `folder`: those of LIAR's training split."""
+    table = folder / "party.csv"
+    text = (data / "liar" / "train.tsv").read_text(encoding="utf-8")
+    rows = csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
+    with table.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "party"])
+        writer.writerows([r[STATEMENT], r[PARTY]] for r in rows if r[PARTY] in PARTIES)
+    return table
+
+
+def data_settings(task: str, data: Path, folder: Path) -> tuple[str, ...]:
+    """What a task changes in the quickstart's config: as many rows of each split, of other data."""
+    if task == "tweets":
+        return ()
+    return (
+        f"data.train={parties(data, folder)}",
+        "data.label=party",
+        f"data.labels=[{', '.join(PARTIES)}]",
+        "data.validation_fraction=0.044",
+        "data.test_fraction=0.073",
+    )
 
 
 def front_quality(report: dict[str, Any]) -> tuple[float, float]:
@@ -80,6 +117,7 @@ def front_quality(report: dict[str, Any]) -> tuple[float, float]:
 class Outcome:
     """What one search brought; figures on the test split."""
 
+    task: str
     setting: str
     seed: int
     budget: int
@@ -89,10 +127,12 @@ class Outcome:
     steps: int
 
 
-def run(name: str, seed: int, budget: int, folder: Path) -> Outcome:
-    """One search, its run folder under `folder`."""
-    label = f"{name.replace(' ', '-')}-{seed}-{budget}"
-    settings = (*COMMON, f"experiment.seed={seed}", f"budget.max_steps={budget}")
+def run(
+    task: str, name: str, seed: int, budget: int, data: tuple[str, ...], folder: Path
+) -> Outcome:
+    """One search on a task, whose `data` settings are given; its run folder under `folder`."""
+    label = f"{task}-{name.replace(' ', '-')}-{seed}-{budget}"
+    settings = (*COMMON, *data, f"experiment.seed={seed}", f"budget.max_steps={budget}")
     command = [sys.executable, "-m", "coralx", "evolve"]
     command += [str(ROOT / "configs" / "quickstart.yaml"), "--name", label, "--quiet"]
     for setting in (*settings, *VARIANTS[name]):
@@ -108,7 +148,8 @@ def run(name: str, seed: int, budget: int, folder: Path) -> Outcome:
     volume, auroc = front_quality(report)
     genomes = report["efficiency"]["total_genomes"]
     steps = sum(stage["trained_steps"] for stage in stages)
-    return Outcome(name, seed, budget, round(volume, 6), round(auroc, 6), genomes, steps)
+    shutil.rmtree(folder / "runs" / label, ignore_errors=True)  # hundreds of checkpoints
+    return Outcome(task, name, seed, budget, round(volume, 6), round(auroc, 6), genomes, steps)
 
 
 def read(path: Path) -> list[Outcome]:
@@ -149,14 +190,15 @@ def row(name: str, outcomes: Sequence[Outcome]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def table(outcomes: Sequence[Outcome], budget: int) -> list[str]:
-    """What the outcomes under one budget say, in Markdown."""
+def table(outcomes: Sequence[Outcome], task: str, budget: int) -> list[str]:
+    """What the outcomes on one task under one budget say, in Markdown."""
     lines = [
-        "| setting | hypervolume (test) | best test AUROC | genomes | steps | seeds |",
+        f"| {task} | hypervolume (test) | best test AUROC | genomes | steps | seeds |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name in VARIANTS:
-        found = [o for o in outcomes if o.setting == name and o.budget == budget]
+        key = (task, name, budget)
+        found = [o for o in outcomes if (o.task, o.setting, o.budget) == key]
         if found:
             lines.append(row(name, found))
     return lines
@@ -167,21 +209,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results.csv"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     chosen = parser.parse_args()
-    known = {(o.setting, o.seed, o.budget) for o in read(chosen.results)}
-    wanted = [(name, seed, chosen.steps) for seed in chosen.seeds for name in chosen.only]
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(chosen.jobs) as pool:
-        searches = [pool.submit(run, *one, Path(folder)) for one in wanted if one not in known]
+    known = {(o.task, o.setting, o.seed, o.budget) for o in read(chosen.results)}
+    wanted = [
+        (task, name, seed, chosen.steps)
+        for seed in chosen.seeds  # seed by seed, so that an interrupted table is balanced
+        for task in chosen.tasks
+        for name in chosen.only
+    ]
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(chosen.jobs) as pool:
+        folder = Path(scratch)
+        data = {task: data_settings(task, chosen.data, folder) for task in chosen.tasks}
+        missing = [one for one in wanted if one not in known]
+        searches = [pool.submit(run, *one, data[one[0]], folder) for one in missing]
         for search in as_completed(searches):
             add(chosen.results, search.result())
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    print(f"{datetime.date.today()}, {machine}; {chosen.steps} steps a search:\n")
-    print("\n".join(table(read(chosen.results), chosen.steps)))
+    print(f"{datetime.date.today()}, {machine}; {chosen.steps} steps a search:")
+    for task in chosen.tasks:
+        print("\n" + "\n".join(table(read(chosen.results), task, chosen.steps)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What derived genomes bring: with and without them at equal wall-clock time, against one-shot
-baselines made of the run's own finishers.
+"""What derived genomes bring: with and without them at equal cost, against one-shot baselines made
+of the run's own finishers.
 
-    python benchmarks/derive/derive.py [tweets liar smollm2] [--seeds 1 2 3 4 5] [--minutes N]
+    python benchmarks/derive/derive.py [tweets liar smollm2] [--seeds 1 2 3 4 5]
+                                       [--minutes N | --steps N]
                                        [--data FOLDER] [--results TABLE.csv] [--work FOLDER]
                                        [--set KEY=VALUE ...] [--summary]
 
@@ -44,7 +45,12 @@ TASKS = {
 """The config of each task, and the minutes of a search."""
 
 COMMON = ("evolution.generations=50", "runtime.keep_checkpoints=all")
-"""More generations than any search gets through: the time ends it."""
+"""More generations than any search gets through: the budget ends it."""
+
+BY_STEPS = ("runtime.workers=1", "runtime.threads_per_worker=1")
+PLAIN_SHARE = 1.1
+"""Of the steps of a search that derives within a tenth of its training's cost: the time that
+deriving may take, the search without it trains."""
 
 ARMS = {"derived": (), "plain": ("evolution.derive.share=0",)}
 BASELINES = ("plain + soup", "plain + truncation")
@@ -65,6 +71,9 @@ class Row:
     seed: int
     arm: str
     minutes: float
+    """That the search was given; 0 where it was given steps."""
+    budget: int
+    """Steps that the search with derived genomes was given; 0 where it was given minutes."""
     hypervolume: float
     """Of the front, 0 to 1, by AUROC (from 0.5) and parameters."""
     best_auroc: float
@@ -84,13 +93,14 @@ class Row:
     derivation_seconds: float
     genomes: int
     steps: int
+    worker_seconds: float
 
 
-def config_of(task: str, seed: int, minutes: float, data: Path, settings: Sequence[str]) -> Config:
-    """The search of a task, ended by the time."""
+def config_of(task: str, seed: int, data: Path, settings: Sequence[str]) -> Config:
+    """The search of a task."""
     files = {"train": "train", "validation": "valid", "test": "test"}
     liar = [f"data.{key}={(data / 'liar' / name).resolve()}.tsv" for key, name in files.items()]
-    given = [f"experiment.seed={seed}", f"budget.max_minutes={minutes}", *COMMON, *settings]
+    given = [f"experiment.seed={seed}", *COMMON, *settings]
     config = load_config(TASKS[task][0], [*(liar if task == "liar" else ()), *given])
     return resolve_mode(config, None, None)
 
@@ -145,7 +155,9 @@ def _chain(genome: str, derivations: dict[str, Any]) -> Iterator[str]:
         yield derived["operator"]
 
 
-def row_of(task: str, seed: int, arm: str, minutes: float, report: dict[str, Any]) -> Row:
+def row_of(
+    task: str, seed: int, arm: str, minutes: float, budget: int, report: dict[str, Any]
+) -> Row:
     """What a search's own report says."""
     front = front_of(members(report))
     named = report["choice"]["genome"] if report["choice"] else None
@@ -153,7 +165,7 @@ def row_of(task: str, seed: int, arm: str, minutes: float, report: dict[str, Any
     cost = report["efficiency"]
     stages = cost["stage_breakdown"].values()
     return _row(
-        (task, seed, arm, minutes),
+        (task, seed, arm, minutes, budget),
         front,
         chosen,
         looks=cost["validation_looks"],
@@ -161,11 +173,12 @@ def row_of(task: str, seed: int, arm: str, minutes: float, report: dict[str, Any
         derivation_seconds=cost["beside_training"]["deriving"],
         genomes=cost["total_genomes"],
         steps=sum(stage["trained_steps"] for stage in stages),
+        worker_seconds=round(cost["total_training_time"], 1),
     )
 
 
 def _row(
-    key: tuple[str, int, str, float],
+    key: tuple[str, int, str, float, int],
     front: Sequence[Candidate],
     chosen: Candidate | None,
     **counts: Any,
@@ -205,13 +218,12 @@ def with_baselines(row: Row, outcome: Outcome) -> Iterator[Row]:
     yield row
     own = members(outcome.report)
     made = baselines_of(outcome)
-    key = row.task, row.seed, row.minutes
     for arm, candidates, seconds in (
         (BASELINES[0], made.soup, made.soup_seconds),
         (BASELINES[1], made.truncations, made.truncation_seconds),
     ):
         yield _row(
-            (key[0], key[1], arm, key[2]),
+            (row.task, row.seed, arm, row.minutes, row.budget),
             front_of([*own, *candidates]),
             None,
             looks=row.looks + len(candidates),
@@ -219,18 +231,28 @@ def with_baselines(row: Row, outcome: Outcome) -> Iterator[Row]:
             derivation_seconds=round(seconds, 3),
             genomes=row.genomes,
             steps=row.steps,
+            worker_seconds=row.worker_seconds,
         )
 
 
 def run(task: str, seed: int, arm: str, given: argparse.Namespace) -> Iterator[Row]:
     """One search, and where it is the one without derived genomes the baselines."""
-    minutes = given.minutes or TASKS[task][1]
-    settings = [*ARMS[arm], *given.settings]
-    config = config_of(task, seed, minutes, given.data, settings)
+    minutes, steps = budget_of(task, given)
+    if steps:
+        own = round(steps * PLAIN_SHARE) if arm == "plain" else steps
+        ended_by = [*BY_STEPS, f"budget.max_steps={own}"]
+    else:
+        ended_by = [f"budget.max_minutes={minutes}"]
+    config = config_of(task, seed, given.data, [*ended_by, *ARMS[arm], *given.settings])
     outcome = search(config, f"{task}-{seed}-{arm}", given.work)
-    row = row_of(task, seed, arm, minutes, outcome.report)
+    row = row_of(task, seed, arm, minutes, steps, outcome.report)
     yield from with_baselines(row, outcome) if arm == "plain" else [row]
     shutil.rmtree(outcome.layout.root, ignore_errors=True)
+
+
+def budget_of(task: str, given: argparse.Namespace) -> tuple[float, int]:
+    """Minutes and steps of a search; one of them is 0."""
+    return (0.0, given.steps) if given.steps else (given.minutes or TASKS[task][1], 0)
 
 
 # -- the table -----------------------------------------------------------------------------------
@@ -300,7 +322,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("tasks", nargs="*", default=list(TASKS), metavar="|".join(TASKS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--minutes", type=float, help="of each search; default: the task's own")
+    ends = parser.add_mutually_exclusive_group()
+    ends.add_argument("--minutes", type=float, help="of each search; default: the task's own")
+    ends.add_argument("--steps", type=int, default=0, help="of each search, instead of minutes")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results.csv"))
     parser.add_argument("--work", type=Path, default=Path("derive-runs"), help="for run folders")
@@ -322,10 +346,10 @@ def missing(given: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
     """The searches whose rows the table lacks, seed by seed, so that it is balanced at any time."""
     for seed in given.seeds:
         for task in given.tasks:
-            minutes = given.minutes or TASKS[task][1]
-            known = {(r.task, r.seed, r.arm, r.minutes) for r in read(given.results)}
+            budget = budget_of(task, given)
+            known = {(r.task, r.seed, r.arm, r.minutes, r.budget) for r in read(given.results)}
             for arm in ARMS:
-                if (task, seed, arm, minutes) not in known:
+                if (task, seed, arm, *budget) not in known:
                     yield task, seed, arm
 
 
