@@ -39,7 +39,7 @@ class Section(BaseModel):
             zip(value, checked, strict=False) if isinstance(value, list) else ((value, checked),)
         )
         for given, taken in pairs:
-            if isinstance(given, bool) and isinstance(taken, Number) and type(taken) is not bool:
+            if isinstance(given, bool) and isinstance(taken, Number) and taken is not given:
                 raise ValueError("expected a number")
         return checked
 
