@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from coralx.config import Config
 from coralx.errors import ConfigError, SetupError
 from coralx.execution import gpu_sharing, local
+from coralx.execution.gpu_findings import remember
 from coralx.execution.local import LocalExecutor
 from coralx.records.run_facts import NO_MEMORY, DeviceMemory, Footprint, Settings
 from coralx.storage.machine_time import gpus_in_use
+from coralx.system.gpus import visible_gpus
 from tests.support.factories import make_config, make_facts
 from tests.support.fake_workers import FakeProcess, config_with, run_on
 from tests.support.gpus import GIB, fake_gpus
@@ -85,6 +88,26 @@ def test_as_many_workers_share_a_gpu_as_fit_and_are_of_use(
     assert executor.settings.workers == most
     assert started[0].memory.sharing == each
     assert all(memory.sharing == 1 for memory in described)
+
+
+@pytest.mark.parametrize("found", [1, 2, 6])
+def test_no_more_workers_share_a_gpu_than_the_check_found_best(
+    found: int,
+    started: list[FakeProcess],
+    described: list[DeviceMemory],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    fake_gpus(monkeypatch, 80)
+    config = config_with(workers_per_gpu="auto")
+    remember(visible_gpus()[0], config, found)
+    executor, _ = run_on(config)
+    assert executor.settings.workers == started[0].memory.sharing == found
+    assert len(described) == (found > 1)  # what one worker needs is of no interest
+    fake_gpus(monkeypatch, 24)  # another card, of which nothing was found
+    again, _ = run_on(config)
+    assert again.settings.workers == 3
 
 
 def test_the_cores_bound_the_workers_of_a_gpu(
