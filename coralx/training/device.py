@@ -49,6 +49,15 @@ def _runs_on(architecture: str, major: int, minor: int) -> bool:
     return built[0] == major and built[1] <= minor
 
 
+def keep_to_share(device: torch.device, memory: DeviceMemory) -> None:
+    """Have this process take no more of a GPU than its share. Otherwise a neighbour's cache would
+    decide which genome runs out of memory, and when."""
+    if device.type == "cuda" and memory.sharing > 1 and memory.total_bytes:
+        _, total = torch.cuda.mem_get_info(device)
+        allowed = max(0, memory.share_bytes - CONTEXT_BYTES)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total), device)
+
+
 def memory_of(device: torch.device, known: DeviceMemory) -> DeviceMemory:
     """The GPU's memory, before anything is loaded, but no more than the driver knows of the
     smallest GPU of the run; nothing on other devices."""

@@ -15,9 +15,11 @@ from coralx.backends.device_memory import (
     workers_that_fit,
 )
 from coralx.config import Config
-from coralx.records.run_facts import DeviceMemory, Footprint
+from coralx.records.events import RunStarted
+from coralx.records.run_facts import DeviceMemory, Footprint, Settings, decided
+from coralx.report.opening import opening_lines
 from coralx.text import GIB
-from tests.support.factories import make_config
+from tests.support.factories import make_config, make_facts
 
 LLAMA_1B = Footprint(
     base_parameters=1_200_000_000,
@@ -103,6 +105,32 @@ def test_as_many_workers_fit_as_hold_the_largest_genome_each() -> None:
     assert not checkpointing_by_need(config, LLAMA_1B, memory(3.5 * each, 3), on_gpu=True).is_on
     recomputing = workers_that_fit(tuning(True), LLAMA_1B, memory(3.5 * each))
     assert recomputing > 3
+
+
+def test_what_a_gpu_decided_is_kept_with_the_settings() -> None:
+    footprint = replace(LLAMA_1B, checkpointing=True)
+    facts = replace(make_facts(), device="cuda:0", precision="bf16", footprint=footprint)
+    settings = Settings(2, 1, "")  # as of a version that did not record it
+    assert decided(settings, facts) == Settings(2, 1, "bf16", checkpointing=True)
+    on_a_cpu = replace(facts, device="cpu")
+    assert decided(settings, on_a_cpu).checkpointing is None
+    assert decided(settings, replace(facts, footprint=None)).checkpointing is None
+
+
+def test_a_run_says_how_it_uses_a_gpu() -> None:
+    footprint = replace(LLAMA_1B, checkpointing=True, sharing=2)
+    facts = replace(
+        make_facts(), device="cuda", footprint=footprint, checkpointing_reason="it needs it"
+    )
+    event = RunStarted(1, "x", "hyperband", 7, facts, Settings(2, 3, "bf16"), {}, {}, 20.0)
+    config = make_config()
+    lines = opening_lines(config, event)
+    assert "on cuda, 2 workers with 3 threads each, 2 to a GPU" in lines[0]
+    assert lines[2] == "gradient checkpointing on: it needs it"
+    silent = replace(event, facts=replace(make_facts(), footprint=LLAMA_1B))
+    assert not any(
+        "GPU" in line or "checkpointing" in line for line in opening_lines(config, silent)
+    )
 
 
 def test_a_share_is_never_more_than_what_is_there() -> None:

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from coralx.backends.device_memory import CONTEXT_BYTES  # noqa: E402
 from coralx.errors import SetupError  # noqa: E402
 from coralx.records.run_facts import NO_MEMORY, DeviceMemory, Footprint  # noqa: E402
-from coralx.training.device import memory_of, require_kernels  # noqa: E402
+from coralx.training.device import keep_to_share, memory_of, require_kernels  # noqa: E402
 from coralx.training.peft import PeftBackend  # noqa: E402
 from tests.support.factories import make_config  # noqa: E402
 
@@ -66,6 +66,21 @@ def test_the_memory_is_that_before_anything_is_loaded(monkeypatch: pytest.Monkey
     assert memory_of(CUDA, smaller) == smaller
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (24 * GIB, 24 * GIB))
     assert memory_of(CUDA, NO_MEMORY).free_bytes == 24 * GIB
+
+
+def test_a_worker_keeps_to_its_share_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    fractions: list[float] = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 40 * GIB))
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda share, _: fractions.append(share)
+    )
+    for memory in (DeviceMemory(40 * GIB), DeviceMemory(sharing=2)):  # alone; of unknown size
+        keep_to_share(CUDA, memory)
+    keep_to_share(CPU, DeviceMemory(40 * GIB, sharing=2))
+    assert fractions == []
+    keep_to_share(CUDA, DeviceMemory(40 * GIB, sharing=2))
+    keep_to_share(CUDA, DeviceMemory(20 * GIB, sharing=2))  # another GPU of the run is smaller
+    assert fractions == [(share * GIB - CONTEXT_BYTES) / (40 * GIB) for share in (20, 10)]
 
 
 SMALL = Footprint(
