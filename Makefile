@@ -13,7 +13,7 @@ GPU := auto
 CUDA := none
 ifneq ($(filter-out help clean,$(or $(MAKECMDGOALS),help)),)
 CUDA := $(shell $(PYTHON) -m coralx.system.torch_builds '$(GPU)')
-$(if $(CUDA),,$(error cannot go on with GPU=$(GPU) and PYTHON=$(PYTHON)))
+$(if $(CUDA),,$(error cannot go on with GPU=$(GPU) and PYTHON=$(PYTHON), which must be 3.11 or newer))
 endif
 ON_GPU := $(filter-out none unused,$(CUDA))
 HIDE_GPU := $(if $(filter unused,$(CUDA)),CUDA_VISIBLE_DEVICES= )
