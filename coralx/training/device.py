@@ -7,6 +7,8 @@ import torch
 from coralx.backends.device_memory import CONTEXT_BYTES
 from coralx.errors import SetupError
 from coralx.records.run_facts import DeviceMemory
+from coralx.system.cuda_probe import suitable_torch
+from coralx.system.gpus import visible_gpus
 
 
 def training_device() -> torch.device:
@@ -30,9 +32,7 @@ def require_kernels(device: torch.device) -> None:
     raise SetupError(
         f"torch {torch.__version__} has no kernels for {torch.cuda.get_device_name(device)} "
         f"(compute capability {major}.{minor}; it is built for {', '.join(built)})",
-        f"Install a build of torch for it, as https://pytorch.org/get-started shows (older GPUs "
-        f"need a build for an older CUDA than {torch.version.cuda}), or set "
-        'CUDA_VISIBLE_DEVICES="" to train on the CPU.',
+        f'{suitable_torch(visible_gpus())}; to train on the CPU, set CUDA_VISIBLE_DEVICES="".',
     )
 
 

@@ -16,6 +16,7 @@ from coralx.records.run_facts import NO_MEMORY, DeviceMemory, Footprint  # noqa:
 from coralx.training.device import keep_to_share, memory_of, require_kernels  # noqa: E402
 from coralx.training.peft import PeftBackend  # noqa: E402
 from tests.support.factories import make_config  # noqa: E402
+from tests.support.gpus import fake_gpus  # noqa: E402
 
 GIB = 1 << 30
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
@@ -38,6 +39,7 @@ CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 def test_a_gpu_needs_kernels_of_its_capability(
     capability: tuple[int, int], built: list[str], runs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    fake_gpus(monkeypatch, 16, driver="580.1", capability=capability)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built)
@@ -50,6 +52,8 @@ def test_a_gpu_needs_kernels_of_its_capability(
     assert "no kernels for Tesla" in caught.value.message
     assert f"compute capability {capability[0]}.{capability[1]}" in caught.value.message
     assert "CUDA_VISIBLE_DEVICES" in caught.value.hint
+    if capability == (7, 0):
+        assert "a build of torch for CUDA 12.6" in caught.value.hint
 
 
 @pytest.mark.parametrize("device", [CPU, torch.device("mps")])
