@@ -255,6 +255,25 @@ def test_a_gpu_that_torch_cannot_open_ends_the_run(
         assert part in said
 
 
+def test_a_later_worker_does_not_fall_to_the_cpu_either(
+    started: list[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpus(monkeypatch, 80, 80)
+    executor, said = LocalExecutor("peft"), list[object]()
+    executor.start(config_with(), None, said.append)
+    monkeypatch.setattr(FakeProcess, "device", "cpu")  # of the second GPU
+    for _ in range(3):
+        executor._staff(2)
+        assert list(executor._outcomes(0.0)) == []
+    executor._staff(2)
+    assert [worker.pin for worker in started] == ["GPU-0a-0b", *["GPU-1a-1b"] * 3]
+    assert [worker.number for worker in executor._workers] == [0]
+    assert said[-1] == (
+        "worker 3 could not start: it can use no GPU, and would train on the cpu; continuing with "
+        "one worker fewer"
+    )
+
+
 @pytest.mark.parametrize("visible", ["", "-1"])
 def test_who_hides_the_gpus_trains_on_the_cpu(
     visible: str, started: list[FakeProcess], monkeypatch: pytest.MonkeyPatch
