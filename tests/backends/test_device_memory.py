@@ -14,10 +14,12 @@ from coralx.backends.device_memory import (
     checkpointing_by_need,
     workers_that_fit,
 )
+from coralx.backends.memory_estimate import extremes
 from coralx.config import Config
 from coralx.records.events import RunStarted
 from coralx.records.run_facts import DeviceMemory, Footprint, Settings, decided
 from coralx.report.opening import opening_lines
+from coralx.search.space import space_of
 from coralx.text import GIB
 from tests.support.factories import make_config, make_facts
 
@@ -64,6 +66,19 @@ def test_the_largest_batch_of_the_search_space_counts() -> None:
     free = memory(bytes_of_worker(small, LLAMA_1B) / USABLE + 1)
     assert not checkpointing_by_need(small, LLAMA_1B, free, on_gpu=True).is_on
     assert checkpointing_by_need(tuning(), LLAMA_1B, free, on_gpu=True).is_on
+
+
+def test_what_unsloths_kernels_do_not_train_may_take_most() -> None:
+    linear = tuple((f"layers.0.{name}", 2048, 2048) for name in (*"qkvo", "q_proj", "v_proj"))
+    fused = replace(LLAMA_1B, linear=linear, fused=True)
+    choices: list[object] = ["all-linear", ["q_proj", "v_proj"]]
+    whole, both = (
+        tuning(search_space={"target_modules": {"choices": chosen}})
+        for chosen in (choices[:1], choices)
+    )
+    assert bytes_of_worker(both, fused) > bytes_of_worker(whole, fused)
+    _, largest = extremes(space_of(both), fused, 512)
+    assert largest.target_modules == "all-linear"  # what is tried, and counted on the disk
 
 
 def test_workers_of_one_gpu_decide_by_their_share_of_it() -> None:
