@@ -58,8 +58,8 @@ def unusable(gpus: Sequence[Gpu], obstacle: str | None = None) -> SetupError:
         way_out = f"The driver is too old for this torch. {suitable_torch(gpus, or_driver=True)}"
     else:
         way_out = (
-            "Check that nvidia-smi works and, in a container, that it was given the GPU (docker "
-            "run --gpus all)"
+            "Check that nvidia-smi works and, in a container, that it was given the GPU to compute "
+            "on (docker run --gpus all, NVIDIA_DRIVER_CAPABILITIES=compute,utility)"
         )
     return SetupError(
         f"torch cannot use the GPU that NVIDIA's driver shows ({names}){why}; driver "

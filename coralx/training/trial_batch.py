@@ -34,7 +34,7 @@ from coralx.training.out_of_memory import free, in_parts
 from coralx.training.task_data import Material
 from coralx.training.task_parts import EvalSplit, TaskPart
 
-SWITCHES = ("dropout", "use_rslora")
+SWITCHES = ("use_rslora",)
 """Genes that decide how a layer is adapted, and not how much memory that takes."""
 
 Context = Callable[[], AbstractContextManager[Any]]
