@@ -54,13 +54,13 @@ class DerivationPhase:
         self._history = state.history
         self._jobs = jobs
         task = state.config.model.task
-        # Language models alone are held, and so scored, in bf16, and on a GPU alone.
-        in_bf16 = facts.device.startswith("cuda") and task != "sequence-classification"
+        # Language models alone are held, and so scored, in 16 bits, and on a GPU alone.
+        in_half = facts.device.startswith("cuda") and task != "sequence-classification"
         self._cost = look_cost(
             task,
             facts.rows,
             _tokens_per_attack(state.config),
-            scores_in_full=facts.precision == "bf16" and not in_bf16,
+            scores_in_full=facts.precision in ("bf16", "fp16") and not in_half,
         )
         layers = facts.footprint.linear if facts.footprint is not None else ()
         groups = module_groups([name for name, *_ in layers])
