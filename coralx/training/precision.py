@@ -4,6 +4,7 @@ computes, or as measured."""
 from __future__ import annotations
 
 import contextlib
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -59,13 +60,18 @@ def half_precision(device: torch.device) -> str:
 
 
 def known_precision(
-    config: Config, recorded: str | None, device: torch.device, *, held_in_half: bool
+    config: Config,
+    recorded: str | None,
+    device: torch.device,
+    *,
+    held_in_half: bool,
+    overflows: bool = False,
 ) -> tuple[str, str] | None:
     """The precision and the reason, where it is known before the base is loaded; `recorded` is that
     of a run that is resumed, or of its first worker. `held_in_half`: on a GPU the base is, which is
-    decided before there is one to measure.
+    decided before there is one to measure. `overflows`: such bases are known to in fp16.
 
-    Raises ConfigError for one that the device does not have.
+    Raises ConfigError for one that the device or the base does not have.
     """
     precision = recorded or config.training.precision
     if precision == "bf16" and half_precision(device) != "bf16":
@@ -73,13 +79,18 @@ def known_precision(
     if precision == "fp16" and device.type not in ("cuda", "cpu"):
         reason = f"fp16 is for CUDA GPUs; this worker trains on {device.type}"
         raise _unavailable("fp16", reason, "bf16, fp32", recorded)
+    if precision == "fp16" and overflows:
+        reason = f"activations of {config.model.base} overflow in fp16"
+        raise _unavailable("fp16", reason, "fp32", recorded)
     if precision != "auto":
         return precision, "as configured or recorded"
-    if device.type == "cuda" and held_in_half:
-        half = half_precision(device)
-        is_old = half == "fp16"
-        return half, "the GPU does not compute in bf16" if is_old else "the GPU computes in bf16"
-    return None
+    if device.type != "cuda" or not held_in_half:
+        return None
+    if half_precision(device) == "bf16":
+        return "bf16", "the GPU computes in bf16"
+    if overflows:
+        return "fp32", "the GPU does not compute in bf16, and such bases overflow in fp16"
+    return "fp16", "the GPU does not compute in bf16"
 
 
 def _unavailable(precision: str, reason: str, others: str, recorded: str | None) -> ConfigError:
@@ -92,8 +103,8 @@ def _unavailable(precision: str, reason: str, others: str, recorded: str | None)
     return ConfigError(
         "config",
         [f"training.precision: the run trains in {precision}, but {reason}"],
-        f"Continue on the kind of device that it began on and let runtime.devices name only such "
-        f"GPUs, or start a new run with training.precision: {others.split(',')[0]}.",
+        "Continue on such a device as it began on (of several kinds of GPUs, name one kind in "
+        f"runtime.devices), or start a new run with training.precision: {others.split(',')[0]}.",
     )
 
 
@@ -112,12 +123,13 @@ def faster_precision(
     device: torch.device,
 ) -> tuple[str, str]:
     """fp32 or the device's half precision, whichever takes a step of `batches` faster, and the
-    reason in words.
+    reason in words. No precision in which the base overflows.
 
     The two alternate, the first batch warms up and does not count; gradients are thrown away.
     """
     half = half_precision(device)
     seconds: dict[str, list[float]] = {"fp32": [], half: []}
+    losses = dict.fromkeys(seconds, 0.0)
     model.train()
     for batch in batches:
         for precision, times in seconds.items():
@@ -128,7 +140,10 @@ def faster_precision(
             if device.type == "cuda":
                 torch.cuda.synchronize()
             times.append(time.monotonic() - began)
+            losses[precision] += loss.item()
     model.zero_grad(set_to_none=True)
     full, halved = (statistics.median(times[1:]) for times in seconds.values())
+    if math.isfinite(losses["fp32"]) and not math.isfinite(losses[half]):
+        return "fp32", f"the base overflows in {half}"
     chosen = half if halved < WORTH_IT * full else "fp32"
     return chosen, f"a step takes {halved * 1e3:.0f} ms in {half}, {full * 1e3:.0f} ms in fp32"

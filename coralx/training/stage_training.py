@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -130,12 +130,8 @@ class StageTraining:
         """What takes the steps of a job: the active adapter, its optimizer, and the rows."""
         genes, train = job.genome.genes, self.material.train
         parameters = adapters.trainable(self.model)
-        optimizer = torch.optim.AdamW(
-            parameters.values(),
-            lr=genes.learning_rate,
-            weight_decay=genes.weight_decay,
-            # All parameters in one kernel. On a CPU it would round otherwise, and gain nothing.
-            fused=True if self.model.device.type == "cuda" else None,
+        optimizer = adamw(
+            list(parameters.values()), genes.learning_rate, genes.weight_decay, self.model.device
         )
         if start.moments is not None:
             name = adapters.name_of(job.genome)
@@ -207,6 +203,15 @@ class StageTraining:
         }
         name = adapters.name_of(job.genome)
         adapters.save(Path(job.checkpoint), self.model, name, optimizer, state)
+
+
+def adamw(
+    parameters: Sequence[torch.nn.Parameter], rate: float, decay: float, device: torch.device
+) -> torch.optim.AdamW:
+    """The optimizer, on CUDA with one kernel for all parameters. Elsewhere that would round
+    otherwise, and gain little."""
+    fused = True if device.type == "cuda" else None
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=fused)
 
 
 def _go_on_with_scale(scaler: torch.amp.GradScaler, checkpoint: Path) -> None:
