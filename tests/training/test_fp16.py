@@ -14,10 +14,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import load_file  # noqa: E402
+
 from coralx.backends.protocol import Paused, create  # noqa: E402
 from coralx.config import parse_config  # noqa: E402
 from coralx.records.genomes import Genes, Genome  # noqa: E402
-from coralx.records.jobs import Horizon, Job  # noqa: E402
+from coralx.records.jobs import Horizon, Job, MeasureJob  # noqa: E402
 from coralx.records.results import StageResult  # noqa: E402
 from coralx.system.files import write_folder  # noqa: E402
 from coralx.training import adapter_backend as adapting  # noqa: E402
@@ -123,3 +125,31 @@ def test_a_partial_checkpoint_of_an_earlier_version_is_taken_up(
     taken: list[int] = []
     backend.train(wanted, lambda _: None, lambda: taken.append(1))
     assert len(taken) == 1
+
+
+def test_a_base_in_float16_has_adapters_in_float32(
+    causal_config: Callable[[str], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: the scaler takes no gradients in float16, and updates would vanish in it."""
+    monkeypatch.setattr(adapting, "base_dtype", lambda *_, **__: torch.float16)
+    config = causal_config("label-tokens")
+    config["training"]["precision"] = "fp16"
+    backend: Any = create("peft")
+    facts = backend.prepare(parse_config(config, "test"), None, 1, lambda _: None)
+    assert facts.footprint.base_bytes < 2.1 * facts.base_parameters
+    text = backend._material.task._text
+    logits, seen = text.logits, set[Any]()
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        seen.add((torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
+        assert torch.get_autocast_dtype("cpu") == torch.float16
+        return logits(*arguments, **named)
+
+    monkeypatch.setattr(text, "logits", noted)
+    untuned = backend.measure(MeasureJob(None, None)).validation["eval_loss"]
+    result = trained(backend, job(GENOME, tmp_path, 0, 20))
+    assert seen == {(True, True), (False, True)}  # trained on and scored
+    assert (result.divergence, result.skipped_steps) == (None, 0)
+    assert result.metrics["eval_loss"] < untuned - 0.05
+    saved = load_file(tmp_path / "to-20" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
