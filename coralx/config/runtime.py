@@ -33,7 +33,8 @@ class Training(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto",
         description="auto: 16 bits, which are bf16, or on GPUs that do not compute in it fp16: for "
-        "language models on a GPU always, else where that is measured to be faster than fp32.",
+        "language models on a GPU always, else where that is measured to be faster than fp32. fp16 "
+        "is for CUDA GPUs; on a CPU it works, too, but slowly.",
     )
 
 
