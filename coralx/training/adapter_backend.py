@@ -28,7 +28,7 @@ from coralx.training import user_functions as functions
 from coralx.training.base_checks import require_causal, require_known_tokens
 from coralx.training.base_errors import explaining
 from coralx.training.base_fingerprint import fingerprint_of_base
-from coralx.training.base_model import Base, check_quantization
+from coralx.training.base_model import Base
 from coralx.training.base_source import locate_base
 from coralx.training.derived_adapter import Deriving
 from coralx.training.evaluation import Evaluation
@@ -36,6 +36,7 @@ from coralx.training.footprint import footprint_of
 from coralx.training.out_of_memory import free, raising_out_of_memory, reason_of
 from coralx.training.padding_check import disagreements
 from coralx.training.precision import autocast, base_dtype, faster_precision, known_precision
+from coralx.training.quantization import check_quantization
 from coralx.training.stage_training import StageTraining
 from coralx.training.task_data import Material
 from coralx.training.trial_batch import Trial
@@ -91,7 +92,7 @@ class AdapterBackend(ABC):
         torch.set_num_threads(threads)
         self._config = config
         self._device = _device()
-        check_quantization(config, self._device)
+        check_quantization(config, self._device, self.name)
         # Tasks may share a file.
         tables = {source.train: None for source in config.data.sources.values()}
         say(f"reading {', '.join(map(str, tables))}")
