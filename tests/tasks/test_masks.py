@@ -110,7 +110,12 @@ def test_a_routers_own_loss_leaves_padding_out(
     languages: dict[str, Language], monkeypatch: pytest.MonkeyPatch, routed: bool
 ) -> None:
     """A mixture of experts may add to its loss how evenly tokens are routed: of real ones alone."""
-    model = tiny("mixtral", languages["words"].tokenizer, output_router_logits=routed)
+    model = tiny(
+        "mixtral",
+        languages["words"].tokenizer,
+        output_router_logits=routed,
+        router_aux_loss_coef=1.0,
+    )
     losses = []
     for masks in (True, False):
         monkeypatch.setattr(causal_lm, "needs_mask", lambda _, masks=masks: masks)
