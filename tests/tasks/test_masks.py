@@ -54,7 +54,7 @@ def tiny(kind: str, tokenizer: Any, **changes: Any) -> Any:
 
 def gradients_of(loss: torch.Tensor, model: Any) -> dict[str, torch.Tensor]:
     model.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,11 @@ from coralx.training import base_model, quantization
 from coralx.training.footprint import footprint_without_weights
 from coralx.training.inference import predict
 from coralx.training.quantization import check_quantization
+from tests.support.paths import ROOT
 
+SNIPPETS = re.findall(
+    r"^```python\n(.*?)^```", (ROOT / "docs" / "python.md").read_text("utf-8"), re.M | re.S
+)
 CPU = torch.device("cpu")
 GENES = Genes(rank=4, learning_rate=2e-2, dropout=0.1, batch_size=8)
 GENOME = Genome("g00-00-aaaa", 0, GENES)
@@ -142,7 +147,7 @@ def test_plain_peft_on_the_same_base_gives_the_figures_that_are_reported(
     configure: Configure, tmp_path: Path
 ) -> None:
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM
 
     config = configure("4bit")
     backend, _ = prepared(config)
@@ -152,17 +157,14 @@ def test_plain_peft_on_the_same_base_gives_the_figures_that_are_reported(
     sources = (str(tmp_path / "to-20"),)
     derived = backend.derive(DeriveJob(genome, "to-20", sources, 20, str(tmp_path / "derived")))
     figures["derived"] = derived.result.metrics
-    settings = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
-    )
+    loading = next(block for block in SNIPPETS if "BitsAndBytesConfig" in block)
     part = backend._material.parts[0]
     rows = part.splits["validation"].rows
     for folder, reported in figures.items():
-        base = AutoModelForCausalLM.from_pretrained(
-            config["model"]["base"], dtype=torch.float32, quantization_config=settings
-        )
-        quantization.keep_differentiable(base)
-        model = PeftModel.from_pretrained(base, str(tmp_path / folder))
+        names: dict[str, Any] = {"base": config["model"]["base"], "torch": torch}
+        names["AutoModelForCausalLM"] = AutoModelForCausalLM
+        exec(loading, names)
+        model = PeftModel.from_pretrained(names["model"], str(tmp_path / folder))
         scores = part.task.by_row(predict(model, part.task, rows, backend._scoring), rows)
         for name, value in compute.task_figures(scores).items():
             if name in ("auroc", "eval_loss", "accuracy"):
