@@ -35,6 +35,7 @@ from coralx.execution.process import (
     LostWorker,
     WorkerProcess,
     await_reply,
+    cuda_environment,
     environment,
     replies,
     reported,
@@ -126,6 +127,7 @@ class LocalExecutor:
         extra = environment(self._config)
         if self._pins:
             extra[VARIABLE] = self._pins[slot % len(self._pins)]
+            extra |= cuda_environment(self._backend)
         worker = WorkerProcess(self._spawned, self._backend, threads, slot, extra)
         self._spawned += 1
         self._workers.append(worker)
