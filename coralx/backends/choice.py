@@ -14,6 +14,8 @@ from coralx.errors import ConfigError, SetupError
 from coralx.system.environment import INSTALL_UNSLOTH, is_installed, torch_cuda
 from coralx.system.gpus import visible_gpus
 
+ENCODERS_WITH_PEFT = "encoders train with PEFT"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -41,6 +43,8 @@ def choose(config: Config) -> Choice:
 
 def _obstacle_to_unsloth(config: Config) -> str | None:
     """Why `auto` does not take Unsloth; None if it does."""
+    if local_model_type(config) in ENCODERS:
+        return ENCODERS_WITH_PEFT
     if not visible_gpus():
         return "no GPU is visible"
     if torch_cuda() is None:
@@ -60,9 +64,9 @@ def _obstacle_in_base(config: Config) -> str | None:
     if kind is None:
         # A language model may have fused kernels; a classifier's base is as likely an encoder.
         classifies = config.model.task not in CAUSAL
-        return "the base's type is not known, and encoders train with PEFT" if classifies else None
+        return f"{ENCODERS_WITH_PEFT}, and the base's type is not known" if classifies else None
     if kind in ENCODERS:
-        return f"encoders such as {kind} train with PEFT"
+        return ENCODERS_WITH_PEFT
     if kind not in fused.names:
         caveat = f" ({fused.caveat})" if fused.caveat else ""
         return f"Unsloth has no fused kernels for models of type {kind}{caveat}"

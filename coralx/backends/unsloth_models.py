@@ -1,4 +1,5 @@
-"""Which model types Unsloth trains by fused kernels of its own, read off the installed package.
+"""What Unsloth knows of model types, read off the installed package: which it trains by fused
+kernels of its own, and which overflow in float16.
 
 Its loader hands a model of a type that it knows to a class of its own, and every other one to a
 generic class (FastModel), which rewrites the forward of whatever transformers can load. The source
@@ -17,6 +18,19 @@ from pathlib import Path
 KNOWN = frozenset({"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3"})
 """Those of Unsloth 2026.10.9: what counts where no package is installed, or where it cannot be
 read."""
+
+OVERFLOWING = (
+    "embedding_gemma2",
+    "gemma3,",
+    "gemma3text",
+    "gemma3n",
+    "gemma4",
+    "glm4_moe",
+    "gpt_oss",
+    "qwen3_5",
+    "qwen3_moe",
+)
+"""Types that overflow in float16, as that release lists them; `overflows_in_half` reads them."""
 
 SURE = "llama"
 """A type that every release has kernels for: where it is not found, the source was misread."""
@@ -38,15 +52,10 @@ class FusedTypes:
 def fused_types() -> FusedTypes:
     """Those of the installed Unsloth. Without it, or where its source looks otherwise, those that
     this release of CoralX knows of."""
-    # find_spec of a submodule would import the package.
-    spec = find_spec("unsloth")
-    if spec is None or not spec.submodule_search_locations:
+    if find_spec("unsloth") is None:
         return FusedTypes(KNOWN)
-    loader = Path(spec.submodule_search_locations[0]) / "models" / "loader.py"
-    try:
-        found = frozenset(_dispatched(ast.parse(loader.read_text(encoding="utf-8"))))
-    except (OSError, SyntaxError, ValueError, RecursionError):
-        found = frozenset()
+    tree = _source("unsloth", "models/loader.py")
+    found = frozenset(_dispatched(tree)) if tree else frozenset()
     if SURE in found:
         return FusedTypes(found)
     return FusedTypes(
@@ -54,6 +63,37 @@ def fused_types() -> FusedTypes:
         "as far as CoralX knows: which types the installed Unsloth has kernels for could not be "
         "read from its models/loader.py",
     )
+
+
+def overflows_in_half(kind: str | None) -> bool:
+    """Whether activations of models of this type exceed what float16 holds, so that they train in
+    bf16 or float32 alone. The rule is that of Unsloth's loader."""
+    if kind is None:
+        return False
+    lower = kind.lower()
+    plain = lower.replace("-", "").replace("_", "")
+    return any(entry == plain or entry in f"{lower}," for entry in _overflowing())
+
+
+@cache
+def _overflowing() -> tuple[str, ...]:
+    tree = _source("unsloth_zoo", "model_lists.py")
+    for node in ast.walk(tree) if tree else ():
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FORCE_FLOAT32":
+            return tuple(_constants(node.value)) or OVERFLOWING
+    return OVERFLOWING
+
+
+def _source(package: str, path: str) -> ast.Module | None:
+    """A file of an installed package, parsed; None where there is none that can be."""
+    spec = find_spec(package)  # of a submodule, it would import the package
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    file = Path(spec.submodule_search_locations[0]) / path
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return None
 
 
 def _dispatched(tree: ast.Module) -> Iterator[str]:
@@ -78,6 +118,11 @@ def _compared(test: ast.expr) -> Iterator[str]:
             continue
         if node.left.id != TYPE or not isinstance(node.ops[0], ast.Eq | ast.In):
             continue
-        for constant in ast.walk(node.comparators[0]):
-            if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
-                yield constant.value
+        yield from _constants(node.comparators[0])
+
+
+def _constants(node: ast.AST) -> Iterator[str]:
+    """The texts that stand in an expression, in small letters."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant) and isinstance(part.value, str):
+            yield part.value.lower()

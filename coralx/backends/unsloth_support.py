@@ -29,8 +29,8 @@ WHOLE_GROUPS = ModuleChoices(
 def model_type(config: Config) -> str | None:
     """The base's `model_type`, such as llama; None where its config cannot be read. One on the hub
     is looked up there."""
-    name = str(config.model.base)
-    if name.startswith("builtin:") or Path(name).is_dir():
+    name = config.model.base
+    if name is None or name.startswith("builtin:") or Path(name).is_dir():
         return local_model_type(config)
     try:
         return _type_in(_from_hub(name))
@@ -46,7 +46,7 @@ def local_model_type(config: Config) -> str | None:
         return entry.model_type if entry else None
     try:
         return _type_in(Path(name) / "config.json")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
 
 

@@ -28,7 +28,7 @@ from coralx.training import user_functions as functions
 from coralx.training.base_checks import require_causal, require_known_tokens
 from coralx.training.base_errors import explaining
 from coralx.training.base_fingerprint import fingerprint_of_base
-from coralx.training.base_model import Base, check_quantization
+from coralx.training.base_model import Base, check_quantization, checkpoints_gradients
 from coralx.training.base_source import locate_base
 from coralx.training.derived_adapter import Deriving
 from coralx.training.evaluation import Evaluation
@@ -67,12 +67,16 @@ class AdapterBackend(ABC):
         """
 
     @abstractmethod
-    def wrap(self, config: Config, base: Base) -> PeftModel:
-        """The base with its template adapter."""
+    def wrap(self, config: Config, base: Base, *, recomputes: bool) -> PeftModel:
+        """The base with its template adapter; where it `recomputes`, activations are computed again
+        in the backward pass instead of being held."""
 
     def notes_on(self, genes: Genes) -> tuple[str, ...]:
         """What is worth saying about how such a genome is trained here."""
         return ()
+
+    def dropped(self) -> None:  # noqa: B027  most hold nothing
+        """Give back what was held for the adapter that is no longer in the model."""
 
     def devices(self) -> tuple[str, int]:
         device = _device().type
@@ -140,7 +144,8 @@ class AdapterBackend(ABC):
         """Add the template adapter, and what scores the model."""
         config = self._config
         with explaining(config, "an adapter"):
-            self._model = self.wrap(config, self._base)
+            recomputes = checkpoints_gradients(config, self._device)
+            self._model = self.wrap(config, self._base, recomputes=recomputes)
         self._evaluation = Evaluation(
             config, self._model, self._material, self._scoring, self._device
         )
@@ -285,6 +290,7 @@ class AdapterBackend(ABC):
             self._model.set_adapter(TEMPLATE)
             if name in self._model.peft_config:
                 self._model.delete_adapter(name)
+            self.dropped()
 
 
 def _device() -> torch.device:

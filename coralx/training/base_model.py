@@ -38,6 +38,8 @@ class Base:
     """The modules that came without weights: they are trained and saved in full."""
     fused_loss: bool = False
     """The model computes its loss without holding all logits at once."""
+    fused_kernels: bool = False
+    """Its layers run on kernels that hold fewer activations than PEFT's."""
     notes: tuple[str, ...] = ()
     """Remarks for the run's report."""
     padding: int | None = None

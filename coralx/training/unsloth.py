@@ -43,7 +43,7 @@ from coralx.errors import ConfigError
 from coralx.records.genomes import Genes
 from coralx.training.adaptable_layers import check, linear_names
 from coralx.training.adapter_backend import AdapterBackend
-from coralx.training.base_model import Base, checkpoints_gradients, give_padding, quiet
+from coralx.training.base_model import Base, give_padding, quiet
 from coralx.training.base_source import BaseSource, loading_error, loading_options, locate_base
 from coralx.training.unsloth_classifier import HEADS, complete, loading_report
 
@@ -91,6 +91,7 @@ class UnslothBackend(AdapterBackend):
             tokenizer=tokenizer,
             task_type=TaskType.CAUSAL_LM,
             fused_loss=in_half,
+            fused_kernels=self._is_fused,
             notes=(*source.notes, *self._remarks(config, model, dtype)),
         )
         if classifies:
@@ -162,9 +163,8 @@ class UnslothBackend(AdapterBackend):
                 if any(_has_bias(model, name) for name in group):
                     yield f"{'+'.join(group)} have biases: PEFT's forward is used there"
 
-    def wrap(self, config: Config, base: Base) -> PeftModel:
+    def wrap(self, config: Config, base: Base, *, recomputes: bool) -> PeftModel:
         names = linear_names(base.model, (*base.head, *HEADS))
-        recomputes = checkpoints_gradients(config, base.model.device)
         self._offloads = self._on_gpu and recomputes and self._max_length >= SHORTEST_OFFLOADED
         if self._offloads and not self._is_fused:
             # Its generic path does this while loading, and then alone.
@@ -188,10 +188,10 @@ class UnslothBackend(AdapterBackend):
             # Its own reset keeps what its first 200 buffers have grown to: as many as any base has
             # layers.
             offloading.unpatch_unsloth_smart_gradient_checkpointing()
-            if hasattr(
-                torch.accelerator, "empty_host_cache"
-            ):  # since torch 2.11; else torch keeps it
-                torch.accelerator.empty_host_cache()
+            # What was page-locked goes to torch's cache first; earlier releases cannot empty that.
+            empty = getattr(torch.accelerator, "empty_host_cache", None)
+            if empty is not None and torch.accelerator.is_available():
+                empty()
             offloading.patch_unsloth_smart_gradient_checkpointing(dtype=self._base.model.dtype)
 
     def notes_on(self, genes: Genes) -> tuple[str, ...]:
