@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from peft import TaskType
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from coralx.config.schema import Config
 from coralx.rng import derive_seed
@@ -32,11 +32,11 @@ HEADS = ("score", "classifier")
 
 @contextmanager
 def loading_report() -> Iterator[dict[str, Any]]:
-    """In the block, what transformers reports of a classifier that it loads is put here: the keys
-    that are missing or mismatched."""
+    """In the block, classifiers are loaded with their head in float32, and what transformers
+    reports of one is put here: the keys that are missing or mismatched."""
     report: dict[str, Any] = {"missing_keys": (), "mismatched_keys": ()}
     auto = AutoModelForSequenceClassification
-    load = auto.from_pretrained
+    load, kept = auto.from_pretrained, PreTrainedModel._keep_in_fp32_modules_strict
 
     def reporting(*args: Any, **kwargs: Any) -> Any:
         model, found = load(*args, output_loading_info=True, **kwargs)
@@ -44,10 +44,12 @@ def loading_report() -> Iterator[dict[str, Any]]:
         return model
 
     auto.from_pretrained = reporting
+    PreTrainedModel._keep_in_fp32_modules_strict = {*(kept or ()), *HEADS}
     try:
         yield report
     finally:
         del auto.from_pretrained  # the inherited one shows again
+        PreTrainedModel._keep_in_fp32_modules_strict = kept
 
 
 def complete(
@@ -69,7 +71,7 @@ def complete(
     head = modules_without_weights(model, [*report["missing_keys"], *replaced])
     draw_head(model, head, config.experiment.seed)
     for name in HEADS:
-        if hasattr(model, name):  # adapters train a copy of it, which is to be float32 as they are
+        if hasattr(model, name):  # adapters train copies of it, which are float32 as they are
             getattr(model, name).float()
     padding = own_padding(described)
     model.config.get_text_config().pad_token_id = model.config.pad_token_id = padding

@@ -1,8 +1,9 @@
-"""What CoralX asks of Unsloth: `unsloth_asked.py FOLDER CONFIG...`, with the stand-ins of Unsloth's
+"""What CoralX asks of Unsloth: `unsloth_asked.py FOLDER`, with the stand-ins of Unsloth's
 packages on the path. Writes FOLDER/seen.json.
 
-FOLDER holds `model`, and versions of it: `three`, a classifier of three classes, `unpaddable`,
-whose tokenizer has no padding, and `bert`. A process of its own, as with Unsloth itself.
+FOLDER holds `model`, and versions of it: `two` and `three`, classifiers of so many classes, and
+`unpaddable`, whose tokenizer has no padding, and `bert`. A process of its own, as with Unsloth
+itself.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import coralx.training.unsloth as ours  # isort: skip
 import torch
-from unsloth import ASKED, ENVIRONMENT  # type: ignore[attr-defined]
+from unsloth import ASKED, ENVIRONMENT
 from unsloth_zoo.gradient_checkpointing import CALLED
 
 from coralx.config import Config, parse_config
@@ -71,7 +72,7 @@ def recomputing() -> None:
 
 def classifying() -> None:
     """The head, beside the one that PEFT's backend has on a CPU."""
-    for model in ("model", "three"):
+    for model in ("model", "two", "three"):
         config = configured(model, "sequence-classification")
         theirs = base_model.load(
             config,

@@ -55,12 +55,15 @@ def write_bases(base: Path, encoder: Path, folder: Path) -> None:
         described["max_position_embeddings"] = 900
         (folder / name / "config.json").write_text(json.dumps(described))
     tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.save_pretrained(folder / "three")
+    for name, classes in (("two", 2), ("three", 3)):
+        torch.manual_seed(0)
+        classifier = AutoModelForSequenceClassification.from_pretrained(
+            folder / "model", num_labels=classes
+        )
+        classifier.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
     tokenizer.pad_token = None
     tokenizer.save_pretrained(folder / "unpaddable")
-    torch.manual_seed(0)
-    three = AutoModelForSequenceClassification.from_pretrained(folder / "model", num_labels=3)
-    three.save_pretrained(folder / "three")
 
 
 def test_float32_is_offloaded_as_it_is(seen: dict[str, Any]) -> None:
@@ -95,12 +98,17 @@ def test_memory_of_offloaded_layer_inputs_is_given_back(seen: dict[str, Any]) ->
         assert seen[case]["called"] == []
 
 
-@pytest.mark.parametrize(("model", "notes"), [("model", 0), ("three", 1)])
-def test_a_head_is_the_one_that_peft_trains(seen: dict[str, Any], model: str, notes: int) -> None:
+@pytest.mark.parametrize(
+    ("model", "drawn", "notes"),
+    [("model", ["score"], 0), ("two", [], 0), ("three", ["score"], 1)],
+)
+def test_a_head_is_the_one_that_peft_trains(
+    seen: dict[str, Any], model: str, drawn: list[str], notes: int
+) -> None:
     head = seen[f"head of {model}"]
-    assert head["equal"]
+    assert head["equal"]  # also where it comes with the base, in float32
     assert (head["type"], head["backbone"]) == ("torch.float32", "torch.bfloat16")
-    assert (head["head"], head["task"]) == (["score"], "SEQ_CLS")
+    assert (head["head"], head["task"]) == (drawn, "SEQ_CLS")
     assert len(set(head["padding"])) == 1  # not the token that Unsloth pads with
     assert len(head["notes"]) == notes
     assert head["same notes"] == []
