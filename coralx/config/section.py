@@ -4,7 +4,7 @@ values that several sections use."""
 from __future__ import annotations
 
 import re
-from numbers import Number
+from fractions import Fraction
 from typing import Annotated, Any
 
 from pydantic import (
@@ -39,7 +39,7 @@ class Section(BaseModel):
             zip(value, checked, strict=False) if isinstance(value, list) else ((value, checked),)
         )
         for given, taken in pairs:
-            if isinstance(given, bool) and isinstance(taken, Number) and type(taken) is not bool:
+            if isinstance(given, bool) and type(taken) in (int, float, Fraction):
                 raise ValueError("expected a number")
         return checked
 
