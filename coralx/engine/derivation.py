@@ -36,6 +36,10 @@ from coralx.search.space import space_of
 FIRST_REVISION = 3
 """Runs of earlier versions derive nothing, and end as they would have."""
 
+BEFORE_THE_LAST = Fraction(1, 2)
+"""Of what derivations may cost, generations before the last take so much at most: what they derive
+is bred from, but better adapters may come, and the last word is with these."""
+
 
 def derives(state: RunState) -> bool:
     """Whether the run derives adapters at all: what a look brings is told in the box that was
@@ -109,7 +113,9 @@ class DerivationPhase:
             genome = history.genomes[name]
             if genome.derived is None and genome.generation <= generation:
                 spent += result.steps * genome.genes.batch_size + self._scored(genome, stage)
-        share: Fraction = self._state.config.evolution.derive.share
+        evolution = self._state.config.evolution
+        is_last = generation == evolution.generations - 1
+        share: Fraction = evolution.derive.share * (1 if is_last else BEFORE_THE_LAST)
         return affordable_looks(share, spent, self._cost)
 
     def _scored(self, genome: Genome, name: str) -> Fraction:
