@@ -142,14 +142,6 @@ def modules_without_weights(model: Any, missing: Sequence[str]) -> tuple[str, ..
     return tuple(sorted(modules))
 
 
-def checkpoints_gradients(config: Config, device: torch.device) -> bool:
-    """Whether activations are recomputed in the backward pass instead of being held."""
-    setting = config.runtime.gradient_checkpointing
-    if setting == "auto":
-        return device.type == "cuda" and config.model.task != "sequence-classification"
-    return setting
-
-
 def quiet() -> None:
     """No progress bars and no advice on standard error."""
     transformers_logging.set_verbosity_error()
