@@ -118,6 +118,12 @@ def require_decoder(config: Config, kind: str | None) -> None:
         )
 
 
+def holds_half(task: str, backend: str) -> bool:
+    """Whether a base on a GPU is held in the precision that it trains in, which may be of 16 bits:
+    language models are, and classifiers that Unsloth trains, whose kernels need that."""
+    return task in CAUSAL or backend == "unsloth"
+
+
 def with_backend_defaults(config: Config, name: str) -> Config:
     """The config with the defaults that depend on the backend `name`: Unsloth searches whole groups
     of projections, where the config does not say which and the base may have fused kernels."""

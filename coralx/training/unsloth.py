@@ -58,10 +58,6 @@ class UnslothBackend(AdapterBackend):
 
     name = "unsloth"
 
-    def holds_half(self, config: Config) -> bool:
-        """Of a classifier, too: the fused kernels need a base in 16 bits."""
-        return True
-
     def load(
         self,
         config: Config,
@@ -193,6 +189,14 @@ class UnslothBackend(AdapterBackend):
             if empty is not None and torch.accelerator.is_available():
                 empty()
             offloading.patch_unsloth_smart_gradient_checkpointing(dtype=self._base.model.dtype)
+
+    def new_scaler(self) -> torch.amp.GradScaler:
+        scaler = super().new_scaler()
+        if scaler.is_enabled():
+            # Its fused loss takes the gradient in the forward pass already, where float16 needs the
+            # scale as much; there it goes by this name.
+            self._model.get_base_model().accelerator_scaler = scaler
+        return scaler
 
     def notes_on(self, genes: Genes) -> tuple[str, ...]:
         return unfused_remarks(genes) if self._is_fused else ()
