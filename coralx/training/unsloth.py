@@ -121,19 +121,19 @@ class UnslothBackend(AdapterBackend):
     ) -> tuple[Any, Any]:
         """Model and tokenizer, as Unsloth loads them."""
         self._max_length = _context(described, config.longest_text)
-        extra: dict[str, Any] = {}
+        extra, bits = dict[str, Any](), config.runtime.quantization
         if config.model.task not in CAUSAL:
             # A head for other classes is made anew instead of refused.
             extra = {"num_labels": classes, "ignore_mismatched_sizes": True}
-        if described.model_type not in fused_types().names:
-            # Unsloth writes code for such a base anew. It is not to be compiled, as above.
+        if described.model_type not in fused_types().names or bits == "8bit":
+            # Unsloth writes code of its own for such a base. It is not to be compiled, as above.
             os.environ.setdefault("UNSLOTH_COMPILE_DISABLE", "partial")
         model, tokenizer = FastLanguageModel.from_pretrained(
             model_name=source.path,
             max_seq_length=self._max_length,
             dtype=dtype,
-            load_in_4bit=config.runtime.quantization == "4bit",
-            load_in_8bit=config.runtime.quantization == "8bit",
+            load_in_4bit=bits == "4bit",
+            load_in_8bit=bits == "8bit",
             use_exact_model_name=True,  # not another upload of the same model
             device_map={"": device.index or 0} if self._on_gpu else None,
             use_gradient_checkpointing=False,  # see wrap

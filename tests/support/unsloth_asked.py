@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ import torch
 from unsloth import ASKED, ENVIRONMENT
 from unsloth_zoo.gradient_checkpointing import CALLED
 
+from coralx.backends.unsloth_models import FusedTypes
 from coralx.config import Config, parse_config
 from coralx.errors import CoralXError
 from coralx.training import base_model
@@ -98,6 +100,10 @@ def classifying() -> None:
 
 recomputing()
 classifying()
+SEEN["compiles"] = [os.environ.get("UNSLOTH_COMPILE_DISABLE")]
+setattr(ours, "fused_types", lambda: FusedTypes(frozenset()))  # noqa: B010  mypy sees no such name
+loaded(configured("model", "label-tokens"), GPU)
+SEEN["compiles"].append(os.environ.get("UNSLOTH_COMPILE_DISABLE"))
 SEEN["on a CPU"] = refusal(configured("model", "sequence-classification"), CPU)
 SEEN["encoder"] = refusal(configured("bert", "sequence-classification"), GPU)
 SEEN["unpaddable"] = refusal(configured("unpaddable", "label-tokens"), GPU)

@@ -72,6 +72,11 @@ def test_float32_is_offloaded_as_it_is(seen: dict[str, Any]) -> None:
     assert seen["environment"]["UNSLOTH_BLOCK_COMPILE"] == "0"
 
 
+def test_code_that_unsloth_writes_for_a_base_is_not_compiled(seen: dict[str, Any]) -> None:
+    """Only bases without kernels of Unsloth's own are computed by such code."""
+    assert seen["compiles"] == [None, "partial"]
+
+
 @pytest.mark.parametrize(
     ("length", "device", "recomputes", "asked"),
     [
