@@ -24,15 +24,17 @@ os.environ.setdefault("UNSLOTH_BLOCK_COMPILE", "0")
 os.environ.setdefault("UNSLOTH_OFFLOAD_FP32", "exact")
 
 try:
-    import unsloth  # noqa: F401  isort: skip
+    from unsloth import FastLanguageModel
+    from unsloth_zoo.gradient_checkpointing import (
+        patch_unsloth_smart_gradient_checkpointing,
+        unpatch_unsloth_smart_gradient_checkpointing,
+    )
 except Exception as error:  # whatever its patches of other libraries meet, besides its own
     raise unimportable(error) from None
 
 import torch
 from peft import PeftModel, TaskType
 from transformers import AutoConfig
-from unsloth import FastLanguageModel
-from unsloth_zoo import gradient_checkpointing as offloading
 
 from coralx.backends.choice import require_compatible, require_decoder
 from coralx.backends.protocol import Say
@@ -164,7 +166,7 @@ class UnslothBackend(AdapterBackend):
         self._offloads = self._on_gpu and recomputes and self._max_length >= SHORTEST_OFFLOADED
         if self._offloads and not self._is_fused:
             # Its generic path does this while loading, and then alone.
-            offloading.patch_unsloth_smart_gradient_checkpointing(dtype=base.model.dtype)
+            patch_unsloth_smart_gradient_checkpointing(dtype=base.model.dtype)
         return FastLanguageModel.get_peft_model(
             base.model,
             r=1,
@@ -183,12 +185,12 @@ class UnslothBackend(AdapterBackend):
         if self._offloads:
             # Its own reset keeps what its first 200 buffers have grown to: as many as any base has
             # layers.
-            offloading.unpatch_unsloth_smart_gradient_checkpointing()
+            unpatch_unsloth_smart_gradient_checkpointing()
             # What was page-locked goes to torch's cache first; earlier releases cannot empty that.
             empty = getattr(torch.accelerator, "empty_host_cache", None)
             if empty is not None and torch.accelerator.is_available():
                 empty()
-            offloading.patch_unsloth_smart_gradient_checkpointing(dtype=self._base.model.dtype)
+            patch_unsloth_smart_gradient_checkpointing(dtype=self._base.model.dtype)
 
     def new_scaler(self) -> torch.amp.GradScaler:
         scaler = super().new_scaler()
