@@ -52,8 +52,14 @@ class Runtime(Section):
     )
     workers: Literal["auto"] | Processes = Field(
         default="auto",
-        description="Worker processes. auto: one a GPU; on a CPU one a core, at most four, within "
-        "what the machine or container has of cores and memory.",
+        description="Worker processes in all. auto: `workers_per_gpu` on each GPU; on a CPU one a "
+        "core, at most four, within what the machine or container has of cores and memory.",
+    )
+    workers_per_gpu: Literal["auto"] | Processes = Field(
+        default=1,
+        description="Worker processes on each GPU, where `workers` is auto. auto: as many as "
+        "memory, cores and population allow, at most as many as `coralx doctor --gpu-check` found "
+        "best, or 4.",
     )
     threads_per_worker: Literal["auto"] | Processes = Field(
         default="auto", description="CPU threads of each worker. auto: the cores, shared out."
@@ -69,7 +75,9 @@ class Runtime(Section):
         "CUDA GPUs, and with PEFT on CPUs.",
     )
     gradient_checkpointing: Literal["auto"] | bool = Field(
-        default="auto", description="Trade time for memory. auto: for language models on a GPU."
+        default="auto",
+        description="Trade time for memory. auto: where a GPU's memory would not hold the largest "
+        "genome of the search space without, by estimate.",
     )
     keep_checkpoints: Literal["needed", "all"] = Field(
         default="needed",
@@ -107,8 +115,26 @@ class Runtime(Section):
     @classmethod
     def _are_different_devices(cls, devices: str | tuple[int, ...]) -> str | tuple[int, ...]:
         if not isinstance(devices, str) and len(set(devices)) < len(devices):
-            raise ValueError("a GPU is listed twice; for several workers on one, set `workers`")
+            raise ValueError(
+                "a GPU is listed twice; for several workers on one, set `workers_per_gpu`"
+            )
         return devices
+
+    @model_validator(mode="after")
+    def _counts_workers_once(self) -> Runtime:
+        if self.workers_per_gpu == 1:
+            return self
+        if self.workers != "auto":
+            raise ValueError(
+                f"`workers: {self.workers}` says how many workers there are in all, and "
+                f"`workers_per_gpu: {self.workers_per_gpu}` how many each GPU has: set one of them"
+            )
+        if self.executor == "in-process":
+            raise ValueError(
+                "`workers_per_gpu` is for worker processes; with `executor: in-process` there are "
+                "none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_choose_devices(self) -> Runtime:
@@ -127,6 +153,6 @@ class Budget(Section):
     max_steps: Count | None = Field(default=None, description="Trained optimizer steps.")
     max_gpu_hours: Positive | None = Field(
         default=None,
-        description="Hours of each CUDA GPU in use. Without one it has no effect, and the run "
-        "says so.",
+        description="Hours of each CUDA GPU (or slice of one) in use. Without one it has no "
+        "effect, and the run says so.",
     )

@@ -33,6 +33,8 @@ class Base:
     """The modules that came without weights: they are trained and saved in full."""
     fused_loss: bool = False
     """The model computes its loss without holding all logits at once."""
+    fused_kernels: bool = False
+    """Its layers run on kernels that hold fewer activations than PEFT's."""
     notes: tuple[str, ...] = ()
     """Remarks for the run's report."""
     padding: int | None = None
@@ -56,8 +58,8 @@ def load(
         raise loading_error(config, source, error) from None
     if not classifies:
         give_padding(model, tokenizer)
-    replaced = _replaced_head(config, source, model, report["mismatched_keys"])
-    head = _modules_without_weights(model, [*report["missing_keys"], *replaced])
+    replaced = replaced_head(config, source, model, report["mismatched_keys"])
+    head = modules_without_weights(model, [*report["missing_keys"], *replaced])
     if head and not classifies:
         raise loading_error(config, source, ValueError(f"it has no weights for {', '.join(head)}"))
     check(config, model, head)
@@ -70,8 +72,8 @@ def load(
         tokenizer=tokenizer,
         task_type=TaskType.SEQ_CLS if classifies else TaskType.CAUSAL_LM,
         head=head,
-        notes=(*source.notes, *_remarks_on(replaced, len(labels))),
-        padding=_own_padding(model) if classifies else None,
+        notes=(*source.notes, *remarks_on_head(replaced, len(labels))),
+        padding=own_padding(model.config) if classifies else None,
     )
 
 
@@ -84,7 +86,7 @@ def _read(
     auto, extra = AutoModelForCausalLM, _placement(config, device)
     if config.model.task == "sequence-classification":
         # A head that has no weights is drawn, on a GPU otherwise than on the CPU: so it is loaded
-        # there. One for other classes is made anew instead of refused; see _replaced_head.
+        # there. One for other classes is made anew instead of refused; see replaced_head.
         auto = AutoModelForSequenceClassification
         extra = {"num_labels": classes, "ignore_mismatched_sizes": True}
     model, report = auto.from_pretrained(
@@ -109,7 +111,7 @@ def _placement(config: Config, device: torch.device) -> dict[str, Any]:
     return {}
 
 
-def _replaced_head(
+def replaced_head(
     config: Config, source: BaseSource, model: Any, mismatched: Iterable[tuple[str, Any, Any]]
 ) -> dict[str, int]:
     """The head's weights that the checkpoint has for another number of classes, and that number.
@@ -123,7 +125,8 @@ def _replaced_head(
     return classes
 
 
-def _remarks_on(replaced: Mapping[str, int], classes: int) -> Iterable[str]:
+def remarks_on_head(replaced: Mapping[str, int], classes: int) -> Iterable[str]:
+    """What the report says of a head that is made anew."""
     if replaced:
         before = next(iter(replaced.values()))
         yield (
@@ -133,7 +136,7 @@ def _remarks_on(replaced: Mapping[str, int], classes: int) -> Iterable[str]:
         )
 
 
-def _modules_without_weights(model: Any, missing: Sequence[str]) -> tuple[str, ...]:
+def modules_without_weights(model: Any, missing: Sequence[str]) -> tuple[str, ...]:
     """The outermost modules that the checkpoint has no weights for, such as `classifier`."""
     backbone = model.base_model_prefix
     modules = set()
@@ -143,14 +146,6 @@ def _modules_without_weights(model: Any, missing: Sequence[str]) -> tuple[str, .
         depth = 2 if parts[0] == backbone else 1
         modules.add(".".join(parts[:depth]))
     return tuple(sorted(modules))
-
-
-def checkpoints_gradients(config: Config, device: torch.device) -> bool:
-    """Whether activations are recomputed in the backward pass instead of being held."""
-    setting = config.runtime.gradient_checkpointing
-    if setting == "auto":
-        return device.type == "cuda" and config.model.task != "sequence-classification"
-    return setting
 
 
 def quiet() -> None:
@@ -166,13 +161,13 @@ def give_padding(model: Any, tokenizer: Any) -> None:
     model.config.pad_token_id = tokenizer.pad_token_id
 
 
-def _own_padding(model: Any) -> int | None:
-    """The padding token that the base's config names, if there is such a token.
+def own_padding(config: Any) -> int | None:
+    """The padding token that the base's `config` names, if there is such a token.
 
     A classifier keeps it, whatever the tokenizer pads with: decoders read a text's class off the
     last token that is not this one, and so they do where nothing but transformers loads them.
     """
-    described = model.config.get_text_config()
+    described = config.get_text_config()
     named = getattr(described, "pad_token_id", None)
     vocabulary = getattr(described, "vocab_size", sys.maxsize)
     return named if named is not None and 0 <= named < vocabulary else None
