@@ -71,7 +71,8 @@ class Runtime(Section):
     )
     quantization: Literal["none", "4bit", "8bit"] = Field(
         default="none",
-        description="Store a language model's base weights in 4 or 8 bits (bitsandbytes, CUDA).",
+        description="Store a language model's base weights in 4 or 8 bits, with bitsandbytes: on "
+        "CUDA GPUs, and with PEFT on CPUs.",
     )
     gradient_checkpointing: Literal["auto"] | bool = Field(
         default="auto",

@@ -14,8 +14,11 @@ import torch
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
 
+from coralx.backends.choice import holds_half
 from coralx.backends.device_memory import checkpointing_by_need
 from coralx.backends.protocol import Beat, Report, Say, no_beat
+from coralx.backends.unsloth_models import overflows_in_half
+from coralx.backends.unsloth_support import model_type
 from coralx.config.metric_catalogue import CAUSAL
 from coralx.config.schema import Config
 from coralx.data.classes import classes_of
@@ -30,7 +33,7 @@ from coralx.training.adapters import TEMPLATE
 from coralx.training.base_checks import require_causal, require_known_tokens
 from coralx.training.base_errors import explaining
 from coralx.training.base_fingerprint import fingerprint_of_base
-from coralx.training.base_model import Base, check_quantization
+from coralx.training.base_model import Base
 from coralx.training.base_source import locate_base
 from coralx.training.derived_adapter import Deriving
 from coralx.training.device import keep_to_share, memory_of, require_kernels, training_device
@@ -47,6 +50,7 @@ from coralx.training.precision import (
     loss_scaler,
     precision_of,
 )
+from coralx.training.quantization import check_quantization
 from coralx.training.stage_training import StageTraining
 from coralx.training.task_data import Material
 from coralx.training.trial_batch import Trial
@@ -112,14 +116,19 @@ class AdapterBackend(ABC):
         require_kernels(self._device)
         self._memory = memory_of(self._device, memory)
         keep_to_share(self._device, self._memory)
-        check_quantization(config, self._device)
+        check_quantization(config, self._device, self.name)
         # Tasks may share a file.
         tables = {source.train: None for source in config.data.sources.values()}
         say(f"reading {', '.join(map(str, tables))}")
         examples = load_all(config.data, config.experiment.seed, config.model.task, revision)
         say(f"loading {config.model.base} on {self._device}")
-        in_half = config.model.task != "sequence-classification"
-        known = known_precision(config, precision, self._device, held_in_half=in_half)
+        known = known_precision(
+            config,
+            precision,
+            self._device,
+            held_in_half=holds_half(config.model.task, self.name),
+            overflows=self._device.type == "cuda" and overflows_in_half(model_type(config)),
+        )
         self._precision = known[0] if known else "fp32"
         footprint = self._load_base(examples, known[0] if known else None, revision, say)
         footprint, why = self._with_checkpointing(footprint, checkpointing, say)
@@ -146,7 +155,7 @@ class AdapterBackend(ABC):
         """Load the base, and encode the rows for it; the footprint is that without adapters."""
         config = self._config
         labels = [label for read in examples.values() for label in read.labels]
-        in_half = config.model.task != "sequence-classification"
+        in_half = holds_half(config.model.task, self.name)
         dtype = base_dtype(precision, self._device, held_in_half=in_half)
         self._base = self.load(config, labels, self._device, dtype, say)
         self.base_loads += 1

@@ -9,20 +9,15 @@ from typing import Any
 
 import torch
 from peft import TaskType
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-)
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from coralx.backends.protocol import Say
 from coralx.config.schema import Config
-from coralx.errors import ConfigError
 from coralx.rng import derive_seed
 from coralx.training.adaptable_layers import check
 from coralx.training.base_source import BaseSource, loading_error, loading_options, locate_base
+from coralx.training.quantization import keep_differentiable, quantization_options
 
 
 @dataclass(frozen=True)
@@ -63,22 +58,22 @@ def load(
         raise loading_error(config, source, error) from None
     if not classifies:
         give_padding(model, tokenizer)
-    replaced = _replaced_head(config, source, model, report["mismatched_keys"])
-    head = _modules_without_weights(model, [*report["missing_keys"], *replaced])
+    replaced = replaced_head(config, source, model, report["mismatched_keys"])
+    head = modules_without_weights(model, [*report["missing_keys"], *replaced])
     if head and not classifies:
         raise loading_error(config, source, ValueError(f"it has no weights for {', '.join(head)}"))
     check(config, model, head)
-    if config.runtime.quantization == "none":
-        # Quantized weights were put onto their device while loading, and cannot be moved.
+    if not getattr(model, "is_quantized", False):  # those were loaded where they stay
         model = model.to(device)
+    keep_differentiable(model)
     return Base(
         published_name=source.published_name,
         model=model.requires_grad_(False),
         tokenizer=tokenizer,
         task_type=TaskType.SEQ_CLS if classifies else TaskType.CAUSAL_LM,
         head=head,
-        notes=(*source.notes, *_remarks_on(replaced, len(labels))),
-        padding=_own_padding(model) if classifies else None,
+        notes=(*source.notes, *remarks_on_head(replaced, len(labels))),
+        padding=own_padding(model.config) if classifies else None,
     )
 
 
@@ -88,10 +83,11 @@ def _read(
     """Tokenizer and model, and transformers' report of keys that are missing or mismatched."""
     options = loading_options(config, source)
     tokenizer = AutoTokenizer.from_pretrained(source.path, **options)
-    auto, extra = AutoModelForCausalLM, dict[str, Any]()
+    auto, extra = AutoModelForCausalLM, _placement(config, device)
     if config.model.task == "sequence-classification":
+        # A head that has no weights is drawn, on a GPU otherwise than on the CPU: so it is loaded
+        # there. One for other classes is made anew instead of refused; see replaced_head.
         auto = AutoModelForSequenceClassification
-        # A head for other classes is made anew instead of refused; see _replaced_head.
         extra = {"num_labels": classes, "ignore_mismatched_sizes": True}
     model, report = auto.from_pretrained(
         source.path,
@@ -100,12 +96,22 @@ def _read(
         output_loading_info=True,
         **options,
         **extra,
-        **_quantized(config, device, dtype),
+        **quantization_options(config, dtype),
     )
     return tokenizer, model, report
 
 
-def _replaced_head(
+def _placement(config: Config, device: torch.device) -> dict[str, Any]:
+    """Where transformers puts weights as it reads them. A GPU gets them one by one, so that the
+    host never holds the whole base; on a CPU they stay mapped from the file."""
+    if device.type == "cuda":
+        return {"device_map": {"": device.index or 0}}
+    if config.runtime.quantization != "none":  # it would look for accelerators of its own
+        return {"device_map": {"": device.type}}
+    return {}
+
+
+def replaced_head(
     config: Config, source: BaseSource, model: Any, mismatched: Iterable[tuple[str, Any, Any]]
 ) -> dict[str, int]:
     """The head's weights that the checkpoint has for another number of classes, and that number.
@@ -119,7 +125,8 @@ def _replaced_head(
     return classes
 
 
-def _remarks_on(replaced: Mapping[str, int], classes: int) -> Iterable[str]:
+def remarks_on_head(replaced: Mapping[str, int], classes: int) -> Iterable[str]:
+    """What the report says of a head that is made anew."""
     if replaced:
         before = next(iter(replaced.values()))
         yield (
@@ -129,7 +136,7 @@ def _remarks_on(replaced: Mapping[str, int], classes: int) -> Iterable[str]:
         )
 
 
-def _modules_without_weights(model: Any, missing: Sequence[str]) -> tuple[str, ...]:
+def modules_without_weights(model: Any, missing: Sequence[str]) -> tuple[str, ...]:
     """The outermost modules that the checkpoint has no weights for, such as `classifier`."""
     backbone = model.base_model_prefix
     modules = set()
@@ -147,32 +154,6 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def check_quantization(config: Config, device: torch.device) -> None:
-    """Raise ConfigError where weights cannot be stored in 4 or 8 bits."""
-    bits = config.runtime.quantization
-    if bits != "none" and device.type != "cuda":
-        raise ConfigError(
-            "config",
-            [f"runtime.quantization: {bits} needs a CUDA GPU; this worker trains on {device.type}"],
-            "Set runtime.quantization: none.",
-        )
-
-
-def _quantized(config: Config, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """How bitsandbytes is to store the weights; nothing without quantization."""
-    bits = config.runtime.quantization
-    if bits == "none":
-        return {}
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=bits == "4bit",
-        load_in_8bit=bits == "8bit",
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
-    return {"quantization_config": quantization, "device_map": {"": device.index or 0}}
-
-
 def give_padding(model: Any, tokenizer: Any) -> None:
     """Pad with the end of text where the tokenizer has no padding of its own."""
     if tokenizer.pad_token_id is None:
@@ -180,13 +161,13 @@ def give_padding(model: Any, tokenizer: Any) -> None:
     model.config.pad_token_id = tokenizer.pad_token_id
 
 
-def _own_padding(model: Any) -> int | None:
-    """The padding token that the base's config names, if there is such a token.
+def own_padding(config: Any) -> int | None:
+    """The padding token that the base's `config` names, if there is such a token.
 
     A classifier keeps it, whatever the tokenizer pads with: decoders read a text's class off the
     last token that is not this one, and so they do where nothing but transformers loads them.
     """
-    described = model.config.get_text_config()
+    described = config.get_text_config()
     named = getattr(described, "pad_token_id", None)
     vocabulary = getattr(described, "vocab_size", sys.maxsize)
     return named if named is not None and 0 <= named < vocabulary else None

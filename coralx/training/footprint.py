@@ -14,8 +14,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
+from coralx.backends.choice import holds_half
 from coralx.backends.device_memory import checkpointing_by_need
-from coralx.backends.unsloth_support import FUSED_MODEL_TYPES
+from coralx.backends.unsloth_models import fused_types
+from coralx.config.metric_catalogue import CAUSAL
 from coralx.config.schema import Config
 from coralx.records.run_facts import NO_MEMORY, DeviceMemory, Footprint
 from coralx.training.adaptable_layers import check, linear_names
@@ -84,8 +86,8 @@ def footprint_without_weights(
     precision = config.training.precision
     if precision == "auto":  # not measured here: what a run on such a device most likely takes
         precision = "bf16" if device.type == "cuda" else "fp32"
-    is_language_model = config.model.task != "sequence-classification"
-    dtype = base_dtype(precision, device, held_in_half=is_language_model)
+    in_half = holds_half(config.model.task, config.runtime.backend)
+    dtype = base_dtype(precision, device, held_in_half=in_half)
     try:
         model = _without_weights(config, source, dtype)
     except Exception as error:
@@ -94,14 +96,14 @@ def footprint_without_weights(
     check(config, model, head)
     on_gpu = device.type == "cuda"
     by_unsloth = config.runtime.backend == "unsloth" and on_gpu and dtype != torch.float32
-    kernels = by_unsloth and model.config.model_type in FUSED_MODEL_TYPES
+    kernels = by_unsloth and model.config.model_type in fused_types().names
     found = footprint_of(
         config,
         model,
         head,
         memory,
         precision=precision,
-        fused_loss=by_unsloth,
+        fused_loss=by_unsloth and config.model.task in CAUSAL,
         fused=kernels and config.runtime.quantization != "8bit",
     )
     found = replace(found, base_bytes=_quantized_bytes(config, found, dtype))

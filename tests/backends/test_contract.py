@@ -36,6 +36,7 @@ from coralx.training.inference import predict
 
 TASKS = {
     "peft": ["sequence-classification", "label-tokens", "sft"],
+    # Its CPU backend loads no classification heads. On GPUs it does: see test_unsloth_gpu_path.py.
     "unsloth": ["label-tokens", "sft"],
 }
 SKILL = {"sequence-classification": "auroc", "label-tokens": "auroc", "sft": "perplexity"}
@@ -372,13 +373,6 @@ def test_gradient_checkpointing_changes_no_figure(
         result = backend.train(job(genome, tmp_path / str(on), 0, 8), ignore)
         losses.append((result.metrics["train_loss"], result.metrics["eval_loss"]))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-
-
-def test_quantized_weights_need_a_gpu(backend_name: str, config: dict[str, Any]) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    config["runtime"]["quantization"] = "4bit"
-    assert "runtime.quantization: 4bit needs a CUDA GPU" in refusal(backend_name, config)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["LoRA", "DoRA"])

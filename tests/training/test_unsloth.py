@@ -6,16 +6,19 @@ What each backend must do by itself stands in tests/backends/test_contract.py.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from coralx.api import runs as api
+from coralx.backends.choice import holds_half
 from coralx.backends.unsloth_support import unfused_remarks
 from coralx.config import parse_config
 from coralx.execution.inprocess import InProcessExecutor
@@ -118,6 +121,56 @@ def test_both_backends_train_to_equal_losses_and_read_each_others_adapters(
 @needs_smollm2
 def test_a_real_language_model_trains_alike_on_both(tmp_path: Path) -> None:
     require_alike(SMOLLM2, tmp_path, 3)
+
+
+def test_unsloth_alone_holds_a_classifiers_base_in_half_precision(
+    causal_config: Callable[[str], dict[str, Any]],
+) -> None:
+    import torch
+
+    from coralx.training.footprint import footprint_without_weights
+
+    raw = causal_config("label-tokens")
+    raw["model"]["task"] = "sequence-classification"
+    raw["data"].pop("prompt")
+    raw["training"]["precision"] = "bf16"
+    found = {}
+    for backend in BACKENDS:
+        raw["runtime"]["backend"] = backend
+        config = parse_config(raw, "test")
+        found[backend] = footprint_without_weights(config, torch.device("cuda"))
+    assert found["peft"].base_bytes == pytest.approx(2 * found["unsloth"].base_bytes, rel=0.01)
+    assert (found["peft"].fused, found["unsloth"].fused) == (False, True)
+    assert [holds_half("sequence-classification", backend) for backend in BACKENDS] == [False, True]
+    assert [holds_half("sft", backend) for backend in BACKENDS] == [True, True]
+
+
+@pytest.mark.parametrize(("kind", "overflows"), [("gemma3", True), ("llama", False)])
+def test_a_base_that_overflows_in_float16_is_known_before_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, overflows: bool
+) -> None:
+    from coralx.training import adapter_backend
+    from coralx.training.peft import PeftBackend
+
+    class Asked(Exception):
+        pass
+
+    def known_precision(*_: Any, **asked: bool) -> None:
+        raise Asked(asked)
+
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    (tmp_path / "rows.csv").touch()
+    sections = {
+        "model": {"base": str(tmp_path), "task": "sft"},
+        "data": {"train": str(tmp_path / "rows.csv")},
+    }
+    for name in ("require_kernels", "memory_of", "check_quantization", "load_all"):
+        monkeypatch.setattr(adapter_backend, name, lambda *_: None)
+    monkeypatch.setattr(adapter_backend, "training_device", lambda: SimpleNamespace(type="cuda"))
+    monkeypatch.setattr(adapter_backend, "known_precision", known_precision)
+    with pytest.raises(Asked) as asked:
+        PeftBackend().prepare(parse_config(sections, "test"), None, 1, lambda said: None)  # noqa: ARG005
+    assert asked.value.args == ({"held_in_half": True, "overflows": overflows},)
 
 
 @pytest.mark.parametrize(
