@@ -21,6 +21,7 @@ from coralx.execution.placement import pins
 from coralx.execution.preflight import footprint_of_base, try_out
 from coralx.system.containers import Limits, cores, limits_of, memory
 from coralx.system.environment import (
+    INSTALL_QUANTIZATION,
     INSTALL_UNSLOTH,
     Mismatch,
     hardware,
@@ -246,16 +247,11 @@ def _obstacles(config: Config, machine: Machine) -> Iterator[Problem]:
             f"runtime.devices: {list(config.runtime.devices)} names GPUs, but torch can use none",
             "Set runtime.devices: auto.",
         )
-    if config.runtime.quantization != "none" and not machine.has_usable_gpu:
+    if config.runtime.quantization != "none" and not is_installed("bitsandbytes"):
         yield Problem(
-            f"runtime.quantization: {config.runtime.quantization} needs a CUDA GPU, but none can "
-            "be used here",
-            "Set runtime.quantization: none.",
-        )
-    elif config.runtime.quantization != "none" and not is_installed("bitsandbytes"):
-        yield Problem(
-            "runtime.quantization needs bitsandbytes, which is not installed",
-            "pip install bitsandbytes",
+            f"runtime.quantization: {config.runtime.quantization} needs bitsandbytes, which is not "
+            "installed",
+            f"{INSTALL_QUANTIZATION}.",
         )
 
 

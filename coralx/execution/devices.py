@@ -15,6 +15,7 @@ from coralx.execution.gpu_sharing import (
 )
 from coralx.execution.messages import Hello
 from coralx.execution.placement import gpus_in_use, idle_gpu_warning, late_pins, pin_variable
+from coralx.execution.process import cuda_environment
 from coralx.records.run_facts import NO_MEMORY, Facts, Settings
 from coralx.system.gpus import VARIABLE
 from coralx.text import counted
@@ -27,7 +28,7 @@ class Devices:
     """
 
     def __init__(self, config: Config, backend: str) -> None:
-        self._config = config
+        self._config, self._backend = config, backend
         self._gpus = gpus_in_use(config, backend)
         """As far as NVIDIA's driver knows them."""
         self._pins = tuple(gpu.uuid for gpu in self._gpus)
@@ -38,8 +39,11 @@ class Devices:
         """Of the smallest GPU, as far as it is known, and how many workers share it."""
 
     def environment_of(self, slot: int) -> dict[str, str]:
-        """The variable that gives the worker of that slot its GPU; none on a CPU."""
-        return {self._variable: self._pins[slot % len(self._pins)]} if self._pins else {}
+        """The variables that give the worker of that slot its GPU; none on a CPU."""
+        if not self._pins:
+            return {}
+        pin = {self._variable: self._pins[slot % len(self._pins)]}
+        return pin | cuda_environment(self._backend)
 
     def learn(self, hello: Hello) -> bool:
         """Take in what the first worker sees; whether another is to take its place, since it would

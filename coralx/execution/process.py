@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import platform
 import selectors
 import signal
 import subprocess
@@ -31,6 +32,7 @@ from coralx.execution.messages import (
     decode_reply,
     encode,
 )
+from coralx.system.environment import torch_cuda
 from coralx.system.python_process import module_command
 from coralx.system.signals import Interruption, kept_from_children
 
@@ -58,11 +60,27 @@ _QUIET = {
     "PYTHONWARNINGS": "ignore",
 }
 
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""What sets torch's allocator on CUDA: the first from torch 2.10 on, the second before."""
+
+NO_VIRTUAL_MEMORY = ("microsoft", "tegra")
+"""Kernels on which CUDA cannot map memory as growing segments need it: WSL and Jetson."""
+
 
 def environment(config: Config) -> dict[str, str]:
     """Variables that a worker for such a config needs: where everything lies on this machine, no
     library may ask the network."""
     return {"HF_HUB_OFFLINE": "1"} if needs_no_hub(config) else {}
+
+
+def cuda_environment(backend: str) -> dict[str, str]:
+    """Variables with which a worker on an NVIDIA GPU loses less memory to fragmentation, as batches
+    differ in length. None where the user has set the allocator, and for Unsloth, which does."""
+    kernel = platform.release().lower()
+    is_able = torch_cuda() is not None and not any(name in kernel for name in NO_VIRTUAL_MEMORY)
+    if backend != "peft" or not is_able or any(name in os.environ for name in ALLOCATOR):
+        return {}
+    return dict.fromkeys(ALLOCATOR, "expandable_segments:True")
 
 
 class LostWorker(WorkerError):

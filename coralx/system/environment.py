@@ -15,6 +15,10 @@ import psutil
 from packaging.requirements import Requirement
 
 INSTALL_UNSLOTH = "Install it: pip install 'coralx[unsloth]' (in a clone: make unsloth)"
+INSTALL_QUANTIZATION = "Install it: pip install 'coralx[quantization]'"
+
+OPTIONAL = ("unsloth", "quantization")
+"""The extras whose packages train."""
 
 PACKAGES = (
     "coralx",
@@ -78,8 +82,9 @@ def torch_cuda() -> str | None:
 
 
 def version_mismatches() -> tuple[Mismatch, ...]:
-    """Packages whose versions lie outside of what CoralX requires; of the extra `unsloth` only
-    those that are installed. Empty where CoralX itself is not installed as a package."""
+    """Packages whose versions lie outside of what CoralX requires; of what only the extras in
+    `OPTIONAL` need, those that are installed. Empty where CoralX itself is not installed as a
+    package."""
     try:
         requirements = [Requirement(line) for line in requires("coralx") or ()]
     except PackageNotFoundError:
@@ -89,8 +94,8 @@ def version_mismatches() -> tuple[Mismatch, ...]:
         installed, marker = installed_version(requirement.name), requirement.marker
         # What only an extra needs has a marker that is false without it.
         is_needed = marker is None or marker.evaluate({"extra": ""})
-        is_used = installed and marker is not None and marker.evaluate({"extra": "unsloth"})
-        if not is_needed and not is_used:
+        extras = [extra for extra in OPTIONAL if marker and marker.evaluate({"extra": extra})]
+        if not is_needed and not (installed and extras):
             continue
         if installed is None or not requirement.specifier.contains(installed, prereleases=True):
             bounds = str(requirement.specifier)

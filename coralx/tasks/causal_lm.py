@@ -22,12 +22,25 @@ TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_he
 """The names in models' configs of what some do to their logits after the head."""
 
 
+def needs_mask(device: torch.device) -> bool:
+    """Whether batches of causal models have a mask on such a device.
+
+    Their real tokens come out the same with it and without: padding stands on the right, and no
+    token sees what follows it, as `base_checks.require_causal` makes sure. On a CUDA GPU a mask
+    rules out flash attention. On a CPU there is one: without, other kernels compute the gradients
+    and round otherwise, but runs are to stay what they were to the last bit.
+    """
+    return device.type != "cuda"
+
+
 class CausalText:
     """Text to token ids as a causal model saw it in training, and next-token logits."""
 
     def __init__(self, tokenizer: Any, device: torch.device) -> None:
         self._tokenizer = tokenizer
         self._device = device
+        self.masks = needs_mask(device)
+        """Whether batches say which of their tokens are padding."""
         added = tokenizer.added_tokens_decoder.values()
         self._special = {*tokenizer.all_special_tokens, *(t.content for t in added if t.special)}
         self.unknown: int | None = tokenizer.unk_token_id
@@ -97,6 +110,12 @@ class CausalText:
         starts = (n for n in range(len(ids)) if ids[n : n + len(plain)] == plain)
         return ids[: next(starts, 0)]
 
+    def batch(self, sequences: Sequence[Ids], *, masked: bool = False) -> dict[str, torch.Tensor]:
+        """Sequences padded on the right, where a causal model never looks: with a mask if they are
+        to be `masked`, or where it costs nothing."""
+        padding = self._tokenizer.pad_token_id
+        return padded(sequences, padding, self._device, masked=masked or self.masks)
+
     def logits(
         self,
         model: Any,
@@ -108,11 +127,11 @@ class CausalText:
         """Float32 logits of the tokens at `places` of each sequence, given what stands before
         them; shape (places in all, vocabulary), row by row. A place may lie just past the end.
 
-        Rows are padded on the right, where a causal model never looks, and only the positions
-        that are needed go through the language-model head. That of a 16-bit base rounds logits to
-        eight bits, which makes ties; `exact` computes them again in float32, without gradient.
+        Only the positions that are needed go through the language-model head. That of a 16-bit base
+        rounds logits to eight bits, which makes ties; `exact` computes them again in float32,
+        without gradient.
         """
-        batch = padded(sequences, self._tokenizer.pad_token_id, self._device)
+        batch = self.batch(sequences)
         first = min(min(row) for row in places) - 1  # the logits of a token stand one place before
         longest = batch["input_ids"].shape[1]
         keep = longest - first

@@ -112,13 +112,19 @@ class Classification:
 
 
 def padded(
-    sequences: Sequence[Sequence[int]], padding: int | None, device: torch.device
+    sequences: Sequence[Sequence[int]],
+    padding: int | None,
+    device: torch.device,
+    *,
+    masked: bool = True,
 ) -> dict[str, torch.Tensor]:
-    """Sequences padded on the right: input_ids and attention_mask, shape (rows, longest)."""
+    """Sequences padded on the right: input_ids and, if `masked`, attention_mask, both of shape
+    (rows, longest)."""
     longest = max(len(ids) for ids in sequences)
     ids = torch.full((len(sequences), longest), padding or 0, dtype=torch.long)
     mask = torch.zeros((len(sequences), longest), dtype=torch.long)
     for place, sequence in enumerate(sequences):
         ids[place, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
         mask[place, : len(sequence)] = 1
-    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+    batch = {"input_ids": ids.to(device)}
+    return {**batch, "attention_mask": mask.to(device)} if masked else batch

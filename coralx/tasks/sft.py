@@ -13,7 +13,7 @@ from coralx.data.examples import Example, Message
 from coralx.data.tables import problem
 from coralx.metrics.row_scores import RowScores
 from coralx.tasks.causal_lm import CausalText, Ids
-from coralx.tasks.protocol import Encoded, Scores, padded
+from coralx.tasks.protocol import Encoded, Scores
 from coralx.text import brief, counted
 
 
@@ -111,7 +111,9 @@ class SupervisedFineTuning:
         self, model: Any, sequences: Sequence[Ids], places: Sequence[Sequence[int]]
     ) -> torch.Tensor:
         """The same loss, computed by the model itself, which may do without holding all logits."""
-        batch = padded(sequences, self._tokenizer.pad_token_id, self._device)
+        # A mixture of experts may add a loss of its router, which must leave padding out.
+        routed = getattr(model.config.get_text_config(), "output_router_logits", False)
+        batch = self._text.batch(sequences, masked=bool(routed))
         labels = torch.full(batch["input_ids"].shape, -100)  # what transformers leaves out
         for row, (ids, own_places) in enumerate(zip(sequences, places, strict=True)):
             labels[row, list(own_places)] = torch.tensor([ids[place] for place in own_places])

@@ -33,7 +33,7 @@ from coralx.training.adapters import TEMPLATE
 from coralx.training.base_checks import require_causal, require_known_tokens
 from coralx.training.base_errors import explaining
 from coralx.training.base_fingerprint import fingerprint_of_base
-from coralx.training.base_model import Base, check_quantization
+from coralx.training.base_model import Base
 from coralx.training.base_source import locate_base
 from coralx.training.derived_adapter import Deriving
 from coralx.training.device import memory_of, require_kernels, training_device
@@ -50,6 +50,7 @@ from coralx.training.precision import (
     loss_scaler,
     precision_of,
 )
+from coralx.training.quantization import check_quantization
 from coralx.training.stage_training import StageTraining
 from coralx.training.task_data import Material
 from coralx.training.trial_batch import Trial
@@ -114,7 +115,7 @@ class AdapterBackend(ABC):
         self._device = training_device()
         require_kernels(self._device)
         self._memory = memory_of(self._device, memory)
-        check_quantization(config, self._device)
+        check_quantization(config, self._device, self.name)
         # Tasks may share a file.
         tables = {source.train: None for source in config.data.sources.values()}
         say(f"reading {', '.join(map(str, tables))}")

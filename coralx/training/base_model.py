@@ -9,20 +9,15 @@ from typing import Any
 
 import torch
 from peft import TaskType
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-)
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from coralx.backends.protocol import Say
 from coralx.config.schema import Config
-from coralx.errors import ConfigError
 from coralx.rng import derive_seed
 from coralx.training.adaptable_layers import check
 from coralx.training.base_source import BaseSource, loading_error, loading_options, locate_base
+from coralx.training.quantization import keep_differentiable, quantization_options
 
 
 @dataclass(frozen=True)
@@ -68,9 +63,9 @@ def load(
     if head and not classifies:
         raise loading_error(config, source, ValueError(f"it has no weights for {', '.join(head)}"))
     check(config, model, head)
-    if config.runtime.quantization == "none":
-        # Quantized weights were put onto their device while loading, and cannot be moved.
+    if not getattr(model, "is_quantized", False):  # those were loaded where they stay
         model = model.to(device)
+    keep_differentiable(model)
     return Base(
         published_name=source.published_name,
         model=model.requires_grad_(False),
@@ -88,10 +83,11 @@ def _read(
     """Tokenizer and model, and transformers' report of keys that are missing or mismatched."""
     options = loading_options(config, source)
     tokenizer = AutoTokenizer.from_pretrained(source.path, **options)
-    auto, extra = AutoModelForCausalLM, dict[str, Any]()
+    auto, extra = AutoModelForCausalLM, _placement(config, device)
     if config.model.task == "sequence-classification":
+        # A head that has no weights is drawn, on a GPU otherwise than on the CPU: so it is loaded
+        # there. One for other classes is made anew instead of refused; see replaced_head.
         auto = AutoModelForSequenceClassification
-        # A head for other classes is made anew instead of refused; see replaced_head.
         extra = {"num_labels": classes, "ignore_mismatched_sizes": True}
     model, report = auto.from_pretrained(
         source.path,
@@ -100,9 +96,19 @@ def _read(
         output_loading_info=True,
         **options,
         **extra,
-        **_quantized(config, device, dtype),
+        **quantization_options(config, dtype),
     )
     return tokenizer, model, report
+
+
+def _placement(config: Config, device: torch.device) -> dict[str, Any]:
+    """Where transformers puts weights as it reads them. A GPU gets them one by one, so that the
+    host never holds the whole base; on a CPU they stay mapped from the file."""
+    if device.type == "cuda":
+        return {"device_map": {"": device.index or 0}}
+    if config.runtime.quantization != "none":  # it would look for accelerators of its own
+        return {"device_map": {"": device.type}}
+    return {}
 
 
 def replaced_head(
@@ -146,32 +152,6 @@ def quiet() -> None:
     """No progress bars and no advice on standard error."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-
-
-def check_quantization(config: Config, device: torch.device) -> None:
-    """Raise ConfigError where weights cannot be stored in 4 or 8 bits."""
-    bits = config.runtime.quantization
-    if bits != "none" and device.type != "cuda":
-        raise ConfigError(
-            "config",
-            [f"runtime.quantization: {bits} needs a CUDA GPU; this worker trains on {device.type}"],
-            "Set runtime.quantization: none.",
-        )
-
-
-def _quantized(config: Config, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """How bitsandbytes is to store the weights; nothing without quantization."""
-    bits = config.runtime.quantization
-    if bits == "none":
-        return {}
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=bits == "4bit",
-        load_in_8bit=bits == "8bit",
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
-    return {"quantization_config": quantization, "device_map": {"": device.index or 0}}
 
 
 def give_padding(model: Any, tokenizer: Any) -> None:

@@ -11,6 +11,7 @@ from coralx.config.schema import Config
 from coralx.data import builtin
 from coralx.data import hub_errors as hub
 from coralx.errors import ConfigError
+from coralx.system.environment import INSTALL_QUANTIZATION, is_installed
 from coralx.training.gguf import expanded
 
 
@@ -83,6 +84,8 @@ def _way_out(config: Config, cause: str, of_hub: str | None) -> str:
             "It can be read by Python files of its own alone. Look at them, and if you trust them "
             "to run on this machine with your rights: --set model.trust_remote_code=true"
         )
+    if "bitsandbytes" in cause and not is_installed("bitsandbytes"):
+        return f"Its weights are stored in few bits. {INSTALL_QUANTIZATION}."
     if "padding_idx" in cause.lower():
         return (
             "Its config.json names a padding token that its embeddings have no row for: set "

@@ -24,7 +24,7 @@ SIGNS = (
 
 LESS_MEMORY = (
     "A shorter model.max_length, smaller ranks in search_space.rank or "
-    "runtime.quantization: 4bit (on a GPU) need less memory."
+    "runtime.quantization: 4bit need less memory."
 )
 """The way out where a smaller batch is not."""
 

@@ -375,13 +375,6 @@ def test_gradient_checkpointing_changes_no_figure(
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
-def test_quantized_weights_need_a_gpu(backend_name: str, config: dict[str, Any]) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    config["runtime"]["quantization"] = "4bit"
-    assert "runtime.quantization: 4bit needs a CUDA GPU" in refusal(backend_name, config)
-
-
 @pytest.fixture(scope="module", params=[False, True], ids=["LoRA", "DoRA"])
 def parent(
     backend: Backend, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -302,15 +302,18 @@ def test_what_the_trial_batch_brings_is_said_with_its_exit_code(
     assert (said.code, "trying" in said.err) == (0, False)
 
 
-def test_a_config_needs_no_gpu_to_be_diagnosed(here: Path) -> None:
+def test_a_config_needs_no_gpu_to_be_diagnosed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "is_installed", lambda _: False)
     config = make_config(
         model={"task": "sft"},
         data={"train": str(here / "no.csv")},
         runtime={"devices": [0], "quantization": "4bit"},
     )
-    told = " ".join(problem.problem for problem in diagnose(config).problems)
-    for part in ("data.train: no such file", "runtime.devices", "runtime.quantization"):
+    problems = diagnose(config).problems
+    told = " ".join(problem.problem for problem in problems)
+    for part in ("data.train: no such file", "runtime.devices", "runtime.quantization: 4bit"):
         assert part in told
+    assert "pip install 'coralx[quantization]'" in " ".join(one.way_out for one in problems)
 
 
 def test_a_backend_that_is_not_installed_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def test_pins_are_sorted_so_that_changes_to_them_can_be_read() -> None:
 
 
 def test_every_extra_is_one_that_something_uses() -> None:
-    assert EXTRAS.keys() == {"quickstart", "unsloth", "dev", "release"}
+    assert EXTRAS.keys() == {"quickstart", "quantization", "unsloth", "dev", "release"}
 
 
 def test_hooks_run_the_tools_of_the_projects_own_environment() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from coralx.backends.simulated import SimulatedBackend
 from coralx.errors import ConfigError, SetupError
-from coralx.execution import placement
+from coralx.execution import placement, process
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.execution.local import LocalExecutor
 from coralx.records.run_facts import NO_MEMORY, DeviceMemory
@@ -181,6 +182,67 @@ def test_gpus_that_only_the_worker_sees_are_shared_out_by_number(
     _, facts = run_on(config_with(devices=[0, 2]))
     assert [worker.pin for worker in started] == [None, "2"]
     assert facts.device_count == 2
+
+
+def allocators(started: list[FakeProcess]) -> list[set[str]]:
+    """How each worker's allocator was set, by all variables that name it."""
+    return [
+        {value for name, value in worker.extra.items() if name.endswith("ALLOC_CONF")}
+        for worker in started
+    ]
+
+
+@pytest.fixture
+def cuda_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch as built for CUDA, on Linux, with its allocator left alone."""
+    monkeypatch.setattr(process, "torch_cuda", lambda: "12.8")
+    monkeypatch.setattr(platform, "release", lambda: "6.8.0-45-generic")
+    for name in process.ALLOCATOR:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("cuda_build")
+def test_workers_on_nvidia_gpus_have_segments_that_grow(
+    started: list[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpus(monkeypatch, 80, 80)
+    run_on(config_with())
+    assert allocators(started) == [{"expandable_segments:True"}] * 2
+    assert set(process.ALLOCATOR) <= set(started[0].extra)  # torch reads the one or the other
+    started.clear()
+    run_on(config_with(), backend="unsloth")
+    assert allocators(started) == [set(), set()]
+
+
+@pytest.mark.usefixtures("cuda_build")
+@pytest.mark.parametrize("name", process.ALLOCATOR)
+def test_an_allocator_that_the_user_set_is_left_alone(
+    started: list[FakeProcess], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    fake_gpus(monkeypatch, 80)
+    monkeypatch.setenv(name, "max_split_size_mb:256")
+    run_on(config_with())
+    assert allocators(started) == [set()]
+
+
+@pytest.mark.usefixtures("cuda_build")
+@pytest.mark.parametrize(
+    ("kernel", "cuda"),
+    [
+        ("5.15.167.4-microsoft-standard-WSL2", "12.8"),
+        ("5.15.148-tegra", "12.6"),
+        ("6.8.0-45-generic", None),  # ROCm, whose GPUs NVML does not know
+    ],
+)
+def test_segments_do_not_grow_where_they_cannot(
+    started: list[FakeProcess], monkeypatch: pytest.MonkeyPatch, kernel: str, cuda: str | None
+) -> None:
+    fake_gpus(monkeypatch, *([80, 80] if cuda else []))
+    monkeypatch.setattr(platform, "release", lambda: kernel)
+    monkeypatch.setattr(process, "torch_cuda", lambda: cuda)
+    run_on(config_with(workers=2))
+    assert started[1].pin
+    assert allocators(started) == [set(), set()]
 
 
 def test_a_cpu_has_no_pins(started: list[FakeProcess], monkeypatch: pytest.MonkeyPatch) -> None:
