@@ -73,7 +73,7 @@ test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest tests/backends/test_contract.py --backend unsloth
 
 test-gpu-path: $(GPU_PATH)/stamp
-	$(GPU_PATH)/bin/python -m pytest -m gpu_path
+	$(GPU_PATH)/bin/python -m pytest -m gpu_path tests/training/test_unsloth_gpu_path.py
 
 bench-quick: $(VENV)/quickstart.stamp
 	$(BIN)/python benchmarks/quick.py
