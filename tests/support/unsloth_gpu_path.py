@@ -34,7 +34,7 @@ from coralx.config import parse_config  # noqa: E402
 from coralx.records.genomes import Genes, Genome  # noqa: E402
 from coralx.records.jobs import Horizon, Job, MeasureJob  # noqa: E402
 from coralx.training import adapter_backend as adapting  # noqa: E402
-from coralx.training import loop  # noqa: E402
+from coralx.training import inference, loop  # noqa: E402
 from coralx.training.adapters import ADAPTER  # noqa: E402
 from coralx.training.tiny_model import write_model  # noqa: E402
 
@@ -294,6 +294,10 @@ def tuning() -> dict[str, Any]:
         for name in ANSWERS:
             trained(backend, f"learnt {name}", GENOMES[name], LEARNT)
     seen["learnt"] = {name: answers_of(backend, name) for name in ANSWERS}
+    together = inference.ANSWER_TOKENS
+    faked_gpu.put(inference, ANSWER_TOKENS=1)  # one prompt at a time: decoding has a way of its own
+    seen["alone"] = answers_of(backend, "qkv")
+    faked_gpu.put(inference, ANSWER_TOKENS=together)
     seen["again"] = trained(backend, "sft again", GENOMES["whole"])
     return seen
 

@@ -80,8 +80,8 @@ def processes(folder: Path, *told: Sequence[str]) -> None:
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
     """What was seen of PEFT, and then of Unsloth, by part."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    assert not missing, f"missing are {', '.join(missing)}: run make test-gpu-path"
+    missing = ", ".join(name for name in NEEDED if find_spec(name) is None)
+    assert not missing, f"not installed: {missing}; make test-gpu-path installs all that is needed"
     folder = tmp_path_factory.mktemp("path")
     parts = [part for process in PARTS for part in process]
     processes(folder, ("peft", *parts))
@@ -191,6 +191,10 @@ def test_answers_are_those_of_peft_word_for_word(seen: dict[str, Seen], name: st
     assert len({len(prompt.split()) for prompt in ours}) > 1  # so some are padded, on the left
     for prompt, answer in ours.items():  # learnt by heart
         assert answer.split()[1:] == list(reversed(prompt.split()))
+
+
+def test_a_prompt_alone_is_answered_as_among_others(unsloth: Seen) -> None:
+    assert unsloth["tuning"]["alone"] == unsloth["tuning"]["learnt"]["qkv"]
 
 
 @pytest.mark.parametrize("name", ["whole", "qkv", "mlp"])
