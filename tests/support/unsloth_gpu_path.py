@@ -23,7 +23,8 @@ from typing import Any
 from tests.support import faked_gpu
 
 BACKEND, FOLDER, CHOSEN = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
-os.environ |= {"HF_HUB_OFFLINE": "1", **faked_gpu.environment(FOLDER / "unsloth")}
+COMPILED = FOLDER / "-".join(["compiled", *CHOSEN])  # of each process its own
+os.environ |= {"HF_HUB_OFFLINE": "1", **faked_gpu.environment(COMPILED)}
 if BACKEND == "unsloth":
     faked_gpu.install()
 
