@@ -1,4 +1,4 @@
-"""Train genomes by one backend in bf16 on the CPU: `unsloth_gpu_path.py BACKEND FOLDER PART...`.
+"""Train genomes by one backend in 16 bits on the CPU: `unsloth_gpu_path.py BACKEND FOLDER PART...`.
 
 For unsloth the GPU is faked. FOLDER gets the base, the texts and checkpoints, and for each of PARTS
 a BACKEND-PART.json with what was seen. One process for each backend: Unsloth changes transformers.
@@ -37,13 +37,16 @@ from coralx.records.jobs import Horizon, Job, MeasureJob  # noqa: E402
 from coralx.training import adapter_backend as adapting  # noqa: E402
 from coralx.training import inference, loop  # noqa: E402
 from coralx.training.adapters import ADAPTER  # noqa: E402
+from coralx.training.precision import dtype_of  # noqa: E402
 from coralx.training.tiny_model import write_model  # noqa: E402
 
-faked_gpu.put(
-    adapting,
-    _device=lambda: torch.device("cpu"),
-    base_dtype=lambda *_, **__: torch.bfloat16,  # as on a GPU; the CPU's would be float32
-)
+
+def held_in(precision: str | None, _: Any, *, held_in_half: bool) -> torch.dtype:
+    """As on a GPU; on a CPU, bases are held in float32."""
+    return dtype_of(str(precision)) if held_in_half else torch.float32
+
+
+faked_gpu.put(adapting, _device=lambda: torch.device("cpu"), base_dtype=held_in)
 
 gc.collect()
 gc.freeze()  # Unsloth collects garbage often, and would walk through all that was imported
@@ -74,6 +77,8 @@ TEXTS = (
 ANSWERS = ("whole", "dora", "qkv", "mlp")
 """The genomes that learn the instructions by heart, so that no rounding changes their answers."""
 LEARNT = 200
+FEW = ("whole", "q+v")
+"""One that the fused kernels train, and one that they do not."""
 """Steps until they do."""
 
 
@@ -114,7 +119,13 @@ def write_granite(like: Path, folder: Path) -> None:
 
 
 def config_for(
-    task: str, model: str = "model", *, length: int = 24, answers: int = 0, **runtime: Any
+    task: str,
+    model: str = "model",
+    *,
+    length: int = 24,
+    answers: int = 0,
+    precision: str = "bf16",
+    **runtime: Any,
 ) -> Any:
     """A config whose sft gives so many tokens of answer to each of the prompts."""
     stages = [
@@ -129,9 +140,10 @@ def config_for(
             file = str(FOLDER / "prompts.jsonl")
             data["attacks"] = {"file": file, "judge": "refusal", "max_new_tokens": answers}
     else:
-        labels = ["negative", "positive"]
-        data |= {"train": str(FOLDER / "texts.jsonl"), "labels": labels, "prompt": "{text} :"}
+        data |= {"train": str(FOLDER / "texts.jsonl"), "labels": ["negative", "positive"]}
         data |= {"validation_fraction": 0.25, "test_fraction": 0.25}
+    if task == "label-tokens":
+        data["prompt"] = "{text} :"
     raw = {
         "experiment": {"name": "path", "seed": 7},
         "model": {"base": str(FOLDER / model), "task": task, "max_length": length},
@@ -139,7 +151,7 @@ def config_for(
         "search_space": {"target_modules": {"choices": ["all-linear"]}},
         "evolution": {"population_size": 4, "generations": 2},
         "hyperband_config": {"training_stages": [{**stage, "stop_when": []} for stage in stages]},
-        "training": {"batch_size": 2, "precision": "bf16"},
+        "training": {"batch_size": 2, "precision": precision},
         "runtime": {"workers": 1, "threads_per_worker": 1, **runtime},
     }
     if task == "sft":
@@ -200,7 +212,8 @@ def silent(_: Any) -> None:
 def prepared(config: Any, *, tries: bool = False) -> Any:
     """A backend that can train; `tries` a batch before, as a run's first worker does."""
     backend = create(BACKEND)
-    backend.remarks = backend.prepare(config, None if tries else "bf16", 1, silent).warnings
+    known = None if tries else config.training.precision
+    backend.remarks = backend.prepare(config, known, 1, silent).warnings
     return backend
 
 
@@ -327,7 +340,18 @@ def recomputing() -> dict[str, Any]:
     return seen
 
 
-PARTS = {"kinds": kinds, "tuning": tuning, "recomputing": recomputing}
+def halves() -> dict[str, Any]:
+    """A base in float16, losses scaled: the first few steps may be skipped until the scale fits."""
+    backend = prepared(config_for("sft", precision="fp16", gradient_checkpointing=False))
+    return {name: trained(backend, f"fp16 {name}", GENOMES[name], 6) for name in FEW}
+
+
+PARTS = {
+    "kinds": kinds,
+    "tuning": tuning,
+    "recomputing": recomputing,
+    "halves": halves,
+}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Unsloth's path for GPUs, its fused kernels included, driven on the CPU beside PEFT in bf16.
+"""Unsloth's path for GPUs, its fused kernels included, driven on the CPU beside PEFT in 16 bits.
 
 What makes that possible stands in tests/support/faked_gpu.py. No speed and no memory can be seen
 so. `make test-gpu-path` runs this in an environment with the packages that it needs; nothing here
@@ -23,7 +23,7 @@ from tests.support.paths import ROOT, SUPPORT
 pytestmark = pytest.mark.gpu_path
 
 NEEDED = ("unsloth", "unsloth_zoo", "trl", "triton", "bitsandbytes", "PIL")
-PARTS = (("kinds",), ("tuning", "recomputing"))
+PARTS = (("kinds",), ("tuning", "recomputing", "halves"))
 """What each of Unsloth's processes is to do: they take about as long."""
 SECONDS = 1800
 
@@ -31,6 +31,8 @@ LAYERS, STEPS = 2, 3
 EVERY = LAYERS * STEPS
 LOSSES, NORMS = 2e-2, 5e-2
 """Relative differences between two ways to round bf16; seen were 1.7e-2 and 2.2e-2."""
+HALF_STEPS = 6
+"""Of stages in float16, of which the first ones may be skipped until the losses' scale fits."""
 
 FUSED = {
     "whole": {"qkv", "o", "mlp"},
@@ -239,3 +241,15 @@ def test_halves_of_a_batch_add_up_to_its_gradients(unsloth: Seen) -> None:
     halves, together = unsloth["recomputing"]["halves"], unsloth["tuning"]["whole"]
     assert halves["losses"] == pytest.approx(together["losses"], rel=LOSSES)
     assert halves["norms"] == pytest.approx(together["norms"], rel=NORMS)
+
+
+# -- float16 ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["whole", "q+v"])
+def test_scaled_losses_give_the_gradients_of_peft(seen: dict[str, Seen], name: str) -> None:
+    ours, theirs = (seen[backend]["halves"][name] for backend in ("unsloth", "peft"))
+    assert ours["skipped"] == theirs["skipped"]
+    assert len(theirs["skipped"]) < len(theirs["losses"]) == HALF_STEPS
+    assert ours["losses"] == pytest.approx(theirs["losses"], rel=LOSSES)
+    assert ours["norms"] == pytest.approx(theirs["norms"], rel=NORMS)  # of steps that were taken
