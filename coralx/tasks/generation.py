@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from coralx.data.examples import Example, Message
@@ -68,7 +69,7 @@ class Answers:
         for place, prompt in enumerate(prompts):
             ids[place, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
             mask[place, longest - len(prompt) :] = 1
-        with _as_before(model):
+        with _as_before(model), _only_where_adapted(model):
             generated = model.generate(
                 input_ids=ids.to(self._device),
                 attention_mask=mask.to(self._device),
@@ -110,6 +111,28 @@ def _as_before(model: Any) -> Iterator[None]:
     finally:
         for module, flag in flags.items():
             module.gradient_checkpointing = flag
+
+
+@contextmanager
+def _only_where_adapted(model: Any) -> Iterator[None]:
+    """Disables wrapped layers that the active adapter leaves alone. They give what the base gives
+    either way, but Unsloth's decoding reads the adapter's weights off every layer that is not
+    disabled, without asking whether there are any: a KeyError."""
+    untouched = [
+        module
+        for module in model.modules()
+        if isinstance(module, BaseTunerLayer)
+        and not module.disable_adapters
+        and module._get_available_adapters().isdisjoint(module.active_adapters)
+    ]
+    # Not by enable_adapters, which also sets whether weights of other adapters take gradients.
+    for module in untouched:
+        module._disable_adapters = True
+    try:
+        yield
+    finally:
+        for module in untouched:
+            module._disable_adapters = False
 
 
 class _Beating(StoppingCriteria):  # type: ignore[misc]

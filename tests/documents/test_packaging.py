@@ -63,3 +63,15 @@ def test_the_workflow_runs_what_can_be_run_here() -> None:
     done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "coverage run -m pytest" in done.stdout
     assert "--mode simulation" in done.stdout
+
+
+def test_the_gate_runs_unsloths_path_for_gpus_which_is_never_skipped() -> None:
+    assert "make test-gpu-path" in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+    dry = ["make", "--dry-run", "--always-make", "test-gpu-path"]
+    done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True)
+    asked = done.stdout.split("--no-deps ")[-1].splitlines()[0].split()
+    assert {"triton", "bitsandbytes"} <= set(asked)
+    assert set(asked) <= pinned().keys()
+    marked, path = done.stdout.rstrip().rsplit(maxsplit=2)[-2:]
+    assert marked == "gpu_path"  # where none is so marked, pytest fails
+    assert not re.search(r"\b(skip|skipif|xfail|importorskip)\b", (ROOT / path).read_text("utf-8"))

@@ -1,12 +1,13 @@
-"""Train genomes by one backend in bf16 on the CPU: `unsloth_gpu_path.py BACKEND FOLDER [ONLY...]`.
+"""Train genomes by one backend in 16 bits on the CPU: `unsloth_gpu_path.py BACKEND FOLDER PART...`.
 
-For unsloth, CUDA is faked before Unsloth is imported, so that it installs its fused kernels; Triton
-interprets them, and every tensor lives on the CPU. FOLDER gets the base, the texts, checkpoints,
-and BACKEND.json with what was seen. One process for each backend: Unsloth changes transformers.
+For unsloth the GPU is faked. FOLDER gets the base, the texts and checkpoints, and for each of PARTS
+a BACKEND-PART.json with what was seen. One process for each backend: Unsloth changes transformers.
+Interpreted kernels take time in proportion to the tokens, so texts are short and few.
 """
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import os
@@ -14,176 +15,94 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-BACKEND, FOLDER = sys.argv[1], Path(sys.argv[2])
-ONLY = sys.argv[3:]
+from tests.support import faked_gpu
 
-os.environ |= {
-    "HF_HUB_OFFLINE": "1",
-    "TRITON_INTERPRET": "1",
-    "UNSLOTH_ALLOW_CPU": "1",  # leave TRL's trainers alone
-    "UNSLOTH_COMPILE_DISABLE": "1",
-    "UNSLOTH_COMPILE_LOCATION": str(FOLDER / "unsloth"),
-    "UNSLOTH_DISABLE_DOUBLE_BUFFER": "1",  # needs CUDA's events
-    "UNSLOTH_DISABLE_PINNED_MEMORY": "1",
-    "UNSLOTH_DISABLE_STATISTICS": "1",
-    "UNSLOTH_RMSNORM_MULTIROW": "0",  # checks itself bit by bit, which the interpreter fails
-}
+BACKEND, FOLDER, CHOSEN = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
+COMPILED = FOLDER / "-".join(["compiled", *CHOSEN])  # of each process its own
+os.environ |= {"HF_HUB_OFFLINE": "1", **faked_gpu.environment(COMPILED)}
+if BACKEND == "unsloth":
+    faked_gpu.install()
 
 import torch  # noqa: E402
-import torch.utils.checkpoint  # noqa: E402
-from torch.utils._device import _device_constructors  # noqa: E402
 
-STEPS = 4
-GIB = 1 << 30
-
-
-def fake_gpu() -> None:
-    """Answer what Unsloth asks about the GPU with an A100's figures."""
-    properties = SimpleNamespace(
-        name="Faked", major=8, minor=0, total_memory=80 * GIB, multi_processor_count=108
-    )
-    answers: dict[str, Any] = {
-        "is_available": True,
-        "device_count": 1,
-        "current_device": 0,
-        "get_device_capability": (8, 0),
-        "get_device_name": properties.name,
-        "get_device_properties": properties,
-        "mem_get_info": (80 * GIB, 80 * GIB),
-        "memory_allocated": 0,
-        "max_memory_allocated": 0,
-        "memory_reserved": 0,
-        "max_memory_reserved": 0,
-        "synchronize": None,
-        "empty_cache": None,
-    }
-    for name, answer in answers.items():
-        setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
-    torch.cuda.is_bf16_supported = lambda including_emulation=True: True  # noqa: ARG005
-    torch._C._cuda_getCurrentRawStream = lambda index=0: 0  # noqa: ARG005
-    # As root, Unsloth would run ldconfig to find the CUDA libraries that are missing here.
-    os.geteuid = lambda: 1000
-
-
-def stay_on_cpu() -> None:
-    """Turn what Unsloth makes or casts on the GPU to the CPU."""
-
-    def on_cpu(make: Callable[..., Any]) -> Callable[..., Any]:
-        def made(*args: Any, device: Any = None, **kwargs: Any) -> Any:
-            is_gpu = isinstance(device, int) or str(device).startswith("cuda")
-            return make(*args, device="cpu" if is_gpu else device, **kwargs)
-
-        return made
-
-    _device_constructors()  # remembers the originals, for `with torch.device(...)`
-    for name in ("empty", "zeros", "ones", "full", "tensor", "arange"):
-        setattr(torch, name, on_cpu(getattr(torch, name)))
-    for name in ("custom_fwd", "custom_bwd"):  # backward runs under forward's autocast
-        given = getattr(torch.amp, name)
-        setattr(torch.amp, name, lambda *args, given=given, **_: given(*args, device_type="cpu"))
-
-
-def mend_interpreter() -> None:
-    """Triton's interpreter holds bf16 as 16-bit integers and, up to 3.9 at least, adds and
-    multiplies those. Compute in float32 and round, as the hardware does."""
-    import numpy as np
-    import triton.language as tl
-    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
-
-    def widened(given: Any) -> Any:
-        if not isinstance(given, TensorHandle) or given.dtype.scalar != tl.bfloat16:
-            return given
-        return TensorHandle((given.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
-
-    def rounded(given: Any) -> Any:
-        numbers = torch.from_numpy(np.ascontiguousarray(given.data)).to(torch.bfloat16)
-        bits = numbers.view(torch.int16).numpy().view(np.uint16)
-        return TensorHandle(bits.reshape(given.data.shape), tl.bfloat16)
-
-    def mended(compute: Callable[..., Any]) -> Callable[..., Any]:
-        def computed(self: Any, *args: Any) -> Any:
-            wide = [widened(arg) for arg in args]
-            found = compute(self, *wide)
-            is_bf16 = any(a is not w for a, w in zip(args, wide, strict=True))
-            return rounded(found) if is_bf16 and found.data.dtype == np.float32 else found
-
-        return computed
-
-    for name in ("binary_op", "unary_op", "ternary_op", "create_fma"):
-        setattr(InterpreterBuilder, name, mended(getattr(InterpreterBuilder, name)))
-    cast = InterpreterBuilder.cast_impl
-
-    def cast_impl(self: Any, given: Any, kind: Any) -> Any:
-        wide = widened(given)
-        if kind.scalar == tl.bfloat16:
-            return given if wide is not given else rounded(cast(self, given, tl.float32))
-        return wide if wide is not given and kind.scalar == tl.float32 else cast(self, wide, kind)
-
-    InterpreterBuilder.cast_impl = cast_impl
-
-
-def believe_in_gpu() -> None:
-    """Let our backend and Unsloth take the GPU's path with a base on the CPU."""
-    from unsloth.models import llama
-
-    import coralx.training.unsloth as ours
-
-    load, from_pretrained = ours.UnslothBackend.load, ours.FastLanguageModel.from_pretrained
-
-    def load_as_on_gpu(self: Any, config: Any, labels: Any, _: Any, *rest: Any) -> Any:
-        return load(self, config, labels, SimpleNamespace(type="cuda", index=0), *rest)
-
-    ours.UnslothBackend.load = load_as_on_gpu
-    ours.FastLanguageModel.from_pretrained = lambda **kwargs: from_pretrained(
-        **{**kwargs, "device_map": {"": "cpu"}}
-    )
-
-    def build_rope(self: Any, index: int) -> None:  # the original asks for torch.device(index)
-        size = self.current_rope_size
-        self._set_cos_sin_cache(
-            self._rope_cache_rows(), torch.device("cpu", index), self._rope_cache_dtype
-        )
-        self.current_rope_size = size
-        self._rope_cache_versions[index] = self._rope_cache_version
-
-    llama._PerDeviceRopeCache._build_rope_cache = build_rope
-
-
-if BACKEND == "unsloth":
-    fake_gpu()
-    stay_on_cpu()
-    mend_interpreter()
-    believe_in_gpu()
-
-from coralx.backends.protocol import create  # noqa: E402
+from coralx.backends.protocol import Paused, create  # noqa: E402
 from coralx.config import parse_config  # noqa: E402
 from coralx.records.genomes import Genes, Genome  # noqa: E402
 from coralx.records.jobs import Horizon, Job, MeasureJob  # noqa: E402
 from coralx.training import adapter_backend as adapting  # noqa: E402
-from coralx.training import loop  # noqa: E402
-from coralx.training.tiny_model import write_model, write_texts  # noqa: E402
+from coralx.training import inference, loop  # noqa: E402
+from coralx.training.adapters import ADAPTER  # noqa: E402
+from coralx.training.precision import dtype_of  # noqa: E402
+from coralx.training.tiny_model import write_model  # noqa: E402
 
-adapting._device = lambda: torch.device("cpu")
-adapting.base_dtype = lambda *_: torch.bfloat16  # as on a GPU; the CPU's would be float32
 
+def held_in(precision: str | None, _: Any, *, held_in_half: bool) -> torch.dtype:
+    """As on a GPU; on a CPU, bases are held in float32."""
+    return dtype_of(str(precision)) if held_in_half else torch.float32
+
+
+faked_gpu.put(adapting, _device=lambda: torch.device("cpu"), base_dtype=held_in)
+
+gc.collect()
+gc.freeze()  # Unsloth collects garbage often, and would walk through all that was imported
+
+STEPS = 3
 WHOLE = Genes(rank=4, learning_rate=2e-2, dropout=0.0, batch_size=2)
+DROPPED = replace(WHOLE, dropout=0.5)
+QKV = ("q_proj", "k_proj", "v_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
 GENOMES = {
     "whole": WHOLE,
-    "dropout": replace(WHOLE, dropout=0.5),
+    "dropout": DROPPED,
     "rslora": replace(WHOLE, use_rslora=True),
     "dora": replace(WHOLE, use_dora=True),
-    "qkv": replace(WHOLE, target_modules=("q_proj", "k_proj", "v_proj")),
+    "qkv": replace(WHOLE, target_modules=QKV),
     "q+v": replace(WHOLE, target_modules=("q_proj", "v_proj")),
     "o": replace(WHOLE, target_modules=("o_proj",)),
-    "mlp": replace(WHOLE, target_modules=("gate_proj", "up_proj", "down_proj")),
+    "mlp": replace(WHOLE, target_modules=MLP),
     "gate+up": replace(WHOLE, target_modules=("gate_proj", "up_proj")),
     "again": WHOLE,
 }
+TEXTS = (
+    ("good film", "positive"), ("awful road", "negative"), ("coffee was great", "positive"),
+    ("the team broken", "negative"), ("happy train", "positive"), ("sad phone", "negative"),
+    ("love it", "positive"), ("hate it", "negative"), ("calm road", "positive"),
+    ("dirty coffee", "negative"), ("lovely team", "positive"), ("worst film", "negative"),
+)  # fmt: skip
+ANSWERS = ("whole", "dora", "qkv", "mlp")
+"""The genomes that learn the instructions by heart, so that no rounding changes their answers."""
+LEARNT = 200
+FEW = ("whole", "q+v")
+"""One that the fused kernels train, and one that they do not."""
+"""Steps until they do."""
+
+
+def write_material() -> None:
+    """The bases and the data, for both backends."""
+    write_model(FOLDER / "model")
+    described = json.loads((FOLDER / "model" / "config.json").read_text())
+    described["max_position_embeddings"] = 1024  # Unsloth offloads no activations below 512
+    (FOLDER / "model" / "config.json").write_text(json.dumps(described))
+    (FOLDER / "model" / "chat_template.jinja").unlink()  # prompts are shorter without
+    write_granite(FOLDER / "model", FOLDER / "granite")
+    write_lines("texts", ({"text": text, "label": label} for text, label in TEXTS))
+    # Prompts of several lengths, so that some are padded on the left, and answers to each.
+    asked = [
+        {"prompt": text, "completion": " ".join(["", label, *reversed(text.split())])}
+        for text, label in TEXTS
+    ]
+    write_lines("instructions", asked[:8])
+    write_lines("others", asked[8:10])
+    write_lines("prompts", ({"text": row["prompt"]} for row in asked[:8]))
+
+
+def write_lines(name: str, rows: Any) -> None:
+    (FOLDER / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
 def write_granite(like: Path, folder: Path) -> None:
@@ -199,28 +118,40 @@ def write_granite(like: Path, folder: Path) -> None:
     )
 
 
-def config_for(task: str, model: str = "model", **runtime: Any) -> Any:
+def config_for(
+    task: str,
+    model: str = "model",
+    *,
+    length: int = 24,
+    answers: int = 0,
+    precision: str = "bf16",
+    **runtime: Any,
+) -> Any:
+    """A config whose sft gives so many tokens of answer to each of the prompts."""
     stages = [
         {"name": f"S{n}", "epoch_budget": 1, "data_percentage": 100, "survival_rate": 0.5}
         for n in range(2)
     ]
-    data: dict[str, Any] = {"validation_fraction": 0.3, "test_fraction": 0.3}
+    data: dict[str, Any] = {}
     if task == "sft":
         data["train"] = str(FOLDER / "instructions.jsonl")
+        data["validation"] = data["test"] = str(FOLDER / "others.jsonl")
+        if answers:
+            file = str(FOLDER / "prompts.jsonl")
+            data["attacks"] = {"file": file, "judge": "refusal", "max_new_tokens": answers}
     else:
-        data |= {
-            "train": str(FOLDER / "texts.jsonl"),
-            "labels": ["negative", "positive"],
-            "prompt": "Text : {text}\nLabel :",
-        }
+        data |= {"train": str(FOLDER / "texts.jsonl"), "labels": ["negative", "positive"]}
+        data |= {"validation_fraction": 0.25, "test_fraction": 0.25}
+    if task == "label-tokens":
+        data["prompt"] = "{text} :"
     raw = {
         "experiment": {"name": "path", "seed": 7},
-        "model": {"base": str(FOLDER / model), "task": task, "max_length": 24},
+        "model": {"base": str(FOLDER / model), "task": task, "max_length": length},
         "data": data,
         "search_space": {"target_modules": {"choices": ["all-linear"]}},
         "evolution": {"population_size": 4, "generations": 2},
         "hyperband_config": {"training_stages": [{**stage, "stop_when": []} for stage in stages]},
-        "training": {"batch_size": 2, "precision": "bf16"},
+        "training": {"batch_size": 2, "precision": precision},
         "runtime": {"workers": 1, "threads_per_worker": 1, **runtime},
     }
     if task == "sft":
@@ -230,6 +161,8 @@ def config_for(task: str, model: str = "model", **runtime: Any) -> Any:
 
 CALLS: Counter[str] = Counter()
 """How often the forward pass of each of Unsloth's fused LoRA functions ran."""
+SHORTAGES: list[int] = []
+"""At which of a training's calls of the fused MLP memory runs out."""
 
 
 def count_calls() -> None:
@@ -238,6 +171,9 @@ def count_calls() -> None:
     def counted(name: str, forward: Callable[..., Any]) -> Any:
         def called(*args: Any) -> Any:
             CALLS[name] += 1
+            if name == "mlp" and SHORTAGES and CALLS[name] == SHORTAGES[0]:
+                SHORTAGES.pop(0)
+                raise torch.OutOfMemoryError("CUDA out of memory, on purpose")
             return forward(*args)
 
         return staticmethod(called)
@@ -247,36 +183,81 @@ def count_calls() -> None:
         ("o", fast_lora.LoRA_W),
         ("mlp", fast_lora.LoRA_MLP),
     ):
-        function.forward = counted(name, function.forward)
+        faked_gpu.put(function, forward=counted(name, function.forward))
 
 
 TRACES: list[dict[str, Any]] = []
 
 
 def watch_training() -> None:
+    """Keep what every training of steps came to, whatever else it is given."""
     run = loop.Trainer.run
+    signature = inspect.signature(run)
 
-    def watched(self: Any, job: Job, report: Any) -> Any:
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        trace = signature.bind(*args, **kwargs).arguments["trace"]
         CALLS.clear()
-        trace = run(self, job, report)
-        TRACES.append({"losses": trace.losses, "norms": trace.norms, "calls": dict(CALLS)})
-        return trace
+        try:
+            return run(*args, **kwargs)
+        finally:
+            TRACES.append({**asdict(trace), "calls": dict(CALLS)})
 
-    loop.Trainer.run = watched
+    faked_gpu.put(loop.Trainer, run=watched)
 
 
-def prepared(config: Any) -> tuple[Any, tuple[str, ...]]:
-    """A backend that can train, and what it remarked on."""
+def silent(_: Any) -> None:
+    pass
+
+
+def prepared(config: Any, *, tries: bool = False) -> Any:
+    """A backend that can train; `tries` a batch before, as a run's first worker does."""
     backend = create(BACKEND)
-    return backend, backend.prepare(config, None, 1, lambda said: None).warnings  # noqa: ARG005
+    known = None if tries else config.training.precision
+    backend.remarks = backend.prepare(config, known, 1, silent).warnings
+    return backend
 
 
-def trained(backend: Any, name: str, genes: Genes) -> dict[str, Any]:
-    genome = Genome("g00-00-aaaa", 0, genes)
-    path = FOLDER / BACKEND / name
-    job = Job(genome, "S0", 0, STEPS, Horizon(STEPS, 0), 1.0, str(path))
-    result = backend.train(job, lambda said: None)  # noqa: ARG005
-    return {**TRACES.pop(), "metrics": result.metrics, "notes": result.notes}
+def trained(
+    backend: Any,
+    name: str,
+    genes: Genes,
+    steps: int = STEPS,
+    beat: Callable[[], None] = lambda: None,
+    **job: Any,
+) -> dict[str, Any]:
+    """What was seen of a genome's training, of its figures and answers."""
+    folder = FOLDER / BACKEND / name
+    told = {
+        "checkpoint": str(folder / "adapter"),
+        "partial": str(folder / "partial"),
+        "predictions": str(folder / "rows.safetensors"),
+    }
+    wanted = Job(
+        Genome("g00-00-aaaa", 0, genes), "S0", 0, steps, Horizon(steps, 0), 1.0, **{**told, **job}
+    )
+    result = backend.train(wanted, silent, beat)
+    return {
+        **TRACES.pop(),
+        "metrics": result.metrics,
+        "notes": result.notes,
+        "adapter": sha256((folder / "adapter" / ADAPTER).read_bytes()).hexdigest(),
+        "answers": answers_in(folder / "rows.answers.jsonl"),
+    }
+
+
+def answers_in(path: Path) -> dict[str, str]:
+    """Answers by their prompt; none where none were given."""
+    rows = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
+    return {row["prompt"]: row["answer"] for row in rows}
+
+
+def answers_of(backend: Any, name: str) -> dict[str, str]:
+    """What an adapter of PEFT's answers, which has learnt by heart."""
+    genome = Genome("g00-00-aaaa", 0, GENOMES[name])
+    kept = FOLDER / BACKEND / f"answers of {name}" / "rows.safetensors"
+    theirs = str(FOLDER / "peft" / f"learnt {name}" / "adapter")
+    backend.measure(MeasureJob(genome, theirs, validation={}, scores=str(kept)))
+    return answers_in(kept.with_suffix(".answers.jsonl"))
 
 
 def kernels_in(backend: Any) -> dict[str, int]:
@@ -300,53 +281,89 @@ def kernels_in(backend: Any) -> dict[str, int]:
     }
 
 
-def main() -> None:
-    """Write what was seen."""
-    if not (FOLDER / "model").exists():
-        write_model(FOLDER / "model")
-        described = json.loads((FOLDER / "model" / "config.json").read_text())
-        described["max_position_embeddings"] = 512  # below that, Unsloth offloads no activations
-        (FOLDER / "model" / "config.json").write_text(json.dumps(described))
-        write_granite(FOLDER / "model", FOLDER / "granite")
-        write_texts(FOLDER / "texts.jsonl")
-        rows = [json.loads(line) for line in (FOLDER / "texts.jsonl").read_text().splitlines()[:24]]
-        (FOLDER / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        asked = [
-            {"prompt": f"Text : {row['text']} Label :", "completion": f" {row['label']} ."}
-            for row in rows
-        ]
-        (FOLDER / "instructions.jsonl").write_text("\n".join(map(json.dumps, asked)))
-    watch_training()
-    if BACKEND == "unsloth":
-        count_calls()
+def kinds() -> dict[str, Any]:
+    """Every kind of adapter, a base without fused kernels, and what another backend trained."""
     seen: dict[str, Any] = {}
-    backend, _ = prepared(config_for("label-tokens", gradient_checkpointing=False))
+    backend = prepared(config_for("label-tokens", gradient_checkpointing=False), tries=True)
     if BACKEND == "unsloth":
         seen["kernels"] = kernels_in(backend)
     seen["untuned"] = backend.measure(MeasureJob(None, None)).validation
-    seen["genomes"] = {
-        name: trained(backend, name, genes)
-        for name, genes in GENOMES.items()
-        if not ONLY or name in ONLY
-    }
-    with suppress(FileNotFoundError):  # PEFT runs first: only Unsloth finds the other's
-        theirs = MeasureJob(Genome("g00-00-aaaa", 0, WHOLE), str(FOLDER / "peft" / "whole"))
-        seen["theirs"] = backend.measure(theirs).validation
-    seen["tuned"] = {}
-    seen["checkpoint"] = {}
-    for name, dropout, recomputes in (
-        ("sft", 0.0, False),
-        ("sft with dropout", 0.5, False),
-        ("sft with dropout, checkpointed", 0.5, True),
-    ):
-        if ONLY and name not in ONLY:
-            continue
-        tuning, _ = prepared(config_for("sft", gradient_checkpointing=recomputes))
-        seen["checkpoint"][name] = torch.utils.checkpoint.CheckpointFunction.__name__
-        seen["tuned"][name] = trained(tuning, name, replace(WHOLE, dropout=dropout))
-    other, remarks = prepared(config_for("label-tokens", "granite", gradient_checkpointing=False))
-    seen["granite"] = {**trained(other, "granite", GENOMES["q+v"]), "remarks": remarks}
-    (FOLDER / f"{BACKEND}.json").write_text(json.dumps(seen, indent=1))
+    for name, genes in GENOMES.items():
+        seen[name] = trained(backend, name, genes)
+    # PEFT's own, if PEFT ran before.
+    theirs = MeasureJob(Genome("g00-00-aaaa", 0, WHOLE), str(FOLDER / "peft" / "whole" / "adapter"))
+    seen["theirs"] = backend.measure(theirs).validation
+    other = prepared(config_for("label-tokens", "granite", gradient_checkpointing=False))
+    seen["granite"] = {**trained(other, "granite", GENOMES["q+v"]), "remarks": other.remarks}
+    return seen
+
+
+def tuning() -> dict[str, Any]:
+    """sft with judged answers, and whether training goes on as before after them."""
+    backend = prepared(config_for("sft", answers=5, gradient_checkpointing=False))
+    seen: dict[str, Any] = {"checkpoint": torch.utils.checkpoint.CheckpointFunction.__name__}
+    for name in ("whole", "dropout", "qkv", "mlp"):
+        seen[name] = trained(backend, f"sft {name}", GENOMES[name])
+    if BACKEND == "peft":
+        for name in ANSWERS:
+            trained(backend, f"learnt {name}", GENOMES[name], LEARNT)
+    seen["learnt"] = {name: answers_of(backend, name) for name in ANSWERS}
+    together = inference.ANSWER_TOKENS
+    faked_gpu.put(inference, ANSWER_TOKENS=1)  # one prompt at a time: decoding has a way of its own
+    seen["alone"] = answers_of(backend, "qkv")
+    faked_gpu.put(inference, ANSWER_TOKENS=together)
+    seen["again"] = trained(backend, "sft again", GENOMES["whole"])
+    return seen
+
+
+def recomputing() -> dict[str, Any]:
+    """sft with checkpointed gradients, left in the middle and taken up, and short of memory."""
+    backend = prepared(config_for("sft", length=512, gradient_checkpointing=True))
+    seen: dict[str, Any] = {"checkpoint": torch.utils.checkpoint.CheckpointFunction.__name__}
+    seen["dropout"] = trained(backend, "uncut", DROPPED)
+    signs = iter([False, True])
+
+    def beat() -> None:
+        if next(signs, False):
+            raise Paused
+
+    with suppress(Paused):
+        trained(backend, "cut", DROPPED, beat=beat)
+    seen["left after"] = len(TRACES.pop()["losses"])
+    seen["taken up"] = trained(backend, "cut", DROPPED)
+    seen["halves"] = trained(backend, "halves", WHOLE, is_scored=False, micro_batch=1)
+    # A step goes through two layers, and in backward through the same again.
+    for name, call in (("short in forward", 2), ("short in recompute", 3)):
+        SHORTAGES[:] = [call]
+        seen[name] = trained(backend, name, WHOLE, is_scored=False)
+        seen[f"{name}, not met"] = list(SHORTAGES)
+    return seen
+
+
+def halves() -> dict[str, Any]:
+    """A base in float16, losses scaled: the first few steps may be skipped until the scale fits."""
+    backend = prepared(config_for("sft", precision="fp16", gradient_checkpointing=False))
+    return {name: trained(backend, f"fp16 {name}", GENOMES[name], 6) for name in FEW}
+
+
+PARTS = {
+    "kinds": kinds,
+    "tuning": tuning,
+    "recomputing": recomputing,
+    "halves": halves,
+}
+
+
+def main() -> None:
+    """Write what was seen."""
+    if not (FOLDER / "model").exists():
+        write_material()
+    watch_training()
+    if BACKEND == "unsloth":
+        count_calls()
+    for part in CHOSEN:
+        seen = PARTS[part]()
+        (FOLDER / f"{BACKEND}-{part}.json").write_text(json.dumps(seen, indent=1))
 
 
 main()
