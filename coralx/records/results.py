@@ -126,6 +126,8 @@ class StageResult:
     micro_batch: int | None = None
     """Rows that went through the model at once, because a whole batch ran out of memory; None: it
     did not."""
+    peak_bytes: int | None = None
+    """The most that a CUDA GPU's allocator held during the steps; None: not recorded."""
 
     @property
     def seconds(self) -> float:

@@ -58,6 +58,7 @@ def result_of(
         rank=job.trained_shape.rank,
         curve=curve_of(trace.losses, job.last_step - job.first_step),
         micro_batch=trace.micro_batch,
+        peak_bytes=trace.peak_bytes,
     )
 
 
