@@ -100,22 +100,29 @@ def _ignore(signal: StatusUpdate) -> None:
     """Drop what workers report."""
 
 
-def diagnose(config: Config | None = None, listener: Listener = _ignore) -> Diagnosis:
+def diagnose(
+    config: Config | None = None, listener: Listener = _ignore, *, try_batch: bool = True
+) -> Diagnosis:
     """Look at the machine, and with a config at what it needs; unless a problem rules it out, load
-    base and data and try one batch.
+    base and data and `try_batch`.
 
     Raises ConfigError where backend and task contradict each other.
     """
     machine = examine_machine()
     problems = list(_problems(machine))
     if config is not None:
-        return _diagnose_config(config, machine, problems, listener)
+        return _diagnose_config(config, machine, problems, listener, try_batch=try_batch)
     backends = {str(task): choose(_of_task(task)) for task in EVERY_TASK}
     return Diagnosis(machine, backends, None, tuple(problems))
 
 
 def _diagnose_config(
-    config: Config, machine: Machine, problems: list[Problem], listener: Listener
+    config: Config,
+    machine: Machine,
+    problems: list[Problem],
+    listener: Listener,
+    *,
+    try_batch: bool,
 ) -> Diagnosis:
     """The diagnosis of machine and config; `problems` are those of the machine."""
     try:
@@ -145,7 +152,8 @@ def _diagnose_config(
     if requirements is not None:
         problems += _shortages(requirements, machine)
         # a trial that may exhaust the memory could take other programs down with it
-        if not obstacles and requirements.smallest.verdict in ("fits", "unknown"):
+        may_fit = requirements.smallest.verdict in ("fits", "unknown")
+        if try_batch and may_fit and not obstacles:
             trial, failures, warnings = _try_batch(config, choice.name, listener)
             problems += failures
     return Diagnosis(

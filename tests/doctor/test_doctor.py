@@ -1,4 +1,4 @@
-"""`coralx doctor`: the machine, what a config needs of it, and the check of backends."""
+"""`coralx doctor`: the machine, and what a config needs of it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,11 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from rich.console import Console
 
 from coralx.backends import choice as backend
 from coralx.config import Config
 from coralx.doctor import diagnosis
 from coralx.doctor.diagnosis import Problem, diagnose
-from coralx.doctor.gpu_check import (
-    BackendCheck,
-    TrainedGenome,
-    check_backends,
-    largest_difference,
-    specimen_config,
-)
-from coralx.doctor.output import print_check
 from coralx.doctor.requirements import Requirements, requirements_of
 from coralx.errors import ConfigError, CoralXError, SetupError
 from coralx.records.run_facts import Facts, Footprint
@@ -321,51 +312,3 @@ def test_a_backend_that_is_not_installed_is_a_problem(monkeypatch: pytest.Monkey
     assert any("coralx[unsloth]" in problem.way_out for problem in problems)
     with pytest.raises(ConfigError, match=r"runtime\.backend"):
         diagnose(make_config(runtime={"backend": "unsloth"}))
-
-
-# -- the check of backends -------------------------------------------------------------------------
-
-
-def test_the_check_asks_for_a_gpu(doctor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = doctor("--gpu-check")
-    assert (said.code, "no GPU is visible" in said.err) == (4, True)
-    fake_gpus(monkeypatch, 80)
-    monkeypatch.setattr("coralx.doctor.gpu_check.torch_cuda", lambda: None)
-    said = doctor("--gpu-check")
-    assert (said.code, "CPU build" in said.err) == (4, True)
-
-
-def test_the_check_asks_for_the_backends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "is_installed", lambda module: False)  # noqa: ARG005
-    config = make_config(model={"task": "label-tokens"})
-    with pytest.raises(SetupError, match="not installed"):
-        check_backends(config, ["peft", "unsloth"], print)
-
-
-def checked(name: str, *losses: float | None) -> BackendCheck:
-    trained = TrainedGenome("check-8", 8, 2.0, 1000, 0.5, None, ("a remark",))
-    genomes = tuple(replace(trained, rank=n, eval_loss=loss) for n, loss in enumerate(losses))
-    return BackendCheck(name, "cuda", "bf16", (), genomes)
-
-
-def test_losses_of_the_same_genome_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
-    assert largest_difference([checked("a", 1.0, 0.5), checked("b", 1.0, 0.4)]) == pytest.approx(
-        0.2
-    )
-    assert largest_difference([checked("a", None), checked("b", 1.0)]) == 0.0
-    print_check([checked("a", 1.0), checked("b", 0.99)], Console(width=120))
-    said = capsys.readouterr().out
-    assert "500" in said  # tokens a second
-    assert "they agree" in said
-    assert "a: a remark" in said
-    print_check([checked("a", 1.0), checked("b", 0.5)], Console(width=120))
-    assert "too much" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_backends_that_are_the_same_reach_the_same_losses(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    config = specimen_config(tmp_path, large=False)
-    first, second = check_backends(config, ["peft", "peft"], lambda signal: None, steps=8)  # noqa: ARG005
-    assert largest_difference([first, second]) == 0.0
-    assert all(one.tokens_per_second for one in first.trained)

@@ -1,0 +1,101 @@
+"""The settings that `--gpu-check` recommends for a card and a base, from what it has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from coralx.config.yaml_io import write_values
+
+Figures = Mapping[str, Mapping[str, float | str | None]]
+"""Of each part that passed, by its name."""
+
+Settings = dict[str, dict[str, bool | int | str]]
+"""Values by section and key of a config."""
+
+WORTH_IT = 1.05
+"""What is so many times as fast is recommended. Below that it may be chance."""
+
+COMPILING_PAYS = 1.1
+"""More is asked of compiled layers: a resumed run need not equal one that was never cut."""
+
+ROOM = 0.8
+"""The share of a card's memory that a genome may take without gradient checkpointing: larger ones
+than the check's may come."""
+
+
+def recommended(
+    figures: Figures, *, backend: str, reference: str, failed: set[str], memory_bytes: int
+) -> Settings:
+    """Settings for what `backend` trains; nothing about what was not seen.
+
+    `failed` names the parts that did, of which only those count that compare the backend with the
+    `reference`; `memory_bytes` is the card's memory.
+    """
+    runtime: dict[str, bool | int | str] = {}
+    if failed and backend != reference:
+        return {"runtime": {"backend": reference}}
+    speeds = figures.get("losses of long texts", {})
+    ours, theirs = speeds.get(backend), speeds.get(reference)
+    if backend != reference and isinstance(ours, float) and isinstance(theirs, float):
+        runtime["backend"] = backend if ours * WORTH_IT >= theirs else reference
+    if runtime.get("backend") == reference:
+        return {"runtime": runtime}
+    runtime |= _checkpointing(figures.get("checkpointing", {}), memory_bytes)
+    compiled = figures.get("block compile", {})
+    if compiled:
+        runtime["block_compile"] = _number(compiled, "on") > COMPILING_PAYS * _number(
+            compiled, "off"
+        )
+    if workers := best_number(figures.get("workers", {})):
+        runtime["workers_per_gpu"] = workers
+    return {"runtime": runtime} if runtime else {}
+
+
+def best_number(speeds: Mapping[str, float | str | None]) -> int | None:
+    """How many workers to recommend, by the speed of each number: more only where they pay. None
+    without figures of two numbers."""
+    tried = sorted((int(number), value) for number, value in speeds.items())
+    if len(tried) < 2:
+        return None
+    best, fastest = 0, 0.0
+    for number, value in tried:
+        if isinstance(value, float) and value > WORTH_IT * fastest:
+            best, fastest = number, value
+    return best or None
+
+
+def one_line(settings: Settings) -> str:
+    """The settings as one line."""
+    named = [
+        f"{key}: {str(value).lower()}" for keys in settings.values() for key, value in keys.items()
+    ]
+    return ", ".join(named) or "nothing beyond the defaults"
+
+
+def settings_yaml(settings: Settings, about: str, name: str) -> str:
+    """The settings as the text of a file of that name."""
+    return (
+        f"# {about}\n"
+        f"# To use them: coralx evolve CONFIG --settings {name}, or copy them into the config.\n"
+        f"{write_values(settings)}"
+    )
+
+
+def _checkpointing(
+    seen: Mapping[str, float | str | None], memory_bytes: int
+) -> dict[str, bool | int | str]:
+    """Off where it is faster and leaves room, on where memory ran out without it, else by need."""
+    if "on" not in seen:
+        return {}
+    if "off" not in seen or "off_rows" in seen:
+        return {"gradient_checkpointing": True}
+    if _number(seen, "off") <= WORTH_IT * _number(seen, "on"):
+        return {"gradient_checkpointing": "auto"}
+    peak = _number(seen, "off_peak_bytes")
+    has_room = 0 < peak <= ROOM * memory_bytes
+    return {"gradient_checkpointing": False if has_room else "auto"}
+
+
+def _number(figures: Mapping[str, float | str | None], name: str) -> float:
+    value = figures.get(name)
+    return float(value) if isinstance(value, float | int) else 0.0
