@@ -37,7 +37,7 @@ from coralx.records.events import (
     RunStarted,
 )
 from coralx.records.genomes import Genome
-from coralx.records.run_facts import Facts, Settings
+from coralx.records.run_facts import Facts, Settings, decided
 from coralx.report.live import Silent, View
 from coralx.report.pareto_table import pareto_csv
 from coralx.report.summary import summarise
@@ -159,7 +159,7 @@ def resume_run(
         session = Session(stack.enter_context(view or Silent()))
         session.owner = owner
         session.view.begin(config)
-        settings = _settings_again(config, history.started.settings)
+        settings = _settings_again(config, history.started)
         facts = _started(executor, config, choice, settings, session)
         require_same_material(facts, history, config, layout)
         _warn_of_changes(session, config, facts, history.started.facts)
@@ -168,7 +168,8 @@ def resume_run(
         lost = round(owner.killed.lost(last), 3)
         workers, values = executor.settings.workers, config.model_dump(mode="json")
         write_atomically(layout.config, dump_yaml(config))
-        session.open(ledger, RunResumed(seconds, workers, lost, values))
+        gpus = gpus_in_use(facts, workers)
+        session.open(ledger, RunResumed(seconds, workers, lost, values, gpus))
         return _drive(config, facts, executor, session, layout, drive, ())
 
 
@@ -221,8 +222,13 @@ def _warn_of_disk(session: Session, warning: str | None) -> None:
         session.view.on_signal(f"warning: {warning}")
 
 
-def _settings_again(config: Config, recorded: Settings) -> Settings:
-    """The recorded settings, but as many workers and threads as the config now names."""
+def _settings_again(config: Config, started: RunStarted) -> Settings:
+    """The recorded settings, but as many workers and threads as the config now names. Versions
+    that did not record there whether a GPU's memory had gradients checkpointed have it among their
+    facts."""
+    recorded = started.settings
+    if recorded.checkpointing is None:
+        recorded = decided(recorded, started.facts)
     named = {
         name: value
         for name in ("workers", "threads_per_worker")

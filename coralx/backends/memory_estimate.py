@@ -1,9 +1,10 @@
 """How much memory training a genome takes, from the sizes of its base alone.
 
 `least_bytes` is certain: what must be there at once. `likely_bytes` adds the activations of one
-batch at full length, by the count of Korthikanti et al. 2022, "Reducing Activation Recomputation in
-Large Transformer Models", section 4. Neither counts the few hundred MiB that a CUDA context takes,
-or memory lost to fragmentation.
+batch at full length: what autograd keeps of a block of transformers' Llama and of PEFT's layers in
+it, counted tensor by tensor as Korthikanti et al. 2022, "Reducing Activation Recomputation in
+Large Transformer Models", section 4, count those of Megatron. Neither counts the few hundred MiB
+that a CUDA context takes, or memory lost to fragmentation.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
+from coralx.backends.unsloth_support import unfused_remarks
 from coralx.records.genomes import ALL_LINEAR, Genes, Genome
 from coralx.records.run_facts import Footprint
 from coralx.search.space import Continuous, Gene, Integer, Space
@@ -23,7 +25,13 @@ BYTES_PER_TRAINED = 16
 LOSS_BYTES = 8
 """Bytes that each logit takes besides its own: its copy and its gradient, both in fp32."""
 
-SIZING = ("rank", "batch_size", "target_modules", "use_dora")
+SHORTEST_OFFLOADED = 512
+"""Tokens of a text below which Unsloth checkpoints without offloading."""
+
+SMALLEST_OFFLOADED = 2 << 20
+"""Bytes of a layer's input that Unsloth leaves on the GPU."""
+
+SIZING = ("rank", "batch_size", "target_modules", "use_dora", "dropout")
 """The genes that memory depends on."""
 
 
@@ -31,18 +39,21 @@ def adapter_parameters(footprint: Footprint, genes: Genes) -> int:
     """Parameters that a genome trains: r (in + out) for each adapted layer, with DoRA `out` more,
     and the head."""
     parameters = footprint.head_parameters
-    for name, inputs, outputs in footprint.linear:
-        if _is_adapted(name, genes.target_modules):
-            parameters += genes.rank * (inputs + outputs) + (outputs if genes.use_dora else 0)
+    for inputs, outputs in _adapted(footprint, genes):
+        parameters += genes.rank * (inputs + outputs) + (outputs if genes.use_dora else 0)
     return parameters
 
 
-def _is_adapted(name: str, target_modules: str | Sequence[str]) -> bool:
-    """Whether a layer of this dotted name has an adapter, as PEFT matches target modules: by whole
-    parts at the name's end."""
-    if target_modules == ALL_LINEAR:
-        return True
-    return any(name == suffix or name.endswith("." + suffix) for suffix in target_modules)
+def _adapted(footprint: Footprint, genes: Genes) -> list[tuple[int, int]]:
+    """Inputs and outputs of the layers that have an adapter, as PEFT matches target modules: by
+    whole parts at the name's end."""
+    targets = genes.target_modules
+    return [
+        (inputs, outputs)
+        for name, inputs, outputs in footprint.linear
+        if targets == ALL_LINEAR
+        or any(name == suffix or name.endswith("." + suffix) for suffix in targets)
+    ]
 
 
 def adapter_bytes(footprint: Footprint, genes: Genes) -> int:
@@ -60,7 +71,7 @@ def likely_bytes(footprint: Footprint, genes: Genes, max_length: int) -> int:
     logits, where they are held."""
     tokens = genes.batch_size * max_length
     logits = tokens * footprint.logits_per_token * (footprint.activation_bytes + LOSS_BYTES)
-    return least_bytes(footprint, genes) + tokens * activation_bytes(footprint) + logits
+    return least_bytes(footprint, genes) + tokens * activation_bytes(footprint, genes) + logits
 
 
 def extremes(space: Space, footprint: Footprint, max_length: int) -> tuple[Genes, Genes]:
@@ -95,20 +106,60 @@ def _ends(gene: Gene) -> Sequence[Any]:
     return (gene.low, gene.high) if isinstance(gene, Continuous | Integer) else gene.values
 
 
-def activation_bytes(footprint: Footprint) -> int:
-    """Bytes of activations held for each token, v a value, h wide, f the width inside the MLP.
+def activation_bytes(footprint: Footprint, genes: Genes) -> int:
+    """Bytes of activations held for each token; v a value, h wide, f the width inside the MLP.
 
-    A layer holds v (8 h + 4 f): the inputs of its two norms (2 h), of the projections to queries,
-    keys and values (h), those three (3 h), the output projection's input (h), the MLP's input (h),
-    and of a gated MLP gate, up, the activation and the product (4 f). That is the paper's count
-    (its MLP has no gate: 2 f, f = 4 h) without dropout masks, and without the attention
-    scores, 5 a s per token, which fused attention does not hold. With checkpointing it is v h for
-    each layer's input, and the rest for one layer at a time, while it is computed again.
+    With checkpointing it is v h for each layer's input, and the rest for one layer at a time, while
+    it is computed again.
     """
-    layer = 8 * footprint.hidden_size + 4 * footprint.intermediate_size
+    held = _base_activations(footprint, genes) + _adapter_activations(footprint, genes)
     if footprint.checkpointing:
-        return footprint.activation_bytes * (footprint.layers * footprint.hidden_size + layer)
-    return footprint.activation_bytes * footprint.layers * layer
+        inputs = footprint.activation_bytes * footprint.hidden_size * footprint.layers
+        return inputs + held // max(1, footprint.layers)
+    return held
+
+
+def _base_activations(footprint: Footprint, genes: Genes) -> int:
+    """Of the base's own: each layer holds its two norms' inputs in fp32 (2 h), queries, keys,
+    values and what attention makes of them (4 h), and of a gated MLP gate, activation and up (3 f).
+    Attention scores are not held, as attention is fused.
+
+    Unsloth's kernels hold the norms' inputs and outputs in v (4 h), and gate and up alone (2 f).
+    """
+    value = footprint.activation_bytes
+    hidden, inner = footprint.hidden_size, footprint.intermediate_size
+    if _is_fused(footprint, genes):
+        return footprint.layers * value * (8 * hidden + 2 * inner)
+    return footprint.layers * (4 * 2 * hidden + value * (4 * hidden + 3 * inner))
+
+
+def _adapter_activations(footprint: Footprint, genes: Genes) -> int:
+    """Of the adapted layers: PEFT holds a copy of each one's input, with dropout a byte a value for
+    what is dropped, with DoRA both outputs and again two copies of the input. Unsloth's kernels
+    need but what is dropped."""
+    value, held = footprint.activation_bytes, 0
+    for inputs, outputs in _adapted(footprint, genes):
+        held += inputs if genes.dropout > 0 else 0
+        if not _is_fused(footprint, genes):
+            held += value * inputs
+        if genes.use_dora:
+            held += 2 * value * (inputs + outputs)
+    return held
+
+
+def _is_fused(footprint: Footprint, genes: Genes) -> bool:
+    return footprint.fused and not unfused_remarks(genes)
+
+
+def host_pool_bytes(footprint: Footprint, genes: Genes, max_length: int) -> int:
+    """The host memory in which Unsloth keeps the inputs of checkpointed layers for one batch; 0
+    where it keeps them on the GPU, as it does those of short texts and small batches."""
+    layer = footprint.activation_bytes * footprint.hidden_size * genes.batch_size * max_length
+    offloads = footprint.fused and footprint.checkpointing
+    if not offloads or max_length < SHORTEST_OFFLOADED or layer <= SMALLEST_OFFLOADED:
+        return 0
+    # Pinned memory comes in powers of two.
+    return footprint.layers * (1 << (layer - 1).bit_length())
 
 
 def why_too_large(footprint: Footprint | None, genes: Genes) -> str | None:
@@ -121,9 +172,9 @@ def why_too_large(footprint: Footprint | None, genes: Genes) -> str | None:
         return None
     return (
         f"it needs at least {gib(needed)} (base {gib(footprint.base_bytes)}, adapter with "
-        f"gradients and optimizer {gib(adapter_bytes(footprint, genes))}) and the device has "
-        f"{gib(footprint.device_bytes)}; smaller ranks, fewer target_modules or "
-        "runtime.quantization: 4bit need less"
+        f"gradients and optimizer {gib(adapter_bytes(footprint, genes))}) and {_room(footprint)}; "
+        f"smaller ranks, fewer target_modules{_fewer(footprint)} or runtime.quantization: 4bit "
+        "need less"
     )
 
 
@@ -142,6 +193,17 @@ def memory_warnings(
         return ()
     return (
         f"{', '.join(over)} may run out of memory: up to {gib(max(over.values()))} by estimate, "
-        f"and the device has {gib(footprint.device_bytes)}; a smaller batch_size or "
-        "model.max_length, runtime.gradient_checkpointing or runtime.quantization: 4bit need less",
+        f"and {_room(footprint)}; a smaller batch_size or model.max_length{_fewer(footprint)}, "
+        "runtime.gradient_checkpointing or runtime.quantization: 4bit need less",
     )
+
+
+def _room(footprint: Footprint) -> str:
+    """What a worker may use of the device, as part of a sentence."""
+    if footprint.sharing == 1:
+        return f"the device has {gib(footprint.device_bytes)}"
+    return f"each of {footprint.sharing} workers has {gib(footprint.device_bytes)} of the device"
+
+
+def _fewer(footprint: Footprint) -> str:
+    return ", fewer workers a GPU" if footprint.sharing > 1 else ""

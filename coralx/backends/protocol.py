@@ -10,7 +10,7 @@ from coralx.config.schema import Config
 from coralx.errors import UsageError
 from coralx.records.jobs import DeriveJob, Job, MeasureJob
 from coralx.records.results import Derived, Measurement, Progress, StageResult
-from coralx.records.run_facts import REVISION, Facts
+from coralx.records.run_facts import NO_MEMORY, REVISION, DeviceMemory, Facts
 
 Report = Callable[[Progress], None]
 """Takes a job's progress, for the live view."""
@@ -56,10 +56,14 @@ class Backend(Protocol):
         threads: int,
         say: Say,
         revision: int = REVISION,
+        checkpointing: bool | None = None,
+        memory: DeviceMemory = NO_MEMORY,
     ) -> Facts:
         """Load base model and data. `precision` is fp32 or bf16, or None to follow the config
         (`auto` measures and chooses); `threads` is for CPU kernels; `revision` says by which
-        version's order the rows are taken (see `run_facts.Settings`).
+        version's order the rows are taken (see `run_facts.Settings`). `checkpointing` is what the
+        run has decided where the config leaves it open, `memory` what the driver knows of the
+        smallest GPU in use, and how many workers share it.
 
         Raises ConfigError where model or data do not fit the config.
         """

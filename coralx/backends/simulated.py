@@ -38,7 +38,7 @@ from coralx.records.results import (
     StageResult,
     Trend,
 )
-from coralx.records.run_facts import REVISION, Facts
+from coralx.records.run_facts import NO_MEMORY, REVISION, DeviceMemory, Facts
 from coralx.rng import derive_seed
 from coralx.schedule.derivation_budget import look_cost
 from coralx.schedule.early_stopping import WINDOWS, unreachable, window_ends, windows_in_warmup
@@ -126,6 +126,8 @@ class SimulatedBackend:
         threads: int,
         say: Say,
         revision: int = REVISION,
+        checkpointing: bool | None = None,
+        memory: DeviceMemory = NO_MEMORY,
     ) -> Facts:
         self._seed = config.experiment.seed
         self._named = {

@@ -51,8 +51,15 @@ class Runtime(Section):
     )
     workers: Literal["auto"] | Processes = Field(
         default="auto",
-        description="Worker processes. auto: one a GPU; on a CPU one a core, at most four, within "
-        "what the machine or container has of cores and memory.",
+        description="Worker processes in all; GPUs share them evenly. auto: `workers_per_gpu` on "
+        "each GPU; on a CPU one a core, at most four, within what the machine or container has of "
+        "cores and memory.",
+    )
+    workers_per_gpu: Literal["auto"] | Processes = Field(
+        default=1,
+        description="Worker processes on each GPU, where `workers` is auto: a small base leaves a "
+        "large GPU idle. auto: as many as its memory, the cores and the population allow, at most "
+        "as many as `coralx doctor --gpu-check` found best here, or 4.",
     )
     threads_per_worker: Literal["auto"] | Processes = Field(
         default="auto", description="CPU threads of each worker. auto: the cores, shared out."
@@ -67,7 +74,9 @@ class Runtime(Section):
         description="Store a language model's base weights in 4 or 8 bits (bitsandbytes, CUDA).",
     )
     gradient_checkpointing: Literal["auto"] | bool = Field(
-        default="auto", description="Trade time for memory. auto: for language models on a GPU."
+        default="auto",
+        description="Trade time for memory. auto: where a GPU's memory would not hold the largest "
+        "genome of the search space without, by estimate.",
     )
     block_compile: bool = Field(
         default=False,
@@ -112,6 +121,22 @@ class Runtime(Section):
         if not isinstance(devices, str) and len(set(devices)) < len(devices):
             raise ValueError("a GPU is listed twice; for several workers on one, set `workers`")
         return devices
+
+    @model_validator(mode="after")
+    def _counts_workers_once(self) -> Runtime:
+        if self.workers_per_gpu == 1:
+            return self
+        if self.workers != "auto":
+            raise ValueError(
+                f"`workers: {self.workers}` says how many workers there are in all, and "
+                f"`workers_per_gpu: {self.workers_per_gpu}` how many each GPU has: set one of them"
+            )
+        if self.executor == "in-process":
+            raise ValueError(
+                "`workers_per_gpu` is for worker processes; with `executor: in-process` there are "
+                "none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_choose_devices(self) -> Runtime:

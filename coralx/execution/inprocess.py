@@ -8,14 +8,16 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from coralx.backends.protocol import Backend, Paused, create
 from coralx.config.schema import Config
 from coralx.errors import ConfigError, CoralXError, SetupError, WorkerError
 from coralx.execution.executor import AnyJob, JobOutcome, Listener, genome_and_stage, reason_of
+from coralx.execution.placement import idle_gpu_warning, require_opened
 from coralx.records.events import AttemptFailed, WorkerStarted, WorkerStopped
 from coralx.records.jobs import DeriveJob, Job, JobFailed, MeasureJob
-from coralx.records.run_facts import REVISION, Facts, Settings
+from coralx.records.run_facts import REVISION, Facts, Settings, decided
 from coralx.system.signals import Interruption
 
 
@@ -41,17 +43,24 @@ class InProcessExecutor:
         began = time.monotonic()
         with _known_errors():
             self._listener, self._backend = listener, create(self._name)
-        threads, precision, revision = _threads(config), None, REVISION
-        if settings is not None:  # of a run that is resumed
-            threads, precision = settings.threads_per_worker, settings.precision
-            revision = settings.revision
+        # Those of a run that is resumed have a precision.
+        plan = settings or Settings(1, _threads(config), "", REVISION)
         with _known_errors():
-            facts = self._backend.prepare(config, precision, threads, listener, revision)
-        self._settings = settings or Settings(1, threads, facts.precision, revision)
+            device, _ = self._backend.devices()
+            require_opened(device)
+            facts = self._backend.prepare(
+                config,
+                plan.precision or None,
+                plan.threads_per_worker,
+                listener,
+                plan.revision,
+                plan.checkpointing,
+            )
+        self._settings = decided(plan, facts)
         load_seconds = round(time.monotonic() - began, 3)
         loads = self._backend.base_loads
         listener(WorkerStarted(0, os.getpid(), facts.device, loads, load_seconds))
-        return facts
+        return replace(facts, warnings=(*facts.warnings, *idle_gpu_warning(device)))
 
     def run(
         self, jobs: Iterable[AnyJob | None], deadline: float | None = None

@@ -1,4 +1,5 @@
-"""Workers on this machine, one process each: a GPU has one, a CPU's cores are shared out."""
+"""Workers on this machine, one process each: a GPU has one or more, a CPU's cores are shared
+out."""
 
 from __future__ import annotations
 
@@ -7,11 +8,12 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from coralx.config.schema import Config
 from coralx.errors import WorkerError
 from coralx.execution.attempts import ATTEMPTS, Attempts
+from coralx.execution.base_description import described_base
+from coralx.execution.devices import Devices
 from coralx.execution.executor import AnyJob, JobOutcome, Listener, genome_and_stage, reason_of
 from coralx.execution.messages import (
     Derive,
@@ -28,7 +30,6 @@ from coralx.execution.messages import (
     Train,
     TrainingDone,
 )
-from coralx.execution.placement import late_pins, pins, share_out
 from coralx.execution.process import (
     POLL_SECONDS,
     Expected,
@@ -42,9 +43,8 @@ from coralx.execution.process import (
 from coralx.execution.stopping import dismiss, pause_jobs
 from coralx.records.events import AttemptFailed, WorkerStarted
 from coralx.records.jobs import DeriveJob, JobFailed, MeasureJob
-from coralx.records.run_facts import Facts, Settings
+from coralx.records.run_facts import DeviceMemory, Facts, Footprint, Settings, decided
 from coralx.system.containers import cores
-from coralx.system.gpus import VARIABLE
 from coralx.system.signals import Interruption
 
 LOADING = 6
@@ -67,8 +67,6 @@ class LocalExecutor:
         """Workers that ended before they were ready, one after the other."""
         self._given_up = 0
         """How many workers fewer there are than the settings say, as none could start."""
-        self._pins: tuple[str, ...] = ()
-        """The GPUs in use; worker after worker takes the next one."""
         self._settings: Settings | None = None
 
     @property
@@ -96,36 +94,43 @@ class LocalExecutor:
         """Start the first worker. Raises LostWorker where it dies or hangs before it is ready."""
         # At most: how many it is to use is decided once it has said on what device it trains.
         threads = settings.threads_per_worker if settings else cores()
-        self._pins = pins(config, self._backend)
+        self._devices = Devices(config, self._backend)
         first = self._spawn(threads)
         hello = self._await(first, Hello)
-        # Torch may see no GPU though NVIDIA's driver names some; those of ROCm only torch sees.
-        if not hello.device.startswith("cuda") or not self._pins:
-            self._pins = late_pins(config, hello.device, hello.device_count)
-        plan = settings or share_out(config, hello.device, len(self._pins) or hello.device_count)
+        if self._devices.learn(hello):
+            self._end(first)
+            first = self._spawn(threads)
+            hello = self._await(first, Hello)
+        plan = self._devices.plan(settings, hello, self._describe, self._listener)
         first.send(self._prepare(plan, plan.precision or None))
         ready = self._await(first, Ready)
-        self._settings = replace(plan, precision=ready.facts.precision)
+        self._settings = decided(plan, ready.facts)
         self._welcome(first, ready)
-        if not self._pins:
-            return ready.facts
-        return replace(ready.facts, device_count=len(self._pins))  # a worker sees its own alone
+        return self._devices.complete(ready.facts)
+
+    def _describe(self, memory: DeviceMemory) -> Footprint:
+        self._listener("estimating how many workers fit on a GPU")
+        return described_base(self._config, memory, self._interruption)
 
     def _await(self, worker: WorkerProcess, expected: type[Expected]) -> Expected:
         patience = self._patience(worker)
         return await_reply(worker, expected, self._listener, self._interruption, patience)
 
     def _prepare(self, settings: Settings, precision: str | None) -> Prepare:
-        values, threads = self._config.model_dump(mode="json"), settings.threads_per_worker
-        return Prepare(values, precision, threads, settings.revision)
+        return Prepare(
+            config=self._config.model_dump(mode="json"),
+            precision=precision,
+            threads=settings.threads_per_worker,
+            revision=settings.revision,
+            checkpointing=settings.checkpointing,
+            memory=self._devices.memory,
+        )
 
     def _spawn(self, threads: int) -> WorkerProcess:
         # The slot of a worker that failed is free again, and with it that worker's GPU.
         taken = {worker.slot for worker in self._workers}
         slot = next(slot for slot in itertools.count() if slot not in taken)
-        extra = environment(self._config)
-        if self._pins:
-            extra[VARIABLE] = self._pins[slot % len(self._pins)]
+        extra = environment(self._config) | self._devices.environment_of(slot)
         worker = WorkerProcess(self._spawned, self._backend, threads, slot, extra)
         self._spawned += 1
         self._workers.append(worker)

@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter
 
 from coralx.records.jobs import DeriveJob, Job, MeasureJob
 from coralx.records.results import Derived, Measurement, Progress, StageResult
-from coralx.records.run_facts import Facts, Footprint
+from coralx.records.run_facts import NO_MEMORY, DeviceMemory, Facts, Footprint
 
 # -- to the worker -------------------------------------------------------------------------------
 
@@ -25,6 +25,10 @@ class Prepare:
     threads: int
     revision: int
     """See `run_facts.Settings`."""
+    checkpointing: bool | None = None
+    """As the run has decided; None: as the config says, or by need."""
+    memory: DeviceMemory = NO_MEMORY
+    """Of the smallest GPU in use, as the driver sees it, and how many workers share it."""
     kind: Literal["prepare"] = "prepare"
 
 
@@ -64,6 +68,8 @@ class DescribeBase:
     """Report the sizes of a config's base without loading it. No Prepare is needed before."""
 
     config: dict[str, Any]
+    memory: DeviceMemory = NO_MEMORY
+    """As in Prepare."""
     kind: Literal["describe base"] = "describe base"
 
 

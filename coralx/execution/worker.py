@@ -110,6 +110,8 @@ class Worker:
                     order.threads,
                     lambda text: self.send(Note(text)),
                     order.revision,
+                    order.checkpointing,
+                    order.memory,
                 )
                 self.send(Ready(facts, backend.base_loads, round(time.monotonic() - began, 3)))
             case Train(job=job):
@@ -131,9 +133,8 @@ class Worker:
                 # Imported here, as the simulated backend must not load torch for other orders.
                 from coralx.training.footprint import footprint_without_weights
 
-                self.send(
-                    BaseDescribed(footprint_without_weights(parse_config(order.config, "config")))
-                )
+                described = parse_config(order.config, "config")
+                self.send(BaseDescribed(footprint_without_weights(described, memory=order.memory)))
             case _:
                 raise TypeError(f"unexpected order {order!r}")
 

@@ -52,6 +52,8 @@ class RunResumed:
     """How long the process before it went on after the ledger's last event, if it was killed."""
     config: Mapping[str, Any] | None = None
     """Its resolved config, which may have another budget, runtime and number of generations."""
+    gpus: int | None = None
+    """GPUs that it uses; None in runs of versions that did not record them."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Literal
 
@@ -25,6 +25,39 @@ class Settings:
     revision: int = 1
     """The `REVISION` by which rows are ordered and decisions are made; 1 in runs of versions that
     did not record it."""
+    checkpointing: bool | None = None
+    """Whether gradient checkpointing is on, where a GPU's memory decided it; None: nothing did, or
+    not yet."""
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """A GPU's memory, and how many workers share it. Bytes are 0 where they are not known."""
+
+    total_bytes: int = 0
+    free_bytes: int = 0
+    """Before a worker of this run has loaded anything."""
+    sharing: int = 1
+
+    def at_most(self, other: DeviceMemory) -> DeviceMemory:
+        """This memory, shared as it is, but no more of it than the other has."""
+        total = min(filter(None, (self.total_bytes, other.total_bytes)), default=0)
+        free = min(filter(None, (self.free_bytes, other.free_bytes)), default=0)
+        return DeviceMemory(total, free, self.sharing)
+
+    @property
+    def share_bytes(self) -> int:
+        """What one worker may hold."""
+        return self.total_bytes // self.sharing
+
+    @property
+    def free_share_bytes(self) -> int:
+        """What is free for one worker."""
+        return self.free_bytes // self.sharing
+
+
+NO_MEMORY = DeviceMemory()
+"""Of a device whose memory is not known."""
 
 
 Scale = Literal["linear", "log", "loss", "perplexity", "any"]
@@ -63,7 +96,11 @@ class Footprint:
     checkpointing: bool = False
     """Whether gradient checkpointing is on."""
     device_bytes: int = 0
-    """The device's memory; 0 on a CPU."""
+    """What a worker may use of the device's memory; 0 on a CPU."""
+    sharing: int = 1
+    """How many workers share the device."""
+    fused: bool = False
+    """Whether the base runs on Unsloth's kernels, which hold fewer activations."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +144,8 @@ class Facts:
     trains_head: bool = False
     """Whether a classifier's head is trained with every adapter; False in simulations, and in runs
     of versions that did not record it."""
+    checkpointing_reason: str = ""
+    """Why gradient checkpointing is on or off; empty where no GPU's memory decided it."""
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Optimizer steps that one pass over the training rows takes; the last may be short."""
@@ -122,6 +161,15 @@ class Facts:
     @property
     def _tasks_and_labels(self) -> list[tuple[str, str]]:
         return [(c.task, label) for c in self.classes for label in c.labels]
+
+
+def decided(settings: Settings, facts: Facts) -> Settings:
+    """The settings, with what the first worker has decided: precision, and on a GPU whether
+    gradients are checkpointed."""
+    checkpointing = None
+    if facts.device.startswith("cuda") and facts.footprint is not None:
+        checkpointing = facts.footprint.checkpointing
+    return replace(settings, precision=facts.precision, checkpointing=checkpointing)
 
 
 def _class_name(task_and_label: tuple[str, str] | None) -> str:

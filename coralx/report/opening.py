@@ -10,6 +10,7 @@ from coralx.engine.derivation import derives
 from coralx.engine.rung_estimates import are_adaptive
 from coralx.engine.state import RunState
 from coralx.records.events import RunStarted
+from coralx.records.run_facts import Facts
 from coralx.records.subjects import RECIPES, title_of
 from coralx.report.classes import class_lines, classes_of
 from coralx.report.experience import experience_json, experience_lines
@@ -30,11 +31,14 @@ def opening_lines(config: Config, event: RunStarted) -> list[str]:
     workers = counted(settings.workers, "worker")
     threads = counted(settings.threads_per_worker, "thread")
     threads += " each" if settings.workers > 1 else ""
+    sharing = facts.footprint.sharing if facts.footprint is not None else 1
+    threads += f", {sharing} to a GPU" if sharing > 1 else ""
     device = "" if facts.device == "none" else f" on {facts.device}"
     return [
         f"run {event.run}: {event.mode}, seed {event.seed}; backend {facts.backend} "
         f"({facts.backend_reason}){device}, {workers} with {threads}",
         f"rows: {rows}; precision {facts.precision} ({facts.precision_reason})",
+        *_checkpointing_lines(facts),
         *class_lines(config.model.task, classes_of(config, facts)),
         *experience_lines(experience_json(event.experience)),
         *prior_lines(RunState(config, History([event])).space),
@@ -48,6 +52,14 @@ def opening_lines(config: Config, event: RunStarted) -> list[str]:
             )
         ),
     ]
+
+
+def _checkpointing_lines(facts: Facts) -> list[str]:
+    """Whether gradients are checkpointed, where a GPU's memory has a say in it."""
+    if facts.footprint is None or not facts.checkpointing_reason:
+        return []
+    state = "on" if facts.footprint.checkpointing else "off"
+    return [f"gradient checkpointing {state}: {facts.checkpointing_reason}"]
 
 
 def _schedule_warnings(config: Config, event: RunStarted) -> list[str]:

@@ -34,23 +34,33 @@ def gpus_in_use(facts: Facts, workers: int) -> int:
     return min(workers, facts.device_count) if facts.device.startswith("cuda") else 0
 
 
+def _gpus_again(event: RunResumed, facts: Facts | None) -> int:
+    """GPUs that a resumed run uses: those that it counted, or in runs of versions that did not
+    count, those that its workers occupy on the machine where it began."""
+    if event.gpus is not None:
+        return event.gpus
+    return gpus_in_use(facts, event.workers) if facts is not None else 0
+
+
 def machine_use(entries: Sequence[Entry]) -> MachineUse:
     """Sum up the ledger's segments, each of which begins with a start or a resume."""
     wall = busy = gpu = 0.0
     facts: Facts | None = None
-    workers = 0
+    workers = gpus = 0
     for before, entry in pairwise((*entries[:1], *entries)):
         match entry.event:
             case RunStarted(settings=settings, startup_seconds=seconds):
                 facts, workers = entry.event.facts, settings.workers
-                spans = [(seconds, workers)]
+                gpus = gpus_in_use(facts, workers)
+                spans = [(seconds, workers, gpus)]
             case RunResumed(startup_seconds=seconds, workers=resumed, lost_seconds=lost):
-                spans = [(lost, workers), (seconds, resumed)]
-                workers = resumed
+                spans = [(lost, workers, gpus)]
+                workers, gpus = resumed, _gpus_again(entry.event, facts)
+                spans.append((seconds, workers, gpus))
             case _:
-                spans = [(entry.seconds_after(before), workers)]
-        for seconds, staff in spans:
+                spans = [(entry.seconds_after(before), workers, gpus)]
+        for seconds, staff, cards in spans:
             wall += seconds
             busy += seconds * staff
-            gpu += seconds * (gpus_in_use(facts, staff) if facts else 0)
+            gpu += seconds * cards
     return MachineUse(round(wall, 3), round(busy, 3), round(gpu, 3))

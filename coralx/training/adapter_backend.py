@@ -14,6 +14,7 @@ import torch
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
 
+from coralx.backends.device_memory import checkpointing_by_need
 from coralx.backends.protocol import Beat, Report, Say, no_beat
 from coralx.config.metric_catalogue import CAUSAL
 from coralx.config.schema import Config
@@ -22,15 +23,17 @@ from coralx.data.splits import Examples, load_all
 from coralx.records.genomes import Genes, Genome, Shape
 from coralx.records.jobs import DeriveJob, Job, MeasureJob
 from coralx.records.results import Derived, Measurement, StageResult
-from coralx.records.run_facts import REVISION, Facts, Footprint
+from coralx.records.run_facts import NO_MEMORY, REVISION, DeviceMemory, Facts, Footprint
 from coralx.training import adapters
 from coralx.training import user_functions as functions
+from coralx.training.adapters import TEMPLATE
 from coralx.training.base_checks import require_causal, require_known_tokens
 from coralx.training.base_errors import explaining
 from coralx.training.base_fingerprint import fingerprint_of_base
 from coralx.training.base_model import Base, check_quantization
 from coralx.training.base_source import locate_base
 from coralx.training.derived_adapter import Deriving
+from coralx.training.device import memory_of, require_kernels, training_device
 from coralx.training.evaluation import Evaluation
 from coralx.training.footprint import footprint_of
 from coralx.training.out_of_memory import free, raising_out_of_memory, reason_of
@@ -39,9 +42,6 @@ from coralx.training.precision import autocast, base_dtype, faster_precision, kn
 from coralx.training.stage_training import StageTraining
 from coralx.training.task_data import Material
 from coralx.training.trial_batch import Trial
-
-TEMPLATE = "default"
-"""The first adapter, which wraps the base; never trained. Genomes are added beside it."""
 
 
 class AdapterBackend(ABC):
@@ -67,15 +67,19 @@ class AdapterBackend(ABC):
         """
 
     @abstractmethod
-    def wrap(self, config: Config, base: Base) -> PeftModel:
-        """The base with its template adapter."""
+    def wrap(self, config: Config, base: Base, *, recomputes: bool) -> PeftModel:
+        """The base with its template adapter; where it `recomputes`, activations are computed again
+        in the backward pass instead of being held."""
 
     def notes_on(self, genes: Genes) -> tuple[str, ...]:
         """What is worth saying about how such a genome is trained here."""
         return ()
 
+    def dropped(self) -> None:  # noqa: B027  most hold nothing
+        """Give back what was held for the adapter that is no longer in the model."""
+
     def devices(self) -> tuple[str, int]:
-        device = _device().type
+        device = training_device().type
         return device, torch.cuda.device_count() if device == "cuda" else 1
 
     # -- before the first job --------------------------------------------------------------------
@@ -87,10 +91,14 @@ class AdapterBackend(ABC):
         threads: int,
         say: Say,
         revision: int = REVISION,
+        checkpointing: bool | None = None,
+        memory: DeviceMemory = NO_MEMORY,
     ) -> Facts:
         torch.set_num_threads(threads)
         self._config = config
-        self._device = _device()
+        self._device = training_device()
+        require_kernels(self._device)
+        self._memory = memory_of(self._device, memory)
         check_quantization(config, self._device)
         # Tasks may share a file.
         tables = {source.train: None for source in config.data.sources.values()}
@@ -100,7 +108,8 @@ class AdapterBackend(ABC):
         known = known_precision(config, precision, self._device)
         self._precision = known[0] if known else "fp32"
         footprint = self._load_base(examples, known[0] if known else None, revision, say)
-        self._wrap_base()
+        footprint, why = self._with_checkpointing(footprint, checkpointing, say)
+        self._wrap_base(recomputes=footprint.checkpointing)
         # Where a precision is given, a worker before this one has tried a batch and measured it.
         warnings = self._trial().run(footprint, say) if precision is None else ()
         self._precision, reason = known or self._faster_precision(say)
@@ -113,7 +122,8 @@ class AdapterBackend(ABC):
             self._scoring,
             self.notes_on,
         )
-        return self._facts(footprint, reason, examples, warnings, say)
+        facts = self._facts(footprint, reason, examples, warnings, say)
+        return replace(facts, checkpointing_reason=why)
 
     def _load_base(
         self, examples: Mapping[str, Examples], precision: str | None, revision: int, say: Say
@@ -131,16 +141,33 @@ class AdapterBackend(ABC):
             config,
             self._base.model,
             self._base.head,
-            self._device,
+            self._memory,
             precision=self._precision,
             fused_loss=self._base.fused_loss,
+            fused=self._base.fused_kernels,
         )
 
-    def _wrap_base(self) -> None:
+    def _with_checkpointing(
+        self, footprint: Footprint, recorded: bool | None, say: Say
+    ) -> tuple[Footprint, str]:
+        """The footprint with the decision whether activations are recomputed, which is that
+        `recorded` where the config leaves it open, and the reason."""
+        is_open = self._config.runtime.gradient_checkpointing == "auto"
+        if is_open and recorded is not None:
+            return replace(footprint, checkpointing=recorded), "as recorded"
+        on_gpu = self._device.type == "cuda"
+        decided = checkpointing_by_need(self._config, footprint, self._memory, on_gpu=on_gpu)
+        if is_open and not getattr(self._base.model, "supports_gradient_checkpointing", True):
+            return footprint, "the base does not support it" if on_gpu else ""
+        if on_gpu and is_open:
+            say(decided.line)
+        return replace(footprint, checkpointing=decided.is_on), decided.reason
+
+    def _wrap_base(self, *, recomputes: bool) -> None:
         """Add the template adapter, and what scores the model."""
         config = self._config
         with explaining(config, "an adapter"):
-            self._model = self.wrap(config, self._base)
+            self._model = self.wrap(config, self._base, recomputes=recomputes)
         self._evaluation = Evaluation(
             config, self._model, self._material, self._scoring, self._device
         )
@@ -285,11 +312,4 @@ class AdapterBackend(ABC):
             self._model.set_adapter(TEMPLATE)
             if name in self._model.peft_config:
                 self._model.delete_adapter(name)
-
-
-def _device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+            self.dropped()

@@ -25,6 +25,9 @@ from coralx.system.files import write_folder
 from coralx.training.base_model import Base
 from coralx.training.resize import Update, Weights, scaling
 
+TEMPLATE = "default"
+"""The first adapter, which wraps the base; never trained. Genomes are added beside it."""
+
 ADAPTER = "adapter_model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "trainer_state.json"
@@ -69,7 +72,7 @@ def derived_config(update: Update, genes: Genes, base: Base) -> LoraConfig:
 
 
 def name_of(genome: Genome) -> str:
-    """The adapter's name inside the model, where names may hold no dots and `default` is taken."""
+    """The adapter's name inside the model, where names may hold no dots and `TEMPLATE` is taken."""
     return f"genome-{genome.id}".replace(".", "_")
 
 

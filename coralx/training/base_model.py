@@ -38,6 +38,8 @@ class Base:
     """The modules that came without weights: they are trained and saved in full."""
     fused_loss: bool = False
     """The model computes its loss without holding all logits at once."""
+    fused_kernels: bool = False
+    """Its layers run on kernels that hold fewer activations than PEFT's."""
     notes: tuple[str, ...] = ()
     """Remarks for the run's report."""
     padding: int | None = None
@@ -137,14 +139,6 @@ def _modules_without_weights(model: Any, missing: Sequence[str]) -> tuple[str, .
         depth = 2 if parts[0] == backbone else 1
         modules.add(".".join(parts[:depth]))
     return tuple(sorted(modules))
-
-
-def checkpoints_gradients(config: Config, device: torch.device) -> bool:
-    """Whether activations are recomputed in the backward pass instead of being held."""
-    setting = config.runtime.gradient_checkpointing
-    if setting == "auto":
-        return device.type == "cuda" and config.model.task != "sequence-classification"
-    return setting
 
 
 def quiet() -> None:

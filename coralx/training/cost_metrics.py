@@ -5,9 +5,12 @@ spread is recorded, too: figures that are no further apart than that count as eq
 (`search.pareto.as_minimised`).
 
 `memory`, to be minimised: the peak, in bytes, while the validation batch with the most tokens is
-scored. On CUDA the allocator's peak of what is allocated, base, adapter and (at a stage's end) the
-optimizer's moments included; elsewhere the growth of the process's resident set over what it is
-just before. Its spread is the range, as a process's heap varies more from time to time than at one.
+scored. Its spread is the range, as a process's heap varies more from time to time than at one.
+
+On CUDA it is the base, the adapter, and what the allocator's peak adds to what is allocated just
+before. What else lies there belongs to no genome: buffers as large as any earlier genome's largest
+batch, and at a stage's end, but not where a finished adapter is measured, the optimizer's moments.
+Elsewhere it is the growth of the process's resident set over what it is just before.
 
 `latency_ms`, to be minimised: the time to score one batch, the first validation rows in their
 order, after a warm-up. Its spread is the distance of the quartiles.
@@ -16,7 +19,7 @@ order, after a warm-up. Its spread is the distance of the quartiles.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -34,13 +37,26 @@ LATENCY_ROWS = 8
 Work = Callable[[], object]
 
 
-def memory(work: Work, device: torch.device) -> dict[str, float]:
-    """`memory` of `work`, with its spread."""
+def memory(work: Work, device: torch.device, held: int = 0) -> dict[str, float]:
+    """`memory` of `work`, with its spread; `held` are the bytes of the model that it runs on, which
+    count on CUDA."""
     for _ in range(MEMORY_WARM_UP):  # for what is made at first use
         work()
-    peak = _cuda_peak if device.type == "cuda" else peak_growth  # of the process's resident set
-    peaks = [peak(work) for _ in range(MEMORY_REPEATS)]
+    if device.type == "cuda":
+        peaks = [held + _cuda_growth(work) for _ in range(MEMORY_REPEATS)]
+    else:
+        peaks = [peak_growth(work) for _ in range(MEMORY_REPEATS)]
     return _with_spread("memory", peaks, max(peaks) - min(peaks))
+
+
+def held_bytes(model: torch.nn.Module, without: str) -> int:
+    """Bytes of a model's weights and buffers, but for those of the adapter `without`."""
+    named = (*model.named_parameters(), *model.named_buffers())
+    return sum(
+        tensor.numel() * tensor.element_size()
+        for name, tensor in named
+        if without not in name.split(".")
+    )
 
 
 def latency(work: Work, device: torch.device) -> dict[str, float]:
@@ -66,14 +82,16 @@ def _finish(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def _with_spread(name: str, values: list[float], spread: float) -> dict[str, float]:
+def _with_spread(name: str, values: Sequence[float], spread: float) -> dict[str, float]:
     return {name: float(np.median(values)), name + SPREAD: float(spread)}
 
 
-def _cuda_peak(work: Work) -> float:
+def _cuda_growth(work: Work) -> int:
+    """How many bytes more than just before are allocated at most while `work` runs."""
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
     work()
     torch.cuda.synchronize()
-    return float(torch.cuda.max_memory_allocated())
+    return int(torch.cuda.max_memory_allocated()) - int(before)

@@ -34,6 +34,7 @@ from coralx.system.files import make_parents, write_atomically
 from coralx.tasks.protocol import Encoded
 from coralx.text import counted
 from coralx.training import cost_metrics
+from coralx.training.adapters import TEMPLATE
 from coralx.training.inference import generated_answers, heaviest_batch, predict
 from coralx.training.task_data import Material
 from coralx.training.task_parts import EvalSplit, TaskPart
@@ -227,9 +228,8 @@ class Evaluation:
         measured: Figures = {}
         for name in self._measured:
             rows = list(range(min(cost_metrics.LATENCY_ROWS, len(data.ids))))
-            measure = cost_metrics.latency
             if name == "memory":
-                rows, measure = heaviest_batch(part.task, data), cost_metrics.memory
+                rows = heaviest_batch(part.task, data)
 
             def work(rows: list[int] = rows) -> None:
                 beat()
@@ -237,7 +237,11 @@ class Evaluation:
 
             self._model.eval()
             with torch.no_grad(), self._scoring():
-                measured |= measure(work, self._device)
+                if name == "memory":
+                    held = cost_metrics.held_bytes(self._model, TEMPLATE)
+                    measured |= cost_metrics.memory(work, self._device, held)
+                else:
+                    measured |= cost_metrics.latency(work, self._device)
         return measured
 
 

@@ -14,10 +14,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
+from coralx.backends.device_memory import checkpointing_by_need
+from coralx.backends.unsloth_support import FUSED_MODEL_TYPES
 from coralx.config.schema import Config
-from coralx.records.run_facts import Footprint
+from coralx.records.run_facts import NO_MEMORY, DeviceMemory, Footprint
 from coralx.training.adaptable_layers import check, linear_names
-from coralx.training.base_model import checkpoints_gradients, quiet
+from coralx.training.base_model import quiet
 from coralx.training.base_source import BaseSource, loading_error, loading_options, locate_base
 from coralx.training.precision import base_dtype
 
@@ -33,14 +35,17 @@ def footprint_of(
     config: Config,
     model: Any,
     head: Sequence[str],
-    device: torch.device,
+    memory: DeviceMemory,
     *,
     precision: str,
     fused_loss: bool = False,
+    fused: bool = False,
 ) -> Footprint:
-    """The footprint of a base as it is loaded, before an adapter wraps it.
+    """The footprint of a base as it is loaded, before an adapter wraps it and it is decided whether
+    gradients are checkpointed.
 
-    `head` names the modules that are trained in full; `fused_loss` as in `base_model.Base`.
+    `head` names the modules that are trained in full; `fused_loss` and `fused` are `fused_loss` and
+    `fused_kernels` of `base_model.Base`.
     """
     described = model.config.get_text_config()
     hidden = int(getattr(described, "hidden_size", 0))
@@ -58,18 +63,22 @@ def footprint_of(
         head_parameters=sum(parameter.numel() for parameter in trained),
         logits_per_token=int(described.vocab_size) if keeps_logits else 0,
         activation_bytes=2 if precision == "bf16" else 4,
-        checkpointing=checkpoints_gradients(config, device),
-        device_bytes=_memory_of(device),
+        device_bytes=memory.share_bytes,
+        sharing=memory.sharing,
+        fused=fused,
     )
 
 
-def footprint_without_weights(config: Config, device: torch.device | None = None) -> Footprint:
+def footprint_without_weights(
+    config: Config, device: torch.device | None = None, memory: DeviceMemory = NO_MEMORY
+) -> Footprint:
     """The footprint that the config's base would have on a `device` of that type (a GPU if torch
-    sees one), from its own description alone; the device's memory is left open.
+    sees one) with such a memory, from its own description alone.
 
     Raises ConfigError where the base cannot be found or described.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    memory = memory if device.type == "cuda" else NO_MEMORY
     source = locate_base(config, lambda text: None)  # noqa: ARG005  nobody to tell
     quiet()
     precision = config.training.precision
@@ -82,15 +91,21 @@ def footprint_without_weights(config: Config, device: torch.device | None = None
         raise loading_error(config, source, error) from None
     head = _head_of(model) if config.model.task == "sequence-classification" else ()
     check(config, model, head)
-    fused = config.runtime.backend == "unsloth" and device.type == "cuda"
-    unquantized = footprint_of(
-        config, model, head, torch.device("meta"), precision=precision, fused_loss=fused
+    on_gpu = device.type == "cuda"
+    by_unsloth = config.runtime.backend == "unsloth" and on_gpu and dtype != torch.float32
+    kernels = by_unsloth and model.config.model_type in FUSED_MODEL_TYPES
+    found = footprint_of(
+        config,
+        model,
+        head,
+        memory,
+        precision=precision,
+        fused_loss=by_unsloth,
+        fused=kernels and config.runtime.quantization != "8bit",
     )
-    return replace(
-        unquantized,
-        base_bytes=_quantized_bytes(config, unquantized, dtype),
-        checkpointing=checkpoints_gradients(config, device),
-    )
+    found = replace(found, base_bytes=_quantized_bytes(config, found, dtype))
+    decided = checkpointing_by_need(config, found, memory, on_gpu=on_gpu)
+    return replace(found, checkpointing=decided.is_on)
 
 
 def _without_weights(config: Config, source: BaseSource, dtype: torch.dtype) -> Any:
@@ -138,10 +153,3 @@ def _inner_width(described: Any, hidden: int) -> int:
     """The width inside the MLP; four times the model's where its config does not say."""
     widths = (getattr(described, name, None) for name in WIDTHS)
     return int(next((width for width in widths if isinstance(width, int)), 4 * hidden))
-
-
-def _memory_of(device: torch.device) -> int:
-    """Bytes of the GPU's memory; 0 on other devices."""
-    if device.type != "cuda":
-        return 0
-    return int(torch.cuda.get_device_properties(device).total_memory)

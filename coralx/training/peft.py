@@ -11,7 +11,7 @@ from coralx.backends.protocol import Say
 from coralx.config.schema import Config
 from coralx.training.adaptable_layers import linear_names
 from coralx.training.adapter_backend import AdapterBackend
-from coralx.training.base_model import Base, checkpoints_gradients, load
+from coralx.training.base_model import Base, load
 
 
 class PeftBackend(AdapterBackend):
@@ -29,8 +29,8 @@ class PeftBackend(AdapterBackend):
     ) -> Base:
         return load(config, labels, device, dtype, say)
 
-    def wrap(self, config: Config, base: Base) -> PeftModel:
-        if checkpoints_gradients(config, base.model.device):
+    def wrap(self, config: Config, base: Base, *, recomputes: bool) -> PeftModel:
+        if recomputes:
             base.model.gradient_checkpointing_enable({"use_reentrant": False})
             # The base is frozen: without this its first layer's output would have no gradient.
             base.model.enable_input_require_grads()

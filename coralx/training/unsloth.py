@@ -41,7 +41,7 @@ from coralx.config.schema import Config
 from coralx.records.genomes import Genes
 from coralx.training.adaptable_layers import check, linear_names
 from coralx.training.adapter_backend import AdapterBackend
-from coralx.training.base_model import Base, checkpoints_gradients, give_padding, quiet
+from coralx.training.base_model import Base, give_padding, quiet
 from coralx.training.base_source import BaseSource, loading_error, loading_options, locate_base
 
 SHORTEST_OFFLOADED = 512
@@ -65,7 +65,6 @@ class UnslothBackend(AdapterBackend):
         require_compatible(config, self.name)
         source = locate_base(config, say)
         quiet()
-        self._checkpointing = "unsloth" if checkpoints_gradients(config, device) else False
         try:
             model, tokenizer = self._read(config, source, device, dtype)
         except Exception as error:
@@ -80,6 +79,7 @@ class UnslothBackend(AdapterBackend):
             tokenizer=tokenizer,
             task_type=TaskType.CAUSAL_LM,
             fused_loss=on_gpu,
+            fused_kernels=self._is_fused,
             notes=(*source.notes, *self._remarks(config, model, device, dtype)),
         )
 
@@ -97,7 +97,7 @@ class UnslothBackend(AdapterBackend):
             load_in_8bit=config.runtime.quantization == "8bit",
             use_exact_model_name=True,  # not another upload of the same model
             device_map={"": device.index or 0} if device.type == "cuda" else None,
-            use_gradient_checkpointing=self._checkpointing,
+            use_gradient_checkpointing=False,  # `wrap` turns it on
             random_state=config.experiment.seed % 2**32,
             trust_remote_code=config.model.trust_remote_code,
             use_safetensors=True,  # other weights are pickled, and unpickling runs code
@@ -120,7 +120,7 @@ class UnslothBackend(AdapterBackend):
                 if any(_has_bias(model, name) for name in group):
                     yield f"{'+'.join(group)} have biases: PEFT's forward is used there"
 
-    def wrap(self, config: Config, base: Base) -> PeftModel:
+    def wrap(self, config: Config, base: Base, *, recomputes: bool) -> PeftModel:
         names = linear_names(base.model, ())
         return FastLanguageModel.get_peft_model(
             base.model,
@@ -129,7 +129,7 @@ class UnslothBackend(AdapterBackend):
             lora_dropout=0.0,
             bias="none",
             target_modules=sorted({name.rsplit(".", 1)[-1] for name in names}),
-            use_gradient_checkpointing=self._checkpointing,
+            use_gradient_checkpointing="unsloth" if recomputes else False,
             max_seq_length=self._max_length,
             random_state=config.experiment.seed % 2**32,
         )

@@ -21,7 +21,7 @@ from coralx.errors import ConfigError
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.records.events import GenerationStarted, GenomeFailed, StageCompleted
 from coralx.records.genomes import ALL_LINEAR, Genes, Genome
-from coralx.records.run_facts import Facts, Footprint
+from coralx.records.run_facts import NO_MEMORY, Facts, Footprint
 from coralx.records.serialization import from_json, to_json
 from coralx.storage.ledger import Ledger
 from coralx.text import GIB
@@ -163,7 +163,6 @@ def causal(base: Path, **sections: Any) -> Config:
     ],
 )
 def test_adapters_of_a_llama_count_as_in_peft(genes: Genes, llama: Path) -> None:
-    import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -171,7 +170,7 @@ def test_adapters_of_a_llama_count_as_in_peft(genes: Genes, llama: Path) -> None
 
     model = AutoModelForCausalLM.from_pretrained(llama, local_files_only=True)
     config = causal(llama)
-    footprint = footprint_of(config, model, (), torch.device("cpu"), precision="fp32")
+    footprint = footprint_of(config, model, (), NO_MEMORY, precision="fp32")
     everywhere = genes.target_modules == ALL_LINEAR
     adapted = get_peft_model(
         model,
@@ -195,7 +194,7 @@ def test_a_described_base_has_the_sizes_of_the_loaded_one(llama: Path) -> None:
     cpu = torch.device("cpu")
     config = causal(llama)
     model = AutoModelForCausalLM.from_pretrained(llama, local_files_only=True)
-    loaded = footprint_of(config, model, (), cpu, precision="fp32")
+    loaded = footprint_of(config, model, (), NO_MEMORY, precision="fp32")
     assert footprint_without_weights(config, cpu) == loaded
     assert loaded.base_bytes >= 4 * loaded.base_parameters
     assert (loaded.hidden_size, loaded.intermediate_size, loaded.layers) == (64, 160, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,6 +158,52 @@ def test_memory_is_what_the_work_holds_and_no_more() -> None:
     assert 48 * MIB <= large["memory"] <= 96 * MIB
     assert 0 <= small["memory"] <= 16 * MIB
     assert 0 <= again["memory"] <= 16 * MIB  # nothing of the larger one is charged to it
+
+
+class FakeAllocator:
+    """Stands where torch's allocator on CUDA would."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, torch: Any) -> None:
+        self.allocated = self.peak = 0
+        for name in ("synchronize", "empty_cache"):
+            patch.setattr(torch.cuda, name, lambda: None)
+        patch.setattr(torch.cuda, "memory_allocated", lambda: self.allocated)
+        patch.setattr(torch.cuda, "max_memory_allocated", lambda: self.peak)
+        patch.setattr(torch.cuda, "reset_peak_memory_stats", self.reset)
+
+    def reset(self) -> None:
+        self.peak = self.allocated
+
+    def hold(self, size: int) -> None:
+        self.allocated += size
+        self.peak = max(self.peak, self.allocated)
+
+
+def test_memory_on_cuda_does_not_depend_on_what_ran_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    from coralx.training import cost_metrics as measuring
+
+    allocator = FakeAllocator(monkeypatch, torch)
+
+    def work() -> None:
+        allocator.hold(300)
+        allocator.hold(-300)
+
+    model = torch.nn.ModuleDict(
+        {
+            "base": torch.nn.Linear(4, 2, bias=False, dtype=torch.float16),  # 16 bytes
+            "genome-a": torch.nn.Linear(3, 1, bias=False),  # 12 bytes
+            "default": torch.nn.Linear(9, 9),  # the template, which is no genome's
+        }
+    )
+    model.register_buffer("scales", torch.zeros(5, dtype=torch.uint8))
+    held = measuring.held_bytes(model, "default")
+    assert held == 16 + 12 + 5
+    found = []
+    for left_behind in (0, 10_000, 25_000):  # buffers of earlier genomes, an optimizer's moments
+        allocator.hold(left_behind)
+        found.append(measuring.memory(work, torch.device("cuda"), held))
+    assert found == [{"memory": held + 300.0, "memory" + SPREAD: 0.0}] * 3
 
 
 def test_an_error_in_the_work_ends_the_measurement() -> None:

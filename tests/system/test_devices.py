@@ -15,8 +15,8 @@ from coralx.errors import ConfigError
 from coralx.execution import local
 from coralx.execution.local import LocalExecutor
 from coralx.execution.messages import Hello, Order, Prepare, Ready, Reply
-from coralx.records.run_facts import Facts
-from coralx.system.gpus import Gpu, driver_version, visible_gpus
+from coralx.records.run_facts import NO_MEMORY, DeviceMemory, Facts
+from coralx.system.gpus import Gpu, driver_cuda, driver_version, visible_gpus
 from tests.support.factories import make_config, make_facts
 from tests.support.gpus import GIB, fake_gpus
 
@@ -80,6 +80,51 @@ def test_an_entry_brings_the_memory_of_the_gpu_it_names(monkeypatch: pytest.Monk
     assert [gpu.memory_bytes for gpu in visible_gpus()] == [24 * GIB, 10 * GIB]
 
 
+def test_what_a_driver_does_not_say_is_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_gpus(monkeypatch, 80)
+    nvml = sys.modules["pynvml"]
+
+    def fail(*_: object) -> None:
+        raise nvml.NVMLError
+
+    for name in ("MemoryInfo", "Name", "CudaComputeCapability", "ComputeMode", "MigMode"):
+        monkeypatch.setattr(nvml, f"nvmlDeviceGet{name}", fail)
+    monkeypatch.setattr(nvml, "nvmlSystemGetCudaDriverVersion", fail)
+    assert visible_gpus() == (Gpu(0, "GPU-0a-0b", "GPU", 0, 0),)
+    assert driver_cuda() is None
+
+
+def test_a_card_tells_its_capability_and_whether_it_can_be_shared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake_gpus(monkeypatch, 16, capability=(7, 5), exclusive=True, cuda=12040)
+    (gpu,) = visible_gpus()
+    assert gpu.capability == (7, 5)
+    assert gpu.is_exclusive
+    assert driver_cuda() == "12.4"
+
+
+@pytest.mark.parametrize(
+    ("visible", "seen"),
+    [
+        # A whole GPU, one in slices with an empty place between two, one in MIG mode without any.
+        (None, [("GPU-0a-0b", 80), ("MIG-10", 10), ("MIG-12", 20)]),
+        ("1,0", [("MIG-10", 10), ("MIG-12", 20), ("0", 80)]),
+        ("GPU-1a", [("MIG-10", 10), ("MIG-12", 20)]),
+        ("MIG-12", [("MIG-12", 20)]),
+        ("MIG-12,MIG-10", [("MIG-12", 20), ("MIG-10", 10)]),
+        ("2", []),
+    ],
+)
+def test_a_gpu_in_slices_is_seen_by_its_slices(
+    visible: str | None, seen: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpus(monkeypatch, 80, 40, 40, visible=visible, slices={1: [10, None, 20], 2: []})
+    gpus = visible_gpus()
+    assert [(gpu.uuid, gpu.memory_bytes) for gpu in gpus] == [(n, size * GIB) for n, size in seen]
+    assert [gpu.index for gpu in gpus] == list(range(len(seen)))
+
+
 # -- workers ---------------------------------------------------------------------------------------
 
 
@@ -98,6 +143,7 @@ class FakeProcess:
         os.close(writer)  # at its end, a pipe is ready to be read
         is_gpu = self.device == "cuda"
         self.count = len(self.pin.split(",")) if self.pin else self.devices_without_pin
+        self.memory, self.checkpointing = NO_MEMORY, None
         self.replies: list[Reply] = [Hello(self.device, self.count if is_gpu else 1)]
 
     def __del__(self) -> None:
@@ -111,6 +157,7 @@ class FakeProcess:
 
     def send(self, order: Order) -> None:
         if isinstance(order, Prepare):
+            self.memory, self.checkpointing = order.memory, order.checkpointing
             self.replies.append(Ready(self.facts(), 1, 0.5))
 
     def receive(self) -> Sequence[Reply]:
@@ -153,6 +200,16 @@ def test_each_gpu_has_one_worker_pinned_from_the_beginning(
     assert [worker.pin for worker in started] == ["GPU-0a-0b", "GPU-1a-1b", "GPU-2a-2b"]
     assert executor.settings.workers == 3
     assert facts.device_count == 3
+
+
+def test_workers_are_pinned_to_the_slices_of_several_gpus(
+    started: list[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpus(monkeypatch, 40, 80, slices={0: [20, 10], 1: [40]})
+    executor, facts = run_on(config_with())
+    assert [worker.pin for worker in started] == ["MIG-00", "MIG-01", "MIG-10"]
+    assert executor.settings.workers == facts.device_count == 3
+    assert started[0].memory == DeviceMemory(10 * GIB, 5 * GIB)  # of the smallest slice
 
 
 def test_devices_counts_within_the_visible_gpus(

@@ -1,0 +1,78 @@
+"""The devices of a run: which worker gets which GPU, and what it may use of its memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from coralx.config.schema import Config
+from coralx.execution.executor import Listener
+from coralx.execution.gpu_sharing import (
+    Describe,
+    memory_of_smallest,
+    planned,
+    require_shareable,
+    sharing_of,
+)
+from coralx.execution.messages import Hello
+from coralx.execution.placement import gpus_in_use, idle_gpu_warning, late_pins, pin_variable
+from coralx.records.run_facts import NO_MEMORY, Facts, Settings
+from coralx.system.gpus import VARIABLE
+from coralx.text import counted
+
+
+class Devices:
+    """What NVIDIA's driver names, or else what the first worker finds.
+
+    Raises ConfigError for a number in `runtime.devices` that no GPU has.
+    """
+
+    def __init__(self, config: Config, backend: str) -> None:
+        self._config = config
+        self._gpus = gpus_in_use(config, backend)
+        """As far as NVIDIA's driver knows them."""
+        self._pins = tuple(gpu.uuid for gpu in self._gpus)
+        """One entry a GPU in use; worker after worker takes the next one."""
+        self._variable = VARIABLE
+        """By which a worker is given its GPU."""
+        self.memory = NO_MEMORY
+        """Of the smallest GPU, as far as it is known, and how many workers share it."""
+
+    def environment_of(self, slot: int) -> dict[str, str]:
+        """The variable that gives the worker of that slot its GPU; none on a CPU."""
+        return {self._variable: self._pins[slot % len(self._pins)]} if self._pins else {}
+
+    def learn(self, hello: Hello) -> bool:
+        """Take in what the first worker sees; whether another is to take its place, since it would
+        train on another GPU than its own.
+
+        Torch may see no GPU though NVIDIA's driver names some, and those of ROCm only torch sees.
+        Raises as `late_pins` does.
+        """
+        if hello.device.startswith("cuda") and self._pins:
+            return False
+        self._gpus = ()
+        self._pins = late_pins(self._config, hello.device, hello.device_count)
+        self._variable = pin_variable()
+        devices = self._config.runtime.devices
+        return bool(self._pins) and devices != "auto" and devices[0] != 0
+
+    def plan(
+        self, recorded: Settings | None, hello: Hello, describe: Describe, say: Listener
+    ) -> Settings:
+        """Workers and threads, see `gpu_sharing.planned`; from now on `memory` is known. Raises
+        SetupError where a GPU cannot be shared."""
+        count = len(self._pins) or hello.device_count
+        plan = planned(self._config, recorded, hello.device, count, self._gpus, describe)
+        if self._pins:  # a CPU's workers share no device
+            sharing = sharing_of(plan.workers, count)
+            require_shareable(self._gpus, sharing)
+            self.memory = replace(memory_of_smallest(self._gpus), sharing=sharing)
+            if sharing > 1:
+                say(f"{plan.workers} workers share {counted(count, 'GPU')}")
+        return plan
+
+    def complete(self, facts: Facts) -> Facts:
+        """A worker's facts, of all devices: it sees its own GPU alone."""
+        count = len(self._pins) or facts.device_count
+        warnings = (*facts.warnings, *idle_gpu_warning(facts.device))
+        return replace(facts, device_count=count, warnings=warnings)
