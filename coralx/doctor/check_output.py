@@ -66,10 +66,15 @@ def lines_of(check: GpuCheck) -> Iterator[str]:
 
 
 def _card(check: GpuCheck) -> str:
-    memory = f", {gib(check.memory_bytes)}" if check.memory_bytes else ""
-    driver = f", driver {check.driver}" if check.driver else ""
-    cuda = f", torch for CUDA {check.cuda}" if check.cuda else ", torch for CPUs"
-    return f"{check.card}{memory}{driver}{cuda}, {platform.system()} {platform.machine()}"
+    facts = [check.card]
+    if check.memory_bytes:
+        facts.append(gib(check.memory_bytes))
+    if check.capability:
+        facts.append(f"compute capability {'.'.join(map(str, check.capability))}")
+    if check.driver:
+        facts.append(f"driver {check.driver}")
+    facts.append(f"torch for CUDA {check.cuda}" if check.cuda else "torch for CPUs")
+    return ", ".join([*facts, f"{platform.system()} {platform.machine()}"])
 
 
 def _packages(check: GpuCheck) -> str:

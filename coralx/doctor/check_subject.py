@@ -94,7 +94,13 @@ def _for_one_worker(config: Config, *, one_gpu: bool) -> Config:
     one = {"devices": first} if one_gpu else {}
     # Everything that steps have trained is kept at once, for the check of what a kill leaves.
     return with_runtime(
-        config, workers=1, executor="local", checkpoint_minutes=1e-6, block_compile=False, **one
+        config,
+        workers=1,
+        workers_per_gpu=1,
+        executor="local",
+        checkpoint_minutes=1e-6,
+        block_compile=False,
+        **one,
     )
 
 

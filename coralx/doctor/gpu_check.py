@@ -23,6 +23,7 @@ from coralx.doctor.recommendation import Settings, best_number, recommended
 from coralx.errors import CoralXError, SetupError
 from coralx.execution.executor import Listener
 from coralx.execution.gpu_findings import remember
+from coralx.system.cuda_probe import obstacle_to_gpu, unusable
 from coralx.system.environment import torch_cuda, versions
 from coralx.system.gpus import Gpu, driver_version, visible_gpus
 
@@ -66,6 +67,8 @@ class GpuCheck:
 
     card: str
     memory_bytes: int
+    capability: tuple[int, int] | None
+    """Its compute capability; None where the driver does not say."""
     driver: str | None
     cuda: str | None
     """The version that torch is built for."""
@@ -117,7 +120,7 @@ def check_gpu(
     with tempfile.TemporaryDirectory(prefix="coralx-") as folder:
         subject = subject_of(config, Path(folder), scale, one_gpu=gpu is not None)
         context = Context(Bench(listener, until), subject, scale, Path(folder), tested)
-        chosen = plan or planned(getattr(gpu, "capability", None))
+        chosen = plan or planned(gpu.capability if gpu else None)
         results = tuple(_results(chosen, context, tell))
     memory = gpu.memory_bytes if gpu else 0
     if gpu is not None and config is not None:
@@ -125,6 +128,7 @@ def check_gpu(
     return GpuCheck(
         card=gpu.name if gpu else "no GPU",
         memory_bytes=memory,
+        capability=gpu.capability if gpu else None,
         driver=driver_version(),
         cuda=torch_cuda(),
         versions=versions(),
@@ -135,8 +139,9 @@ def check_gpu(
 
 
 def require_gpu() -> None:
-    """Raise SetupError where no GPU can be trained on."""
-    if not visible_gpus():
+    """Raise SetupError where no GPU can be trained on. Takes as long as torch takes to load."""
+    gpus = visible_gpus()
+    if not gpus:
         raise SetupError(
             "no GPU is visible, so there is nothing to check",
             "Run this where nvidia-smi lists a GPU and CUDA_VISIBLE_DEVICES does not hide it.",
@@ -146,6 +151,8 @@ def require_gpu() -> None:
             "torch is a CPU build, so it cannot use the GPU",
             "Install a CUDA build of torch, as https://pytorch.org/get-started shows.",
         )
+    if (obstacle := obstacle_to_gpu()) is not None:
+        raise unusable(gpus, obstacle)
 
 
 def _gpu_of(config: Config | None) -> Gpu | None:

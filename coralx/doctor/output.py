@@ -58,11 +58,10 @@ def _machine_rows(machine: Machine) -> Iterator[tuple[str, str]]:
     free = gib(machine.free_memory_bytes)
     yield "memory", f"{total}{_of_memory(machine)}, {free} free"
     for gpu in machine.gpus:
-        yield (
-            f"GPU {gpu.index}",
-            f"{gpu.name}, {gib(gpu.memory_bytes)}, {gib(gpu.free_bytes)} free, driver "
-            f"{machine.driver}",
-        )
+        version = ".".join(map(str, gpu.capability or ()))
+        capability = f", compute capability {version}" if version else ""
+        sizes = f"{gib(gpu.memory_bytes)}, {gib(gpu.free_bytes)} free"
+        yield f"GPU {gpu.index}", f"{gpu.name}, {sizes}{capability}, driver {machine.driver}"
     if not machine.gpus:
         yield "GPU", "none visible"
     build = f"CUDA {machine.torch_cuda}" if machine.torch_cuda else "CPU build"
@@ -99,6 +98,8 @@ def _print_requirements(needs: Requirements, console: Console) -> None:
     table.add_row("smallest", *_cells(needs.smallest))
     table.add_row("largest", *_cells(needs.largest))
     console.print(fitting(table))
+    for line in _on_device(needs):
+        console.print(line, soft_wrap=True, highlight=False)
     console.print(
         f"Memory holds one base and {counted(needs.together, 'genome')} of the largest size, with "
         f"one batch each. Disk: {gib(needs.disk_bytes)} at most, for "
@@ -107,6 +108,18 @@ def _print_requirements(needs: Requirements, console: Console) -> None:
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _on_device(needs: Requirements) -> Iterator[str]:
+    """How a worker would use its device, where that is not as plain as can be."""
+    if needs.sharing > 1:
+        yield f"{needs.sharing} workers share a GPU; the memory above is the share of each."
+    if needs.checkpointing:
+        host = f"; Unsloth keeps up to {gib(needs.host_bytes)} of them in the machine's memory"
+        yield (
+            "Activations are recomputed (runtime.gradient_checkpointing)"
+            f"{host if needs.host_bytes else ''}."
+        )
 
 
 def _trial_line(needs: Requirements) -> str:

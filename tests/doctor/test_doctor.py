@@ -15,6 +15,7 @@ from coralx.backends import choice as backend
 from coralx.config import Config
 from coralx.doctor import diagnosis
 from coralx.doctor.diagnosis import Problem, diagnose
+from coralx.doctor.output import _on_device
 from coralx.doctor.requirements import Requirements, requirements_of
 from coralx.errors import ConfigError, CoralXError, SetupError
 from coralx.records.run_facts import Facts, Footprint
@@ -52,6 +53,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose torch could use the GPUs that a test makes up."""
     for module in (diagnosis, backend):
         monkeypatch.setattr(module, "torch_cuda", lambda: "12.8")
+    monkeypatch.setattr(diagnosis, "obstacle_to_gpu", lambda: None)
 
 
 # -- the machine -----------------------------------------------------------------------------------
@@ -94,6 +96,40 @@ def test_hidden_gpus_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_gpus(monkeypatch, 80, visible="")
     (problem,) = (p for p in diagnose().problems if "CUDA_VISIBLE_DEVICES" in p.problem)
     assert "hides every GPU" in problem.problem
+
+
+@pytest.mark.usefixtures("on_gpu")
+def test_a_gpu_that_torch_cannot_open_is_not_called_usable(
+    doctor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpus(monkeypatch, 80, cuda=12040)
+    obstacle = "The NVIDIA driver on your system is too old (found version 12040)."
+    monkeypatch.setattr(diagnosis, "obstacle_to_gpu", lambda: obstacle)
+    monkeypatch.setattr("coralx.system.cuda_probe.torch_cuda", lambda: "13.0")
+    found = diagnose()
+    assert not found.machine.has_usable_gpu
+    assert "CPU backend" in (found.machine.unsloth_runs or "CPU backend")
+    (problem,) = (p for p in found.problems if obstacle in p.problem)
+    for part in ("Fake 0", "driver 600.1", "CUDA up to 12.4", "built for CUDA 13.0"):
+        assert part in problem.problem
+    assert "driver is too old" in problem.way_out
+    assert obstacle in doctor().out
+
+
+def test_slices_of_a_gpu_are_listed_in_its_place(
+    doctor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpus(monkeypatch, 40, slices={0: [10.0, 5.0]}, capability=(8, 0))
+    lines = doctor().out.splitlines()
+    gpus = [" ".join(line.split()) for line in lines if line.startswith("GPU ")]
+    assert gpus == [
+        "GPU 0 Fake MIG-00, 10.0 GiB, 5.0 GiB free, compute capability 8.0, driver 600.1",
+        "GPU 1 Fake MIG-01, 5.0 GiB, 2.5 GiB free, compute capability 8.0, driver 600.1",
+    ]
+    fake_gpus(monkeypatch, 40, slices={0: []})
+    said = doctor().out
+    assert "shows no GPU to compute on" in said
+    assert "nvidia-smi mig" in said
 
 
 @pytest.mark.usefixtures("on_gpu")
@@ -163,6 +199,22 @@ def test_the_ends_of_the_search_space_are_measured() -> None:
 def test_what_does_not_fit_is_said(capacity: int, verdict: str, together: int) -> None:
     found = needs(capacity, search_space={"rank": {"choices": [8]}}, model={"max_length": 512})
     assert (found.largest.verdict, found.together) == (verdict, together)
+
+
+def test_what_unsloth_keeps_in_host_memory_is_counted_and_missed() -> None:
+    offloading = replace(BASE, checkpointing=True, fused=True, layers=32, hidden_size=4096)
+    space = {"rank": {"choices": [8]}, "batch_size": {"choices": [4, 64]}}
+    config = make_config(search_space=space, model={"max_length": 512})
+    found = requirements_of(config, offloading, 80 * GIB)
+    assert found.host_bytes == 32 * 2 * 4096 * 64 * 512
+    machine = replace(diagnosis.examine_machine(), free_memory_bytes=12 * GIB)
+    shared = replace(found, sharing=2)
+    assert list(diagnosis._shortages(found, machine)) == []
+    (problem,) = diagnosis._shortages(shared, machine)
+    assert "up to 16.0 GiB of activations" in problem.problem
+    told = " ".join(_on_device(shared))
+    assert "2 workers share a GPU" in told
+    assert "up to 8.0 GiB of them in the machine's memory" in told
 
 
 def test_disk_counts_the_checkpoints_that_are_kept() -> None:
@@ -276,6 +328,7 @@ def test_what_the_trial_batch_brings_is_said_with_its_exit_code(
     footprint_without_weights = Mock(return_value=replace(BASE, base_bytes=10**6))
     monkeypatch.setattr(diagnosis, "footprint_of_base", footprint_without_weights)
     monkeypatch.setattr(diagnosis, "try_out", try_out)
+    monkeypatch.setattr(diagnosis, "driver_version", lambda: None)
     said = doctor(config_file)
     assert (said.code, "trying" in said.err) == (code, True)
     if error is None:

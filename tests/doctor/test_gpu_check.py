@@ -441,6 +441,7 @@ def made_up(*given: PartResult, **changed: Any) -> GpuCheck:
     check = GpuCheck(
         card="NVIDIA T4",
         memory_bytes=15 * GIB,
+        capability=(7, 5),
         driver="570.1",
         cuda="12.8",
         versions={"coralx": "1.0", "python": "3.12.1", "torch": "2.13.0", "numpy": "2.0"},
@@ -464,7 +465,8 @@ def test_the_result_is_plain_text_of_few_columns() -> None:
     lines = list(lines_of(check))
     assert max(map(len, lines)) <= WIDTH
     text = "\n".join(lines)
-    assert "NVIDIA T4, 15.0 GiB, driver 570.1, torch for CUDA 12.8" in text
+    card = "NVIDIA T4, 15.0 GiB, compute capability 7.5, driver 570.1, torch for CUDA 12.8"
+    assert card in " ".join(text.split())
     assert "coralx 1.0, python 3.12.1, torch 2.13.0" in text
     assert "numpy" not in text
     assert "\npassed      answers: unsloth and peft generated the same 2\n" in text
