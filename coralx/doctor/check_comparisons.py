@@ -58,15 +58,18 @@ def compared(context: Context, train: Callable[[Context, str], Trial]) -> Findin
             difference = relative_difference(ours, theirs, name)
             if difference is None or difference > most:
                 raise CheckFailed(
-                    f"with an adapter on {_where(genome)}, {named(ours, name)} with "
-                    f"{context.tested}; expected {named(theirs, name)} as with "
-                    f"{context.reference}, within {most:.0%}"
+                    f"with an adapter on {_where(genome)}, {WORDS[name]} is "
+                    f"{shown(ours, name)} with {context.tested}; expected {shown(theirs, name)} "
+                    f"as with {context.reference}, within {percent(most)}"
                 )
             worst[name] = max(worst[name], difference)
     figures |= worst
     losses, gradients = max(worst["train_loss"], worst["eval_loss"]), worst["gradient_norm"]
-    said = f"{context.tested} and {context.reference} differ by {losses:.1%}"
-    return Finding(f"{said}, gradients by {gradients:.1%}", figures)
+    return Finding(
+        f"those of {context.tested} and {context.reference} differ by {percent(losses)}, gradients "
+        f"by {percent(gradients)}",
+        figures,
+    )
 
 
 def relative_difference(one: StageResult, other: StageResult, name: str) -> float | None:
@@ -77,10 +80,15 @@ def relative_difference(one: StageResult, other: StageResult, name: str) -> floa
     return abs(a - b) / max(abs(a), abs(b), 1e-12)
 
 
-def named(result: StageResult, name: str) -> str:
-    """A figure with its name, in words."""
+def shown(result: StageResult, name: str) -> str:
+    """A figure as text."""
     value = result.metrics.get(name)
-    return f"{WORDS[name]} is {'undefined' if value is None else f'{value:.4g}'}"
+    return "undefined" if value is None else f"{value:.4g}"
+
+
+def percent(share: float) -> str:
+    """A share in percent, to as many digits as tell it from none."""
+    return f"{100 * share:.2g} %"
 
 
 def require_same_losses(one: StageResult, first: str, other: StageResult, second: str) -> None:
@@ -88,8 +96,8 @@ def require_same_losses(one: StageResult, first: str, other: StageResult, second
     difference = relative_difference(one, other, "train_loss")
     if difference is None or difference > LOSSES:
         raise CheckFailed(
-            f"{second}, {named(other, 'train_loss')}; expected {named(one, 'train_loss')} as "
-            f"{first}, within {LOSSES:.0%}"
+            f"{second}, the training loss is {shown(other, 'train_loss')}; expected "
+            f"{shown(one, 'train_loss')} as {first}, within {percent(LOSSES)}"
         )
 
 

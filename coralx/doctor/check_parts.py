@@ -16,9 +16,10 @@ from coralx.doctor.check_comparisons import (
     Finding,
     NotApplicable,
     compared,
-    named,
+    percent,
     relative_difference,
     require_same_losses,
+    shown,
     speed_of,
 )
 from coralx.doctor.check_trials import CUT, FAST, PART, WHOLE, Context
@@ -101,11 +102,13 @@ def resumed(context: Context) -> Finding:
         difference = relative_difference(result, whole, "eval_loss")
         if difference is None or difference > RESUMED:
             raise CheckFailed(
-                f"cut {where}, {named(result, 'eval_loss')}; expected {named(whole, 'eval_loss')}, "
-                "as without a cut"
+                f"cut {where}, the validation loss is {shown(result, 'eval_loss')}; expected "
+                f"{shown(whole, 'eval_loss')} as without a cut"
             )
-    how = f"the same loss within {RESUMED:.0%}, not the same bytes" if differing else "same bytes"
-    return Finding(f"{how} as without a cut", {"same_bytes": "no" if differing else "yes"})
+    how = f"the same loss within {percent(RESUMED)}, though not" if differing else "ends with"
+    return Finding(
+        f"{how} the same bytes as without a cut", {"same_bytes": "no" if differing else "yes"}
+    )
 
 
 def memory(context: Context) -> Finding:

@@ -85,13 +85,13 @@ class GpuCheck:
 def planned(capability: tuple[int, int] | None) -> tuple[Part, ...]:
     """The parts in their order: right before fast, what most depends on first."""
     return (
-        Part("precision", 120, partial(parts.precision, capability=capability)),
-        Part("losses of short texts", 90, parts.short_text_losses),
-        Part("losses of long texts", 150, parts.long_text_losses),
+        Part("precision", 180, partial(parts.precision, capability=capability)),
+        Part("losses of short texts", 120, parts.short_text_losses),
+        Part("losses of long texts", 200, parts.long_text_losses),
         Part("answers", 30, parts.answers),
         Part("cut and resumed", 30, parts.resumed),
         Part("memory estimate", 30, parts.memory),
-        Part("checkpointing", 120, parts.checkpointing),
+        Part("checkpointing", 150, parts.checkpointing),
         Part("workers", 150, parts.workers),
         Part("4-bit", 120, parts.four_bit),
         Part("block compile", 150, parts.block_compile),
@@ -166,8 +166,9 @@ def _gpu_of(config: Config | None) -> Gpu | None:
 def _results(
     plan: Sequence[Part], context: Context, tell: Callable[[PartResult], None]
 ) -> Iterator[PartResult]:
-    for part in plan:
-        context.bench.listener(f"{part.name}:")
+    for number, part in enumerate(plan, 1):
+        what = f"part {number} of {len(plan)}, {part.name}: at most {part.seconds:.0f} s"
+        context.bench.listener(what)
         began = time.monotonic()
         context.bench.allow(part.seconds)
         verdict, said, figures = _looked(part, context)
