@@ -23,6 +23,7 @@ from coralx.doctor.check_comparisons import (
     speed_of,
 )
 from coralx.doctor.check_trials import CUT, FAST, PART, WHOLE, Context
+from coralx.doctor.recommendation import precision_of
 from coralx.errors import ConfigError, CoralXError
 from coralx.system.environment import is_installed
 from coralx.system.files import manifest_of
@@ -39,9 +40,6 @@ else with a validation loss that differs by no more than this share."""
 SAME_WORDS = 0.5
 """Answers agree that have so much in common: rounding may change a word, and with it the next."""
 
-COMPUTES_BF16 = (8, 0)
-"""The compute capability from which on cards compute in bf16; those before only emulate it."""
-
 
 def precision(context: Context, capability: tuple[int, int] | None) -> Finding:
     """Whether the card trains in the 16-bit format that it computes fast in."""
@@ -53,7 +51,7 @@ def precision(context: Context, capability: tuple[int, int] | None) -> Finding:
         raise NotApplicable(f"trained on the {facts.device.upper()} in {said}")
     is_chosen = context.subject.label_tokens.training.precision == "auto"
     if is_chosen and capability is not None and "overflow" not in facts.precision_reason:
-        expected = "bf16" if capability >= COMPUTES_BF16 else "fp16"
+        expected = precision_of(capability)
         if facts.precision != expected:
             card = ".".join(map(str, capability))
             raise CheckFailed(f"{said}; expected {expected} on a card of compute capability {card}")

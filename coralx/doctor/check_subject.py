@@ -71,7 +71,10 @@ def subject_of(config: Config | None, folder: Path, scale: Scale, *, one_gpu: bo
     write_prompts(folder / "prompts.jsonl")
     is_causal = config is not None and config.model.task in CAUSAL
     if config is None or not is_causal:
-        specimen, base = specimen_config(folder, large=scale.large), "a small random Llama"
+        specimen, base = (
+            specimen_config(folder, large=scale.large),
+            "a small random Llama (with CONFIG: its own)",
+        )
     else:
         specimen, base = config, _published(str(config.model.base))
     label_tokens, sft = _on_texts(specimen, folder), _on_long_texts(specimen, folder, scale)

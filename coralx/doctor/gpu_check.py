@@ -19,7 +19,7 @@ from coralx.doctor.check_bench import Bench, OutOfTime
 from coralx.doctor.check_comparisons import CheckFailed, Figure, Finding, NotApplicable
 from coralx.doctor.check_subject import Scale, subject_of
 from coralx.doctor.check_trials import Context
-from coralx.doctor.recommendation import Settings, best_number, recommended
+from coralx.doctor.recommendation import Settings, best_number, recommended, with_precision
 from coralx.errors import CoralXError, SetupError
 from coralx.execution.executor import Listener
 from coralx.execution.gpu_findings import remember
@@ -117,24 +117,25 @@ def check_gpu(
     scale = scale or Scale()
     until = until or time.monotonic() + scale.seconds
     gpu = _gpu_of(config)
+    memory, capability = (gpu.memory_bytes, gpu.capability) if gpu else (0, None)
     with tempfile.TemporaryDirectory(prefix="coralx-") as folder:
         subject = subject_of(config, Path(folder), scale, one_gpu=gpu is not None)
         context = Context(Bench(listener, until), subject, scale, Path(folder), tested)
-        chosen = plan or planned(gpu.capability if gpu else None)
-        results = tuple(_results(chosen, context, tell))
-    memory = gpu.memory_bytes if gpu else 0
+        results = tuple(_results(plan or planned(capability), context, tell))
     if gpu is not None and config is not None:
         _remember(gpu, config, results)
     return GpuCheck(
         card=gpu.name if gpu else "no GPU",
         memory_bytes=memory,
-        capability=gpu.capability if gpu else None,
+        capability=capability,
         driver=driver_version(),
         cuda=torch_cuda(),
         versions=versions(),
         base=subject.base,
         parts=results,
-        recommended=_recommended(results, subject.backend, context.reference, memory),
+        recommended=with_precision(
+            _recommended(results, context, memory), subject.own.training.precision, capability
+        ),
     )
 
 
@@ -206,13 +207,11 @@ def without_places(text: str) -> str:
     return re.sub(rf"(?<!\w){re.escape(host)}(?!\w)", "[host]", text) if host else text
 
 
-def _recommended(
-    results: Sequence[PartResult], backend: str, reference: str, memory_bytes: int
-) -> Settings:
+def _recommended(results: Sequence[PartResult], context: Context, memory_bytes: int) -> Settings:
     return recommended(
         {result.name: result.figures for result in results if result.verdict == "passed"},
-        backend=backend,
-        reference=reference,
+        backend=context.subject.backend,
+        reference=context.reference,
         failed={result.name for result in results if result.verdict == "failed"} & COMPARED,
         memory_bytes=memory_bytes,
     )

@@ -23,6 +23,25 @@ ROOM = 0.8
 than the check's may come."""
 
 
+COMPUTES_BF16 = (8, 0)
+"""The compute capability from which on cards compute in bf16; those before only emulate it."""
+
+
+def precision_of(capability: tuple[int, int]) -> str:
+    """The 16-bit format in which a card of that compute capability is fast."""
+    return "bf16" if capability >= COMPUTES_BF16 else "fp16"
+
+
+def with_precision(
+    settings: Settings, configured: str, capability: tuple[int, int] | None
+) -> Settings:
+    """The settings, with the choice of precision left to the card where the config names one in
+    which the card is slow."""
+    if configured == "auto" or capability is None or configured == precision_of(capability):
+        return settings
+    return {**settings, "training": {"precision": "auto"}}
+
+
 def recommended(
     figures: Figures, *, backend: str, reference: str, failed: set[str], memory_bytes: int
 ) -> Settings:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from coralx.cli import doctor as cli
@@ -25,7 +26,7 @@ from coralx.doctor.check_output import WIDTH, gpu_check_json, lines_of
 from coralx.doctor.check_subject import Scale, Subject
 from coralx.doctor.check_trials import Context
 from coralx.doctor.gpu_check import GpuCheck, Part, PartResult, check_gpu, planned, without_places
-from coralx.doctor.recommendation import best_number, one_line, recommended
+from coralx.doctor.recommendation import best_number, one_line, recommended, with_precision
 from coralx.errors import SetupError
 from coralx.records.jobs import JobFailed
 from coralx.records.results import Divergence, StageResult
@@ -420,6 +421,20 @@ def test_a_check_whose_time_is_over_trains_nothing(specimen: Path) -> None:
     assert (check.failed, check.recommended) == ((), {})
 
 
+def test_a_part_ends_at_its_limit_and_its_workers_with_it(specimen: Path) -> None:
+    config, until = specimen_config(specimen), time.monotonic() + 100.0
+    context = Context(
+        Bench(print, until), Subject("", config, config, config, "peft"), SMALL, specimen, "peft"
+    )
+    with forked_workers():
+        (result,) = results(context, Part("precision", 0.05, parts.short_text_losses))
+    assert (result.verdict, result.said) == (
+        "not reached",
+        "its 0 s, or the whole check's time, were over",
+    )
+    assert not psutil.Process().children()
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -534,6 +549,26 @@ def test_a_backend_that_failed_or_is_slower_is_not_recommended() -> None:
     assert settings(failed=("answers",)) == {"backend": "peft"}
     slower = {"losses of long texts": {"unsloth": 900.0, "peft": 1000.0}}
     assert settings(slower) == {"backend": "peft"}
+
+
+@pytest.mark.parametrize(
+    ("configured", "capability", "said"),
+    [
+        ("auto", (7, 5), None),
+        ("fp16", (7, 5), None),
+        ("fp32", (7, 5), "auto"),
+        ("fp32", (8, 9), "auto"),
+        ("fp16", (8, 9), "auto"),
+        ("bf16", (8, 9), None),
+        ("fp32", None, None),
+    ],
+)
+def test_a_precision_in_which_the_card_is_slow_is_left_to_it(
+    configured: str, capability: tuple[int, int] | None, said: str | None
+) -> None:
+    found = with_precision({"runtime": {"workers_per_gpu": 2}}, configured, capability)
+    assert found["runtime"] == {"workers_per_gpu": 2}
+    assert found.get("training", {}).get("precision") == said
 
 
 def test_nothing_is_said_of_what_was_not_seen() -> None:
