@@ -63,6 +63,15 @@ class Derive(Section):
         "all modules; `scale` the update; `drop` groups of modules; `soup`: a mean of two to four.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_section(cls, given: Any) -> Any:
+        if not isinstance(given, (Mapping, Derive)):
+            raise ValueError(
+                "expected keys and values, such as `{share: 0.1}`; `{share: 0}` derives none"
+            )
+        return given
+
     @field_validator("operators")
     @classmethod
     def _are_named_once(cls, operators: tuple[Operator, ...]) -> tuple[Operator, ...]:

@@ -4,7 +4,8 @@ values that several sections use."""
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from fractions import Fraction
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -13,6 +14,8 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    ValidatorFunctionWrapHandler,
+    field_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -26,6 +29,19 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _is_no_switch(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        """Refuse `true` and `false` where a number is wanted: pydantic takes them for 1 and 0."""
+        checked = handler(value)
+        pairs = (
+            zip(value, checked, strict=False) if isinstance(value, list) else ((value, checked),)
+        )
+        for given, taken in pairs:
+            if isinstance(given, bool) and type(taken) in (int, float, Fraction):
+                raise ValueError("expected a number")
+        return checked
 
     @classmethod
     def __get_pydantic_json_schema__(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 
 from coralx.config import Config
 from coralx.engine.jobs import JobMaker
@@ -19,7 +20,13 @@ from coralx.records.jobs import DeriveJob
 from coralx.records.results import Metrics
 from coralx.records.run_facts import Facts
 from coralx.rng import derive_seed
-from coralx.schedule.derivation_budget import affordable_looks, group_costs, look_cost, round_size
+from coralx.schedule.derivation_budget import (
+    affordable_looks,
+    group_costs,
+    look_cost,
+    round_size,
+    sample_cost,
+)
 from coralx.search.derivation_aims import Aims, Finisher, Look, useful_operators
 from coralx.search.derivations import propose
 from coralx.search.module_groups import module_groups
@@ -28,6 +35,10 @@ from coralx.search.space import space_of
 
 FIRST_REVISION = 3
 """Runs of earlier versions derive nothing, and end as they would have."""
+
+BEFORE_THE_LAST = Fraction(1, 2)
+"""Of what derivations may cost, generations before the last take so much at most: what they derive
+is bred from, but better adapters may come, and the last word is with these."""
 
 
 def derives(state: RunState) -> bool:
@@ -56,12 +67,10 @@ class DerivationPhase:
         task = state.config.model.task
         # Language models alone are held, and so scored, in bf16, and on a GPU alone.
         in_bf16 = facts.device.startswith("cuda") and task != "sequence-classification"
-        self._cost = look_cost(
-            task,
-            facts.rows,
-            _tokens_per_attack(state.config),
-            scores_in_full=facts.precision == "bf16" and not in_bf16,
-        )
+        in_full = facts.precision == "bf16" and not in_bf16
+        tokens = _tokens_per_attack(state.config)
+        self._cost = look_cost(task, facts.rows, tokens, scores_in_full=in_full)
+        self._sample_cost = partial(sample_cost, task, facts.rows, scores_in_full=in_full)
         layers = facts.footprint.linear if facts.footprint is not None else ()
         groups = module_groups([name for name, *_ in layers])
         self._group_costs = group_costs(len(groups), self._cost)
@@ -97,15 +106,25 @@ class DerivationPhase:
         return []
 
     def _affordable(self, generation: int) -> int:
-        """The looks that the training up to the generation pays for."""
+        """The looks that the stages up to the generation pay for."""
         history = self._history
-        rows = 0
-        for result in history.results.values():
-            genome = history.genomes[result.genome]
+        spent = Fraction(0)
+        for (name, stage), result in history.results.items():
+            genome = history.genomes[name]
             if genome.derived is None and genome.generation <= generation:
-                rows += result.steps * genome.genes.batch_size
-        share: Fraction = self._state.config.evolution.derive.share
-        return affordable_looks(share, rows, self._cost)
+                spent += result.steps * genome.genes.batch_size + self._scored(genome, stage)
+        evolution = self._state.config.evolution
+        is_last = generation == evolution.generations - 1
+        share: Fraction = evolution.derive.share * (1 if is_last else BEFORE_THE_LAST)
+        return affordable_looks(share, spent, self._cost)
+
+    def _scored(self, genome: Genome, name: str) -> Fraction:
+        """What scoring it at the end of a stage cost."""
+        stages = self._state.stages_in(genome.generation)
+        stage = next(stage for stage in stages if stage.name == name)
+        if not stage.is_scored:
+            return Fraction(0)
+        return self._cost if stage.eval_limit is None else self._sample_cost(stage.eval_limit)
 
     def _aims(self) -> Aims:
         config, started = self._state.config, self._history.started

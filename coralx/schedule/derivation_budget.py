@@ -55,11 +55,24 @@ def look_cost(
     """The cost of scoring an adapter on all that the last stage scores, in trained rows. `rows` are
     a run's, by kind; each attack is answered by so many tokens. `scores_in_full`: in a higher
     precision than training."""
-    scored = Fraction(rows.get("validation", 0)) or ASSUMED_VALIDATION * rows["train"]
-    scored += sum(Fraction(rows.get(kind, 0), 2) for kind in HALVED)
+    scored = _validation(rows) + sum(Fraction(rows.get(kind, 0), 2) for kind in HALVED)
     tokens = Fraction(rows.get("attacks", 0), 2) * tokens_per_attack
     cost = SCORED_ROW[task] * scored + GENERATED_TOKEN * tokens
     return max(cost * (FULL_PRECISION if scores_in_full else 1), Fraction(1))
+
+
+def sample_cost(
+    task: TaskKind, rows: Mapping[str, int], limit: int, *, scores_in_full: bool = False
+) -> Fraction:
+    """The cost, in trained rows, of scoring so many rows of the validation split at most, as stages
+    before the last do."""
+    scored = min(Fraction(limit), _validation(rows))
+    return SCORED_ROW[task] * scored * (FULL_PRECISION if scores_in_full else 1)
+
+
+def _validation(rows: Mapping[str, int]) -> Fraction:
+    """The rows of the validation split."""
+    return Fraction(rows.get("validation", 0)) or ASSUMED_VALIDATION * rows["train"]
 
 
 def group_costs(groups: int, look: Fraction) -> tuple[Fraction, Fraction]:
@@ -70,10 +83,9 @@ def group_costs(groups: int, look: Fraction) -> tuple[Fraction, Fraction]:
     return (whole + (groups or ASSUMED_GROUPS)) * one, JUDGED_AGAIN * one
 
 
-def affordable_looks(share: Fraction, trained_rows: int, cost: Fraction) -> int:
-    """How many looks the training of so many rows (a row counts as often as it was passed) pays for
-    in all."""
-    return math.floor(share * trained_rows / cost)
+def affordable_looks(share: Fraction, spent: Fraction, cost: Fraction) -> int:
+    """How many looks stages that cost so much, in trained rows, pay for in all."""
+    return math.floor(share * spent / cost)
 
 
 def round_size(looks: int) -> int:

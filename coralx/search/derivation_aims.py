@@ -16,8 +16,9 @@ from coralx.records.results import Metrics
 from coralx.records.run_facts import Axis
 from coralx.search.space import Gene, Integer, Ordered
 
-UNTRIED: tuple[Operator, ...] = ("scale", "truncate", "soup", "compress", "drop")
-"""The order in which operators have their first look: what gained most for least comes first."""
+UNTRIED: tuple[Operator, ...] = ("truncate", "scale", "soup", "compress", "drop")
+"""The order in which operators have their first look: what gained most for least comes first. Where
+a small adapter is wanted, hardly any look is as sure of a gain as a cut."""
 
 FOR_SIZE: tuple[Operator, ...] = ("truncate", "compress", "drop")
 """Of use only where a smaller adapter is wanted."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +20,11 @@ RECENT = 4
 IDLE = 2
 """After so many looks in a row that moved nothing an operator rests until the next generation; one
 that never paid in earlier ones after the first."""
+
+
+HOPE = 0.5
+"""What an operator that had no look yet is expected to gain, as a share of what the best of the
+others does: where looks are few, one that pays goes on before all have been tried."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,8 @@ def gains_of(aims: Aims, trained: Sequence[Finisher], looks: Sequence[Look]) -> 
 def promising(
     aims: Aims, trained: Sequence[Finisher], looks: Sequence[Look], generation: int
 ) -> list[Operator]:
-    """The operators that go on in this generation's phase: those that had no look yet, then by the
-    mean gain of their latest ones."""
+    """The operators that go on in this generation's phase, by the mean gain of their latest looks;
+    of those that had none yet, by what may be hoped for."""
     gains = gains_of(aims, trained, looks)
     means: dict[Operator, float] = {}
     for operator in aims.useful:
@@ -79,8 +83,10 @@ def promising(
         before = [gains[k] for k in mine if looks[k].genome.generation < generation]
         never_paid = bool(before) and not any(gain.moved for gain in before)
         idle = next((n for n, gain in enumerate(reversed(now)) if gain.moved), len(now))
-        if idle < (1 if never_paid else IDLE):
+        if mine and idle < (1 if never_paid else IDLE):
             spent = sum(looks[k].cost for k in mine[-RECENT:])
-            volume = sum(gains[k].volume for k in mine[-RECENT:])
-            means[operator] = volume / spent if spent else math.inf
-    return sorted(means, key=lambda operator: -means[operator])
+            means[operator] = sum(gains[k].volume for k in mine[-RECENT:]) / spent
+    tried = {operator_of(look.genome) for look in looks}
+    hope = HOPE * max(means.values(), default=0.0)
+    hoped = {operator: hope for operator in aims.useful if operator not in tried}
+    return sorted([*hoped, *means], key=lambda operator: -{**means, **hoped}[operator])

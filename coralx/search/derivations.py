@@ -163,7 +163,7 @@ class _Scene:
         ladder: Sequence[float] = SHARES if operator == "compress" else COUNTS
         if operator == "truncate":
             ladder = self._aims.ladder(source.genome.genes.rank)
-        cut = next_cut(ladder, self._cuts(operator, source), self._first_cut(operator))
+        cut = next_cut(ladder, self._cuts(operator, source), self._first_cut(operator, ladder))
         return None if cut is None else self._new(_cut_to(operator, source.genome.id, cut))
 
     def _cuts(self, operator: Operator, source: Finisher) -> dict[float, bool]:
@@ -173,10 +173,14 @@ class _Scene:
             for look, derivation in self._derived_from(source, operator)
         }
 
-    def _first_cut(self, operator: Operator) -> float | None:
-        """The deepest cut that the latest source bore."""
+    def _first_cut(self, operator: Operator, ladder: Sequence[float]) -> float | None:
+        """The deepest cut that the latest source bore. Before any, the deepest of all: most of what
+        an adapter learns lies in few directions, and no other cut gains as much. Groups of modules
+        are another matter."""
         latest = self._latest_source(operator)
-        cuts = {} if latest is None else self._cuts(operator, latest)
+        if latest is None:
+            return None if operator == "drop" else next(iter(ladder), None)
+        cuts = self._cuts(operator, latest)
         borne = [cut for cut, held in cuts.items() if held]
         return max(borne, default=None) if operator == "drop" else min(borne, default=None)
 

@@ -308,6 +308,8 @@ def test_checkpoints_that_cannot_be_crossed_are_refused(section: str, says: str)
         ("{operators: [scale, merge]}", "evolution.derive.operators.1: "),
         ("{operators: [scale, soup, scale]}", "scale is named twice"),
         ("{fraction: 0.1}", "evolution.derive.fraction: "),
+        ("false", "`{share: 0}` derives none, found False"),
+        ("null", "`{share: 0}` derives none, found None"),
     ],
 )
 def test_a_derivation_that_cannot_be_is_refused(section: str, says: str) -> None:
@@ -318,6 +320,20 @@ def test_a_derivation_that_cannot_be_is_refused(section: str, says: str) -> None
 def test_genomes_are_derived_unless_share_or_operators_say_none(section: str) -> None:
     assert read("experiment: {seed: 1}").evolution.derive.is_on
     assert not read(f"evolution: {{derive: {section}}}").evolution.derive.is_on
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "experiment: {seed: true}",
+        "training: {max_grad_norm: true}",
+        "runtime: {workers: true}",
+        "search_space: {dropout: {low: false, high: 0.1}}",
+        "search_space: {rank: {choices: [true, 4]}}",
+    ],
+)
+def test_a_switch_is_no_number(text: str) -> None:
+    assert ": expected a number" in only_problem_in(text)
 
 
 def test_two_stages_cannot_share_a_name() -> None:

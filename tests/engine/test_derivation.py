@@ -40,7 +40,7 @@ from coralx.records.events import (
 )
 from coralx.records.jobs import DeriveJob
 from coralx.records.results import Derived
-from coralx.schedule.derivation_budget import look_cost
+from coralx.schedule.derivation_budget import look_cost, sample_cost
 from coralx.storage.history import History
 from coralx.storage.layout import RunLayout
 from coralx.storage.ledger import FORMAT, Ledger
@@ -106,13 +106,19 @@ def test_each_generation_derives_before_its_survivors_are_chosen(whole: api.Outc
 def test_the_looks_cost_no_more_than_their_share_of_training(whole: api.Outcome) -> None:
     history = history_of(whole.layout)
     assert history.started is not None
-    rows = sum(
-        result.steps * history.genomes[result.genome].genes.batch_size
-        for result in history.results.values()
-    )
-    cost = look_cost(config().model.task, history.started.facts.rows)
+    facts, task = history.started.facts, config().model.task
+    limits = {stage.name: stage.eval_limit for stage in config().hyperband_config.training_stages}
+    cost = look_cost(task, facts.rows)
+    spent = {0: Fraction(0), 1: Fraction(0)}
+    for (name, stage), result in history.results.items():
+        genome, limit = history.genomes[name], limits[stage]
+        if genome.derived is None:
+            scored = cost if limit is None else sample_cost(task, facts.rows, limit)
+            spent[genome.generation] += result.steps * genome.genes.batch_size + scored
     looks = sum(len(made) for made in history.derived.values())
-    assert 0 < looks * cost <= Fraction(1, 10) * rows
+    assert 0 < looks * cost <= Fraction(1, 10) * (spent[0] + spent[1])
+    # one half at most before the last generation, whose adapters have more to give
+    assert 0 < len(history.derived[0]) * cost <= Fraction(1, 20) * spent[0]
     fewer = api.evolve(config({"share": 0.02}), "fewer")
     assert 0 < len(events_of_kind(fewer.layout, GenomeDerived)) < looks
 

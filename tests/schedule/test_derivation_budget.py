@@ -7,7 +7,13 @@ from fractions import Fraction
 import pytest
 
 from coralx.config.metric_catalogue import TaskKind
-from coralx.schedule.derivation_budget import affordable_looks, group_costs, look_cost, round_size
+from coralx.schedule.derivation_budget import (
+    affordable_looks,
+    group_costs,
+    look_cost,
+    round_size,
+    sample_cost,
+)
 
 TENTH = Fraction(1, 10)
 ENCODER: TaskKind = "sequence-classification"
@@ -27,6 +33,13 @@ def test_a_causal_model_s_rows_cost_more() -> None:
     assert look_cost("sft", {"train": 400, "validation": 100}, scores_in_full=True) == 125
 
 
+def test_a_stage_scores_a_sample() -> None:
+    rows = {"train": 400, "validation": 100}
+    assert sample_cost(ENCODER, rows, 40) == 14
+    assert sample_cost(ENCODER, rows, 512) == look_cost(ENCODER, rows)
+    assert sample_cost(ENCODER, rows, 40, scores_in_full=True) == 35
+
+
 def test_a_simulation_has_a_validation_split_of_a_fifth() -> None:
     assert look_cost(ENCODER, {"train": 400, "validation": 0}) == look_cost(
         ENCODER, {"train": 400, "validation": 80}
@@ -35,7 +48,7 @@ def test_a_simulation_has_a_validation_split_of_a_fifth() -> None:
 
 @pytest.mark.parametrize(("trained", "looks"), [(0, 0), (399, 0), (400, 1), (799, 1), (4000, 10)])
 def test_looks_cost_no_more_than_their_share(trained: int, looks: int) -> None:
-    assert affordable_looks(TENTH, trained, Fraction(40)) == looks
+    assert affordable_looks(TENTH, Fraction(trained), Fraction(40)) == looks
 
 
 def test_rounds_are_small_where_looks_are_few() -> None:

@@ -223,6 +223,25 @@ def test_an_operator_that_pays_gets_more_of_the_next_looks() -> None:
     assert tried.count("soup") > tried.count("scale")
 
 
+def test_the_first_cut_is_the_deepest_and_what_held_is_tried_on_the_next() -> None:
+    play = Play(aims(), World(effective_rank=1), [finisher("a", 0.9, 16), finisher("b", 0.8, 8)])
+    play.phase(0, most=1)
+    (first,) = play.looks
+    assert first.genome.derived == Derivation("truncate", ("a",), rank=1)
+    play = Play(aims(), World(effective_rank=4), [finisher("a", 0.9, 16)])
+    play.aims = replace(play.aims, operators=("truncate",))
+    play.phase(0, most=9, at_once=1)
+    ranks = [one.genome.derived.rank for one in play.looks if one.genome.derived]
+    assert ranks == [1, 4, 2]
+
+
+def test_where_looks_are_few_one_that_pays_goes_on_before_all_were_tried() -> None:
+    trained = [finisher("a", 0.9, 16), finisher("b", 0.8, 16)]
+    play = Play(aims(), World(effective_rank=8), trained)
+    play.phase(0, most=4)
+    assert operators(play.looks).count("truncate") >= 2
+
+
 # -- what is wanted --------------------------------------------------------------------------------
 
 
@@ -260,7 +279,7 @@ def test_what_is_left_is_not_spent_on_what_costs_more() -> None:
     dear = replace(aims(), first_group=3.5, further_group=0.75)
     assert [dear.cost(Derivation("drop", ("a",), count=count)) for count in (1, 2)] == [5, 6]
     all_five = propose(dear, TWO, [], 0, most=8, left=28)
-    assert [one.operator for one in all_five] == ["scale", "truncate", "soup", "compress", "drop"]
+    assert [one.operator for one in all_five] == ["truncate", "scale", "soup", "compress", "drop"]
     too_dear = propose(dear, TWO, [], 0, most=8, left=27)
     assert {"scale", "truncate", "soup", "compress"} == {one.operator for one in too_dear}
     assert len(propose(dear, TWO, [], 0, most=8, left=3)) == 3
