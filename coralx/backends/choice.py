@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coralx.backends.unsloth_support import FUSED_MODEL_TYPES, WHOLE_GROUPS, model_type
+from coralx.backends.unsloth_models import fused_types
+from coralx.backends.unsloth_support import WHOLE_GROUPS, local_model_type, model_type
+from coralx.config.base_kind import ENCODERS
 from coralx.config.metric_catalogue import CAUSAL
 from coralx.config.schema import Config
 from coralx.data import builtin
 from coralx.errors import ConfigError, SetupError
 from coralx.system.environment import INSTALL_UNSLOTH, is_installed, torch_cuda
 from coralx.system.gpus import visible_gpus
+
+ENCODERS_WITH_PEFT = "encoders train with PEFT"
 
 
 @dataclass(frozen=True)
@@ -39,18 +43,35 @@ def choose(config: Config) -> Choice:
 
 def _obstacle_to_unsloth(config: Config) -> str | None:
     """Why `auto` does not take Unsloth; None if it does."""
-    if config.model.task == "sequence-classification":
-        return "sequence classification trains with PEFT"
+    if local_model_type(config) in ENCODERS:
+        return ENCODERS_WITH_PEFT
     if not visible_gpus():
         return "no GPU is visible"
     if torch_cuda() is None:
         return "torch is a CPU build"
     if not is_installed("unsloth"):
         return f"unsloth is not installed. {INSTALL_UNSLOTH}"
-    # Without them it has no advantage. A base whose type is unknown may have them.
-    kind = model_type(config)
-    if kind is not None and kind not in FUSED_MODEL_TYPES:
-        return f"Unsloth has no fused kernels for models of type {kind}"
+    return _obstacle_in_base(config)
+
+
+def _obstacle_in_base(config: Config) -> str | None:
+    """Why Unsloth is not the better one for the config's base: it has no fused kernels for it.
+
+    What it trains by its generic path, in code that it writes for the base, may be faster all the
+    same; but nothing shows that here, and PEFT is what all else is compared with.
+    """
+    kind, fused = model_type(config), fused_types()
+    if kind is None:
+        # A language model may have fused kernels; a classifier's base is as likely an encoder.
+        classifies = config.model.task not in CAUSAL
+        return f"{ENCODERS_WITH_PEFT}, and the base's type is not known" if classifies else None
+    if kind in ENCODERS:
+        return ENCODERS_WITH_PEFT
+    if kind not in fused.names:
+        caveat = f" ({fused.caveat})" if fused.caveat else ""
+        return f"Unsloth has no fused kernels for models of type {kind}{caveat}"
+    if config.runtime.quantization == "8bit":
+        return "Unsloth has no fused kernels for weights in 8 bits"
     return None
 
 
@@ -79,15 +100,28 @@ def require_compatible(config: Config, name: str) -> None:
             ],
             "Set runtime.quantization: none.",
         )
-    if name == "unsloth" and config.model.task == "sequence-classification":
+    if name == "unsloth" and config.model.task not in CAUSAL:
+        require_decoder(config, local_model_type(config))
+
+
+def require_decoder(config: Config, kind: str | None) -> None:
+    """Raise ConfigError for a base of a `kind` (None: not known) that Unsloth does not classify
+    with."""
+    if kind in ENCODERS:
         raise ConfigError(
             "config",
             [
-                "runtime.backend: unsloth trains causal language models, but model.task is "
-                "sequence-classification"
+                f"runtime.backend: unsloth trains language models, but model.base, "
+                f"{config.model.base}, is an encoder ({kind})"
             ],
-            "Set runtime.backend: peft (or auto), or classify with model.task: label-tokens.",
+            "Set runtime.backend: peft (or auto).",
         )
+
+
+def holds_half(task: str, backend: str) -> bool:
+    """Whether a base on a GPU is held in the precision that it trains in, which may be of 16 bits:
+    language models are, and classifiers that Unsloth trains, whose kernels need that."""
+    return task in CAUSAL or backend == "unsloth"
 
 
 def with_backend_defaults(config: Config, name: str) -> Config:
@@ -95,7 +129,7 @@ def with_backend_defaults(config: Config, name: str) -> Config:
     of projections, where the config does not say which and the base may have fused kernels."""
     if name != "unsloth" or "target_modules" in config.search_space.model_fields_set:
         return config
-    if model_type(config) not in (None, *FUSED_MODEL_TYPES):
+    if model_type(config) not in (None, *fused_types().names):
         return config
     space = config.search_space.model_copy(update={"target_modules": WHOLE_GROUPS})
     return config.model_copy(update={"search_space": space})

@@ -122,11 +122,13 @@ def activation_bytes(footprint: Footprint, genes: Genes) -> int:
 def _base_activations(footprint: Footprint, genes: Genes) -> int:
     """Of the base's own: each layer holds its two norms' inputs in fp32 (2 h), queries, keys,
     values and what attention makes of them (4 h), and of a gated MLP gate, activation and up (3 f).
-    Attention scores are not held, as attention is fused.
+    Attention scores are not held, as attention is fused. Of a base that is held in fp32, what runs
+    between the projections stays in fp32 under autocast, too.
 
     Unsloth's kernels hold the norms' inputs and outputs in v (4 h), and gate and up alone (2 f).
     """
-    value = footprint.activation_bytes
+    in_fp32 = footprint.base_bytes >= 4 * footprint.base_parameters
+    value = 4 if in_fp32 else footprint.activation_bytes
     hidden, inner = footprint.hidden_size, footprint.intermediate_size
     if _is_fused(footprint, genes):
         return footprint.layers * value * (8 * hidden + 2 * inner)

@@ -30,9 +30,10 @@ class Training(Section):
     max_grad_norm: Annotated[float, Field(gt=0.0)] = Field(
         default=1.0, description="Gradients are clipped above this norm."
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto",
-        description="auto: measured at the start whether bf16 autocast is faster here.",
+        description="auto: 16 bits, which are bf16, or on GPUs that do not compute in it fp16: for "
+        "language models on a GPU always, else where that is measured to be faster than fp32.",
     )
 
 
@@ -51,15 +52,14 @@ class Runtime(Section):
     )
     workers: Literal["auto"] | Processes = Field(
         default="auto",
-        description="Worker processes in all; GPUs share them evenly. auto: `workers_per_gpu` on "
-        "each GPU; on a CPU one a core, at most four, within what the machine or container has of "
-        "cores and memory.",
+        description="Worker processes in all. auto: `workers_per_gpu` on each GPU; on a CPU one a "
+        "core, at most four, within what the machine or container has of cores and memory.",
     )
     workers_per_gpu: Literal["auto"] | Processes = Field(
         default=1,
-        description="Worker processes on each GPU, where `workers` is auto: a small base leaves a "
-        "large GPU idle. auto: as many as its memory, the cores and the population allow, at most "
-        "as many as `coralx doctor --gpu-check` found best here, or 4.",
+        description="Worker processes on each GPU, where `workers` is auto. auto: as many as "
+        "memory, cores and population allow, at most as many as `coralx doctor --gpu-check` found "
+        "best, or 4.",
     )
     threads_per_worker: Literal["auto"] | Processes = Field(
         default="auto", description="CPU threads of each worker. auto: the cores, shared out."
@@ -119,7 +119,9 @@ class Runtime(Section):
     @classmethod
     def _are_different_devices(cls, devices: str | tuple[int, ...]) -> str | tuple[int, ...]:
         if not isinstance(devices, str) and len(set(devices)) < len(devices):
-            raise ValueError("a GPU is listed twice; for several workers on one, set `workers`")
+            raise ValueError(
+                "a GPU is listed twice; for several workers on one, set `workers_per_gpu`"
+            )
         return devices
 
     @model_validator(mode="after")
@@ -170,6 +172,6 @@ class Budget(Section):
     max_steps: Count | None = Field(default=None, description="Trained optimizer steps.")
     max_gpu_hours: Positive | None = Field(
         default=None,
-        description="Hours of each CUDA GPU in use. Without one it has no effect, and the run "
-        "says so.",
+        description="Hours of each CUDA GPU (or slice of one) in use. Without one it has no "
+        "effect, and the run says so.",
     )

@@ -11,6 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 
+from coralx.backends.choice import holds_half
 from coralx.config import Config
 from coralx.engine.jobs import JobMaker
 from coralx.engine.state import RunState
@@ -65,9 +66,9 @@ class DerivationPhase:
         self._history = state.history
         self._jobs = jobs
         task = state.config.model.task
-        # Language models alone are held, and so scored, in bf16, and on a GPU alone.
-        in_bf16 = facts.device.startswith("cuda") and task != "sequence-classification"
-        in_full = facts.precision == "bf16" and not in_bf16
+        # What is held in 16 bits is scored so, and on a GPU alone.
+        in_half = facts.device.startswith("cuda") and holds_half(task, facts.backend)
+        in_full = facts.precision in ("bf16", "fp16") and not in_half
         tokens = _tokens_per_attack(state.config)
         self._cost = look_cost(task, facts.rows, tokens, scores_in_full=in_full)
         self._sample_cost = partial(sample_cost, task, facts.rows, scores_in_full=in_full)

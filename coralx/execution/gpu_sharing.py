@@ -9,6 +9,7 @@ from dataclasses import replace
 from coralx.backends.device_memory import MOST_UNMEASURED, workers_that_fit
 from coralx.config.schema import Config
 from coralx.errors import SetupError
+from coralx.execution.gpu_findings import remembered
 from coralx.execution.placement import share_out
 from coralx.records.run_facts import NO_MEMORY, DeviceMemory, Footprint, Settings
 from coralx.system.containers import cores
@@ -50,7 +51,9 @@ def workers_on_each(config: Config, gpus: Sequence[Gpu], describe: Describe) -> 
     if measures_time or not known.free_bytes or any(gpu.is_exclusive for gpu in gpus):
         return 1
     of_use = math.ceil(config.evolution.population_size / len(gpus))
-    most = min(MOST_UNMEASURED, of_use, max(1, cores() // len(gpus)))
+    smallest = min(gpus, key=lambda gpu: gpu.memory_bytes)
+    measured = remembered(smallest, config) or MOST_UNMEASURED
+    most = min(measured, of_use, max(1, cores() // len(gpus)))
     return min(most, workers_that_fit(config, describe(known), known)) if most > 1 else 1
 
 

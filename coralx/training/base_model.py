@@ -63,8 +63,8 @@ def load(
         raise loading_error(config, source, error) from None
     if not classifies:
         give_padding(model, tokenizer)
-    replaced = _replaced_head(config, source, model, report["mismatched_keys"])
-    head = _modules_without_weights(model, [*report["missing_keys"], *replaced])
+    replaced = replaced_head(config, source, model, report["mismatched_keys"])
+    head = modules_without_weights(model, [*report["missing_keys"], *replaced])
     if head and not classifies:
         raise loading_error(config, source, ValueError(f"it has no weights for {', '.join(head)}"))
     check(config, model, head)
@@ -77,8 +77,8 @@ def load(
         tokenizer=tokenizer,
         task_type=TaskType.SEQ_CLS if classifies else TaskType.CAUSAL_LM,
         head=head,
-        notes=(*source.notes, *_remarks_on(replaced, len(labels))),
-        padding=_own_padding(model) if classifies else None,
+        notes=(*source.notes, *remarks_on_head(replaced, len(labels))),
+        padding=own_padding(model.config) if classifies else None,
     )
 
 
@@ -91,7 +91,7 @@ def _read(
     auto, extra = AutoModelForCausalLM, dict[str, Any]()
     if config.model.task == "sequence-classification":
         auto = AutoModelForSequenceClassification
-        # A head for other classes is made anew instead of refused; see _replaced_head.
+        # A head for other classes is made anew instead of refused; see replaced_head.
         extra = {"num_labels": classes, "ignore_mismatched_sizes": True}
     model, report = auto.from_pretrained(
         source.path,
@@ -105,7 +105,7 @@ def _read(
     return tokenizer, model, report
 
 
-def _replaced_head(
+def replaced_head(
     config: Config, source: BaseSource, model: Any, mismatched: Iterable[tuple[str, Any, Any]]
 ) -> dict[str, int]:
     """The head's weights that the checkpoint has for another number of classes, and that number.
@@ -119,7 +119,8 @@ def _replaced_head(
     return classes
 
 
-def _remarks_on(replaced: Mapping[str, int], classes: int) -> Iterable[str]:
+def remarks_on_head(replaced: Mapping[str, int], classes: int) -> Iterable[str]:
+    """What the report says of a head that is made anew."""
     if replaced:
         before = next(iter(replaced.values()))
         yield (
@@ -129,7 +130,7 @@ def _remarks_on(replaced: Mapping[str, int], classes: int) -> Iterable[str]:
         )
 
 
-def _modules_without_weights(model: Any, missing: Sequence[str]) -> tuple[str, ...]:
+def modules_without_weights(model: Any, missing: Sequence[str]) -> tuple[str, ...]:
     """The outermost modules that the checkpoint has no weights for, such as `classifier`."""
     backbone = model.base_model_prefix
     modules = set()
@@ -180,13 +181,13 @@ def give_padding(model: Any, tokenizer: Any) -> None:
     model.config.pad_token_id = tokenizer.pad_token_id
 
 
-def _own_padding(model: Any) -> int | None:
-    """The padding token that the base's config names, if there is such a token.
+def own_padding(config: Any) -> int | None:
+    """The padding token that the base's `config` names, if there is such a token.
 
     A classifier keeps it, whatever the tokenizer pads with: decoders read a text's class off the
     last token that is not this one, and so they do where nothing but transformers loads them.
     """
-    described = model.config.get_text_config()
+    described = config.get_text_config()
     named = getattr(described, "pad_token_id", None)
     vocabulary = getattr(described, "vocab_size", sys.maxsize)
     return named if named is not None and 0 <= named < vocabulary else None

@@ -14,14 +14,16 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
+from coralx.backends.choice import holds_half
 from coralx.backends.device_memory import checkpointing_by_need
-from coralx.backends.unsloth_support import FUSED_MODEL_TYPES
+from coralx.backends.unsloth_models import fused_types
+from coralx.config.metric_catalogue import CAUSAL
 from coralx.config.schema import Config
 from coralx.records.run_facts import NO_MEMORY, DeviceMemory, Footprint
 from coralx.training.adaptable_layers import check, linear_names
 from coralx.training.base_model import quiet
 from coralx.training.base_source import BaseSource, loading_error, loading_options, locate_base
-from coralx.training.precision import base_dtype
+from coralx.training.precision import base_dtype, bytes_of
 
 QUANTIZED_BYTES = {"4bit": 0.5 + 0.127 / 8, "8bit": 1.01}
 """Of one weight as bitsandbytes stores it: 4 bits and 0.127 bits of doubly quantised scales
@@ -62,7 +64,7 @@ def footprint_of(
         linear=tuple((name, *_features(modules[name])) for name in linear_names(model, head)),
         head_parameters=sum(parameter.numel() for parameter in trained),
         logits_per_token=int(described.vocab_size) if keeps_logits else 0,
-        activation_bytes=2 if precision == "bf16" else 4,
+        activation_bytes=bytes_of(precision),
         device_bytes=memory.share_bytes,
         sharing=memory.sharing,
         fused=fused,
@@ -84,7 +86,8 @@ def footprint_without_weights(
     precision = config.training.precision
     if precision == "auto":  # not measured here: what a run on such a device most likely takes
         precision = "bf16" if device.type == "cuda" else "fp32"
-    dtype = base_dtype(config, precision, device)
+    in_half = holds_half(config.model.task, config.runtime.backend)
+    dtype = base_dtype(precision, device, held_in_half=in_half)
     try:
         model = _without_weights(config, source, dtype)
     except Exception as error:
@@ -93,14 +96,14 @@ def footprint_without_weights(
     check(config, model, head)
     on_gpu = device.type == "cuda"
     by_unsloth = config.runtime.backend == "unsloth" and on_gpu and dtype != torch.float32
-    kernels = by_unsloth and model.config.model_type in FUSED_MODEL_TYPES
+    kernels = by_unsloth and model.config.model_type in fused_types().names
     found = footprint_of(
         config,
         model,
         head,
         memory,
         precision=precision,
-        fused_loss=by_unsloth,
+        fused_loss=by_unsloth and config.model.task in CAUSAL,
         fused=kernels and config.runtime.quantization != "8bit",
     )
     found = replace(found, base_bytes=_quantized_bytes(config, found, dtype))

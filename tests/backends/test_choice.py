@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from coralx.backends import choice as backend
 from coralx.backends.choice import Choice, choose, require_compatible, with_backend_defaults
+from coralx.backends.unsloth_models import FusedTypes
 from coralx.cli.resume import resumed_config
 from coralx.config import Config, dump_yaml, load_config
 from coralx.errors import ConfigError, SetupError, UsageError
@@ -49,8 +51,41 @@ def test_auto_takes_unsloth_where_nothing_stands_in_its_way() -> None:
     assert choose(causal()) == Choice("unsloth", "a GPU is visible, and Unsloth is faster there")
 
 
-def test_auto_trains_classification_with_peft() -> None:
-    assert choose(make_config()) == Choice("peft", "sequence classification trains with PEFT")
+def base_of_type(folder: Path, kind: str, task: str, **runtime: Any) -> Config:
+    """A config for a base that is only described."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+    return make_config(model={"base": str(folder), "task": task}, runtime=runtime)
+
+
+@pytest.mark.parametrize("task", ["sequence-classification", "label-tokens", "sft"])
+def test_auto_trains_language_models_with_unsloth_and_others_with_peft(
+    tmp_path: Path, task: str
+) -> None:
+    for kind in ("llama", "qwen3"):
+        assert choose(base_of_type(tmp_path, kind, task)).name == "unsloth"
+    for kind in ("gemma3", "gemma3n", "qwen3_5", "granite"):
+        reason = f"Unsloth has no fused kernels for models of type {kind}"
+        assert choose(base_of_type(tmp_path, kind, task)) == Choice("peft", reason)
+    encoder = base_of_type(tmp_path, "modernbert", task)
+    assert choose(encoder) == Choice("peft", "encoders train with PEFT")
+    in_8_bits = base_of_type(tmp_path, "llama", "sft", quantization="8bit")
+    assert choose(in_8_bits).reason == "Unsloth has no fused kernels for weights in 8 bits"
+
+
+def test_auto_goes_by_the_types_of_the_installed_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        backend, "fused_types", lambda: FusedTypes(frozenset({"gemma9"}), "a guess")
+    )
+    assert choose(base_of_type(tmp_path, "gemma9", "sft")).name == "unsloth"
+    assert choose(base_of_type(tmp_path, "llama", "sft")).reason.endswith("type llama (a guess)")
+
+
+def test_auto_classifies_with_peft_where_the_bases_type_is_not_known() -> None:
+    reason = "encoders train with PEFT, and the base's type is not known"
+    assert choose(make_config()) == Choice("peft", reason)
 
 
 def test_auto_says_which_condition_decided(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,11 +103,14 @@ def test_a_named_backend_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose(causal(runtime={"backend": "unsloth"})).name == "unsloth"
 
 
-def test_unsloth_does_not_classify_sequences() -> None:
-    with pytest.raises(ConfigError, match=r"runtime\.backend.*sequence-classification") as caught:
-        choose(make_config(runtime={"backend": "unsloth"}))
-    assert "label-tokens" in caught.value.hint
-    require_compatible(make_config(), "peft")
+def test_unsloth_does_not_classify_with_encoders(tmp_path: Path) -> None:
+    named = base_of_type(tmp_path, "bert", "sequence-classification", backend="unsloth")
+    with pytest.raises(ConfigError, match=r"runtime\.backend.*is an encoder \(bert\)") as caught:
+        choose(named)
+    assert "peft" in caught.value.hint
+    require_compatible(named, "peft")
+    decoder = base_of_type(tmp_path, "llama", "sequence-classification", backend="unsloth")
+    assert choose(decoder).name == "unsloth"
 
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ from coralx.training.inference import predict
 
 TASKS = {
     "peft": ["sequence-classification", "label-tokens", "sft"],
+    # Its CPU backend loads no classification heads. On GPUs it does: see test_unsloth_gpu_path.py.
     "unsloth": ["label-tokens", "sft"],
 }
 SKILL = {"sequence-classification": "auroc", "label-tokens": "auroc", "sft": "perplexity"}

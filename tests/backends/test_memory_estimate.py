@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from coralx.backends.memory_estimate import (
+    activation_bytes,
     adapter_parameters,
+    host_pool_bytes,
     least_bytes,
     likely_bytes,
     memory_warnings,
@@ -21,7 +23,7 @@ from coralx.errors import ConfigError
 from coralx.execution.inprocess import InProcessExecutor
 from coralx.records.events import GenerationStarted, GenomeFailed, StageCompleted
 from coralx.records.genomes import ALL_LINEAR, Genes, Genome
-from coralx.records.run_facts import NO_MEMORY, Facts, Footprint
+from coralx.records.run_facts import NO_MEMORY, DeviceMemory, Facts, Footprint
 from coralx.records.serialization import from_json, to_json
 from coralx.storage.ledger import Ledger
 from coralx.text import GIB
@@ -55,12 +57,39 @@ def test_memory_is_base_adapter_activations_and_logits() -> None:
     genes = Genes(rank=2, batch_size=4)
     least = least_bytes(SMALL, genes)
     assert least == 2000 + 16 * adapter_parameters(SMALL, genes)
-    layer = 8 * 10 + 4 * 20
-    assert likely_bytes(SMALL, genes, 5) == least + 4 * 5 * 2 * 3 * layer
+    # Of each of 3 layers: norms in fp32, attention, MLP; of each adapted layer its input.
+    held = 3 * (4 * 2 * 10 + 2 * (4 * 10 + 3 * 20)) + 2 * (10 + 10 + 9)
+    assert likely_bytes(SMALL, genes, 5) == least + 4 * 5 * held
     checkpointed = replace(SMALL, checkpointing=True)
-    assert likely_bytes(checkpointed, genes, 5) == least + 4 * 5 * 2 * (3 * 10 + layer)
+    assert likely_bytes(checkpointed, genes, 5) == least + 4 * 5 * (2 * 3 * 10 + held // 3)
     with_logits = replace(SMALL, logits_per_token=100)
     assert likely_bytes(with_logits, genes, 5) == likely_bytes(SMALL, genes, 5) + 4 * 5 * 100 * 10
+
+
+def test_dropout_holds_what_it_drops_and_dora_its_outputs() -> None:
+    plain = Genes(rank=2, batch_size=1, target_modules=("up_proj",))
+    dropping, dora = replace(plain, dropout=0.1), replace(plain, use_dora=True)
+    assert activation_bytes(SMALL, dropping) - activation_bytes(SMALL, plain) == 10
+    assert activation_bytes(SMALL, dora) - activation_bytes(SMALL, plain) == 2 * 2 * (10 + 20)
+
+
+def test_unsloths_kernels_hold_less_where_they_are_used() -> None:
+    fused = replace(SMALL, fused=True)
+    whole = Genes(target_modules="all-linear")
+    assert activation_bytes(fused, whole) == 3 * 2 * (8 * 10 + 2 * 20)
+    for genes in (replace(whole, use_dora=True), Genes(target_modules=("q_proj",))):
+        assert activation_bytes(fused, genes) == activation_bytes(SMALL, genes)
+
+
+def test_unsloth_keeps_the_inputs_of_long_texts_in_the_hosts_memory() -> None:
+    llama8b = replace(SMALL, hidden_size=4096, layers=32, checkpointing=True, fused=True)
+    genes = Genes(batch_size=64)
+    assert host_pool_bytes(llama8b, genes, 512) == 64 * 512 * 4096 * 2 * 32  # 8.6 GB
+    assert host_pool_bytes(llama8b, replace(genes, batch_size=48), 512) == 64 * 512 * 4096 * 2 * 32
+    assert host_pool_bytes(llama8b, genes, 511) == 0
+    assert host_pool_bytes(replace(llama8b, hidden_size=32), genes, 512) == 0  # 2 MiB a layer
+    assert host_pool_bytes(replace(llama8b, checkpointing=False), genes, 512) == 0
+    assert host_pool_bytes(replace(llama8b, fused=False), genes, 512) == 0
 
 
 def test_what_does_not_fit_is_told_with_figures_and_a_way_out() -> None:
@@ -70,6 +99,10 @@ def test_what_does_not_fit_is_told_with_figures_and_a_way_out() -> None:
     for part in ("3.0 GiB", "2.0 GiB", "smaller ranks", "runtime.quantization"):
         assert part in reason
     assert why_too_large(replace(device, device_bytes=0), Genes()) is None
+    shared = why_too_large(replace(device, sharing=2), Genes())
+    assert shared is not None
+    assert "each of 2 workers has 2.0 GiB of the device" in shared
+    assert "fewer workers a GPU" in shared
     assert why_too_large(None, Genes()) is None
 
 
@@ -201,6 +234,51 @@ def test_a_described_base_has_the_sizes_of_the_loaded_one(llama: Path) -> None:
     assert len(loaded.linear) == 2 * 7
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    "genes",
+    [
+        Genes(rank=2),
+        Genes(rank=2, target_modules=("q_proj", "v_proj")),
+        Genes(rank=2, use_dora=True),
+    ],
+)
+def test_activations_are_as_many_as_autograd_keeps(genes: Genes, dtype: str, llama: Path) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from coralx.training.footprint import footprint_of
+
+    held_in = getattr(torch, dtype)
+    model = AutoModelForCausalLM.from_pretrained(llama, local_files_only=True, dtype=held_in)
+    precision = "bf16" if dtype == "bfloat16" else "fp32"
+    footprint = footprint_of(causal(llama), model, (), NO_MEMORY, precision=precision)
+    targets = genes.target_modules
+    adapted = get_peft_model(
+        model.requires_grad_(False),
+        LoraConfig(
+            r=genes.rank,
+            target_modules=targets if isinstance(targets, str) else list(targets),
+            use_dora=genes.use_dora,
+        ),
+    )
+    weights = {t.untyped_storage().data_ptr() for t in (*adapted.parameters(), *adapted.buffers())}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if (place := tensor.untyped_storage().data_ptr()) not in weights:
+            kept[place] = tensor
+        return tensor
+
+    texts = torch.zeros((2, 64), dtype=torch.long)
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+        adapted.train()(input_ids=texts, logits_to_keep=1)
+    held = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / texts.numel()
+    assert 0.8 * held <= activation_bytes(footprint, genes) <= 1.4 * held
+
+
 def test_a_gpu_holds_language_models_in_less(llama: Path) -> None:
     import torch
 
@@ -208,7 +286,10 @@ def test_a_gpu_holds_language_models_in_less(llama: Path) -> None:
 
     gpu = torch.device("cuda")
     held = footprint_without_weights(causal(llama), gpu)
-    assert held.checkpointing
+    assert held.checkpointing  # nothing is known of its memory
+    roomy = DeviceMemory(80 * GIB, 40 * GIB, sharing=2)
+    known = footprint_without_weights(causal(llama), gpu, roomy)
+    assert known == replace(held, checkpointing=False, device_bytes=40 * GIB, sharing=2)
     assert held.base_bytes == pytest.approx(2 * held.base_parameters, rel=0.01)
     quantized = footprint_without_weights(causal(llama, runtime={"quantization": "4bit"}), gpu)
     weights = sum(inputs * outputs for _, inputs, outputs in held.linear)

@@ -64,7 +64,6 @@ def test_it_says_what_is_here(doctor: Any) -> None:
     assert said.code == 0
     for part in ("cores", "memory", "torch", "none visible", "free in this folder"):
         assert part in said.out
-    assert "sequence classification trains with PEFT" in said.out
     assert "no GPU is visible" in said.out
 
 

@@ -173,6 +173,9 @@ def test_hours_of_every_gpu_in_use_add_up_over_resumes_with_other_workers() -> N
     ]
     use = machine_use(entries)
     assert use == MachineUse(190.0, 2 * 130.0 + 3 * 60.0, 2 * 130.0 + 3 * 60.0)
+    # Three workers on one GPU of another machine.
+    entries[2] = replace(entries[2], event=RunResumed(10.0, 3, 30.0, gpus=1))
+    assert machine_use(entries) == replace(use, gpu_seconds=2 * 130.0 + 1 * 60.0)
     budget = Budget(max_gpu_hours=0.5)
     allowance = Allowance(budget, use.wall_seconds, use.gpu_seconds, since=5.0, gpus=3)
     assert allowance.deadline == 5.0 + (1800.0 - 440.0) / 3

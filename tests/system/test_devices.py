@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from coralx.config import Config
-from coralx.errors import ConfigError
-from coralx.execution import local
+from coralx.backends.simulated import SimulatedBackend
+from coralx.errors import ConfigError, SetupError
+from coralx.execution import placement
+from coralx.execution.inprocess import InProcessExecutor
 from coralx.execution.local import LocalExecutor
-from coralx.execution.messages import Hello, Order, Prepare, Ready, Reply
-from coralx.records.run_facts import NO_MEMORY, DeviceMemory, Facts
+from coralx.records.run_facts import NO_MEMORY, DeviceMemory
+from coralx.system import cuda_probe
+from coralx.system.cuda_probe import obstacle_to_gpu, unusable
 from coralx.system.gpus import Gpu, driver_cuda, driver_version, visible_gpus
-from tests.support.factories import make_config, make_facts
+from tests.support.fake_workers import FakeProcess, config_with, run_on
 from tests.support.gpus import GIB, fake_gpus
 
 
@@ -128,70 +127,6 @@ def test_a_gpu_in_slices_is_seen_by_its_slices(
 # -- workers ---------------------------------------------------------------------------------------
 
 
-class FakeProcess:
-    """Stands where a worker process would: answers orders, and remembers its environment."""
-
-    device, devices_without_pin = "cuda", 3
-
-    def __init__(
-        self, number: int, backend: str, threads: int, slot: int, extra: Mapping[str, str]
-    ) -> None:
-        self.number, self.slot, self.pid, self.threads = number, slot, 100 + number, threads
-        self.pin = extra.get("CUDA_VISIBLE_DEVICES")
-        self.ready, self.job, self.silence = False, None, 0.0
-        self._reader, writer = os.pipe()
-        os.close(writer)  # at its end, a pipe is ready to be read
-        is_gpu = self.device == "cuda"
-        self.count = len(self.pin.split(",")) if self.pin else self.devices_without_pin
-        self.memory, self.checkpointing = NO_MEMORY, None
-        self.replies: list[Reply] = [Hello(self.device, self.count if is_gpu else 1)]
-
-    def __del__(self) -> None:
-        os.close(self._reader)
-
-    def fileno(self) -> int:
-        return self._reader
-
-    def facts(self) -> Facts:
-        return replace(make_facts(), device=self.device, device_count=self.count)
-
-    def send(self, order: Order) -> None:
-        if isinstance(order, Prepare):
-            self.memory, self.checkpointing = order.memory, order.checkpointing
-            self.replies.append(Ready(self.facts(), 1, 0.5))
-
-    def receive(self) -> Sequence[Reply]:
-        replies, self.replies = self.replies, []
-        return replies
-
-    def kill(self) -> None: ...
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[FakeProcess]:
-    """The workers that executors of this test start."""
-    workers: list[FakeProcess] = []
-
-    def start(*arguments: Any) -> FakeProcess:
-        workers.append(FakeProcess(*arguments))
-        return workers[-1]
-
-    monkeypatch.setattr(local, "WorkerProcess", start)
-    return workers
-
-
-def run_on(config: Config, backend: str = "peft", jobs: int = 8) -> tuple[LocalExecutor, Facts]:
-    """An executor with as many workers started as it would have for so many jobs."""
-    executor = LocalExecutor(backend)
-    facts = executor.start(config, None, lambda signal: None)  # noqa: ARG005
-    executor._staff(jobs)
-    return executor, facts
-
-
-def config_with(**runtime: Any) -> Config:
-    return make_config(evolution={"population_size": 8}, runtime=runtime)
-
-
 def test_each_gpu_has_one_worker_pinned_from_the_beginning(
     started: list[FakeProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,9 +219,115 @@ def test_devices_without_a_gpu_to_train_on_are_refused(
     gigabytes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FakeProcess, "device", "cpu")
+    monkeypatch.setattr(placement, "torch_cuda", lambda: None)
     fake_gpus(monkeypatch, *gigabytes)
     with pytest.raises(ConfigError, match="none is visible to torch"):
         run_on(config_with(devices=[0]))
+
+
+# -- GPUs that torch cannot use --------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("started")
+@pytest.mark.parametrize("in_process", [False, True])
+def test_a_gpu_that_torch_cannot_open_ends_the_run(
+    in_process: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeProcess, "device", "cpu")
+    monkeypatch.setattr(placement, "torch_cuda", lambda: "13.0")
+    monkeypatch.setattr(cuda_probe, "torch_cuda", lambda: "13.0")
+    monkeypatch.setattr(placement, "obstacle_to_gpu", lambda: "the driver is too old")
+    fake_gpus(monkeypatch, 80, cuda=12040)
+    executor = InProcessExecutor("simulated") if in_process else LocalExecutor("peft")
+    monkeypatch.setattr(SimulatedBackend, "devices", lambda self: ("cpu", 1))  # noqa: ARG005
+    with pytest.raises(SetupError) as caught:
+        executor.start(config_with(), None, lambda signal: None)  # noqa: ARG005
+    said = f"{caught.value.message} {caught.value.hint}"
+    for part in (
+        "(Fake 0)",
+        "the driver is too old",
+        "driver 600.1 (for CUDA up to 12.4)",
+        "built for CUDA 13.0",
+        "a build of torch for CUDA 12",
+        "a newer driver",
+        'CUDA_VISIBLE_DEVICES=""',
+    ):
+        assert part in said
+
+
+@pytest.mark.parametrize("visible", ["", "-1"])
+def test_who_hides_the_gpus_trains_on_the_cpu(
+    visible: str, started: list[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeProcess, "device", "cpu")
+    monkeypatch.setattr(placement, "torch_cuda", lambda: "13.0")
+    fake_gpus(monkeypatch, 80, visible=visible)
+    _, facts = run_on(config_with(workers=1))
+    assert [worker.pin for worker in started] == [None]
+    assert facts.warnings == ()
+
+
+@pytest.mark.usefixtures("started")
+def test_a_cpu_build_of_torch_is_told_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeProcess, "device", "cpu")
+    monkeypatch.setattr(placement, "torch_cuda", lambda: None)
+    fake_gpus(monkeypatch, 80)
+    _, facts = run_on(config_with(workers=1))
+    assert facts.warnings == ("torch is a CPU build: training on the CPU, and Fake 0 stays unused",)
+
+
+def test_a_driver_in_disorder_is_no_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_probe, "torch_cuda", lambda: "12.8")
+    fake_gpus(monkeypatch, 80, 80, cuda=13000)
+    error = unusable(visible_gpus())
+    assert "nvidia-smi" in error.hint
+    assert "too old" not in error.hint
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("", None),
+        ("print('Found no NVIDIA driver')", "Found no NVIDIA driver"),
+        ("import os; os._exit(3)", "torch ended with exit code 3"),
+    ],
+)
+def test_torch_is_asked_in_a_process_of_its_own(
+    code: str, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_probe, "_OPENING", code)
+    assert obstacle_to_gpu() == said
+
+
+# -- other makers' GPUs ----------------------------------------------------------------------------
+
+
+def test_the_first_worker_has_the_gpu_that_the_config_names(
+    started: list[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpus(monkeypatch)  # ROCm
+    _, facts = run_on(config_with(devices=[2, 1]))
+    assert [worker.pin for worker in started] == [None, "2", "1"]  # the one before it saw them all
+    assert facts.device_count == 2
+
+
+def test_hips_own_variable_goes_before_cudas(
+    started: list[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpus(monkeypatch)
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setattr(FakeProcess, "devices_without_pin", 2)
+    run_on(config_with())
+    assert [worker.extra.get("HIP_VISIBLE_DEVICES") for worker in started] == [None, "5"]
+    assert {worker.pin for worker in started} == {None}
+
+
+def test_a_mac_has_one_worker(started: list[FakeProcess], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeProcess, "device", "mps")
+    fake_gpus(monkeypatch)
+    executor, _ = run_on(config_with(workers_per_gpu="auto"))
+    assert executor.settings.workers == 1
+    assert [(worker.pin, worker.memory) for worker in started] == [(None, NO_MEMORY)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""A stand-in for Unsloth's second package."""
