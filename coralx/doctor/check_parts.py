@@ -37,6 +37,9 @@ RESUMED = 0.01
 """A stage that was cut ends with the same bytes as one that was not where the GPU repeats itself,
 else with a validation loss that differs by no more than this share."""
 
+MOST_SKIPPED = 0.5
+"""Of the steps in fp16: the scale begins high on purpose, and is halved until gradients fit."""
+
 SAME_WORDS = 0.5
 """Answers agree that have so much in common: rounding may change a word, and with it the next."""
 
@@ -44,9 +47,10 @@ SAME_WORDS = 0.5
 def precision(context: Context, capability: tuple[int, int] | None) -> Finding:
     """Whether the card trains in the 16-bit format that it computes fast in."""
     trial = trials.label_tokens(context, context.backend)
-    trial.of(WHOLE)
-    facts = trial.facts
+    result, facts = trial.of(WHOLE), trial.facts
     said = f"{facts.precision}, {facts.precision_reason}"
+    if result.skipped_steps:
+        said += f"; {result.skipped_steps} of {result.steps} steps skipped while losses were scaled"
     if not facts.device.startswith("cuda"):
         raise NotApplicable(f"trained on the {facts.device.upper()} in {said}")
     is_chosen = context.subject.label_tokens.training.precision == "auto"
@@ -55,6 +59,8 @@ def precision(context: Context, capability: tuple[int, int] | None) -> Finding:
         if facts.precision != expected:
             card = ".".join(map(str, capability))
             raise CheckFailed(f"{said}; expected {expected} on a card of compute capability {card}")
+    if result.skipped_steps > MOST_SKIPPED * result.steps:
+        raise CheckFailed(f"{said}; expected fewer")
     return Finding(said, {"precision": facts.precision})
 
 

@@ -362,5 +362,5 @@ def test_a_backend_that_is_not_installed_is_a_problem(monkeypatch: pytest.Monkey
     config = make_config(model={"task": "sft"}, runtime={"backend": "unsloth"})
     problems = diagnose(config).problems
     assert any("coralx[unsloth]" in problem.way_out for problem in problems)
-    with pytest.raises(ConfigError, match=r"runtime\.backend"):
-        diagnose(make_config(runtime={"backend": "unsloth"}))
+    with pytest.raises(ConfigError, match=r"runtime\.quantization"):  # of a classifier
+        diagnose(make_config(runtime={"quantization": "4bit"}))

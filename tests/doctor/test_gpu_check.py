@@ -205,6 +205,20 @@ def test_precision_is_to_be_the_cards(
         assert parts.precision(context, capability).figures == {"precision": precision}
 
 
+@pytest.mark.parametrize(("skipped", "failed"), [(3, False), (30, True)])
+def test_steps_skipped_in_fp16_are_told_and_may_not_be_most(
+    context: Context, skipped: int, failed: bool
+) -> None:
+    facts = on_gpu("fp16", "the GPU does not compute in bf16")
+    result = trained("whole", skipped_steps=skipped)  # of 50
+    context.bench.done["label-tokens, unsloth"] = trial(result, facts=facts)
+    if failed:
+        with pytest.raises(CheckFailed, match=r"30 of 50 steps skipped .* expected fewer"):
+            parts.precision(context, (7, 5))
+    else:
+        assert "3 of 50 steps skipped" in parts.precision(context, (7, 5)).said
+
+
 # -- answers ---------------------------------------------------------------------------------------
 
 
