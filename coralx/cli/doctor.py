@@ -109,7 +109,7 @@ def _checked(config: Config | None, console: Console, began: float) -> GpuCheck:
     """What the check finds, whose ten minutes count from when the command `began`."""
     scale = Scale()
     minutes = scale.seconds / 60
-    console.print(f"Checking the GPU: at most {minutes:.0f} minutes.", highlight=False)
+    console.print(f"\nChecking the GPU: at most {minutes:.0f} minutes.", highlight=False)
     return check_gpu(
         config,
         _printing(console),

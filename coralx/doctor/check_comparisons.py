@@ -65,11 +65,9 @@ def compared(context: Context, train: Callable[[Context, str], Trial]) -> Findin
             worst[name] = max(worst[name], difference)
     figures |= worst
     losses, gradients = max(worst["train_loss"], worst["eval_loss"]), worst["gradient_norm"]
-    return Finding(
-        f"those of {context.tested} and {context.reference} differ by {percent(losses)}, gradients "
-        f"by {percent(gradients)}",
-        figures,
-    )
+    both = f"{context.tested}'s and {context.reference}'s"
+    said = f"{both} differ by {percent(losses)}, gradients by {percent(gradients)}"
+    return Finding(said, figures)
 
 
 def relative_difference(one: StageResult, other: StageResult, name: str) -> float | None:

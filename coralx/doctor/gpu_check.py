@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from coralx.backends.unsloth_support import model_type
 from coralx.config import Config
 from coralx.doctor import check_parts as parts
-from coralx.doctor.check_bench import Bench, OutOfTime
+from coralx.doctor.check_bench import Bench, OutOfTime, Trial
 from coralx.doctor.check_comparisons import CheckFailed, Figure, Finding, NotApplicable
 from coralx.doctor.check_subject import Scale, subject_of
 from coralx.doctor.check_trials import Context
@@ -122,6 +123,7 @@ def check_gpu(
         subject = subject_of(config, Path(folder), scale, one_gpu=gpu is not None)
         context = Context(Bench(listener, until), subject, scale, Path(folder), tested)
         results = tuple(_results(plan or planned(capability), context, tell))
+        base = _described_base(context)
     if gpu is not None and config is not None:
         _remember(gpu, config, results)
     return GpuCheck(
@@ -131,7 +133,7 @@ def check_gpu(
         driver=driver_version(),
         cuda=torch_cuda(),
         versions=versions(),
-        base=subject.base,
+        base=base,
         parts=results,
         recommended=with_precision(
             _recommended(results, context, memory), subject.own.training.precision, capability
@@ -215,6 +217,15 @@ def _recommended(results: Sequence[PartResult], context: Context, memory_bytes: 
         failed={result.name for result in results if result.verdict == "failed"} & COMPARED,
         memory_bytes=memory_bytes,
     )
+
+
+def _described_base(context: Context) -> str:
+    """The base's name, kind and size, as far as they are known."""
+    facts = [context.subject.base, model_type(context.subject.sft)]
+    trained = [found for found in context.bench.done.values() if isinstance(found, Trial)]
+    if trained:
+        facts.append(f"{trained[0].facts.base_parameters:,} parameters")
+    return ", ".join(fact for fact in facts if fact)
 
 
 def _remember(gpu: Gpu, config: Config, results: Sequence[PartResult]) -> None:

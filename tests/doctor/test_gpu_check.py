@@ -129,7 +129,7 @@ def test_losses_and_gradients_are_to_be_those_of_peft(
     context.bench.done.update({f"{name}, unsloth": two(**figures), f"{name}, peft": two()})
     if failed is None:
         found = part(context)
-        assert found.said == "those of unsloth and peft differ by 3.8 %, gradients by 9.1 %"
+        assert found.said == "unsloth's and peft's differ by 3.8 %, gradients by 9.1 %"
         assert (found.figures["unsloth"], found.figures["peft"]) == (1000.0, 1000.0)
     else:
         with pytest.raises(CheckFailed) as error:
@@ -728,7 +728,7 @@ def test_every_part_runs_on_the_cpu(here: Path, specimen: Path) -> None:
     assert verdicts["block compile"][0] == "not applicable"
     assert "backend" not in check.recommended["runtime"]
     text = "\n".join(lines_of(check))
-    assert "base        a local folder" in text
+    assert "base        a local folder, llama, 93,504 parameters" in text
     assert str(here) not in text
 
 
