@@ -69,14 +69,11 @@ def subject_of(config: Config | None, folder: Path, scale: Scale, *, one_gpu: bo
     write_texts(folder / "texts.jsonl")
     write_long_texts(folder / "long.jsonl")
     write_prompts(folder / "prompts.jsonl")
-    is_causal = config is not None and config.model.task in CAUSAL
-    if config is None or not is_causal:
-        specimen, base = (
-            specimen_config(folder, large=scale.large),
-            "a small random Llama (with CONFIG: its own)",
-        )
+    if config is not None and config.model.task in CAUSAL:
+        specimen, base = config, _published(config)
     else:
-        specimen, base = config, _published(str(config.model.base))
+        specimen, base = specimen_config(folder, large=scale.large), "a small random one"
+        base += " (speed: " + _published(config) + ")" if config else " (with CONFIG: its own)"
     label_tokens, sft = _on_texts(specimen, folder), _on_long_texts(specimen, folder, scale)
     own = sft if config is None else _limited(config)
     backend = choose(own).name
@@ -148,9 +145,10 @@ def _limited(config: Config) -> Config:
     return config.model_copy(update={"data": config.data.model_copy(update={"limit": limit})})
 
 
-def _published(base: str) -> str:
-    """A base's name, but for a folder's, which is nobody else's business."""
-    return "a local folder" if Path(base).exists() else base
+def _published(config: Config) -> str:
+    """The base's name, but for a folder's, which is nobody else's business."""
+    name = str(config.model.base)
+    return "a local folder" if Path(name).exists() else name
 
 
 def specimen_config(folder: Path, *, large: bool) -> Config:

@@ -10,20 +10,22 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
 
 from coralx.cli import doctor as cli
 from coralx.cli.common import settings_of
-from coralx.config import Config, load_config
+from coralx.config import Config, load_config, parse_config
+from coralx.config.runtime import Runtime
 from coralx.doctor import check_parts as parts
+from coralx.doctor import check_subject, gpu_check
 from coralx.doctor import check_trials as trials
-from coralx.doctor import gpu_check
 from coralx.doctor.check_bench import Bench, OutOfTime, Trial
 from coralx.doctor.check_comparisons import CheckFailed, Finding, NotApplicable
 from coralx.doctor.check_output import WIDTH, gpu_check_json, lines_of
-from coralx.doctor.check_subject import Scale, Subject
+from coralx.doctor.check_subject import Scale, Subject, subject_of
 from coralx.doctor.check_trials import Context
 from coralx.doctor.gpu_check import GpuCheck, Part, PartResult, check_gpu, planned, without_places
 from coralx.doctor.recommendation import best_number, one_line, recommended, with_precision
@@ -725,11 +727,44 @@ def test_every_part_runs_on_the_cpu(here: Path, specimen: Path) -> None:
     assert verdicts["checkpointing"][0] == "passed"
     assert verdicts["workers"][0] == "passed"
     assert "2 together" in verdicts["workers"][1]
+    in_4_bits = "passed" if find_spec("bitsandbytes") else "not applicable"
+    assert verdicts["4-bit"][0] == in_4_bits
     assert verdicts["block compile"][0] == "not applicable"
     assert "backend" not in check.recommended["runtime"]
     text = "\n".join(lines_of(check))
     assert "base        a local folder, llama, 93,504 parameters" in text
     assert str(here) not in text
+
+
+def test_what_is_trained_is_the_configs_base_where_both_backends_can(
+    specimen: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = specimen_config(specimen)
+    small = Mock(return_value=own)
+    monkeypatch.setattr(check_subject, "specimen_config", small)
+    classifier = make_config(
+        model={"base": "org/encoder"}, data={"train": "org/rows", "limit": 9000}
+    )
+    quantized = own.model_copy(
+        update={"runtime": Runtime(quantization="4bit", devices=(3, 4), workers_per_gpu="auto")}
+    )
+    for config, base, asked in (
+        (None, "a small random one (with CONFIG: its own)", 1),
+        (classifier, "a small random one (speed: org/encoder)", 2),
+        (quantized, "a local folder", 2),
+    ):
+        subject = subject_of(config, here, SMALL, one_gpu=True)
+        assert (subject.base, small.call_count) == (base, asked)
+        assert (subject.label_tokens.model.task, subject.sft.model.task) == ("label-tokens", "sft")
+        for each in (subject.label_tokens, subject.sft, subject.own):
+            runtime = each.runtime
+            assert (runtime.workers, runtime.workers_per_gpu) == (1, 1)
+            assert runtime.devices == ((3,) if config is quantized else (0,))
+            assert parse_config(each.model_dump(mode="json"), "what a worker gets") == each
+    assert subject_of(None, here, SMALL, one_gpu=False).own.model.task == "sft"
+    own_task = subject_of(classifier, here, SMALL, one_gpu=False).own
+    assert (own_task.model.task, own_task.data.limit) == ("sequence-classification", 512)
+    assert subject.sft.runtime.quantization == "4bit"
 
 
 @pytest.mark.slow
