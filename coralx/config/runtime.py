@@ -32,8 +32,8 @@ class Training(Section):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto",
-        description="auto: 16 bits, which are bf16, or on GPUs that do not compute in it fp16: for "
-        "language models on a GPU always, else where that is measured to be faster than fp32.",
+        description="auto: bf16, or fp16 on a GPU without bf16, for language models on a GPU; else "
+        "fp32, or bf16 (fp16) where that is measured to be faster. fp16 on a CPU is slow.",
     )
 
 

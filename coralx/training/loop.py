@@ -108,6 +108,15 @@ class StepFigures:
         return self.next_scale < self.scale
 
 
+class Part(NamedTuple):
+    """Rows of a batch that went through the model at once."""
+
+    share: float
+    """Of the batch's loss."""
+    loss: torch.Tensor
+    """Theirs, a scalar on the device."""
+
+
 @dataclass(frozen=True)
 class Trainer:
     """Everything that steps need in addition to the job."""
@@ -237,15 +246,6 @@ class Trainer:
         it notes where it was called for every kind of device that may come into use later."""
         on_cpu = all(parameter.device.type == "cpu" for parameter in self.parameters)
         (torch.default_generator.manual_seed if on_cpu else torch.manual_seed)(seed)
-
-
-class Part(NamedTuple):
-    """Rows of a batch that went through the model at once."""
-
-    share: float
-    """Of the batch's loss."""
-    loss: torch.Tensor
-    """Theirs, a scalar on the device."""
 
 
 def _read(figures: Sequence[torch.Tensor]) -> list[float]:

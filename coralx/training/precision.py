@@ -79,7 +79,7 @@ def known_precision(
     if precision == "fp16" and device.type not in ("cuda", "cpu"):
         reason = f"fp16 is for CUDA GPUs; this worker trains on {device.type}"
         raise _unavailable("fp16", reason, "bf16, fp32", recorded)
-    if precision == "fp16" and overflows:
+    if precision == "fp16" and overflows and recorded is None:
         reason = f"activations of {config.model.base} overflow in fp16"
         raise _unavailable("fp16", reason, "fp32", recorded)
     if precision != "auto":

@@ -139,6 +139,9 @@ def test_a_base_that_overflows_in_fp16_is_trained_in_fp32(
     with pytest.raises(ConfigError, match="overflow in fp16") as no:
         known_precision(named, None, CUDA, held_in_half=True, overflows=True)
     assert no.value.hint == "Set training.precision to fp32 or auto."
+    # Which bases these are may be known better later: a run goes on as it began.
+    known = known_precision(named, "fp16", CUDA, held_in_half=True, overflows=True)
+    assert known == ("fp16", "as configured or recorded")
 
 
 def test_what_overflows_where_it_is_measured_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
