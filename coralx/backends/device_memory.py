@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from coralx.backends.memory_estimate import extremes, likely_bytes
+from coralx.backends.memory_estimate import most_bytes
 from coralx.config.metric_catalogue import CAUSAL
 from coralx.config.schema import Config
 from coralx.records.run_facts import DeviceMemory, Footprint
@@ -68,11 +68,9 @@ def checkpointing_by_need(
 
 
 def bytes_of_worker(config: Config, footprint: Footprint) -> int:
-    """What a worker takes of a GPU by estimate while it trains the largest genome of the search
-    space."""
-    length = config.model.max_length
-    _, largest = extremes(space_of(config), footprint, length)
-    return CONTEXT_BYTES + likely_bytes(footprint, largest, length)
+    """What a worker takes of a GPU by estimate while it trains the genome of the search space that
+    takes most."""
+    return CONTEXT_BYTES + most_bytes(space_of(config), footprint, config.model.max_length)
 
 
 def workers_that_fit(config: Config, footprint: Footprint, memory: DeviceMemory) -> int:

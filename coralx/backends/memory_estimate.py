@@ -10,6 +10,7 @@ that a CUDA context takes, or memory lost to fragmentation.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -75,8 +76,10 @@ def likely_bytes(footprint: Footprint, genes: Genes, max_length: int) -> int:
 
 
 def extremes(space: Space, footprint: Footprint, max_length: int) -> tuple[Genes, Genes]:
-    """The genes of the search space that take the least and the most memory; among equals, those
-    that name their modules come before all layers."""
+    """The genes of the search space with as little and as much as there may be of what takes
+    memory; among equals, those that name their modules come before all layers."""
+    # By PEFT's forward: what is too small for Unsloth's kernels takes more than what is larger.
+    footprint = replace(footprint, fused=False)
 
     def size(genes: Genes) -> tuple[int, bool]:
         everywhere = genes.target_modules == ALL_LINEAR
@@ -84,6 +87,11 @@ def extremes(space: Space, footprint: Footprint, max_length: int) -> tuple[Genes
 
     by_size = sorted(corners(space), key=size)
     return by_size[0], by_size[-1]
+
+
+def most_bytes(space: Space, footprint: Footprint, max_length: int) -> int:
+    """What any genome of the search space takes at most, by estimate."""
+    return max(likely_bytes(footprint, genes, max_length) for genes in corners(space))
 
 
 def corners(space: Space) -> list[Genes]:

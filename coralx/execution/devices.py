@@ -34,6 +34,8 @@ class Devices:
         """One entry a GPU in use; worker after worker takes the next one."""
         self._variable = VARIABLE
         """By which a worker is given its GPU."""
+        self._kind = ""
+        """Of the device that the first worker trains on, such as cuda."""
         self.memory = NO_MEMORY
         """Of the smallest GPU, as far as it is known, and how many workers share it."""
 
@@ -48,6 +50,7 @@ class Devices:
         Torch may see no GPU though NVIDIA's driver names some, and those of ROCm only torch sees.
         Raises as `late_pins` does.
         """
+        self._kind = hello.device
         if hello.device.startswith("cuda") and self._pins:
             return False
         self._gpus = ()
@@ -55,6 +58,13 @@ class Devices:
         self._variable = pin_variable()
         devices = self._config.runtime.devices
         return bool(self._pins) and devices != "auto" and devices[0] != 0
+
+    def why_unfit(self, hello: Hello) -> str | None:
+        """Why a later worker is not to be used: it would train elsewhere than the first one, since
+        torch cannot open its GPU. None if it is."""
+        if hello.device == self._kind:
+            return None
+        return f"it can use no GPU, and would train on the {hello.device}"
 
     def plan(
         self, recorded: Settings | None, hello: Hello, describe: Describe, say: Listener

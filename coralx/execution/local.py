@@ -231,6 +231,8 @@ class LocalExecutor:
                 yield outcome
             case Step(progress=progress):
                 self._listener(progress)
+            case Hello() if (why := self._devices.why_unfit(reply)) is not None:
+                yield from self._replace(worker, why, "")
             case Hello():
                 settings = self.settings
                 worker.send(self._prepare(settings, settings.precision))

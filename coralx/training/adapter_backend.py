@@ -36,7 +36,7 @@ from coralx.training.base_fingerprint import fingerprint_of_base
 from coralx.training.base_model import Base, check_quantization
 from coralx.training.base_source import locate_base
 from coralx.training.derived_adapter import Deriving
-from coralx.training.device import memory_of, require_kernels, training_device
+from coralx.training.device import keep_to_share, memory_of, require_kernels, training_device
 from coralx.training.evaluation import Evaluation
 from coralx.training.footprint import footprint_of
 from coralx.training.out_of_memory import free, raising_out_of_memory, reason_of
@@ -114,6 +114,7 @@ class AdapterBackend(ABC):
         self._device = training_device()
         require_kernels(self._device)
         self._memory = memory_of(self._device, memory)
+        keep_to_share(self._device, self._memory)
         check_quantization(config, self._device)
         # Tasks may share a file.
         tables = {source.train: None for source in config.data.sources.values()}

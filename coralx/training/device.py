@@ -7,6 +7,8 @@ import torch
 from coralx.backends.device_memory import CONTEXT_BYTES
 from coralx.errors import SetupError
 from coralx.records.run_facts import DeviceMemory
+from coralx.system.cuda_probe import suitable_torch
+from coralx.system.gpus import visible_gpus
 
 
 def training_device() -> torch.device:
@@ -30,9 +32,7 @@ def require_kernels(device: torch.device) -> None:
     raise SetupError(
         f"torch {torch.__version__} has no kernels for {torch.cuda.get_device_name(device)} "
         f"(compute capability {major}.{minor}; it is built for {', '.join(built)})",
-        f"Install a build of torch for it, as https://pytorch.org/get-started shows (older GPUs "
-        f"need a build for an older CUDA than {torch.version.cuda}), or set "
-        'CUDA_VISIBLE_DEVICES="" to train on the CPU.',
+        f'{suitable_torch(visible_gpus())}; to train on the CPU, set CUDA_VISIBLE_DEVICES="".',
     )
 
 
@@ -47,6 +47,15 @@ def _runs_on(architecture: str, major: int, minor: int) -> bool:
     if kind == "compute":
         return built <= (major, minor)
     return built[0] == major and built[1] <= minor
+
+
+def keep_to_share(device: torch.device, memory: DeviceMemory) -> None:
+    """Have this process take no more of a GPU than its share. Otherwise a neighbour's cache would
+    decide which genome runs out of memory, and when."""
+    if device.type == "cuda" and memory.sharing > 1 and memory.total_bytes:
+        _, total = torch.cuda.mem_get_info(device)
+        allowed = max(0, memory.share_bytes - CONTEXT_BYTES)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total), device)
 
 
 def memory_of(device: torch.device, known: DeviceMemory) -> DeviceMemory:

@@ -14,10 +14,14 @@ from coralx.backends.device_memory import (
     checkpointing_by_need,
     workers_that_fit,
 )
+from coralx.backends.memory_estimate import extremes
 from coralx.config import Config
-from coralx.records.run_facts import DeviceMemory, Footprint
+from coralx.records.events import RunStarted
+from coralx.records.run_facts import DeviceMemory, Footprint, Settings, decided
+from coralx.report.opening import opening_lines
+from coralx.search.space import space_of
 from coralx.text import GIB
-from tests.support.factories import make_config
+from tests.support.factories import make_config, make_facts
 
 LLAMA_1B = Footprint(
     base_parameters=1_200_000_000,
@@ -64,6 +68,19 @@ def test_the_largest_batch_of_the_search_space_counts() -> None:
     assert checkpointing_by_need(tuning(), LLAMA_1B, free, on_gpu=True).is_on
 
 
+def test_what_unsloths_kernels_do_not_train_may_take_most() -> None:
+    linear = tuple((f"layers.0.{name}", 2048, 2048) for name in (*"qkvo", "q_proj", "v_proj"))
+    fused = replace(LLAMA_1B, linear=linear, fused=True)
+    choices: list[object] = ["all-linear", ["q_proj", "v_proj"]]
+    whole, both = (
+        tuning(search_space={"target_modules": {"choices": chosen}})
+        for chosen in (choices[:1], choices)
+    )
+    assert bytes_of_worker(both, fused) > bytes_of_worker(whole, fused)
+    _, largest = extremes(space_of(both), fused, 512)
+    assert largest.target_modules == "all-linear"  # what is tried, and counted on the disk
+
+
 def test_workers_of_one_gpu_decide_by_their_share_of_it() -> None:
     config = tuning()
     free = bytes_of_worker(config, LLAMA_1B) / USABLE + 1
@@ -103,6 +120,32 @@ def test_as_many_workers_fit_as_hold_the_largest_genome_each() -> None:
     assert not checkpointing_by_need(config, LLAMA_1B, memory(3.5 * each, 3), on_gpu=True).is_on
     recomputing = workers_that_fit(tuning(True), LLAMA_1B, memory(3.5 * each))
     assert recomputing > 3
+
+
+def test_what_a_gpu_decided_is_kept_with_the_settings() -> None:
+    footprint = replace(LLAMA_1B, checkpointing=True)
+    facts = replace(make_facts(), device="cuda:0", precision="bf16", footprint=footprint)
+    settings = Settings(2, 1, "")  # as of a version that did not record it
+    assert decided(settings, facts) == Settings(2, 1, "bf16", checkpointing=True)
+    on_a_cpu = replace(facts, device="cpu")
+    assert decided(settings, on_a_cpu).checkpointing is None
+    assert decided(settings, replace(facts, footprint=None)).checkpointing is None
+
+
+def test_a_run_says_how_it_uses_a_gpu() -> None:
+    footprint = replace(LLAMA_1B, checkpointing=True, sharing=2)
+    facts = replace(
+        make_facts(), device="cuda", footprint=footprint, checkpointing_reason="it needs it"
+    )
+    event = RunStarted(1, "x", "hyperband", 7, facts, Settings(2, 3, "bf16"), {}, {}, 20.0)
+    config = make_config()
+    lines = opening_lines(config, event)
+    assert "on cuda, 2 workers with 3 threads each, 2 to a GPU" in lines[0]
+    assert lines[2] == "gradient checkpointing on: it needs it"
+    silent = replace(event, facts=replace(make_facts(), footprint=LLAMA_1B))
+    assert not any(
+        "GPU" in line or "checkpointing" in line for line in opening_lines(config, silent)
+    )
 
 
 def test_a_share_is_never_more_than_what_is_there() -> None:

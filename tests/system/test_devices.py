@@ -237,7 +237,7 @@ def test_a_gpu_that_torch_cannot_open_ends_the_run(
     monkeypatch.setattr(placement, "torch_cuda", lambda: "13.0")
     monkeypatch.setattr(cuda_probe, "torch_cuda", lambda: "13.0")
     monkeypatch.setattr(placement, "obstacle_to_gpu", lambda: "the driver is too old")
-    fake_gpus(monkeypatch, 80, cuda=12040)
+    fake_gpus(monkeypatch, 80, driver="550.54", cuda=12040, capability=(8, 0))
     executor = InProcessExecutor("simulated") if in_process else LocalExecutor("peft")
     monkeypatch.setattr(SimulatedBackend, "devices", lambda self: ("cpu", 1))  # noqa: ARG005
     with pytest.raises(SetupError) as caught:
@@ -246,13 +246,32 @@ def test_a_gpu_that_torch_cannot_open_ends_the_run(
     for part in (
         "(Fake 0)",
         "the driver is too old",
-        "driver 600.1 (for CUDA up to 12.4)",
+        "driver 550.54 (for CUDA up to 12.4)",
         "built for CUDA 13.0",
-        "a build of torch for CUDA 12",
-        "a newer driver",
+        "The driver is too old for this torch. Install a newer driver",
+        "a build of torch for CUDA 12.6",
         'CUDA_VISIBLE_DEVICES=""',
     ):
         assert part in said
+
+
+def test_a_later_worker_does_not_fall_to_the_cpu_either(
+    started: list[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpus(monkeypatch, 80, 80)
+    executor, said = LocalExecutor("peft"), list[object]()
+    executor.start(config_with(), None, said.append)
+    monkeypatch.setattr(FakeProcess, "device", "cpu")  # of the second GPU
+    for _ in range(3):
+        executor._staff(2)
+        assert list(executor._outcomes(0.0)) == []
+    executor._staff(2)
+    assert [worker.pin for worker in started] == ["GPU-0a-0b", *["GPU-1a-1b"] * 3]
+    assert [worker.number for worker in executor._workers] == [0]
+    assert said[-1] == (
+        "worker 3 could not start: it can use no GPU, and would train on the cpu; continuing with "
+        "one worker fewer"
+    )
 
 
 @pytest.mark.parametrize("visible", ["", "-1"])
@@ -274,6 +293,14 @@ def test_a_cpu_build_of_torch_is_told_of_the_gpu(monkeypatch: pytest.MonkeyPatch
     fake_gpus(monkeypatch, 80)
     _, facts = run_on(config_with(workers=1))
     assert facts.warnings == ("torch is a CPU build: training on the CPU, and Fake 0 stays unused",)
+
+
+def test_a_gpu_that_no_torch_is_built_for_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_probe, "torch_cuda", lambda: "13.0")
+    fake_gpus(monkeypatch, 12, driver="470.1", cuda=11040, capability=(3, 5))
+    error = unusable(visible_gpus())
+    assert "The compute capability is 3.5" in error.hint
+    assert 'CUDA_VISIBLE_DEVICES=""' in error.hint
 
 
 def test_a_driver_in_disorder_is_no_old_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from coralx.config import Config
 from coralx.errors import ConfigError, SetupError
-from coralx.execution import gpu_sharing, local
+from coralx.execution import gpu_sharing, local, preflight
 from coralx.execution.gpu_findings import remember
 from coralx.execution.local import LocalExecutor
 from coralx.records.run_facts import NO_MEMORY, DeviceMemory, Footprint, Settings
@@ -46,11 +46,12 @@ def described(monkeypatch: pytest.MonkeyPatch) -> list[DeviceMemory]:
     """The memories for which a base of 2 GiB, all in all, is described; 16 cores."""
     asked: list[DeviceMemory] = []
 
-    def describe(config: Config, memory: DeviceMemory, interruption: object) -> Footprint:  # noqa: ARG001
+    def describe(config: Config, memory: DeviceMemory, interruption: object = None) -> Footprint:  # noqa: ARG001
         asked.append(memory)
-        return replace(BASE, device_bytes=memory.share_bytes)
+        return replace(BASE, device_bytes=memory.share_bytes, sharing=memory.sharing)
 
-    monkeypatch.setattr(local, "described_base", describe)
+    for module in (local, preflight):
+        monkeypatch.setattr(module, "described_base", describe)
     monkeypatch.setattr(gpu_sharing, "cores", lambda: 16)
     return asked
 
@@ -88,6 +89,30 @@ def test_as_many_workers_share_a_gpu_as_fit_and_are_of_use(
     assert executor.settings.workers == most
     assert started[0].memory.sharing == each
     assert all(memory.sharing == 1 for memory in described)
+
+
+@pytest.mark.parametrize(
+    ("each", "sharing", "free"), [(1, 1, [12]), (2, 2, [6]), ("auto", 3, [12])]
+)
+def test_the_doctor_shares_a_gpu_as_a_run_would(
+    each: object,
+    sharing: int,
+    free: list[int],
+    described: list[DeviceMemory],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake_gpus(monkeypatch, 24)
+    found = preflight.footprint_of_base(config_with(workers_per_gpu=each))
+    assert (found.sharing, found.device_bytes) == (sharing, 24 * GIB // sharing)
+    assert [memory.free_share_bytes // GIB for memory in described] == free
+
+
+def test_where_there_is_no_gpu_the_doctor_shares_none(
+    described: list[DeviceMemory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpus(monkeypatch)
+    assert preflight.footprint_of_base(config_with(workers_per_gpu="auto")) == BASE
+    assert described == [NO_MEMORY]
 
 
 @pytest.mark.parametrize("found", [1, 2, 6])

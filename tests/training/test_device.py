@@ -13,9 +13,10 @@ torch = pytest.importorskip("torch")
 from coralx.backends.device_memory import CONTEXT_BYTES  # noqa: E402
 from coralx.errors import SetupError  # noqa: E402
 from coralx.records.run_facts import NO_MEMORY, DeviceMemory, Footprint  # noqa: E402
-from coralx.training.device import memory_of, require_kernels  # noqa: E402
+from coralx.training.device import keep_to_share, memory_of, require_kernels  # noqa: E402
 from coralx.training.peft import PeftBackend  # noqa: E402
 from tests.support.factories import make_config  # noqa: E402
+from tests.support.gpus import fake_gpus  # noqa: E402
 
 GIB = 1 << 30
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
@@ -38,6 +39,7 @@ CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 def test_a_gpu_needs_kernels_of_its_capability(
     capability: tuple[int, int], built: list[str], runs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    fake_gpus(monkeypatch, 16, driver="580.1", capability=capability)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built)
@@ -50,6 +52,8 @@ def test_a_gpu_needs_kernels_of_its_capability(
     assert "no kernels for Tesla" in caught.value.message
     assert f"compute capability {capability[0]}.{capability[1]}" in caught.value.message
     assert "CUDA_VISIBLE_DEVICES" in caught.value.hint
+    if capability == (7, 0):
+        assert "a build of torch for CUDA 12.6" in caught.value.hint
 
 
 @pytest.mark.parametrize("device", [CPU, torch.device("mps")])
@@ -66,6 +70,21 @@ def test_the_memory_is_that_before_anything_is_loaded(monkeypatch: pytest.Monkey
     assert memory_of(CUDA, smaller) == smaller
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (24 * GIB, 24 * GIB))
     assert memory_of(CUDA, NO_MEMORY).free_bytes == 24 * GIB
+
+
+def test_a_worker_keeps_to_its_share_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    fractions: list[float] = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 40 * GIB))
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda share, _: fractions.append(share)
+    )
+    for memory in (DeviceMemory(40 * GIB), DeviceMemory(sharing=2)):  # alone; of unknown size
+        keep_to_share(CUDA, memory)
+    keep_to_share(CPU, DeviceMemory(40 * GIB, sharing=2))
+    assert fractions == []
+    keep_to_share(CUDA, DeviceMemory(40 * GIB, sharing=2))
+    keep_to_share(CUDA, DeviceMemory(20 * GIB, sharing=2))  # another GPU of the run is smaller
+    assert fractions == [(share * GIB - CONTEXT_BYTES) / (40 * GIB) for share in (20, 10)]
 
 
 SMALL = Footprint(
