@@ -22,7 +22,7 @@ from coralx.doctor.check_comparisons import (
     shown,
     speed_of,
 )
-from coralx.doctor.check_trials import CUT, FAST, PART, WHOLE, Context
+from coralx.doctor.check_trials import CUT, FAST, LONG, PART, WHOLE, Context
 from coralx.doctor.recommendation import precision_of
 from coralx.errors import ConfigError, CoralXError
 from coralx.system.environment import is_installed
@@ -183,15 +183,28 @@ def workers(context: Context) -> Finding:
 
 
 def block_compile(context: Context) -> Finding:
-    """Tokens per second with Unsloth's layers compiled, what compiling takes included."""
+    """Tokens per second with Unsloth's layers compiled, and after how many steps of an adapter the
+    time that compiling takes is made up for."""
     if context.subject.backend != "unsloth":
         raise NotApplicable(f"it is Unsloth's, and {context.subject.backend} trains this")
     recomputes = _is_faster_with_checkpointing(context)
     off = trials.speed(context, checkpointing=recomputes).of(FAST)
-    on = trials.speed(context, checkpointing=recomputes, block_compile=True).of(FAST)
+    trial = trials.speed(context, checkpointing=recomputes, block_compile=True)
+    on, longer = trial.of(FAST), trial.of(LONG)
     require_same_losses(off, "without block compile", on, "with block compile")
-    figures: dict[str, Figure] = {"on": speed_of(on), "off": speed_of(off)}
-    return Finding(f"on {speed_of(on):,.0f} tokens/s, off {speed_of(off):,.0f}", figures)
+    seconds = longer.train_seconds - on.train_seconds
+    steps = longer.steps - on.steps
+    if seconds <= 0 or steps <= 0:
+        return Finding("compiling took too unequal times to tell what is gained")
+    compiling = max(0.0, on.train_seconds - on.steps * seconds / steps)
+    speed = (longer.trained_tokens - on.trained_tokens) / seconds
+    figures: dict[str, Figure] = {"on": speed, "off": speed_of(off), "compile_seconds": compiling}
+    said = f"on {speed:,.0f} tokens/s once an adapter is compiled, in {compiling:.0f} s"
+    gained = off.train_seconds / off.steps - seconds / steps
+    if gained > 0:
+        figures["pays_after_steps"] = compiling / gained
+        said += f", which pays after {compiling / gained:,.0f} steps"
+    return Finding(f"{said}; off {speed_of(off):,.0f}", figures)
 
 
 def four_bit(context: Context) -> Finding:

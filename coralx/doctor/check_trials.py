@@ -14,9 +14,10 @@ from coralx.records.jobs import Horizon, Job
 from coralx.records.run_facts import Facts
 
 EVAL_ROWS = 16
-WHOLE, PART, CUT, FAST = "whole", "part", "cut", "fast"
-"""The genomes: with an adapter on all layers, on attention alone, whose stage is cut, and one whose
-speed is taken, after others for which kernels may have been compiled."""
+WHOLE, PART, CUT, FAST, LONG = "whole", "part", "cut", "fast", "long"
+"""The genomes: with an adapter on all layers, on attention alone, whose stage is cut, and two whose
+speed is taken, after others for which kernels may have been compiled; the last of twice the steps.
+"""
 
 GENES = replace(Genes(), rank=16, learning_rate=5e-4)
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -98,7 +99,9 @@ def speed(
         fast = _job(FAST, batch, steps, is_scored=False)
         if workers > 1:
             return [replace(fast, stage=f"check {number}") for number in range(workers)]
-        return [_job(WHOLE, batch, steps, is_scored=False), fast]
+        jobs = [_job(WHOLE, batch, steps, is_scored=False), fast]
+        # What compiling takes for each adapter shows in how much longer twice the steps take.
+        return [*jobs, _job(LONG, batch, 2 * steps, is_scored=False)] if block_compile else jobs
 
     return context.bench.trial(name, config, context.subject.backend, jobs, workers)
 

@@ -15,8 +15,9 @@ Settings = dict[str, dict[str, bool | int | str]]
 WORTH_IT = 1.05
 """What is so many times as fast is recommended. Below that it may be chance."""
 
-COMPILING_PAYS = 1.1
-"""More is asked of compiled layers: a resumed run need not equal one that was never cut."""
+COMPILING_PAYS, WITHIN_STEPS = 1.1, 200.0
+"""More is asked of compiled layers, as a resumed run need not equal one that was never cut: so many
+times the speed, and compiling made up for within so many steps of an adapter."""
 
 ROOM = 0.8
 """The share of a card's memory that a genome may take without gradient checkpointing: larger ones
@@ -60,11 +61,11 @@ def recommended(
     if runtime.get("backend") == reference:
         return {"runtime": runtime}
     runtime |= _checkpointing(figures.get("checkpointing", {}), memory_bytes)
-    compiled = figures.get("block compile", {})
-    if compiled:
-        runtime["block_compile"] = _number(compiled, "on") > COMPILING_PAYS * _number(
-            compiled, "off"
-        )
+    if compiled := figures.get("block compile", {}):
+        is_faster = _number(compiled, "on") > COMPILING_PAYS * _number(compiled, "off")
+        pays_after = compiled.get("pays_after_steps")
+        is_soon = isinstance(pays_after, float) and pays_after <= WITHIN_STEPS
+        runtime["block_compile"] = is_faster and is_soon
     if workers := best_number(figures.get("workers", {})):
         runtime["workers_per_gpu"] = workers
     return {"runtime": runtime} if runtime else {}
