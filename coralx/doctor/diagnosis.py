@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from coralx.backends.choice import Choice, choose, with_backend_defaults
+from coralx.backends.choice import ON_GPU, Choice, choose, with_backend_defaults
 from coralx.config import Config
 from coralx.config.input_files import missing_inputs
 from coralx.config.metric_catalogue import EVERY_TASK
@@ -116,7 +116,7 @@ def diagnose(
     problems = list(_problems(machine))
     if config is not None:
         return _diagnose_config(config, machine, problems, listener, try_batch=try_batch)
-    backends = {str(task): choose(_of_task(task)) for task in EVERY_TASK}
+    backends = {str(task): _chosen(_of_task(task), machine) for task in EVERY_TASK}
     return Diagnosis(machine, backends, None, tuple(problems))
 
 
@@ -130,7 +130,7 @@ def _diagnose_config(
 ) -> Diagnosis:
     """The diagnosis of machine and config; `problems` are those of the machine."""
     try:
-        choice = choose(config)
+        choice = _chosen(config, machine)
     except SetupError as error:  # what else is wrong is worth showing all the same
         problems.append(Problem(error.message, error.hint))
         choice = Choice(config.runtime.backend, "named by the config, but not installed")
@@ -159,7 +159,7 @@ def _diagnose_config(
         may_fit = requirements.smallest.verdict in ("fits", "unknown")
         if try_batch and may_fit and not obstacles:
             trial, failures, warnings = _try_batch(config, choice.name, listener)
-            problems += failures
+            problems += [failure for failure in failures if failure not in problems]
     return Diagnosis(
         machine, {config.model.task: choice}, requirements, tuple(problems), trial, warnings
     )
@@ -205,6 +205,14 @@ def _how_unsloth_runs(gpus: Sequence[Gpu], cuda: str | None, obstacle: str | Non
     if gpus and cuda and obstacle is None:
         return "fused kernels on the GPU"
     return "its CPU backend: transformers and PEFT without fused kernels"
+
+
+def _chosen(config: Config, machine: Machine) -> Choice:
+    """What would train; a GPU that torch cannot open is named as such. Raises as `choose`."""
+    choice = choose(config)
+    if machine.gpu_obstacle is None or choice.reason != ON_GPU:
+        return choice
+    return Choice(choice.name, "a GPU is visible, but torch cannot use it")
 
 
 def _of_task(task: str) -> Config:

@@ -102,6 +102,7 @@ def test_a_gpu_that_torch_cannot_open_is_not_called_usable(
     doctor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_gpus(monkeypatch, 80, cuda=12040)
+    monkeypatch.setattr(diagnosis, "torch_cuda", lambda: "13.0")
     obstacle = "The NVIDIA driver on your system is too old (found version 12040)."
     monkeypatch.setattr(diagnosis, "obstacle_to_gpu", lambda: obstacle)
     monkeypatch.setattr("coralx.system.cuda_probe.torch_cuda", lambda: "13.0")
@@ -113,6 +114,10 @@ def test_a_gpu_that_torch_cannot_open_is_not_called_usable(
         assert part in problem.problem
     assert "driver is too old" in problem.way_out
     assert obstacle in doctor().out
+    monkeypatch.setattr(backend, "torch_cuda", lambda: "13.0")
+    monkeypatch.setattr(backend, "is_installed", lambda module: True)  # noqa: ARG005
+    reason = diagnose().backends["sft"].reason
+    assert reason == "a GPU is visible, but torch cannot use it"
 
 
 def test_slices_of_a_gpu_are_listed_in_its_place(
