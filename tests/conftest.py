@@ -214,7 +214,8 @@ def tiny_search(tiny_base: Path, reviews: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def specimen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny Llama, labelled texts, the same as instructions, and as chats."""
-    from coralx.training.tiny_model import write_model, write_texts
+    from coralx.data.specimen import write_texts
+    from coralx.training.tiny_model import write_model
 
     folder = tmp_path_factory.mktemp("specimen")
     write_model(folder / "model")

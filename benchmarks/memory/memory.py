@@ -21,7 +21,7 @@ from random import Random
 import psutil
 
 from coralx.config import Config, load_config
-from coralx.doctor.gpu_check import specimen_config
+from coralx.doctor.check_subject import specimen_config
 from coralx.execution.executor import StatusUpdate
 from coralx.execution.local import LocalExecutor
 from coralx.records.events import WorkerStarted

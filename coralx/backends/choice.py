@@ -17,6 +17,10 @@ from coralx.system.gpus import visible_gpus
 ENCODERS_WITH_PEFT = "encoders train with PEFT"
 
 
+ON_GPU = "a GPU is visible, and Unsloth is faster there"
+"""Why `auto` takes Unsloth. Whether torch can use the GPU, only a worker sees."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """The backend that trains, and why it was taken."""
@@ -38,7 +42,7 @@ def choose(config: Config) -> Choice:
     obstacle = _obstacle_to_unsloth(config)
     if obstacle is not None:
         return Choice("peft", obstacle)
-    return Choice("unsloth", "a GPU is visible, and Unsloth is faster there")
+    return Choice("unsloth", ON_GPU)
 
 
 def _obstacle_to_unsloth(config: Config) -> str | None:

@@ -23,6 +23,16 @@ Overrides = Annotated[
     ),
 ]
 
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings",
+        metavar="FILE",
+        help="A YAML file whose keys take the place of the config's, such as doctor --gpu-check "
+        "--write makes. --set has the last word.",
+    ),
+]
+
 
 def run_names(incomplete: str) -> list[str]:
     """For shell completion: the runs under `runs/` that begin with `incomplete`, and `latest`."""
@@ -47,6 +57,7 @@ def evolve(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Override experiment.seed.", min=0)] = None,
     overrides: Overrides = None,
+    settings: SettingsFile = None,
     name: Annotated[
         str | None, typer.Option(help="The run's folder under runs/. Default: experiment.name.")
     ] = None,
@@ -108,13 +119,14 @@ def evolve(
       4  environment error: disk, lock, damaged run, missing package
     130  interrupted; can be resumed
     """
+    from coralx.cli.common import settings_of
     from coralx.cli.evolve import carry_out
 
     carry_out(
         config_path,
         mode,
         seed,
-        overrides or (),
+        [*settings_of(settings), *(overrides or ())],
         name,
         resume,
         backend,
@@ -196,15 +208,18 @@ def report(
     carry_out(run, weights, as_json=as_json)
 
 
-def validate(config_path: ConfigPath, overrides: Overrides = None) -> None:
+def validate(
+    config_path: ConfigPath, overrides: Overrides = None, settings: SettingsFile = None
+) -> None:
     """Check a config without training: lists every problem, with its key and what is allowed.
 
     Missing files and folders are warnings here and errors in evolve, which also loads model and
     data before it creates a run folder.
     """
+    from coralx.cli.common import settings_of
     from coralx.cli.validate import carry_out
 
-    carry_out(config_path, overrides or ())
+    carry_out(config_path, [*settings_of(settings), *(overrides or ())])
 
 
 def doctor(
@@ -221,11 +236,20 @@ def doctor(
         bool,
         typer.Option(
             "--gpu-check",
-            help="Train two small genomes for a few steps on the GPU, with Unsloth and with PEFT, "
-            "and compare losses and speed: on CONFIG's language model and data, else on a small "
-            "random model made for the check. Takes a few minutes.",
+            help="Check on the GPU what only a GPU can tell, in under ten minutes: Unsloth against "
+            "PEFT, answers, resuming, memory, and by which settings it trains fastest. With CONFIG "
+            "on its base, else on a small random one. The result can be pasted into an issue.",
         ),
     ] = False,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            "--write",
+            metavar="FILE",
+            help="With --gpu-check: write the settings that it recommends to a new file, for "
+            "evolve --settings FILE.",
+        ),
+    ] = None,
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -242,11 +266,11 @@ def doctor(
     Exit codes:
       0  machine shown, or run undamaged
       2  config error, or a config that cannot be trained
-      4  trial batch failed, no GPU for --gpu-check, or run damaged
+      4  trial batch failed, no GPU for --gpu-check or a part of it failed, or run damaged
     """
     from coralx.cli.doctor import carry_out
 
-    carry_out(subject, overrides or (), gpu_check=gpu_check, as_json=as_json)
+    carry_out(subject, overrides or (), gpu_check=gpu_check, write=write, as_json=as_json)
 
 
 COMMANDS = (evolve, stage, simulate, report, validate, doctor)

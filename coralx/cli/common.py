@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from rich.markup import escape
 from coralx.api.runs import Outcome
 from coralx.backends.protocol import REGISTRY
 from coralx.config import Config
+from coralx.config.load import parse_yaml
 from coralx.config.warnings import measurement_warnings, remote_code_warnings
+from coralx.config.yaml_io import read_file
 from coralx.errors import ConfigError, NoResultError, UsageError
 from coralx.report.terminal import print_report
 from coralx.report.vllm import serving_line
@@ -37,6 +39,22 @@ def name_setting(name: str) -> str:
 def list_setting(key: str, texts: Sequence[str]) -> str:
     """The override that sets a key to a list of texts, whatever they look like as YAML."""
     return f"{key}={json.dumps([printable(text) for text in texts], ensure_ascii=False)}"
+
+
+def settings_of(path: Path | None) -> Iterator[str]:
+    """The overrides that a file of settings stands for, key by key. Raises ConfigError where it
+    cannot be read."""
+    if path is not None:
+        yield from _assignments(parse_yaml(read_file(path), str(path)), "")
+
+
+def _assignments(values: Mapping[Any, Any], prefix: str) -> Iterator[str]:
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            yield from _assignments(value, f"{path}.")
+        else:
+            yield f"{path}={json.dumps(value, ensure_ascii=False)}"
 
 
 def warn_of_plan(config: Config, console: Console, *, quiet: bool) -> None:

@@ -79,6 +79,11 @@ class Runtime(Section):
         description="Trade time for memory. auto: where a GPU's memory would not hold the largest "
         "genome of the search space without, by estimate.",
     )
+    block_compile: bool = Field(
+        default=False,
+        description="Have Unsloth compile the base's layers, which can be faster on a GPU and is "
+        "compiled anew for each adapter. A resumed run then need not equal one that was never cut.",
+    )
     keep_checkpoints: Literal["needed", "all"] = Field(
         default="needed",
         description="needed: those that can still be continued, inherited or handed over.",
@@ -142,6 +147,21 @@ class Runtime(Section):
             raise ValueError(
                 "`devices` is for worker processes; with `executor: in-process`, set the "
                 "environment variable CUDA_VISIBLE_DEVICES instead"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_compile_blocks(self) -> Runtime:
+        if not self.block_compile:
+            return self
+        if self.backend in ("peft", "simulated"):
+            raise ValueError(
+                f"`block_compile` is Unsloth's, but `backend` is {self.backend}: leave it out, or "
+                "set `backend: unsloth`"
+            )
+        if self.executor == "in-process":
+            raise ValueError(
+                "`block_compile` is for worker processes: leave it out, or set `executor: local`"
             )
         return self
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from coralx.backends.choice import Choice, choose, with_backend_defaults
+from coralx.backends.choice import ON_GPU, Choice, choose, with_backend_defaults
 from coralx.config import Config
 from coralx.config.input_files import missing_inputs
 from coralx.config.metric_catalogue import EVERY_TASK
@@ -20,6 +20,7 @@ from coralx.execution.executor import Listener, StatusUpdate
 from coralx.execution.placement import pins
 from coralx.execution.preflight import footprint_of_base, try_out
 from coralx.system.containers import Limits, cores, limits_of, memory
+from coralx.system.cuda_probe import obstacle_to_gpu, unusable
 from coralx.system.environment import (
     INSTALL_QUANTIZATION,
     INSTALL_UNSLOTH,
@@ -53,6 +54,9 @@ class Machine:
     """Its version; None if it is not installed. So is `unsloth`."""
     torch_cuda: str | None
     """The CUDA version that torch is built for; None for a CPU build."""
+    gpu_obstacle: str | None
+    """Why such a torch cannot open the first GPU, in its own words; None if it can, or was not
+    asked."""
     unsloth: str | None
     unsloth_runs: str | None
     """How Unsloth would train here: with fused kernels, or by its CPU backend."""
@@ -66,7 +70,7 @@ class Machine:
     @property
     def has_usable_gpu(self) -> bool:
         """Whether torch could train on a GPU."""
-        return bool(self.gpus) and self.torch_cuda is not None
+        return bool(self.gpus) and self.torch_cuda is not None and self.gpu_obstacle is None
 
 
 @dataclass(frozen=True)
@@ -101,26 +105,33 @@ def _ignore(signal: StatusUpdate) -> None:
     """Drop what workers report."""
 
 
-def diagnose(config: Config | None = None, listener: Listener = _ignore) -> Diagnosis:
+def diagnose(
+    config: Config | None = None, listener: Listener = _ignore, *, try_batch: bool = True
+) -> Diagnosis:
     """Look at the machine, and with a config at what it needs; unless a problem rules it out, load
-    base and data and try one batch.
+    base and data and `try_batch`.
 
     Raises ConfigError where backend and task contradict each other.
     """
     machine = examine_machine()
     problems = list(_problems(machine))
     if config is not None:
-        return _diagnose_config(config, machine, problems, listener)
-    backends = {str(task): choose(_of_task(task)) for task in EVERY_TASK}
+        return _diagnose_config(config, machine, problems, listener, try_batch=try_batch)
+    backends = {str(task): _chosen(_of_task(task), machine) for task in EVERY_TASK}
     return Diagnosis(machine, backends, None, tuple(problems))
 
 
 def _diagnose_config(
-    config: Config, machine: Machine, problems: list[Problem], listener: Listener
+    config: Config,
+    machine: Machine,
+    problems: list[Problem],
+    listener: Listener,
+    *,
+    try_batch: bool,
 ) -> Diagnosis:
     """The diagnosis of machine and config; `problems` are those of the machine."""
     try:
-        choice = choose(config)
+        choice = _chosen(config, machine)
     except SetupError as error:  # what else is wrong is worth showing all the same
         problems.append(Problem(error.message, error.hint))
         choice = Choice(config.runtime.backend, "named by the config, but not installed")
@@ -146,9 +157,10 @@ def _diagnose_config(
     if requirements is not None:
         problems += _shortages(requirements, machine)
         # a trial that may exhaust the memory could take other programs down with it
-        if not obstacles and requirements.smallest.verdict in ("fits", "unknown"):
+        may_fit = requirements.smallest.verdict in ("fits", "unknown")
+        if try_batch and may_fit and not obstacles:
             trial, failures, warnings = _try_batch(config, choice.name, listener)
-            problems += failures
+            problems += [failure for failure in failures if failure not in problems]
     return Diagnosis(
         machine, {config.model.task: choice}, requirements, tuple(problems), trial, warnings
     )
@@ -170,9 +182,8 @@ def _try_batch(
 def examine_machine() -> Machine:
     """This machine, as it is now."""
     gpus, cuda, unsloth = visible_gpus(), torch_cuda(), installed_version("unsloth")
-    fused = "fused kernels on the GPU"
+    obstacle = obstacle_to_gpu() if gpus and cuda else None
     limits = limits_of()
-    own_cpu_backend = "its CPU backend: transformers and PEFT without fused kernels"
     return Machine(
         hardware=hardware(),
         usable_cores=cores(limits),
@@ -182,12 +193,27 @@ def examine_machine() -> Machine:
         visible_devices=os.environ.get(VARIABLE),
         torch=installed_version("torch"),
         torch_cuda=cuda,
+        gpu_obstacle=obstacle,
         unsloth=unsloth,
-        unsloth_runs=(fused if gpus and cuda else own_cpu_backend) if unsloth else None,
+        unsloth_runs=_how_unsloth_runs(gpus, cuda, obstacle) if unsloth else None,
         mismatches=version_mismatches(),
         free_disk_bytes=shutil.disk_usage(Path.cwd()).free,
         limits=limits,
     )
+
+
+def _how_unsloth_runs(gpus: Sequence[Gpu], cuda: str | None, obstacle: str | None) -> str:
+    if gpus and cuda and obstacle is None:
+        return "fused kernels on the GPU"
+    return "its CPU backend: transformers and PEFT without fused kernels"
+
+
+def _chosen(config: Config, machine: Machine) -> Choice:
+    """What would train; a GPU that torch cannot open is named as such. Raises as `choose`."""
+    choice = choose(config)
+    if machine.gpu_obstacle is None or choice.reason != ON_GPU:
+        return choice
+    return Choice(choice.name, "a GPU is visible, but torch cannot use it")
 
 
 def _of_task(task: str) -> Config:
@@ -204,7 +230,7 @@ def _required(config: Config, backend: str, machine: Machine) -> Requirements:
         capacity = min(gpu.memory_bytes for gpu in machine.gpus if gpu.uuid in chosen)
     runtime = config.runtime.model_copy(update={"backend": backend})
     footprint = footprint_of_base(config.model_copy(update={"runtime": runtime}))
-    return requirements_of(config, footprint, capacity)
+    return requirements_of(config, footprint, capacity // footprint.sharing)
 
 
 # -- problems --------------------------------------------------------------------------------------
@@ -219,6 +245,9 @@ def _problems(machine: Machine) -> Iterator[Problem]:
             f"torch {machine.torch} is a CPU build: the GPU stays unused",
             "Install a CUDA build of torch, as https://pytorch.org/get-started shows.",
         )
+    if machine.gpu_obstacle is not None:
+        error = unusable(machine.gpus, machine.gpu_obstacle)
+        yield Problem(error.message, error.hint)
     if machine.has_usable_gpu and machine.unsloth is None:
         yield Problem(
             "unsloth is not installed: language models train with PEFT, more slowly",
@@ -227,6 +256,12 @@ def _problems(machine: Machine) -> Iterator[Problem]:
     if machine.driver and not machine.gpus and machine.visible_devices is not None:
         yield Problem(
             f"{VARIABLE}={machine.visible_devices!r} hides every GPU", f"Unset {VARIABLE}."
+        )
+    if machine.driver and not machine.gpus and machine.visible_devices is None:
+        yield Problem(
+            f"NVIDIA's driver {machine.driver} shows no GPU to compute on",
+            "If nvidia-smi lists one in MIG mode, slices have to be made of it first: "
+            "nvidia-smi mig -cgi PROFILE -C.",
         )
     for mismatch in machine.mismatches:
         state = f"is {mismatch.found}" if mismatch.found else "is not installed"
@@ -266,6 +301,14 @@ def _shortages(requirements: Requirements, machine: Machine) -> Iterator[Problem
                 "Use less memory: smaller ranks, batch_size or model.max_length, fewer "
                 "target_modules, runtime.gradient_checkpointing, or runtime.quantization: 4bit.",
             )
+    pools = requirements.host_bytes * requirements.sharing
+    if pools > machine.free_memory_bytes:
+        yield Problem(
+            f"Unsloth keeps up to {gib(pools)} of activations in the machine's memory, of which "
+            f"{gib(machine.free_memory_bytes)} are free",
+            "Set runtime.gradient_checkpointing: false if the GPU has room, or use a smaller "
+            "batch_size, a shorter model.max_length or fewer workers.",
+        )
     if requirements.disk_bytes > machine.free_disk_bytes:
         yield Problem(
             f"checkpoints may take {gib(requirements.disk_bytes)}, but only "

@@ -1,144 +1,150 @@
-"""Trains a few real steps, once with each backend: does it work here, and how fast?"""
+"""What only a GPU can tell, seen within minutes: whether training there does what it should, and by
+which settings it is fastest."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import re
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
-from coralx.backends.choice import require_available, with_backend_defaults
-from coralx.config import Config, parse_config
-from coralx.errors import SetupError, WorkerError
+from coralx.backends.unsloth_support import model_type
+from coralx.config import Config
+from coralx.doctor import check_parts as parts
+from coralx.doctor.check_bench import Bench, OutOfTime, Trial
+from coralx.doctor.check_comparisons import CheckFailed, Figure, Finding, NotApplicable
+from coralx.doctor.check_subject import Scale, subject_of
+from coralx.doctor.check_trials import Context
+from coralx.doctor.recommendation import Settings, best_number, recommended, with_precision
+from coralx.errors import CoralXError, SetupError
 from coralx.execution.executor import Listener
-from coralx.execution.local import LocalExecutor
-from coralx.records.genomes import Genes, Genome
-from coralx.records.jobs import Horizon, Job, JobFailed
-from coralx.records.results import StageResult
-from coralx.records.run_facts import Settings
-from coralx.system.environment import torch_cuda
-from coralx.system.gpus import visible_gpus
-from coralx.system.python_process import module_command
+from coralx.execution.gpu_findings import remember
+from coralx.system.cuda_probe import obstacle_to_gpu, unusable
+from coralx.system.environment import torch_cuda, versions
+from coralx.system.gpus import Gpu, driver_version, visible_gpus
 
-BACKENDS = ("peft", "unsloth")
-STEPS = 30
-EVAL_ROWS = 64
-RANKS = (8, 16)
-"""Of the two genomes that each backend trains: the first one's time includes compiling."""
+Verdict = Literal["passed", "failed", "not applicable", "not reached"]
+
+COMPARED = {"losses of short texts", "losses of long texts", "answers", "cut and resumed"}
+"""The parts by which the tested backend is judged."""
+
+_PATH = re.compile(r"(?<![\w.~/\\:-])(?:~|[A-Za-z]:)?(?:[/\\][\w.@+~-]+)+[/\\]([\w.@+~-]+)")
+"""An absolute path of two parts or more, or one of the home folder; its last part is captured."""
+
+_QUOTED_PATH = re.compile(r"(['\"])(?:~|[A-Za-z]:)?[/\\][^'\"]*\1")
+"""One in quotes, which may hold spaces."""
 
 
 @dataclass(frozen=True)
-class TrainedGenome:
-    """One genome's few steps with one backend."""
+class Part:
+    """One part of the check, as it is planned."""
 
-    genome: str
-    rank: int
+    name: str
     seconds: float
-    tokens: int
-    """Of the rows that it read, without padding; 0 where the backend does not count them."""
-    train_loss: float | None
-    eval_loss: float | None
-    notes: tuple[str, ...]
+    """That it may take, starting its workers included."""
+    look: Callable[[Context], Finding]
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """What became of one part."""
+
+    name: str
+    verdict: Verdict
+    said: str
+    """What was seen, and where it failed what was expected; or why it did not apply."""
+    seconds: float
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GpuCheck:
+    """What a check has found; nothing in it names a path or a host."""
+
+    card: str
+    memory_bytes: int
+    capability: tuple[int, int] | None
+    """Its compute capability; None where the driver does not say."""
+    driver: str | None
+    cuda: str | None
+    """The version that torch is built for."""
+    versions: Mapping[str, str]
+    base: str
+    parts: tuple[PartResult, ...]
+    recommended: Settings
 
     @property
-    def tokens_per_second(self) -> float | None:
-        return self.tokens / self.seconds if self.tokens and self.seconds else None
+    def failed(self) -> tuple[PartResult, ...]:
+        return tuple(part for part in self.parts if part.verdict == "failed")
 
 
-@dataclass(frozen=True)
-class BackendCheck:
-    """What one backend reached; the first genome's seconds include compiling."""
+def planned(capability: tuple[int, int] | None) -> tuple[Part, ...]:
+    """The parts in their order: right before fast, what most depends on first."""
+    return (
+        Part("precision", 180, partial(parts.precision, capability=capability)),
+        Part("losses of short texts", 120, parts.short_text_losses),
+        Part("losses of long texts", 200, parts.long_text_losses),
+        Part("answers", 30, parts.answers),
+        Part("cut and resumed", 30, parts.resumed),
+        Part("memory estimate", 30, parts.memory),
+        Part("checkpointing", 150, parts.checkpointing),
+        Part("workers", 150, parts.workers),
+        Part("4-bit", 120, parts.four_bit),
+        Part("block compile", 150, parts.block_compile),
+    )
 
-    backend: str
-    device: str
-    precision: str
-    warnings: tuple[str, ...]
-    trained: tuple[TrainedGenome, ...]
 
+def check_gpu(
+    config: Config | None,
+    listener: Listener,
+    tell: Callable[[PartResult], None],
+    *,
+    scale: Scale | None = None,
+    until: float | None = None,
+    tested: str = "unsloth",
+    plan: Sequence[Part] | None = None,
+) -> GpuCheck:
+    """Check the first GPU that `config` uses, with its base (None: a small random one). `tell` is
+    called with each part's result, `listener` with what workers say.
 
-def check_backends(
-    config: Config, backends: Sequence[str], listener: Listener, *, steps: int = STEPS
-) -> list[BackendCheck]:
-    """Train the same two genomes on the same data and seeds with each backend, one after another,
-    in the precision that the first one chooses.
-
-    Raises ConfigError or SetupError where a backend cannot train the config, WorkerError where
-    training fails.
+    The check ends by `until`, of the monotonic clock. On a machine without a GPU the same parts run
+    on the CPU. Raises ConfigError or SetupError where nothing can train the config.
     """
-    for backend in backends:
-        require_available(config, backend)
-    results, settings = list[BackendCheck](), None
-    for backend in backends:
-        checked, settings = _check(config, backend, settings, listener, steps)
-        results.append(checked)
-    return results
-
-
-def _check(
-    config: Config, backend: str, settings: Settings | None, listener: Listener, steps: int
-) -> tuple[BackendCheck, Settings]:
-    runtime = config.runtime.model_copy(update={"backend": backend, "workers": 1})
-    config = with_backend_defaults(config.model_copy(update={"runtime": runtime}), backend)
-    executor = LocalExecutor(backend)
-    try:
-        facts = executor.start(config, settings, listener)
-        trained = []
-        for outcome in executor.run([_job(config, rank, steps) for rank in RANKS]):
-            if isinstance(outcome, JobFailed):
-                raise WorkerError(f"{backend} could not train: {outcome.reason}")
-            if isinstance(outcome, StageResult):
-                trained.append(_trained(outcome))
-    finally:
-        executor.close()
-    checked = BackendCheck(backend, facts.device, facts.precision, facts.warnings, tuple(trained))
-    return checked, executor.settings
-
-
-def _job(config: Config, rank: int, steps: int) -> Job:
-    genes = replace(Genes(), rank=rank, batch_size=config.training.batch_size, learning_rate=1e-3)
-    return Job(
-        genome=Genome(f"check-{rank}", 0, genes),
-        stage="check",
-        first_step=0,
-        last_step=steps,
-        horizon=Horizon(steps, 0),
-        data_fraction=1.0,
-        checkpoint=None,
-        eval_limit=EVAL_ROWS,
+    scale = scale or Scale()
+    until = until or time.monotonic() + scale.seconds
+    gpu = _gpu_of(config)
+    memory, capability = (gpu.memory_bytes, gpu.capability) if gpu else (0, None)
+    with tempfile.TemporaryDirectory(prefix="coralx-") as folder:
+        subject = subject_of(config, Path(folder), scale, one_gpu=gpu is not None)
+        context = Context(Bench(listener, until), subject, scale, Path(folder), tested)
+        results = tuple(_results(plan or planned(capability), context, tell))
+        base = _described_base(context)
+    if gpu is not None and config is not None:
+        _remember(gpu, config, results)
+    return GpuCheck(
+        card=gpu.name if gpu else "no GPU",
+        memory_bytes=memory,
+        capability=capability,
+        driver=driver_version(),
+        cuda=torch_cuda(),
+        versions=versions(),
+        base=base,
+        parts=results,
+        recommended=with_precision(
+            _recommended(results, context, memory), subject.own.training.precision, capability
+        ),
     )
-
-
-def _trained(result: StageResult) -> TrainedGenome:
-    if result.divergence is not None:
-        raise WorkerError(
-            f"{result.genome}: {result.divergence.reason}, at step {result.divergence.step}"
-        )
-    return TrainedGenome(
-        genome=result.genome,
-        rank=int(result.genome.removeprefix("check-")),
-        seconds=result.train_seconds,
-        tokens=result.trained_tokens,
-        train_loss=result.metrics.get("train_loss"),
-        eval_loss=result.metrics.get("eval_loss"),
-        notes=result.notes,
-    )
-
-
-def largest_difference(checked: Sequence[BackendCheck]) -> float | None:
-    """The largest relative difference between the losses that backends reached for one genome."""
-    differences = []
-    for genomes in zip(*(sorted(c.trained, key=lambda t: t.rank) for c in checked), strict=True):
-        for name in ("train_loss", "eval_loss"):
-            losses = [getattr(genome, name) for genome in genomes]
-            if None not in losses and max(losses) > 0:
-                differences.append((max(losses) - min(losses)) / max(losses))
-    return max(differences, default=None)
 
 
 def require_gpu() -> None:
-    """Raise SetupError where no GPU can be trained on."""
-    if not visible_gpus():
+    """Raise SetupError where no GPU can be trained on. Takes as long as torch takes to load."""
+    gpus = visible_gpus()
+    if not gpus:
         raise SetupError(
             "no GPU is visible, so there is nothing to check",
             "Run this where nvidia-smi lists a GPU and CUDA_VISIBLE_DEVICES does not hide it.",
@@ -148,36 +154,83 @@ def require_gpu() -> None:
             "torch is a CPU build, so it cannot use the GPU",
             "Install a CUDA build of torch, as https://pytorch.org/get-started shows.",
         )
+    if (obstacle := obstacle_to_gpu()) is not None:
+        raise unusable(gpus, obstacle)
 
 
-def specimen_config(folder: Path, *, large: bool) -> Config:
-    """A config for a small random Llama and its texts, which are written into `folder`.
+def _gpu_of(config: Config | None) -> Gpu | None:
+    """The GPU that is checked: the first that the config uses; None where there is none."""
+    gpus = visible_gpus() if torch_cuda() else ()
+    devices = config.runtime.devices if config is not None else "auto"
+    place = 0 if devices == "auto" else devices[0]
+    return gpus[place] if place < len(gpus) else None
 
-    Another process writes them, since that takes torch. Raises WorkerError where it fails.
-    """
-    done = subprocess.run(
-        module_command("coralx.training.tiny_model", str(folder), *(["--large"] if large else [])),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+
+def _results(
+    plan: Sequence[Part], context: Context, tell: Callable[[PartResult], None]
+) -> Iterator[PartResult]:
+    for number, part in enumerate(plan, 1):
+        what = f"part {number} of {len(plan)}, {part.name}: at most {part.seconds:.0f} s"
+        context.bench.listener(what)
+        began = time.monotonic()
+        context.bench.allow(part.seconds)
+        verdict, said, figures = _looked(part, context)
+        seconds = round(time.monotonic() - began, 1)
+        result = PartResult(part.name, verdict, without_places(said), seconds, figures)
+        tell(result)
+        yield result
+
+
+def _looked(part: Part, context: Context) -> tuple[Verdict, str, Mapping[str, Figure]]:
+    """Verdict, what was seen, and figures. Nothing that goes wrong in a part ends the others."""
+    try:
+        found = part.look(context)
+    except NotApplicable as reason:
+        return "not applicable", str(reason), {}
+    except OutOfTime:
+        return "not reached", f"its {part.seconds:.0f} s, or the whole check's time, were over", {}
+    except CheckFailed as reason:
+        return "failed", str(reason), {}
+    except CoralXError as error:
+        return "failed", " ".join(error.message.split()), {}
+    except Exception as error:
+        return "failed", f"{type(error).__name__}: {' '.join(str(error).split())}", {}
+    return "passed", found.said, found.figures
+
+
+def without_places(text: str) -> str:
+    """A text without the paths and the host name that an error may name: it is to be published."""
+    for place in (Path.home(), Path.cwd(), Path(tempfile.gettempdir())):
+        if place != Path(place.anchor):  # whose names may have spaces
+            text = text.replace(str(place), "~/x")
+    text = _QUOTED_PATH.sub(r"\1[path]\1", text)
+    text = _PATH.sub(lambda path: path[1] if path[1].endswith(".py") else "[path]", text)
+    host = socket.gethostname()
+    return re.sub(rf"(?<!\w){re.escape(host)}(?!\w)", "[host]", text) if host else text
+
+
+def _recommended(results: Sequence[PartResult], context: Context, memory_bytes: int) -> Settings:
+    return recommended(
+        {result.name: result.figures for result in results if result.verdict == "passed"},
+        backend=context.subject.backend,
+        reference=context.reference,
+        failed={result.name for result in results if result.verdict == "failed"} & COMPARED,
+        memory_bytes=memory_bytes,
     )
-    if done.returncode != 0:
-        log = done.stderr.strip()
-        raise WorkerError(
-            f"the model for the check could not be written to {folder}",
-            f"The last line of its output: {log.splitlines()[-1].strip()}" if log else "",
-            log,
-        )
-    return parse_config(
-        {
-            "model": {"base": str(folder / "model"), "task": "label-tokens", "max_length": 64},
-            "data": {
-                "train": str(folder / "texts.jsonl"),
-                "labels": ["negative", "positive"],
-                "prompt": "Text : {text}\nLabel :",
-            },
-        },
-        "specimen",
-    )
+
+
+def _described_base(context: Context) -> str:
+    """The base's name, kind and size, as far as they are known."""
+    facts = [context.subject.base, model_type(context.subject.sft)]
+    trained = [found for found in context.bench.done.values() if isinstance(found, Trial)]
+    if trained:
+        facts.append(f"{trained[0].facts.base_parameters:,} parameters")
+    return ", ".join(fact for fact in facts if fact)
+
+
+def _remember(gpu: Gpu, config: Config, results: Sequence[PartResult]) -> None:
+    """Keep how many workers are fastest, for `workers_per_gpu: auto`."""
+    for result in results:
+        best = best_number(result.figures) if result.name == "workers" else None
+        if best is not None:
+            remember(gpu, config, best)

@@ -1,8 +1,8 @@
-"""A diagnosis and a check of the backends as a person reads them, and as JSON."""
+"""A diagnosis as a person reads it, and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -11,14 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from coralx.doctor.diagnosis import Diagnosis, Machine
-from coralx.doctor.gpu_check import BackendCheck, largest_difference
 from coralx.doctor.requirements import Need, Requirements
-from coralx.report.formatting import figure, modules
+from coralx.report.formatting import modules
 from coralx.report.table_layout import fitting
 from coralx.text import counted, gib
-
-TOLERANCE = 0.05
-"""Losses that differ by less, relatively, agree as far as bf16 and different kernels can."""
 
 
 def diagnosis_json(diagnosis: Diagnosis) -> dict[str, Any]:
@@ -62,11 +58,10 @@ def _machine_rows(machine: Machine) -> Iterator[tuple[str, str]]:
     free = gib(machine.free_memory_bytes)
     yield "memory", f"{total}{_of_memory(machine)}, {free} free"
     for gpu in machine.gpus:
-        yield (
-            f"GPU {gpu.index}",
-            f"{gpu.name}, {gib(gpu.memory_bytes)}, {gib(gpu.free_bytes)} free, driver "
-            f"{machine.driver}",
-        )
+        version = ".".join(map(str, gpu.capability or ()))
+        capability = f", compute capability {version}" if version else ""
+        sizes = f"{gib(gpu.memory_bytes)}, {gib(gpu.free_bytes)} free"
+        yield f"GPU {gpu.index}", f"{gpu.name}, {sizes}{capability}, driver {machine.driver}"
     if not machine.gpus:
         yield "GPU", "none visible"
     build = f"CUDA {machine.torch_cuda}" if machine.torch_cuda else "CPU build"
@@ -103,6 +98,8 @@ def _print_requirements(needs: Requirements, console: Console) -> None:
     table.add_row("smallest", *_cells(needs.smallest))
     table.add_row("largest", *_cells(needs.largest))
     console.print(fitting(table))
+    for line in _on_device(needs):
+        console.print(line, soft_wrap=True, highlight=False)
     console.print(
         f"Memory holds one base and {counted(needs.together, 'genome')} of the largest size, with "
         f"one batch each. Disk: {gib(needs.disk_bytes)} at most, for "
@@ -111,6 +108,18 @@ def _print_requirements(needs: Requirements, console: Console) -> None:
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _on_device(needs: Requirements) -> Iterator[str]:
+    """How a worker would use its device, where that is not as plain as can be."""
+    if needs.sharing > 1:
+        yield f"{needs.sharing} workers share a GPU; the memory above is the share of each."
+    if needs.checkpointing:
+        host = f"; Unsloth keeps up to {gib(needs.host_bytes)} of them in the machine's memory"
+        yield (
+            "Activations are recomputed (runtime.gradient_checkpointing)"
+            f"{host if needs.host_bytes else ''}."
+        )
 
 
 def _trial_line(needs: Requirements) -> str:
@@ -131,43 +140,3 @@ def _cells(need: Need) -> tuple[str, ...]:
         gib(need.likely_bytes),
         need.verdict,
     )
-
-
-def print_check(checked: Sequence[BackendCheck], console: Console) -> None:
-    """What each backend reached, side by side, and whether their losses agree."""
-    table = Table(title="The same genomes, by each backend", title_justify="left")
-    for name in ("backend", "device", "precision", "genome"):
-        table.add_column(name)
-    for name in ("seconds", "tokens", "tokens/s", "train loss", "eval loss"):
-        table.add_column(name, justify="right")
-    for backend in checked:
-        for one in backend.trained:
-            speed = one.tokens_per_second
-            table.add_row(
-                backend.backend,
-                escape(backend.device),
-                backend.precision,
-                f"rank {one.rank}",
-                f"{one.seconds:.2f}",
-                f"{one.tokens:,}" if one.tokens else "-",
-                f"{speed:,.0f}" if speed is not None else "-",
-                figure(one.train_loss),
-                figure(one.eval_loss),
-            )
-    console.print(fitting(table))
-    console.print("The first genome's seconds include compiling.")
-    for line in _remarks(checked):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-
-def _remarks(checked: Sequence[BackendCheck]) -> Iterator[str]:
-    for backend in checked:
-        remarks = [*backend.warnings, *(note for one in backend.trained for note in one.notes)]
-        for text in dict.fromkeys(remarks):  # each once, in order
-            yield f"{backend.backend}: {text}"
-    difference = largest_difference(checked)
-    if difference is None:
-        return
-    agree = difference <= TOLERANCE
-    verdict = "they agree" if agree else "too much; one of the backends may train incorrectly"
-    yield f"Losses differ by up to {100 * difference:.1f} %: {verdict}."

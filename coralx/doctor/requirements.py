@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from coralx.backends.memory_estimate import adapter_parameters, extremes, least_bytes, likely_bytes
+from coralx.backends.memory_estimate import (
+    adapter_parameters,
+    extremes,
+    host_pool_bytes,
+    least_bytes,
+    likely_bytes,
+)
 from coralx.config import Config
 from coralx.engine.succession import succession_of
 from coralx.errors import SetupError
@@ -57,6 +63,12 @@ class Requirements:
     largest: Need
     together: int
     """How many genomes of the largest size fit beside one base, with one batch each."""
+    checkpointing: bool
+    """Whether a run would recompute activations."""
+    sharing: int
+    """How many workers share the device; `capacity_bytes` is the share of one."""
+    host_bytes: int
+    """What Unsloth would keep of the activations of one worker's largest batch in host memory."""
     checkpoints: int
     """The most that are on disk at once."""
     disk_bytes: int
@@ -94,6 +106,9 @@ def requirements_of(config: Config, footprint: Footprint, capacity: int) -> Requ
         smallest=smallest,
         largest=largest,
         together=max(0, left // (largest.likely_bytes - footprint.base_bytes)),
+        checkpointing=footprint.checkpointing,
+        sharing=footprint.sharing,
+        host_bytes=host_pool_bytes(footprint, large, length),
         checkpoints=disk.checkpoints,
         disk_bytes=disk.most,
         least_disk_bytes=disk.least,

@@ -70,7 +70,10 @@ NO_VIRTUAL_MEMORY = ("microsoft", "tegra")
 def environment(config: Config) -> dict[str, str]:
     """Variables that a worker for such a config needs: where everything lies on this machine, no
     library may ask the network."""
-    return {"HF_HUB_OFFLINE": "1"} if needs_no_hub(config) else {}
+    offline = {"HF_HUB_OFFLINE": "1"} if needs_no_hub(config) else {}
+    # Unsloth reads it when it is imported; without it, the backend's own default applies.
+    compiling = {"UNSLOTH_BLOCK_COMPILE": "1"} if config.runtime.block_compile else {}
+    return offline | compiling
 
 
 def cuda_environment(backend: str) -> dict[str, str]:

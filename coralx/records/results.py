@@ -129,6 +129,8 @@ class StageResult:
     skipped_steps: int = 0
     """Of the stage's steps, those that changed no weight: in fp16, their scaled gradient was
     infinite. They count as trained."""
+    peak_bytes: int | None = None
+    """The most that a CUDA GPU's allocator held during the steps; None: not recorded."""
 
     @property
     def seconds(self) -> float:

@@ -66,6 +66,8 @@ class Trace:
     """Spent on the steps."""
     micro_batch: int | None = None
     """Rows that go through the model at once; None: a whole batch."""
+    peak_bytes: int | None = None
+    """The most that a CUDA GPU's allocator held; None elsewhere."""
     divergence: Divergence | None = None
     """Why training ended early; None: it did not."""
 

@@ -61,6 +61,7 @@ def result_of(
         curve=curve_of(trace.losses, job.last_step - job.first_step),
         micro_batch=trace.micro_batch,
         skipped_steps=len(trace.skipped),
+        peak_bytes=trace.peak_bytes,
     )
 
 

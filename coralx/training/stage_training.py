@@ -21,7 +21,7 @@ from coralx.data.order import subset_size
 from coralx.records.genomes import Genes, Genome
 from coralx.records.jobs import Job
 from coralx.records.results import Divergence, StageResult
-from coralx.training import adapters
+from coralx.training import adapters, peak_memory
 from coralx.training import partial_checkpoint as partial
 from coralx.training.evaluation import Evaluation
 from coralx.training.inference import mean_loss
@@ -88,7 +88,9 @@ class StageTraining:
 
         try:
             minutes = self.config.runtime.checkpoint_minutes
+            peak_memory.reset()
             trainer.run(job, trace, report, beat, keep, 60.0 * minutes)
+            trace.peak_bytes = peak_memory.peak_bytes()
             trained = time.monotonic()
             metrics, remarks = self._evaluate(job, trace, beat)
         except Paused:

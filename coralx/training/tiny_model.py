@@ -5,23 +5,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from random import Random
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from coralx.data.specimen import WORDS, write_texts
+
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
-PROMPT = (
-    "Text Label Review Answer Question system user assistant : . , ? ! negative positive".split()
-)
-PLAIN = "the a is was very not of to and it this film road coffee team train phone".split()
-BAD = "bad awful poor sad worst hate broken slow angry dirty".split()
-GOOD = "good great lovely happy best love fine fast calm clean".split()
-TEXTS = 200
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "<s> {{ message['role'] }} : {{ message['content'] }} </s>\n"
@@ -56,23 +49,9 @@ def write_model(folder: Path, *, large: bool = False) -> None:
     ).save_pretrained(folder)
 
 
-def write_texts(path: Path) -> None:
-    """A JSONL of labelled texts: two words of each tell `positive` from `negative`."""
-    rng = Random(0)  # noqa: S311  texts, no secrets
-    rows = []
-    for number in range(TEXTS):
-        label, telling = (("negative", BAD), ("positive", GOOD))[number % 2]
-        words = [*rng.choices(PLAIN, k=rng.randint(2, 8)), *rng.choices(telling, k=2)]
-        rng.shuffle(words)
-        rows.append(json.dumps({"text": " ".join(words), "label": label}))
-    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
-
-
 def _tokenizer(longest: int) -> PreTrainedTokenizerFast:
     """Whole words and signs; a text begins with <s>, as Llama's own does."""
-    vocabulary = {
-        word: place for place, word in enumerate((*SPECIAL, *PROMPT, *PLAIN, *BAD, *GOOD))
-    }
+    vocabulary = {word: place for place, word in enumerate((*SPECIAL, *WORDS))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(

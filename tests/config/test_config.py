@@ -11,6 +11,7 @@ from coralx.config import dump_yaml, load_config
 from coralx.config.conditions import parse_rule
 from coralx.config.mode import mode_of
 from coralx.errors import ConfigError
+from coralx.execution.process import environment
 from tests.support.configs import only_problem_in, problems_in, read, schedule
 from tests.support.factories import PUBLISHED, STAGE_NAMES, make_config
 from tests.support.paths import ROOT
@@ -362,3 +363,21 @@ def test_stop_rule_is_parsed_and_never_evaluated(text: str, says: str) -> None:
 def test_unreadable_file_is_a_config_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError):
         load_config(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "says"),
+    [
+        ("{block_compile: true, backend: peft}", "`block_compile` is Unsloth's"),
+        ("{block_compile: true, executor: in-process}", "for worker processes"),
+        ("{block_compile: 2}", "runtime.block_compile"),
+    ],
+)
+def test_block_compile_is_refused_where_it_would_do_nothing(runtime: str, says: str) -> None:
+    assert says in only_problem_in(f"runtime: {runtime}")
+
+
+def test_block_compile_reaches_workers_by_their_environment() -> None:
+    for compiles, variables in ((True, {"UNSLOTH_BLOCK_COMPILE": "1"}), (False, {})):
+        config = read(f"model: {{base: org/base}}\nruntime: {{block_compile: {compiles}}}".lower())
+        assert environment(config) == variables

@@ -1,4 +1,4 @@
-"""`coralx doctor`: the machine, what a config needs of it, and the check of backends."""
+"""`coralx doctor`: the machine, and what a config needs of it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,12 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from rich.console import Console
 
 from coralx.backends import choice as backend
 from coralx.config import Config
 from coralx.doctor import diagnosis
 from coralx.doctor.diagnosis import Problem, diagnose
-from coralx.doctor.gpu_check import (
-    BackendCheck,
-    TrainedGenome,
-    check_backends,
-    largest_difference,
-    specimen_config,
-)
-from coralx.doctor.output import print_check
+from coralx.doctor.output import _on_device
 from coralx.doctor.requirements import Requirements, requirements_of
 from coralx.errors import ConfigError, CoralXError, SetupError
 from coralx.records.run_facts import Facts, Footprint
@@ -61,6 +53,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose torch could use the GPUs that a test makes up."""
     for module in (diagnosis, backend):
         monkeypatch.setattr(module, "torch_cuda", lambda: "12.8")
+    monkeypatch.setattr(diagnosis, "obstacle_to_gpu", lambda: None)
 
 
 # -- the machine -----------------------------------------------------------------------------------
@@ -102,6 +95,45 @@ def test_hidden_gpus_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_gpus(monkeypatch, 80, visible="")
     (problem,) = (p for p in diagnose().problems if "CUDA_VISIBLE_DEVICES" in p.problem)
     assert "hides every GPU" in problem.problem
+
+
+@pytest.mark.usefixtures("on_gpu")
+def test_a_gpu_that_torch_cannot_open_is_not_called_usable(
+    doctor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpus(monkeypatch, 80, cuda=12040)
+    monkeypatch.setattr(diagnosis, "torch_cuda", lambda: "13.0")
+    obstacle = "The NVIDIA driver on your system is too old (found version 12040)."
+    monkeypatch.setattr(diagnosis, "obstacle_to_gpu", lambda: obstacle)
+    monkeypatch.setattr("coralx.system.cuda_probe.torch_cuda", lambda: "13.0")
+    found = diagnose()
+    assert not found.machine.has_usable_gpu
+    assert "CPU backend" in (found.machine.unsloth_runs or "CPU backend")
+    (problem,) = (p for p in found.problems if obstacle in p.problem)
+    for part in ("Fake 0", "driver 600.1", "CUDA up to 12.4", "built for CUDA 13.0"):
+        assert part in problem.problem
+    assert "driver is too old" in problem.way_out
+    assert obstacle in doctor().out
+    monkeypatch.setattr(backend, "torch_cuda", lambda: "13.0")
+    monkeypatch.setattr(backend, "is_installed", lambda module: True)  # noqa: ARG005
+    reason = diagnose().backends["sft"].reason
+    assert reason == "a GPU is visible, but torch cannot use it"
+
+
+def test_slices_of_a_gpu_are_listed_in_its_place(
+    doctor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpus(monkeypatch, 40, slices={0: [10.0, 5.0]}, capability=(8, 0))
+    lines = doctor().out.splitlines()
+    gpus = [" ".join(line.split()) for line in lines if line.startswith("GPU ")]
+    assert gpus == [
+        "GPU 0 Fake MIG-00, 10.0 GiB, 5.0 GiB free, compute capability 8.0, driver 600.1",
+        "GPU 1 Fake MIG-01, 5.0 GiB, 2.5 GiB free, compute capability 8.0, driver 600.1",
+    ]
+    fake_gpus(monkeypatch, 40, slices={0: []})
+    said = doctor().out
+    assert "shows no GPU to compute on" in said
+    assert "nvidia-smi mig" in said
 
 
 @pytest.mark.usefixtures("on_gpu")
@@ -171,6 +203,22 @@ def test_the_ends_of_the_search_space_are_measured() -> None:
 def test_what_does_not_fit_is_said(capacity: int, verdict: str, together: int) -> None:
     found = needs(capacity, search_space={"rank": {"choices": [8]}}, model={"max_length": 512})
     assert (found.largest.verdict, found.together) == (verdict, together)
+
+
+def test_what_unsloth_keeps_in_host_memory_is_counted_and_missed() -> None:
+    offloading = replace(BASE, checkpointing=True, fused=True, layers=32, hidden_size=4096)
+    space = {"rank": {"choices": [8]}, "batch_size": {"choices": [4, 64]}}
+    config = make_config(search_space=space, model={"max_length": 512})
+    found = requirements_of(config, offloading, 80 * GIB)
+    assert found.host_bytes == 32 * 2 * 4096 * 64 * 512
+    machine = replace(diagnosis.examine_machine(), free_memory_bytes=12 * GIB)
+    shared = replace(found, sharing=2)
+    assert list(diagnosis._shortages(found, machine)) == []
+    (problem,) = diagnosis._shortages(shared, machine)
+    assert "up to 16.0 GiB of activations" in problem.problem
+    told = " ".join(_on_device(shared))
+    assert "2 workers share a GPU" in told
+    assert "up to 8.0 GiB of them in the machine's memory" in told
 
 
 def test_disk_counts_the_checkpoints_that_are_kept() -> None:
@@ -284,6 +332,7 @@ def test_what_the_trial_batch_brings_is_said_with_its_exit_code(
     footprint_without_weights = Mock(return_value=replace(BASE, base_bytes=10**6))
     monkeypatch.setattr(diagnosis, "footprint_of_base", footprint_without_weights)
     monkeypatch.setattr(diagnosis, "try_out", try_out)
+    monkeypatch.setattr(diagnosis, "driver_version", lambda: None)
     said = doctor(config_file)
     assert (said.code, "trying" in said.err) == (code, True)
     if error is None:
@@ -323,51 +372,3 @@ def test_a_backend_that_is_not_installed_is_a_problem(monkeypatch: pytest.Monkey
     assert any("coralx[unsloth]" in problem.way_out for problem in problems)
     with pytest.raises(ConfigError, match=r"runtime\.quantization"):  # of a classifier
         diagnose(make_config(runtime={"quantization": "4bit"}))
-
-
-# -- the check of backends -------------------------------------------------------------------------
-
-
-def test_the_check_asks_for_a_gpu(doctor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = doctor("--gpu-check")
-    assert (said.code, "no GPU is visible" in said.err) == (4, True)
-    fake_gpus(monkeypatch, 80)
-    monkeypatch.setattr("coralx.doctor.gpu_check.torch_cuda", lambda: None)
-    said = doctor("--gpu-check")
-    assert (said.code, "CPU build" in said.err) == (4, True)
-
-
-def test_the_check_asks_for_the_backends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "is_installed", lambda module: False)  # noqa: ARG005
-    config = make_config(model={"task": "label-tokens"})
-    with pytest.raises(SetupError, match="not installed"):
-        check_backends(config, ["peft", "unsloth"], print)
-
-
-def checked(name: str, *losses: float | None) -> BackendCheck:
-    trained = TrainedGenome("check-8", 8, 2.0, 1000, 0.5, None, ("a remark",))
-    genomes = tuple(replace(trained, rank=n, eval_loss=loss) for n, loss in enumerate(losses))
-    return BackendCheck(name, "cuda", "bf16", (), genomes)
-
-
-def test_losses_of_the_same_genome_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
-    assert largest_difference([checked("a", 1.0, 0.5), checked("b", 1.0, 0.4)]) == pytest.approx(
-        0.2
-    )
-    assert largest_difference([checked("a", None), checked("b", 1.0)]) == 0.0
-    print_check([checked("a", 1.0), checked("b", 0.99)], Console(width=120))
-    said = capsys.readouterr().out
-    assert "500" in said  # tokens a second
-    assert "they agree" in said
-    assert "a: a remark" in said
-    print_check([checked("a", 1.0), checked("b", 0.5)], Console(width=120))
-    assert "too much" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_backends_that_are_the_same_reach_the_same_losses(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    config = specimen_config(tmp_path, large=False)
-    first, second = check_backends(config, ["peft", "peft"], lambda signal: None, steps=8)  # noqa: ARG005
-    assert largest_difference([first, second]) == 0.0
-    assert all(one.tokens_per_second for one in first.trained)

@@ -61,9 +61,11 @@ def anchors(text: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the README's example config and a table as it describes."""
+    """A folder with the README's example config, a table as it describes, and settings as
+    `doctor --gpu-check` writes them."""
     folder = tmp_path_factory.mktemp("documents")
     (folder / "my-run.yaml").write_text(blocks("README.md", "yaml")[0])
+    (folder / "settings.yaml").write_text("runtime: {gradient_checkpointing: false}\n")
     (folder / "data").mkdir()
     lines = ["text\tlabel", *("offer\tspam" if i % 2 else "hello\tham" for i in range(40))]
     (folder / "data" / "train.tsv").write_text("\n".join(lines) + "\n")

@@ -21,7 +21,7 @@ from memory import ALLOWED, EVERY, config_for, curve, growth, jobs
 
 from coralx.backends.protocol import create
 from coralx.config import parse_config
-from coralx.doctor import gpu_check
+from coralx.doctor import check_subject
 from coralx.records.jobs import MeasureJob
 from coralx.training import tiny_model
 
@@ -34,7 +34,7 @@ def specimen_written_here(monkeypatch: pytest.MonkeyPatch) -> None:
         tiny_model.main(list(command[-1:]))
         return SimpleNamespace(returncode=0)
 
-    monkeypatch.setattr(gpu_check, "subprocess", SimpleNamespace(DEVNULL=None, run=run))
+    monkeypatch.setattr(check_subject, "subprocess", SimpleNamespace(DEVNULL=None, run=run))
 
 
 @pytest.mark.parametrize("count", [30, pytest.param(300, marks=pytest.mark.slow)])
