@@ -127,7 +127,8 @@ class UnslothBackend(AdapterBackend):
         if config.model.task not in CAUSAL:
             # A head for other classes is made anew instead of refused.
             extra = {"num_labels": classes, "ignore_mismatched_sizes": True}
-        if described.model_type not in fused_types().names or bits == "8bit":
+        is_written = described.model_type not in fused_types().names or bits == "8bit"
+        if is_written and not config.runtime.block_compile:
             # Unsloth writes code of its own for such a base. It is not to be compiled, as above.
             os.environ.setdefault("UNSLOTH_COMPILE_DISABLE", "partial")
         model, tokenizer = FastLanguageModel.from_pretrained(

@@ -102,7 +102,11 @@ recomputing()
 classifying()
 SEEN["compiles"] = [os.environ.get("UNSLOTH_COMPILE_DISABLE")]
 setattr(ours, "fused_types", lambda: FusedTypes(frozenset()))  # noqa: B010  mypy sees no such name
-loaded(configured("model", "label-tokens"), GPU)
+plain = configured("model", "label-tokens")
+compiled = plain.runtime.model_copy(update={"block_compile": True})
+loaded(plain.model_copy(update={"runtime": compiled}), GPU)
+SEEN["compiles"].append(os.environ.get("UNSLOTH_COMPILE_DISABLE"))
+loaded(plain, GPU)
 SEEN["compiles"].append(os.environ.get("UNSLOTH_COMPILE_DISABLE"))
 SEEN["on a CPU"] = refusal(configured("model", "sequence-classification"), CPU)
 SEEN["encoder"] = refusal(configured("bert", "sequence-classification"), GPU)
