@@ -57,7 +57,7 @@ class Backend(Protocol):
         say: Say,
         revision: int = REVISION,
     ) -> Facts:
-        """Load base model and data. `precision` is fp32 or bf16, or None to follow the config
+        """Load base model and data. `precision` is fp32, bf16 or fp16, or None to follow the config
         (`auto` measures and chooses); `threads` is for CPU kernels; `revision` says by which
         version's order the rows are taken (see `run_facts.Settings`).
 

@@ -30,9 +30,10 @@ class Training(Section):
     max_grad_norm: Annotated[float, Field(gt=0.0)] = Field(
         default=1.0, description="Gradients are clipped above this norm."
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto",
-        description="auto: measured at the start whether bf16 autocast is faster here.",
+        description="auto: bf16, or fp16 on a GPU without bf16, for language models on a GPU; else "
+        "fp32, or bf16 (fp16) where that is measured to be faster. fp16 on a CPU is slow.",
     )
 
 

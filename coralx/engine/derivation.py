@@ -65,9 +65,9 @@ class DerivationPhase:
         self._history = state.history
         self._jobs = jobs
         task = state.config.model.task
-        # Language models alone are held, and so scored, in bf16, and on a GPU alone.
-        in_bf16 = facts.device.startswith("cuda") and task != "sequence-classification"
-        in_full = facts.precision == "bf16" and not in_bf16
+        # Language models alone are held, and so scored, in 16 bits, and on a GPU alone.
+        in_half = facts.device.startswith("cuda") and task != "sequence-classification"
+        in_full = facts.precision in ("bf16", "fp16") and not in_half
         tokens = _tokens_per_attack(state.config)
         self._cost = look_cost(task, facts.rows, tokens, scores_in_full=in_full)
         self._sample_cost = partial(sample_cost, task, facts.rows, scores_in_full=in_full)

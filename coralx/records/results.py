@@ -103,7 +103,7 @@ class StageResult:
     """Figures on the validation split, and those of training and of the adapter. Those that depend
     on the adapter's size are of its final rank."""
     judged_steps: int
-    """The stage's steps after warm-up."""
+    """The stage's steps after warm-up, but for those that were skipped."""
     loss_trend: Trend | None
     train_seconds: float
     eval_seconds: float
@@ -126,6 +126,9 @@ class StageResult:
     micro_batch: int | None = None
     """Rows that went through the model at once, because a whole batch ran out of memory; None: it
     did not."""
+    skipped_steps: int = 0
+    """Of the stage's steps, those that changed no weight: in fp16, their scaled gradient was
+    infinite. They count as trained."""
 
     @property
     def seconds(self) -> float:
@@ -134,6 +137,11 @@ class StageResult:
     @property
     def steps(self) -> int:
         return self.last_step - self.first_step
+
+    @property
+    def taken_steps(self) -> int:
+        """Those that changed weights."""
+        return self.steps - self.skipped_steps
 
 
 @dataclass(frozen=True)

@@ -276,6 +276,13 @@ def _notes(history: History) -> list[dict[str, Any]]:
             genomes = genomes_by_note.setdefault(note, [])
             if genome not in genomes:
                 genomes.append(genome)
+    if skipped := [result for result in history.results.values() if result.skipped_steps]:
+        steps = sum(result.steps for result in history.results.values())
+        note = (
+            f"{sum(result.skipped_steps for result in skipped):,} of {steps:,} steps were skipped "
+            "because a gradient overflowed in fp16"
+        )
+        genomes_by_note[note] = list(dict.fromkeys(result.genome for result in skipped))
     return [{"note": note, "genomes": genomes} for note, genomes in genomes_by_note.items()]
 
 

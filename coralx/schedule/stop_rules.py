@@ -54,7 +54,7 @@ def _is_judged(stage: Stage, rule: Condition, result: StageResult) -> bool:
     """Whether a result has steps enough for a rule. A rising loss or a huge gradient is a bad sign
     at any time; a poor figure on validation only after steps at the full learning rate."""
     shows_at_once = stage.judges_warmup and metric_entry(rule.metric).source == "training"
-    return (result.steps if shows_at_once else result.judged_steps) >= FEWEST_STEPS
+    return (result.taken_steps if shows_at_once else result.judged_steps) >= FEWEST_STEPS
 
 
 def judge(

@@ -133,15 +133,14 @@ class CausalText:
         """
         batch = self.batch(sequences)
         first = min(min(row) for row in places) - 1  # the logits of a token stand one place before
-        keep = batch["input_ids"].shape[1] - first
+        longest = batch["input_ids"].shape[1]
+        keep = longest - first
+        # Counted from the end, as some models keep all logits. Tensors are sent before the forward
+        # pass: each sent after it would have the host wait until a GPU is through with it.
+        ends = [(row, place - 1 - longest) for row, own in enumerate(places) for place in own]
+        rows, columns = torch.tensor(ends, device=self._device).unbind(1)
         with _watched(model.get_output_embeddings()) as states:
             out = model(**batch, use_cache=False, logits_to_keep=keep).logits
-        left_out = batch["input_ids"].shape[1] - out.shape[1]  # none, where a model keeps them all
-        rows, columns = [], []
-        for row, own_places in enumerate(places):
-            for place in own_places:
-                rows.append(row)
-                columns.append(place - 1 - left_out)
         selected: torch.Tensor = out[rows, columns]
         if exact and selected.dtype != torch.float32 and _is_plain_head(model, states, out):
             return _full_logits(model.get_output_embeddings().weight, states[0][rows, columns])
@@ -151,15 +150,10 @@ class CausalText:
         self, model: Any, sequences: Sequence[Ids], places: Sequence[Sequence[int]]
     ) -> torch.Tensor:
         """Log-probability of each sequence's own tokens at `places`, row by row."""
+        own = [ids[place] for ids, row in zip(sequences, places, strict=True) for place in row]
+        tokens = torch.tensor(own, device=self._device)
         logits = self.logits(model, sequences, places)
-        tokens = [
-            ids[place]
-            for ids, own_places in zip(sequences, places, strict=True)
-            for place in own_places
-        ]
-        return -torch.nn.functional.cross_entropy(
-            logits, torch.tensor(tokens, device=logits.device), reduction="none"
-        )
+        return -torch.nn.functional.cross_entropy(logits, tokens, reduction="none")
 
 
 def longest_fitting(prompt: Callable[[str], Ids], text: str, room: int) -> Ids | None:

@@ -35,6 +35,7 @@ class LabelTokens(Classification):
         name: str = "",
     ) -> None:
         self._text = CausalText(tokenizer, device)
+        self._device = device
         self._name = name
         self._chat = source.chat
         # Tokens begin with the space before a word, so it goes to the label, not to the prompt.
@@ -68,10 +69,11 @@ class LabelTokens(Classification):
         words = [self.words[data.labels[row]] for row in rows]
         sequences = [data.ids[row] + word for row, word in zip(rows, words, strict=True)]
         places = [range(len(data.ids[row]), len(s)) for row, s in zip(rows, sequences, strict=True)]
-        logs = self._text.log_probabilities(model, sequences, places)
         # Mean over a word's tokens first, then over rows: rows with long words count no more.
-        weights = [1.0 / (len(word) * len(words)) for word in words for _ in word]
-        return -(logs * torch.tensor(weights, device=logs.device)).sum()
+        shares = [1.0 / (len(word) * len(words)) for word in words for _ in word]
+        weights = torch.tensor(shares, device=self._device)
+        logs = self._text.log_probabilities(model, sequences, places)
+        return -(logs * weights).sum()
 
     def scores(self, model: Any, data: Encoded, rows: Sequence[int]) -> Scores:
         """Probabilities of the classes, shape (rows, classes)."""

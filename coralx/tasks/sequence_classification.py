@@ -49,8 +49,8 @@ class SequenceClassification(Classification):
 
     def loss(self, model: Any, data: Encoded, rows: Sequence[int]) -> torch.Tensor:
         """Mean cross-entropy over the rows, a float32 scalar with gradient."""
+        labels = torch.as_tensor(data.labels[list(rows)], device=self._device)
         logits = self.logits(model, data, rows)
-        labels = torch.as_tensor(data.labels[list(rows)], device=logits.device)
         return torch.nn.functional.cross_entropy(logits.float(), labels)
 
     def scores(self, model: Any, data: Encoded, rows: Sequence[int]) -> Scores:

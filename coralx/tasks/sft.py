@@ -114,10 +114,10 @@ class SupervisedFineTuning:
         # A mixture of experts may add a loss of its router, which must leave padding out.
         routed = getattr(model.config.get_text_config(), "output_router_logits", False)
         batch = self._text.batch(sequences, masked=bool(routed))
-        labels = torch.full_like(batch["input_ids"], -100)  # what transformers leaves out
-        for row, own_places in enumerate(places):
-            columns = torch.tensor(own_places, device=self._device)
-            labels[row, columns] = batch["input_ids"][row, columns]
+        labels = torch.full(batch["input_ids"].shape, -100)  # what transformers leaves out
+        for row, (ids, own_places) in enumerate(zip(sequences, places, strict=True)):
+            labels[row, list(own_places)] = torch.tensor([ids[place] for place in own_places])
+        labels = labels.to(self._device)  # all at once
         loss: torch.Tensor = model(**batch, labels=labels, use_cache=False).loss
         return loss
 

@@ -35,7 +35,15 @@ from coralx.training.evaluation import Evaluation
 from coralx.training.footprint import footprint_of
 from coralx.training.out_of_memory import free, raising_out_of_memory, reason_of
 from coralx.training.padding_check import disagreements
-from coralx.training.precision import autocast, base_dtype, faster_precision, known_precision
+from coralx.training.precision import (
+    autocast,
+    base_dtype,
+    faster_precision,
+    half_precision,
+    known_precision,
+    loss_scaler,
+    precision_of,
+)
 from coralx.training.quantization import check_quantization
 from coralx.training.stage_training import StageTraining
 from coralx.training.task_data import Material
@@ -75,6 +83,10 @@ class AdapterBackend(ABC):
         """What is worth saying about how such a genome is trained here."""
         return ()
 
+    def new_scaler(self) -> torch.amp.GradScaler:
+        """What scales the losses of a stage."""
+        return loss_scaler(self._precision, self._device)
+
     def devices(self) -> tuple[str, int]:
         device = _device().type
         return device, torch.cuda.device_count() if device == "cuda" else 1
@@ -98,7 +110,8 @@ class AdapterBackend(ABC):
         say(f"reading {', '.join(map(str, tables))}")
         examples = load_all(config.data, config.experiment.seed, config.model.task, revision)
         say(f"loading {config.model.base} on {self._device}")
-        known = known_precision(config, precision, self._device)
+        in_half = config.model.task != "sequence-classification"
+        known = known_precision(config, precision, self._device, held_in_half=in_half)
         self._precision = known[0] if known else "fp32"
         footprint = self._load_base(examples, known[0] if known else None, revision, say)
         self._wrap_base()
@@ -111,6 +124,7 @@ class AdapterBackend(ABC):
             self._material,
             self._evaluation,
             self._autocast,
+            self.new_scaler,
             self._scoring,
             self.notes_on,
         )
@@ -122,10 +136,11 @@ class AdapterBackend(ABC):
         """Load the base, and encode the rows for it; the footprint is that without adapters."""
         config = self._config
         labels = [label for read in examples.values() for label in read.labels]
-        dtype = base_dtype(config, precision, self._device)
+        in_half = config.model.task != "sequence-classification"
+        dtype = base_dtype(precision, self._device, held_in_half=in_half)
         self._base = self.load(config, labels, self._device, dtype, say)
         self.base_loads += 1
-        self._is_float32 = dtype == torch.float32
+        self._base_precision = precision_of(dtype)
         self._material = Material(config, examples, self._base, self._device, revision)
         require_known_tokens(config, self._base, self._material)
         return footprint_of(
@@ -208,8 +223,9 @@ class AdapterBackend(ABC):
             return str(getattr(self._base.model.config, "_commit_hash", None) or "")
 
     def _faster_precision(self, say: Say) -> tuple[str, str]:
-        """fp32 or bf16, as measured, and the reason in words."""
-        say("measuring whether bf16 is faster than fp32 here")
+        """fp32 or half precision, as measured, and the reason in words."""
+        half = half_precision(self._device)
+        say(f"measuring whether {half} is faster than fp32 here")
         batches = self._material.batches(self._config.training.batch_size)
         rows = len(self._material.train.ids)
         try:
@@ -219,19 +235,19 @@ class AdapterBackend(ABC):
                 [batches.rows(step, rows).tolist() for step in range(4)],
                 self._device,
             )
-        except Exception as error:  # whole batches may not fit, and not every base computes in bf16
+        except Exception as error:  # whole batches may not fit, and not every base computes so
             reason = reason_of(error)
         self._model.zero_grad(set_to_none=True)
         free()
-        return "fp32", f"bf16 could not be measured: {reason}"
+        return "fp32", f"{half} could not be measured: {reason}"
 
     def _autocast(self) -> AbstractContextManager[Any]:
         """How training runs its forward pass."""
         return autocast(self._precision, self._device)
 
     def _scoring(self) -> AbstractContextManager[Any]:
-        """How scoring does: in full precision where the base is held so, else in bf16."""
-        return autocast("fp32" if self._is_float32 else "bf16", self._device)
+        """How scoring does: in the precision in which the base is held."""
+        return autocast(self._base_precision, self._device)
 
     # -- jobs ------------------------------------------------------------------------------------
 

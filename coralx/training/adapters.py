@@ -145,7 +145,8 @@ def load_optimizer(
     for name, parameter in parameters.items():
         prefix = _neutral(name, adapter) + "|"
         state = {
-            key.removeprefix(prefix): _placed(key, tensor, parameter) * _damping(key, factor)
+            key.removeprefix(prefix): _damping(key, factor)
+            * _placed(key, tensor, parameter, is_fused=optimizer.defaults["fused"])
             for key, tensor in saved.items()
             if key.startswith(prefix)
         }
@@ -182,9 +183,13 @@ def _damping(key: str, factor: float) -> float:
     return float(factor**-power) if ".lora_B." in key else 1.0
 
 
-def _placed(key: str, tensor: torch.Tensor, parameter: torch.nn.Parameter) -> torch.Tensor:
-    """Adam's moments live where the parameter does, its step count stays on the CPU."""
-    return tensor if key.endswith("|step") else tensor.to(parameter.device)
+def _placed(
+    key: str, tensor: torch.Tensor, parameter: torch.nn.Parameter, *, is_fused: bool
+) -> torch.Tensor:
+    """Adam's moments live where the parameter does, its step count on the CPU unless one kernel
+    does all the work."""
+    stays = key.endswith("|step") and not is_fused
+    return tensor if stays else tensor.to(parameter.device)
 
 
 def save(

@@ -19,7 +19,7 @@ from coralx.records.run_facts import Footprint
 from coralx.training.adaptable_layers import check, linear_names
 from coralx.training.base_model import checkpoints_gradients, quiet
 from coralx.training.base_source import BaseSource, loading_error, loading_options, locate_base
-from coralx.training.precision import base_dtype
+from coralx.training.precision import base_dtype, bytes_of
 
 QUANTIZED_BYTES = {"4bit": 0.5 + 0.127 / 8, "8bit": 1.01}
 """Of one weight as bitsandbytes stores it: 4 bits and 0.127 bits of doubly quantised scales
@@ -57,7 +57,7 @@ def footprint_of(
         linear=tuple((name, *_features(modules[name])) for name in linear_names(model, head)),
         head_parameters=sum(parameter.numel() for parameter in trained),
         logits_per_token=int(described.vocab_size) if keeps_logits else 0,
-        activation_bytes=2 if precision == "bf16" else 4,
+        activation_bytes=bytes_of(precision),
         checkpointing=checkpoints_gradients(config, device),
         device_bytes=_memory_of(device),
     )
@@ -75,7 +75,8 @@ def footprint_without_weights(config: Config, device: torch.device | None = None
     precision = config.training.precision
     if precision == "auto":  # not measured here: what a run on such a device most likely takes
         precision = "bf16" if device.type == "cuda" else "fp32"
-    dtype = base_dtype(config, precision, device)
+    is_language_model = config.model.task != "sequence-classification"
+    dtype = base_dtype(precision, device, held_in_half=is_language_model)
     try:
         model = _without_weights(config, source, dtype)
     except Exception as error:

@@ -31,6 +31,8 @@ class StageStart:
     """Those of the lineage before the genome's birth."""
     moments: Path | None = None
     """The checkpoint whose optimizer state goes with the weights; None: it begins anew."""
+    scale_from: Path | None = None
+    """The genome's own checkpoint, whose loss scale goes on; None: it begins anew."""
     factor: float = 1.0
     """What B was multiplied by since that checkpoint."""
     inheritance: Inheritance | None = None
@@ -44,7 +46,7 @@ def begin(model: PeftModel, job: Job, seed: int, loss: Loss) -> StageStart:
     if job.resume_from is not None:
         source = Path(job.resume_from)
         factor = _load_own(model, job, adapters.read(source))
-        return StageStart(job.inherited_steps, moments=source, factor=factor)
+        return StageStart(job.inherited_steps, source, scale_from=source, factor=factor)
     if job.inherit_from is None:
         return StageStart(job.inherited_steps)
     newborn = _Newborn(model, job)

@@ -1,4 +1,9 @@
-"""The training steps, the same for every backend that trains with torch."""
+"""The training steps, the same for every backend that trains with torch.
+
+A step reads its figures from the device once, at its end: at every read the host waits for the
+device, and then the device for the host. So a step is taken before it is known to be ill; that does
+no harm, as the weights of what diverges are thrown away.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +28,9 @@ from coralx.training.out_of_memory import free, halved, is_shortage, reason_of
 
 REPORT_SECONDS = 0.5
 """Between two reports of progress, at least."""
+
+LEAST_SCALE = 1.0
+"""The loss scale at which an infinite gradient is a divergence: unscaled, it is infinite, too."""
 
 
 def learning_rate_at(step: int, peak: float, horizon: Horizon, shape: str) -> float:
@@ -49,7 +57,9 @@ class Trace:
     losses: list[float] = field(default_factory=list)
     """Of every step."""
     norms: list[float] = field(default_factory=list)
-    """The gradient's norm in every step, before clipping."""
+    """The gradient's norm before clipping, in every step but those that were skipped."""
+    skipped: list[int] = field(default_factory=list)
+    """The steps, from 0, that changed no weight: in fp16, their scaled gradient was infinite."""
     tokens: int = 0
     """Read by the model while training."""
     seconds: float = 0.0
@@ -58,6 +68,51 @@ class Trace:
     """Rows that go through the model at once; None: a whole batch."""
     divergence: Divergence | None = None
     """Why training ended early; None: it did not."""
+
+    def add(self, step: int, figures: StepFigures) -> Divergence | None:
+        """Note what a step, from 0, was like; why it is the last one, if it is."""
+        if not math.isfinite(figures.loss):
+            return Divergence(step + 1, "loss")
+        if figures.is_skipped and figures.scale <= LEAST_SCALE:
+            return Divergence(step + 1, f"gradient at a loss scale of {figures.scale:g}")
+        if figures.is_skipped:
+            self.losses.append(figures.loss)
+            self.skipped.append(step)
+            return None
+        if not math.isfinite(figures.norm):
+            return Divergence(step + 1, "gradient")
+        self.losses.append(figures.loss)
+        self.norms.append(figures.norm)
+        # A step of finite loss and gradient may overflow all the same.
+        return None if math.isfinite(figures.largest) else Divergence(step + 1, "parameter")
+
+
+@dataclass(frozen=True)
+class StepFigures:
+    """What a step was like."""
+
+    loss: float
+    norm: float
+    """The gradient's, unscaled and before clipping."""
+    largest: float
+    """The largest absolute value of a parameter, afterwards."""
+    scale: float
+    """What the loss was multiplied by; 1 but in fp16."""
+    next_scale: float
+
+    @property
+    def is_skipped(self) -> bool:
+        """Whether no weight was changed: a scale falls for nothing but an infinite gradient."""
+        return self.next_scale < self.scale
+
+
+class Part(NamedTuple):
+    """Rows of a batch that went through the model at once."""
+
+    share: float
+    """Of the batch's loss."""
+    loss: torch.Tensor
+    """Theirs, a scalar on the device."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +131,15 @@ class Trainer:
     settings: Training
     autocast: Callable[[], AbstractContextManager[Any]]
     """In which forward passes run."""
+    scaler: torch.amp.GradScaler
+    """Of losses, in fp16; disabled, it does nothing."""
     untuned_loss: float | None = None
     """The untuned base's, which shows when a loss explodes; None: not measured."""
+
+    @property
+    def scale_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the scaler."""
+        return {"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}
 
     def run(
         self,
@@ -122,26 +184,34 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         rows = self.rows_of(step).tolist()
-        loss = self._backward(rows, trace, job.genome.draw("step", step))
+        parts = self._backward(rows, job.genome.draw("step", step), trace)
         trace.tokens += sum(len(self.data.ids[row]) for row in rows)
-        if not math.isfinite(loss):
-            return Divergence(step + 1, "loss")
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm).item()
-        if not math.isfinite(norm):
-            return Divergence(step + 1, "gradient")
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        trace.losses.append(loss)
-        trace.norms.append(norm)
-        # A step of finite loss and gradient may overflow all the same.
-        if not math.isfinite(torch.nn.utils.get_total_norm(self.parameters, math.inf).item()):
-            return Divergence(step + 1, "parameter")
-        return None
+        return trace.add(step, self._update(parts))
 
-    def _backward(self, rows: list[int], trace: Trace, seed: int) -> float:
-        """Leave the gradients of the mean loss over `rows`, which is returned. Where memory runs
-        out, half as many rows go through the model at once, from now on; their gradients add up to
-        those of the whole batch. Raises OutOfMemory where a single row is too much."""
+    def _update(self, parts: Sequence[Part]) -> StepFigures:
+        """Clip the gradients, let the optimizer step, and read what there is to tell."""
+        one = torch.ones((), device=parts[0].loss.device)
+        before = self.scaler.scale(one)
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        largest = torch.nn.utils.get_total_norm(self.parameters, math.inf)
+        after = self.scaler.scale(one)
+        *losses, norm_read, largest_read, scale, next_scale = _read(
+            [*(part.loss for part in parts), norm, largest, before, after]
+        )
+        mean = 0.0
+        for part, loss in zip(parts, losses, strict=True):
+            mean += part.share * loss
+        return StepFigures(mean, norm_read, largest_read, scale, next_scale)
+
+    def _backward(self, rows: list[int], seed: int, trace: Trace) -> list[Part]:
+        """Leave the gradients of the mean loss over `rows`; the parts of which it is the sum. Where
+        memory runs out, half as many rows go through the model at once, from now on; their
+        gradients add up to those of the whole batch. Raises OutOfMemory where a single row is too
+        much."""
         while True:
             size = min(trace.micro_batch or len(rows), len(rows))
             try:
@@ -155,24 +225,30 @@ class Trainer:
             free()
             trace.micro_batch = halved(size, reason)
 
-    def _accumulated(self, rows: list[int], size: int, seed: int) -> float:
-        """The mean loss over `rows`, `size` of them at a time, with the gradients of it."""
+    def _accumulated(self, rows: list[int], size: int, seed: int) -> list[Part]:
+        """The parts of the mean loss over `rows`, `size` of them each, with the gradients of it."""
         self._seed_draws(seed)
-        total_weight, mean = self.task.weight(self.data, rows), 0.0
+        total_weight, parts = self.task.weight(self.data, rows), list[Part]()
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             with self.autocast():
                 loss = self.task.loss(self.model, self.data, part)
             # A language model's loss is a mean over tokens, and parts differ in how many they have.
             share = self.task.weight(self.data, part) / total_weight
-            mean += share * loss.item()
-            if not math.isfinite(mean):
-                break
-            (share * loss).backward()  # type: ignore[no-untyped-call]
-        return mean
+            self.scaler.scale(share * loss).backward()  # type: ignore[no-untyped-call]
+            parts.append(Part(share, loss.detach()))
+        return parts
 
     def _seed_draws(self, seed: int) -> None:
         """As torch.manual_seed, which on a CPU alone takes as long as half a step of a small model:
         it notes where it was called for every kind of device that may come into use later."""
         on_cpu = all(parameter.device.type == "cpu" for parameter in self.parameters)
         (torch.default_generator.manual_seed if on_cpu else torch.manual_seed)(seed)
+
+
+def _read(figures: Sequence[torch.Tensor]) -> list[float]:
+    """Scalars, in one transfer from the device of the first one."""
+    device = figures[0].device
+    together = torch.stack([figure.detach().float().reshape(()).to(device) for figure in figures])
+    numbers: list[float] = together.tolist()
+    return numbers

@@ -8,7 +8,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
 from pydantic import ValidationError
 
@@ -19,29 +18,29 @@ from coralx.records.serialization import from_json, to_json
 from coralx.system.files import canonical_json, verify_folder
 from coralx.training import adapters
 from coralx.training.initial_weights import StageStart
-from coralx.training.loop import Trace
+from coralx.training.loop import Trace, Trainer
 
 PATHS = ("checkpoint", "partial", "resume_from", "inherit_from", "blend_from")
 """The fields of a job that change when a run folder is moved."""
 
-MEASURED = ("losses", "norms", "tokens", "seconds", "micro_batch")
+MEASURED = ("losses", "norms", "skipped", "tokens", "seconds", "micro_batch")
 """What of a trace is kept; its divergence is not, as training ends with one."""
 
 
-def keep(
-    model: PeftModel, job: Job, optimizer: torch.optim.Optimizer, start: StageStart, trace: Trace
-) -> None:
+def keep(trainer: Trainer, job: Job, start: StageStart, trace: Trace) -> None:
     """Write adapter, optimizer and trace to the job's partial checkpoint, whole or not at all."""
     if job.partial is None:
         return
     state = {
+        **trainer.scale_state,
         "job": _digest(job),
         "trace": {name: getattr(trace, name) for name in MEASURED},
         "inherited_steps": start.inherited_steps,
         "eval_seconds": start.eval_seconds,
         "inheritance": asdict(start.inheritance) if start.inheritance else None,
     }
-    adapters.save(Path(job.partial), model, adapters.name_of(job.genome), optimizer, state)
+    name = adapters.name_of(job.genome)
+    adapters.save(Path(job.partial), trainer.model, name, trainer.optimizer, state)
 
 
 def take_up(model: PeftModel, job: Job) -> tuple[StageStart, Trace] | None:
@@ -57,10 +56,12 @@ def take_up(model: PeftModel, job: Job) -> tuple[StageStart, Trace] | None:
         start = StageStart(
             inherited_steps=state["inherited_steps"],
             moments=folder,
+            scale_from=folder,
             inheritance=from_json(Inheritance, inheritance) if inheritance else None,
             eval_seconds=state["eval_seconds"],
         )
-        trace = Trace(**{name: state["trace"][name] for name in MEASURED})
+        kept = {"skipped": [], **state["trace"]}  # which earlier versions did not keep
+        trace = Trace(**{name: kept[name] for name in MEASURED})
     except (KeyError, TypeError, ValidationError):  # of another version
         return None
     adapters.put(model, adapters.name_of(job.genome), adapters.read(folder).weights)

@@ -36,7 +36,9 @@ def result_of(
     overhead_seconds: float,
 ) -> StageResult:
     """The result of a job that is done; without figures and checkpoint where it diverged."""
-    judged_steps = max(0, job.last_step - max(job.first_step, job.horizon.warmup_steps))
+    judged_from = max(job.first_step, job.horizon.warmup_steps)
+    not_taken = sum(step >= judged_from for step in trace.skipped)
+    judged_steps = max(0, job.last_step - judged_from - not_taken)
     return StageResult(
         genome=job.genome.id,
         stage=job.stage,
@@ -58,6 +60,7 @@ def result_of(
         rank=job.trained_shape.rank,
         curve=curve_of(trace.losses, job.last_step - job.first_step),
         micro_batch=trace.micro_batch,
+        skipped_steps=len(trace.skipped),
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -45,6 +47,8 @@ class StageTraining:
     evaluation: Evaluation
     autocast: Callable[[], AbstractContextManager[Any]]
     """In which training runs its forward pass."""
+    new_scaler: Callable[[], torch.amp.GradScaler]
+    """A fresh one for the losses of a stage."""
     scoring: Callable[[], AbstractContextManager[Any]]
     """In which scores are computed."""
     notes_on: Callable[[Genes], Remarks]
@@ -80,7 +84,7 @@ class StageTraining:
         trainer = self.trainer(job, start)
 
         def keep() -> None:
-            partial.keep(self.model, job, trainer.optimizer, start, trace)
+            partial.keep(trainer, job, start, trace)
 
         try:
             minutes = self.config.runtime.checkpoint_minutes
@@ -92,7 +96,7 @@ class StageTraining:
                 keep()
             raise
         evaluated = time.monotonic()
-        self._save(job, trace, trainer.optimizer, start)
+        self._save(job, trace, start, trainer.optimizer, trainer.scale_state)
         evaluation = start.eval_seconds + evaluated - trained
         # What was neither steps (of this attempt) nor evaluation: weights in, checkpoints out.
         overhead = time.monotonic() - began - (trace.seconds - trained_before) - evaluation
@@ -108,7 +112,7 @@ class StageTraining:
         trace = Trace(list(fitted.losses), seconds=trained - began, divergence=divergence)
         metrics, remarks = self._evaluate(job, trace, beat)
         evaluation = time.monotonic() - trained
-        self._save(job, trace, None, start)
+        self._save(job, trace, start)
         overhead = time.monotonic() - trained - evaluation
         notes = (*fitted.notes, *remarks)
         return result_of(job, start, trace, metrics, notes, evaluation, overhead)
@@ -126,12 +130,15 @@ class StageTraining:
         """What takes the steps of a job: the active adapter, its optimizer, and the rows."""
         genes, train = job.genome.genes, self.material.train
         parameters = adapters.trainable(self.model)
-        optimizer = torch.optim.AdamW(
-            parameters.values(), lr=genes.learning_rate, weight_decay=genes.weight_decay
+        optimizer = adamw(
+            list(parameters.values()), genes.learning_rate, genes.weight_decay, self.model.device
         )
         if start.moments is not None:
             name = adapters.name_of(job.genome)
             adapters.load_optimizer(optimizer, parameters, name, start.moments, start.factor)
+        scaler = self.new_scaler()
+        if start.scale_from is not None:
+            _go_on_with_scale(scaler, start.scale_from)
         batches = self.material.batches(genes.batch_size)
         subset = subset_size(len(train.ids), job.data_fraction)
         return Trainer(
@@ -143,6 +150,7 @@ class StageTraining:
             rows_of=lambda step: batches.rows(step, subset),
             settings=self.config.training,
             autocast=self.autocast,
+            scaler=scaler,
             untuned_loss=self.untuned_loss,
         )
 
@@ -172,12 +180,18 @@ class StageTraining:
         return adapters.costs(self.model, adapters.name_of(genome), growth)
 
     def _save(
-        self, job: Job, trace: Trace, optimizer: torch.optim.Optimizer | None, start: StageStart
+        self,
+        job: Job,
+        trace: Trace,
+        start: StageStart,
+        optimizer: torch.optim.Optimizer | None = None,
+        scale_state: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Write the job's checkpoint, if it wants one; what diverged leaves none."""
         if job.checkpoint is None or trace.divergence is not None:
             return
         state = {
+            **scale_state,
             "genome": job.genome.id,
             "stage": job.stage,
             "step": job.last_step,
@@ -189,3 +203,19 @@ class StageTraining:
         }
         name = adapters.name_of(job.genome)
         adapters.save(Path(job.checkpoint), self.model, name, optimizer, state)
+
+
+def adamw(
+    parameters: Sequence[torch.nn.Parameter], rate: float, decay: float, device: torch.device
+) -> torch.optim.AdamW:
+    """The optimizer, on CUDA with one kernel for all parameters. Elsewhere that would round
+    otherwise, and gain little."""
+    fused = True if device.type == "cuda" else None
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=fused)
+
+
+def _go_on_with_scale(scaler: torch.amp.GradScaler, checkpoint: Path) -> None:
+    """Let losses be scaled as when the checkpoint was left, which was trained in any precision."""
+    state = json.loads((checkpoint / adapters.STATE).read_text(encoding="utf-8"))
+    if "scaler" in state:
+        scaler.load_state_dict(state["scaler"])

@@ -134,6 +134,14 @@ class UnslothBackend(AdapterBackend):
             random_state=config.experiment.seed % 2**32,
         )
 
+    def new_scaler(self) -> torch.amp.GradScaler:
+        scaler = super().new_scaler()
+        if scaler.is_enabled():
+            # Its fused loss takes the gradient in the forward pass already, where float16 needs the
+            # scale as much; there it goes by this name.
+            self._model.get_base_model().accelerator_scaler = scaler
+        return scaler
+
     def notes_on(self, genes: Genes) -> tuple[str, ...]:
         return unfused_remarks(genes) if self._is_fused else ()
 

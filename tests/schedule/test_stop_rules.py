@@ -82,6 +82,15 @@ def test_rule_needs_eight_steps_after_warmup(steps: int, is_judged: bool) -> Non
     assert found.not_judged == (() if is_judged else ("a",))
 
 
+@pytest.mark.parametrize(("skipped", "is_judged"), [(42, True), (43, False)])
+def test_steps_that_were_skipped_are_none_to_judge_by(skipped: int, is_judged: bool) -> None:
+    """Not in warm-up either, where what training shows is judged at once."""
+    ill = replace(make_result("a", {"gradient_norm": 9.0}), skipped_steps=skipped)
+    sound = make_result("b", {"gradient_norm": 1.0})
+    found = judged(["gradient_norm > 5"], ill, sound, judges_warmup=True)
+    assert ("a" in found.breaches) == is_judged
+
+
 def test_stage_without_rules_leaves_nobody_unjudged() -> None:
     assert judged([], make_result("a", judged_steps=0)) == Judgement({}, (), ())
 
