@@ -147,13 +147,17 @@ def _believe_in_gpu() -> None:
     from unsloth.kernels import utils
     from unsloth.models import llama
 
+    from coralx.training.quantization import keep_differentiable
+
     load, from_pretrained = ours.UnslothBackend.load, ours.FastLanguageModel.from_pretrained
 
     def load_as_on_gpu(self: Any, config: Any, labels: Any, _: Any, *rest: Any) -> Any:
         return load(self, config, labels, SimpleNamespace(type="cuda", index=0), *rest)
 
     def on_cpu(**kwargs: Any) -> Any:
-        return from_pretrained(**{**kwargs, "device_map": {"": "cpu"}})
+        model, tokenizer = from_pretrained(**{**kwargs, "device_map": {"": "cpu"}})
+        keep_differentiable(model)  # no GPU needs that
+        return model, tokenizer
 
     put(ours.UnslothBackend, load=load_as_on_gpu)
     put(ours.FastLanguageModel, from_pretrained=on_cpu)

@@ -46,7 +46,9 @@ def held_in(precision: str | None, _: Any, *, held_in_half: bool) -> torch.dtype
     return dtype_of(str(precision)) if held_in_half else torch.float32
 
 
-faked_gpu.put(adapting, _device=lambda: torch.device("cpu"), base_dtype=held_in)
+faked_gpu.put(adapting, training_device=lambda: torch.device("cpu"), base_dtype=held_in)
+if BACKEND == "unsloth":  # which would be refused 4 bits on a CPU
+    faked_gpu.put(adapting, check_quantization=lambda *_: None)
 
 gc.collect()
 gc.freeze()  # Unsloth collects garbage often, and would walk through all that was imported
@@ -77,8 +79,8 @@ TEXTS = (
 ANSWERS = ("whole", "dora", "qkv", "mlp")
 """The genomes that learn the instructions by heart, so that no rounding changes their answers."""
 LEARNT = 200
-FEW = ("whole", "q+v")
-"""One that the fused kernels train, and one that they do not."""
+FEW = ("whole", "q+v", "again")
+"""One that the fused kernels train, one that they do not, and the first once more."""
 """Steps until they do."""
 
 
@@ -316,11 +318,23 @@ def tuning() -> dict[str, Any]:
     return seen
 
 
+def pool_bytes() -> int:
+    """What Unsloth holds for layer inputs that it moves to the host."""
+    if BACKEND != "unsloth":
+        return 0
+    from unsloth_zoo import gradient_checkpointing
+
+    return sum(buffer.untyped_storage().nbytes() for buffer in gradient_checkpointing.CPU_BUFFERS)
+
+
 def recomputing() -> dict[str, Any]:
     """sft with checkpointed gradients, left in the middle and taken up, and short of memory."""
     backend = prepared(config_for("sft", length=512, gradient_checkpointing=True))
     seen: dict[str, Any] = {"checkpoint": torch.utils.checkpoint.CheckpointFunction.__name__}
+    pools = [pool_bytes()]
     seen["dropout"] = trained(backend, "uncut", DROPPED)
+    pools.append(pool_bytes())
+    seen["pools"] = pools
     signs = iter([False, True])
 
     def beat() -> None:
@@ -340,17 +354,42 @@ def recomputing() -> dict[str, Any]:
     return seen
 
 
+def quantized() -> dict[str, Any]:
+    """A base in 4 bits."""
+    config = config_for("sft", answers=5, gradient_checkpointing=False, quantization="4bit")
+    backend = prepared(config)
+    return {name: trained(backend, f"4bit {name}", GENOMES[name]) for name in FEW}
+
+
 def halves() -> dict[str, Any]:
     """A base in float16, losses scaled: the first few steps may be skipped until the scale fits."""
     backend = prepared(config_for("sft", precision="fp16", gradient_checkpointing=False))
-    return {name: trained(backend, f"fp16 {name}", GENOMES[name], 6) for name in FEW}
+    return {name: trained(backend, f"fp16 {name}", GENOMES[name], 6) for name in FEW[:2]}
+
+
+def classes() -> dict[str, Any]:
+    """A classifier made of a language model."""
+    backend = prepared(config_for("sequence-classification", gradient_checkpointing=False))
+    head = backend._base.model.score.original_module.weight
+    seen: dict[str, Any] = {"head": [str(head.dtype), head.float().tolist()]}
+    if BACKEND == "unsloth":
+        seen["kernels"] = kernels_in(backend)
+    seen["untuned"] = backend.measure(MeasureJob(None, None)).validation
+    for name in FEW:
+        seen[name] = trained(backend, f"classes {name}", GENOMES[name])
+    theirs = str(FOLDER / "peft" / "classes whole" / "adapter")
+    measured = backend.measure(MeasureJob(Genome("g00-00-aaaa", 0, WHOLE), theirs))
+    seen["theirs"] = measured.validation
+    return seen
 
 
 PARTS = {
     "kinds": kinds,
     "tuning": tuning,
     "recomputing": recomputing,
+    "quantized": quantized,
     "halves": halves,
+    "classes": classes,
 }
 
 

@@ -23,7 +23,7 @@ from tests.support.paths import ROOT, SUPPORT
 pytestmark = pytest.mark.gpu_path
 
 NEEDED = ("unsloth", "unsloth_zoo", "trl", "triton", "bitsandbytes", "PIL")
-PARTS = (("kinds",), ("tuning", "recomputing", "halves"))
+PARTS = (("kinds", "quantized"), ("tuning", "recomputing", "halves", "classes"))
 """What each of Unsloth's processes is to do: they take about as long."""
 SECONDS = 1800
 
@@ -51,11 +51,13 @@ UNFUSED = {
     "q+v": "a part of q_proj+k_proj+v_proj, without k_proj",
     "gate+up": "a part of gate_proj+up_proj+down_proj, without down_proj",
 }
+FEW = ("whole", "q+v", "again")
 ANSWERING = ("whole", "dora", "qkv", "mlp")
 RUNS = [
     *(("kinds", name) for name in [*FUSED, "granite"]),
     *(("tuning", name) for name in ("whole", "dropout", "qkv", "mlp")),
     ("recomputing", "dropout"),
+    *((part, name) for part in ("quantized", "classes") for name in FEW),
 ]
 
 Seen = dict[str, dict[str, Any]]
@@ -173,8 +175,9 @@ def trained_alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(one[key] == other[key] for key in ("losses", "norms", "adapter", "metrics"))
 
 
-def test_a_genome_trains_the_same_after_others_came_and_went(unsloth: Seen) -> None:
-    assert trained_alike(unsloth["kinds"]["whole"], unsloth["kinds"]["again"])
+@pytest.mark.parametrize("part", ["kinds", "quantized", "classes"])
+def test_a_genome_trains_the_same_after_others_came_and_went(unsloth: Seen, part: str) -> None:
+    assert trained_alike(unsloth[part]["whole"], unsloth[part]["again"])
 
 
 def test_a_genome_trains_the_same_after_others_were_asked_for_answers(unsloth: Seen) -> None:
@@ -243,7 +246,18 @@ def test_halves_of_a_batch_add_up_to_its_gradients(unsloth: Seen) -> None:
     assert halves["norms"] == pytest.approx(together["norms"], rel=NORMS)
 
 
-# -- float16 ---------------------------------------------------------------------------------------
+def test_what_moves_layer_inputs_is_given_back_with_the_adapter(unsloth: Seen) -> None:
+    before, after = unsloth["recomputing"]["pools"]
+    assert after == before
+
+
+# -- a base in 4 bits, one in float16, a classifier ------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["quantized", "classes"])
+def test_other_bases_are_trained_by_the_fused_kernels(unsloth: Seen, part: str) -> None:
+    assert unsloth[part]["whole"]["calls"] == dict.fromkeys(FUSED["whole"], EVERY)
+    assert unsloth[part]["q+v"]["calls"] == {}
 
 
 @pytest.mark.parametrize("name", ["whole", "q+v"])
@@ -253,3 +267,15 @@ def test_scaled_losses_give_the_gradients_of_peft(seen: dict[str, Seen], name: s
     assert len(theirs["skipped"]) < len(theirs["losses"]) == HALF_STEPS
     assert ours["losses"] == pytest.approx(theirs["losses"], rel=LOSSES)
     assert ours["norms"] == pytest.approx(theirs["norms"], rel=NORMS)  # of steps that were taken
+
+
+def test_a_classifiers_head_is_the_one_that_peft_trains(seen: dict[str, Seen]) -> None:
+    ours, theirs = (seen[backend]["classes"]["head"] for backend in ("unsloth", "peft"))
+    assert ours == theirs
+    assert ours[0] == "torch.float32"
+
+
+def test_a_classifier_is_measured_as_by_peft(seen: dict[str, Seen]) -> None:
+    ours, theirs = (seen[backend]["classes"] for backend in ("unsloth", "peft"))
+    for which in ("untuned", "theirs"):
+        assert ours[which]["eval_loss"] == pytest.approx(theirs[which]["eval_loss"], rel=LOSSES)
