@@ -112,14 +112,10 @@ class AdapterBackend(ABC):
     ) -> Facts:
         torch.set_num_threads(threads)
         self._config = config
-<<<<<<< .merge_file_hjjujQ
         self._device = training_device()
         require_kernels(self._device)
         self._memory = memory_of(self._device, memory)
         keep_to_share(self._device, self._memory)
-=======
-        self._device = _device()
->>>>>>> .merge_file_PjocQV
         check_quantization(config, self._device, self.name)
         # Tasks may share a file.
         tables = {source.train: None for source in config.data.sources.values()}
