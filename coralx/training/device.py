@@ -55,7 +55,8 @@ def keep_to_share(device: torch.device, memory: DeviceMemory) -> None:
     if device.type == "cuda" and memory.sharing > 1 and memory.total_bytes:
         _, total = torch.cuda.mem_get_info(device)
         allowed = max(0, memory.share_bytes - CONTEXT_BYTES)
-        torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total), device)
+        # Of the present GPU, which is this one: torch asks for a number here, or for nothing.
+        torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total))
 
 
 def memory_of(device: torch.device, known: DeviceMemory) -> DeviceMemory:
