@@ -27,7 +27,8 @@ LOSS_BYTES = 8
 """Bytes that each logit takes besides its own: its copy and its gradient, both in fp32."""
 
 SHORTEST_OFFLOADED = 512
-"""Tokens of a text below which Unsloth checkpoints without offloading."""
+"""Layer inputs of shorter texts stay on the GPU where Unsloth recomputes activations: by its own
+figures, moving them to the host and back takes longer than it is worth below 384 to 512 tokens."""
 
 SMALLEST_OFFLOADED = 2 << 20
 """Bytes of a layer's input that Unsloth leaves on the GPU."""
@@ -161,12 +162,13 @@ def _is_fused(footprint: Footprint, genes: Genes) -> bool:
     return footprint.fused and not unfused_remarks(genes)
 
 
-def host_pool_bytes(footprint: Footprint, genes: Genes, max_length: int) -> int:
+def host_pool_bytes(footprint: Footprint, genes: Genes, max_length: int, longest_text: int) -> int:
     """The host memory in which Unsloth keeps the inputs of checkpointed layers for one batch; 0
-    where it keeps them on the GPU, as it does those of short texts and small batches."""
+    where it keeps them on the GPU, as it does those of short texts and small batches. Rows have
+    `max_length` tokens; `longest_text` is `Config.longest_text`, by which Unsloth is told."""
     layer = footprint.activation_bytes * footprint.hidden_size * genes.batch_size * max_length
     offloads = footprint.fused and footprint.checkpointing
-    if not offloads or max_length < SHORTEST_OFFLOADED or layer <= SMALLEST_OFFLOADED:
+    if not offloads or longest_text < SHORTEST_OFFLOADED or layer <= SMALLEST_OFFLOADED:
         return 0
     # Pinned memory comes in powers of two.
     return footprint.layers * (1 << (layer - 1).bit_length())

@@ -108,7 +108,7 @@ def requirements_of(config: Config, footprint: Footprint, capacity: int) -> Requ
         together=max(0, left // (largest.likely_bytes - footprint.base_bytes)),
         checkpointing=footprint.checkpointing,
         sharing=footprint.sharing,
-        host_bytes=host_pool_bytes(footprint, large, length),
+        host_bytes=host_pool_bytes(footprint, large, length, config.longest_text),
         checkpoints=disk.checkpoints,
         disk_bytes=disk.most,
         least_disk_bytes=disk.least,

@@ -67,15 +67,19 @@ def planned(
 ) -> Settings:
     """Workers and threads for `count` devices, of which the driver knows the `gpus`.
 
-    Those `recorded` of a run that is resumed stay, but for workers on GPUs that the config leaves
-    open: this machine may have others than the run began on.
+    Those `recorded` of a run that is resumed stay, but for workers that the config leaves open:
+    this machine may have other GPUs than the run began on, or none for so many workers to share.
     """
-    on_gpu = device not in ("cpu", "none")
-    if recorded is not None and not (on_gpu and config.runtime.workers == "auto"):
+    if recorded is not None and config.runtime.workers != "auto":
         return recorded
+    on_gpu = device not in ("cpu", "none")
     on_each = workers_on_each(config, gpus, describe) if on_gpu else 1
     chosen = share_out(config, device, count, on_each)
-    return chosen if recorded is None else replace(recorded, workers=chosen.workers)
+    if recorded is None:
+        return chosen
+    # A CPU's threads decide how sums are rounded and stay, its workers decide nothing.
+    workers = chosen.workers if on_gpu else min(recorded.workers, chosen.workers)
+    return replace(recorded, workers=workers)
 
 
 def require_shareable(gpus: Sequence[Gpu], sharing: int) -> None:

@@ -13,7 +13,7 @@ from coralx.records.run_facts import REVISION, Settings
 from coralx.system.containers import cores, memory
 from coralx.system.cuda_probe import obstacle_to_gpu, unusable
 from coralx.system.environment import torch_cuda
-from coralx.system.gpus import HIP_VARIABLE, VARIABLE, Gpu, visible_gpus
+from coralx.system.gpus import HIP_VARIABLE, VARIABLE, Gpu, driver_version, visible_gpus
 
 MAX_CPU_WORKERS = 4
 """Chosen by itself; the config may ask for more."""
@@ -70,10 +70,18 @@ def require_opened(device: str) -> None:
 
 
 def idle_gpu_warning(device: str) -> tuple[str, ...]:
-    """A warning where GPUs stay unused because torch is built without CUDA."""
-    if device != "cpu" or torch_cuda() is not None or not (gpus := visible_gpus()):
+    """A warning where GPUs stay unused: because torch is built without CUDA, or because the driver
+    shows none to compute on, though nobody has hidden them."""
+    if device != "cpu":
         return ()
-    return (f"torch is a CPU build: training on the CPU, and {gpus[0].name} stays unused",)
+    if (gpus := visible_gpus()) and torch_cuda() is None:
+        return (f"torch is a CPU build: training on the CPU, and {gpus[0].name} stays unused",)
+    if not gpus and VARIABLE not in os.environ and (driver := driver_version()):
+        return (
+            f"NVIDIA's driver {driver} shows no GPU to compute on: training on the CPU. "
+            "`coralx doctor` says what may be the cause",
+        )
+    return ()
 
 
 Named = TypeVar("Named", Gpu, str)

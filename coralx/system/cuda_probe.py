@@ -16,12 +16,13 @@ PATIENCE_SECONDS = 120.0
 """A driver in disorder may hang."""
 
 _OPENING = """
+import sys
 try:
     import torch
     torch.cuda.init()
     (torch.ones(1, device="cuda") + 1).item()
 except Exception as error:
-    print((str(error).strip().splitlines() or [type(error).__name__])[0])
+    sys.exit((str(error).strip().splitlines() or [type(error).__name__])[0])
 """
 """A first operation, since a build without kernels for the GPU opens it and fails there."""
 
@@ -41,10 +42,10 @@ def obstacle_to_gpu() -> str | None:
         )
     except subprocess.TimeoutExpired:
         return f"torch did not open it within {PATIENCE_SECONDS:g} s"
-    said = done.stdout.strip().splitlines()
-    if said:
-        return said[-1]
-    return None if done.returncode == 0 else f"torch ended with exit code {done.returncode}"
+    if done.returncode == 0:  # whatever was printed: this environment may print at every start
+        return None
+    said = done.stderr.strip().splitlines()
+    return said[-1] if said else f"torch ended with exit code {done.returncode}"
 
 
 def unusable(gpus: Sequence[Gpu], obstacle: str | None = None) -> SetupError:

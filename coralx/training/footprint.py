@@ -16,14 +16,15 @@ from transformers.pytorch_utils import Conv1D
 
 from coralx.backends.choice import holds_half
 from coralx.backends.device_memory import checkpointing_by_need
-from coralx.backends.unsloth_models import fused_types
+from coralx.backends.unsloth_models import fused_types, overflows_in_half
+from coralx.backends.unsloth_support import model_type
 from coralx.config.metric_catalogue import CAUSAL
 from coralx.config.schema import Config
 from coralx.records.run_facts import NO_MEMORY, DeviceMemory, Footprint
 from coralx.training.adaptable_layers import check, linear_names
 from coralx.training.base_model import quiet
 from coralx.training.base_source import BaseSource, loading_error, loading_options, locate_base
-from coralx.training.precision import base_dtype, bytes_of
+from coralx.training.precision import base_dtype, bytes_of, half_precision, known_precision
 
 QUANTIZED_BYTES = {"4bit": 0.5 + 0.127 / 8, "8bit": 1.01}
 """Of one weight as bitsandbytes stores it: 4 bits and 0.127 bits of doubly quantised scales
@@ -83,10 +84,8 @@ def footprint_without_weights(
     memory = memory if device.type == "cuda" else NO_MEMORY
     source = locate_base(config, lambda text: None)  # noqa: ARG005  nobody to tell
     quiet()
-    precision = config.training.precision
-    if precision == "auto":  # not measured here: what a run on such a device most likely takes
-        precision = "bf16" if device.type == "cuda" else "fp32"
     in_half = holds_half(config.model.task, config.runtime.backend)
+    precision = _likely_precision(config, device, held_in_half=in_half)
     dtype = base_dtype(precision, device, held_in_half=in_half)
     try:
         model = _without_weights(config, source, dtype)
@@ -109,6 +108,18 @@ def footprint_without_weights(
     found = replace(found, base_bytes=_quantized_bytes(config, found, dtype))
     decided = checkpointing_by_need(config, found, memory, on_gpu=on_gpu)
     return replace(found, checkpointing=decided.is_on)
+
+
+def _likely_precision(config: Config, device: torch.device, *, held_in_half: bool) -> str:
+    """In which precision a run on such a device trains, or where it would measure that, most likely
+    does."""
+    if config.training.precision != "auto":
+        return config.training.precision
+    if device.type != "cuda":
+        return "fp32"
+    overflows = held_in_half and overflows_in_half(model_type(config))
+    known = known_precision(config, None, device, held_in_half=held_in_half, overflows=overflows)
+    return known[0] if known else half_precision(device)
 
 
 def _without_weights(config: Config, source: BaseSource, dtype: torch.dtype) -> Any:

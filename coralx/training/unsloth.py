@@ -37,6 +37,7 @@ from peft import PeftModel, TaskType
 from transformers import AutoConfig
 
 from coralx.backends.choice import require_compatible, require_decoder
+from coralx.backends.memory_estimate import SHORTEST_OFFLOADED
 from coralx.backends.protocol import Say
 from coralx.backends.unsloth_models import fused_types
 from coralx.config.metric_catalogue import CAUSAL
@@ -48,10 +49,6 @@ from coralx.training.adapter_backend import AdapterBackend
 from coralx.training.base_model import Base, give_padding, quiet
 from coralx.training.base_source import BaseSource, loading_error, loading_options, locate_base
 from coralx.training.unsloth_classifier import HEADS, complete, loading_report
-
-SHORTEST_OFFLOADED = 512
-"""Layer inputs of shorter texts stay on the GPU where they are recomputed from: by Unsloth's own
-figures, moving them to the host and back takes longer than it is worth below 384 to 512 tokens."""
 
 
 class UnslothBackend(AdapterBackend):

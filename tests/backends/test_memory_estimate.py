@@ -84,12 +84,14 @@ def test_unsloths_kernels_hold_less_where_they_are_used() -> None:
 def test_unsloth_keeps_the_inputs_of_long_texts_in_the_hosts_memory() -> None:
     llama8b = replace(SMALL, hidden_size=4096, layers=32, checkpointing=True, fused=True)
     genes = Genes(batch_size=64)
-    assert host_pool_bytes(llama8b, genes, 512) == 64 * 512 * 4096 * 2 * 32  # 8.6 GB
-    assert host_pool_bytes(llama8b, replace(genes, batch_size=48), 512) == 64 * 512 * 4096 * 2 * 32
-    assert host_pool_bytes(llama8b, genes, 511) == 0
-    assert host_pool_bytes(replace(llama8b, hidden_size=32), genes, 512) == 0  # 2 MiB a layer
-    assert host_pool_bytes(replace(llama8b, checkpointing=False), genes, 512) == 0
-    assert host_pool_bytes(replace(llama8b, fused=False), genes, 512) == 0
+    most = 64 * 512 * 4096 * 2 * 32  # 8.6 GB
+    assert host_pool_bytes(llama8b, genes, 512, 512) == most
+    assert host_pool_bytes(llama8b, replace(genes, batch_size=48), 512, 512) == most
+    assert host_pool_bytes(llama8b, genes, 511, 511) == 0
+    assert host_pool_bytes(llama8b, genes, 511, 527) == most  # answers make texts longer
+    assert host_pool_bytes(replace(llama8b, hidden_size=32), genes, 512, 512) == 0  # 2 MiB a layer
+    assert host_pool_bytes(replace(llama8b, checkpointing=False), genes, 512, 512) == 0
+    assert host_pool_bytes(replace(llama8b, fused=False), genes, 512, 512) == 0
 
 
 def test_what_does_not_fit_is_told_with_figures_and_a_way_out() -> None:
@@ -296,6 +298,22 @@ def test_a_gpu_holds_language_models_in_less(llama: Path) -> None:
     saved = held.base_bytes - quantized.base_bytes
     assert 1.4 * weights < saved < 1.5 * weights
     assert quantized.base_parameters == held.base_parameters
+
+
+@pytest.mark.parametrize(("in_bf16", "size"), [(True, 2), (False, 4)])
+def test_a_base_that_overflows_in_fp16_takes_more_on_older_gpus(
+    in_bf16: bool, size: int, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is held there in float32, as a run would."""
+    import torch
+
+    from coralx.training import footprint
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: in_bf16)
+    monkeypatch.setattr(footprint, "overflows_in_half", lambda kind: kind == "llama")
+    held = footprint.footprint_without_weights(causal(llama), torch.device("cuda"))
+    assert held.activation_bytes == size
+    assert held.base_bytes == pytest.approx(size * held.base_parameters, rel=0.01)
 
 
 def test_an_encoders_head_is_trained_with_every_adapter(tiny_base: Path) -> None:

@@ -357,6 +357,20 @@ def test_a_cpu_build_of_torch_is_told_of_the_gpu(monkeypatch: pytest.MonkeyPatch
     assert facts.warnings == ("torch is a CPU build: training on the CPU, and Fake 0 stays unused",)
 
 
+@pytest.mark.usefixtures("started")
+@pytest.mark.parametrize(("visible", "is_warned"), [(None, True), ("", False)])
+def test_a_driver_without_a_gpu_to_compute_on_is_told_of(
+    visible: str | None, is_warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a GPU in MIG mode of which no slices have been made."""
+    monkeypatch.setattr(FakeProcess, "device", "cpu")
+    monkeypatch.setattr(placement, "torch_cuda", lambda: "13.0")
+    fake_gpus(monkeypatch, 80, slices={0: []}, visible=visible)
+    _, facts = run_on(config_with(workers=1))
+    shown = "NVIDIA's driver 600.1 shows no GPU to compute on: training on the CPU"
+    assert [shown in warning for warning in facts.warnings] == [True] * is_warned
+
+
 def test_a_gpu_that_no_torch_is_built_for_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_probe, "torch_cuda", lambda: "13.0")
     fake_gpus(monkeypatch, 12, driver="470.1", cuda=11040, capability=(3, 5))
@@ -377,7 +391,8 @@ def test_a_driver_in_disorder_is_no_old_one(monkeypatch: pytest.MonkeyPatch) -> 
     ("code", "said"),
     [
         ("", None),
-        ("print('Found no NVIDIA driver')", "Found no NVIDIA driver"),
+        ("print('Welcome')", None),  # as a sitecustomize may
+        ("import sys; sys.exit('Found no NVIDIA driver')", "Found no NVIDIA driver"),
         ("import os; os._exit(3)", "torch ended with exit code 3"),
     ],
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from coralx.config import Config
 from coralx.errors import ConfigError, SetupError
-from coralx.execution import gpu_sharing, local, preflight
+from coralx.execution import gpu_sharing, local, placement, preflight
 from coralx.execution.gpu_findings import remember
 from coralx.execution.local import LocalExecutor
 from coralx.records.run_facts import NO_MEMORY, DeviceMemory, Footprint, Settings
@@ -158,6 +159,23 @@ def test_a_resumed_run_has_the_workers_of_the_machine_that_it_is_on(
     named = LocalExecutor("peft")
     named.start(config_with(workers=4), recorded, lambda signal: None)  # noqa: ARG005
     assert named.settings.workers == started[-1].memory.sharing == 4
+
+
+@pytest.mark.usefixtures("started")
+def test_workers_that_shared_gpus_are_not_too_many_for_a_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(FakeProcess, "device", "cpu")
+    monkeypatch.setattr(placement, "cores", lambda: 2)
+    monkeypatch.setattr(placement, "memory", lambda: SimpleNamespace(free_bytes=64 << 30))
+    fake_gpus(monkeypatch)
+    kept = {}
+    for began, config in ((32, config_with()), (1, config_with()), (32, config_with(workers=32))):
+        executor = LocalExecutor("peft")
+        executor.start(config, Settings(began, 3, "fp32"), lambda signal: None)  # noqa: ARG005
+        assert executor.settings.threads_per_worker == 3
+        kept[began, config.runtime.workers] = executor.settings.workers
+    assert kept == {(32, "auto"): 2, (1, "auto"): 1, (32, 32): 32}
 
 
 def test_every_worker_takes_the_decision_of_the_first(
