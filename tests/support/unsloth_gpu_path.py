@@ -34,6 +34,7 @@ from coralx.backends.protocol import Paused, create  # noqa: E402
 from coralx.config import parse_config  # noqa: E402
 from coralx.records.genomes import Genes, Genome  # noqa: E402
 from coralx.records.jobs import Horizon, Job, MeasureJob  # noqa: E402
+from coralx.tasks import causal_lm  # noqa: E402
 from coralx.training import adapter_backend as adapting  # noqa: E402
 from coralx.training import inference, loop  # noqa: E402
 from coralx.training.adapters import ADAPTER  # noqa: E402
@@ -47,8 +48,9 @@ def held_in(precision: str | None, _: Any, *, held_in_half: bool) -> torch.dtype
 
 
 faked_gpu.put(adapting, training_device=lambda: torch.device("cpu"), base_dtype=held_in)
-if BACKEND == "unsloth":  # which would be refused 4 bits on a CPU
-    faked_gpu.put(adapting, check_quantization=lambda *_: None)
+if BACKEND == "unsloth":
+    faked_gpu.put(adapting, check_quantization=lambda *_: None)  # it would refuse 4 bits on a CPU
+    faked_gpu.put(causal_lm, needs_mask=lambda _: False)  # as on a GPU; PEFT's batches have one
 
 gc.collect()
 gc.freeze()  # Unsloth collects garbage often, and would walk through all that was imported
@@ -79,9 +81,9 @@ TEXTS = (
 ANSWERS = ("whole", "dora", "qkv", "mlp")
 """The genomes that learn the instructions by heart, so that no rounding changes their answers."""
 LEARNT = 200
+"""Steps until they do."""
 FEW = ("whole", "q+v", "again")
 """One that the fused kernels train, one that they do not, and the first once more."""
-"""Steps until they do."""
 
 
 def write_material() -> None:
