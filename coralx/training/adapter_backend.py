@@ -112,23 +112,13 @@ class AdapterBackend(ABC):
     ) -> Facts:
         torch.set_num_threads(threads)
         self._config = config
-        self._device = training_device()
-        require_kernels(self._device)
-        self._memory = memory_of(self._device, memory)
-        keep_to_share(self._device, self._memory)
-        check_quantization(config, self._device, self.name)
+        self._take_device(memory)
         # Tasks may share a file.
         tables = {source.train: None for source in config.data.sources.values()}
         say(f"reading {', '.join(map(str, tables))}")
         examples = load_all(config.data, config.experiment.seed, config.model.task, revision)
         say(f"loading {config.model.base} on {self._device}")
-        known = known_precision(
-            config,
-            precision,
-            self._device,
-            held_in_half=holds_half(config.model.task, self.name),
-            overflows=self._device.type == "cuda" and overflows_in_half(model_type(config)),
-        )
+        known = self._known_precision(precision)
         self._precision = known[0] if known else "fp32"
         footprint = self._load_base(examples, known[0] if known else None, revision, say)
         footprint, why = self._with_checkpointing(footprint, checkpointing, say)
@@ -148,6 +138,24 @@ class AdapterBackend(ABC):
         )
         facts = self._facts(footprint, reason, examples, warnings, say)
         return replace(facts, checkpointing_reason=why)
+
+    def _take_device(self, known: DeviceMemory) -> None:
+        """The device to train on, what it cannot train, and what may be used of its memory."""
+        self._device = training_device()
+        require_kernels(self._device)
+        self._memory = memory_of(self._device, known)
+        keep_to_share(self._device, self._memory)
+        check_quantization(self._config, self._device, self.name)
+
+    def _known_precision(self, recorded: str | None) -> tuple[str, str] | None:
+        config, on_gpu = self._config, self._device.type == "cuda"
+        return known_precision(
+            config,
+            recorded,
+            self._device,
+            held_in_half=holds_half(config.model.task, self.name),
+            overflows=on_gpu and overflows_in_half(model_type(config)),
+        )
 
     def _load_base(
         self, examples: Mapping[str, Examples], precision: str | None, revision: int, say: Say
