@@ -20,7 +20,13 @@ from coralx.doctor.check_bench import Bench, OutOfTime, Trial
 from coralx.doctor.check_comparisons import CheckFailed, Figure, Finding, NotApplicable
 from coralx.doctor.check_subject import Scale, subject_of
 from coralx.doctor.check_trials import Context
-from coralx.doctor.recommendation import Settings, best_number, recommended, with_precision
+from coralx.doctor.recommendation import (
+    Settings,
+    best_number,
+    recommended,
+    with_precision,
+    with_workers,
+)
 from coralx.errors import CoralXError, SetupError
 from coralx.execution.executor import Listener
 from coralx.execution.gpu_findings import remember
@@ -135,9 +141,7 @@ def check_gpu(
         versions=versions(),
         base=base,
         parts=results,
-        recommended=with_precision(
-            _recommended(results, context, memory), subject.own.training.precision, capability
-        ),
+        recommended=_recommended(results, context, gpu, config),
     )
 
 
@@ -209,14 +213,20 @@ def without_places(text: str) -> str:
     return re.sub(rf"(?<!\w){re.escape(host)}(?!\w)", "[host]", text) if host else text
 
 
-def _recommended(results: Sequence[PartResult], context: Context, memory_bytes: int) -> Settings:
-    return recommended(
+def _recommended(
+    results: Sequence[PartResult], context: Context, gpu: Gpu | None, config: Config | None
+) -> Settings:
+    """What suits the GPU, as far as the parts show, and what of `config` does not go with it."""
+    own = config or Config()
+    found = recommended(
         {result.name: result.figures for result in results if result.verdict == "passed"},
         backend=context.subject.backend,
         reference=context.reference,
         failed={result.name for result in results if result.verdict == "failed"} & COMPARED,
-        memory_bytes=memory_bytes,
+        memory_bytes=gpu.memory_bytes if gpu else 0,
     )
+    found = with_precision(found, own.training.precision, gpu.capability if gpu else None)
+    return with_workers(found, own.runtime.workers)
 
 
 def _described_base(context: Context) -> str:

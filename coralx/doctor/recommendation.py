@@ -23,7 +23,6 @@ ROOM = 0.8
 """The share of a card's memory that a genome may take without gradient checkpointing: larger ones
 than the check's may come."""
 
-
 COMPUTES_BF16 = (8, 0)
 """The compute capability from which on cards compute in bf16; those before only emulate it."""
 
@@ -41,6 +40,15 @@ def with_precision(
     if configured == "auto" or capability is None or configured == precision_of(capability):
         return settings
     return {**settings, "training": {"precision": "auto"}}
+
+
+def with_workers(settings: Settings, configured: int | str) -> Settings:
+    """The settings, with the number of all workers left open where the config names one: it and
+    that of each GPU exclude each other."""
+    runtime = settings.get("runtime", {})
+    if configured == "auto" or "workers_per_gpu" not in runtime:
+        return settings
+    return {**settings, "runtime": {**runtime, "workers": "auto"}}
 
 
 def recommended(

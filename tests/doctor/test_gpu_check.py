@@ -28,7 +28,13 @@ from coralx.doctor.check_output import WIDTH, gpu_check_json, lines_of
 from coralx.doctor.check_subject import Scale, Subject, subject_of
 from coralx.doctor.check_trials import Context
 from coralx.doctor.gpu_check import GpuCheck, Part, PartResult, check_gpu, planned, without_places
-from coralx.doctor.recommendation import best_number, one_line, recommended, with_precision
+from coralx.doctor.recommendation import (
+    best_number,
+    one_line,
+    recommended,
+    with_precision,
+    with_workers,
+)
 from coralx.errors import SetupError
 from coralx.records.jobs import JobFailed
 from coralx.records.results import Divergence, StageResult
@@ -626,6 +632,18 @@ def test_more_workers_are_recommended_where_they_pay(
     speeds: dict[str, float], best: int | None
 ) -> None:
     assert best_number(speeds) == best
+
+
+@pytest.mark.parametrize(("configured", "taken"), [("auto", {}), (4, {"workers": "auto"})])
+def test_what_is_recommended_goes_with_a_config_that_counts_all_workers(
+    configured: Any, taken: dict[str, str]
+) -> None:
+    found = with_workers({"runtime": {"workers_per_gpu": 2}}, configured)
+    assert found == {"runtime": {"workers_per_gpu": 2, **taken}}
+    Runtime.model_validate({"workers": configured, **found["runtime"]})
+    assert with_workers({"runtime": {"block_compile": False}}, configured) == {
+        "runtime": {"block_compile": False}
+    }
 
 
 # -- the command -----------------------------------------------------------------------------------
