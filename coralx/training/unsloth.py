@@ -187,6 +187,7 @@ class UnslothBackend(AdapterBackend):
             # What was page-locked goes to torch's cache first; earlier releases cannot empty that.
             empty = getattr(torch.accelerator, "empty_host_cache", None)
             if empty is not None and torch.accelerator.is_available():
+                torch.accelerator.synchronize()  # what is still copied from would stay
                 empty()
             patch_unsloth_smart_gradient_checkpointing(dtype=self._base.model.dtype)
 

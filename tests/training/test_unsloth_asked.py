@@ -99,7 +99,12 @@ def test_layer_inputs_are_offloaded_by_need_and_length(
 
 
 def test_memory_of_offloaded_layer_inputs_is_given_back(seen: dict[str, Any]) -> None:
-    assert seen["512 cuda True"]["called"] == ["unpatch", "patch torch.bfloat16"]
+    assert seen["512 cuda True"]["called"] == [
+        "unpatch",
+        "synchronize",  # or what the GPU still copies from would stay page-locked
+        "empty host cache",
+        "patch torch.bfloat16",
+    ]
     for case in ("511 cuda True", "900 cuda False", "900 cpu True"):
         assert seen[case]["called"] == []
 
