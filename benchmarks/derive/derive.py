@@ -1,8 +1,8 @@
-"""What derived genomes bring: with and without them at equal cost, against one-shot baselines made
-of the run's own finishers.
+"""What derived genomes bring: with and without them, at equal time or over equal generations,
+against one-shot baselines made of the run's own finishers.
 
     python benchmarks/derive/derive.py [tweets liar smollm2] [--seeds 1 2 3 4 5]
-                                       [--minutes N | --steps N]
+                                       [--minutes N | --generations N]
                                        [--data FOLDER] [--results TABLE.csv] [--work FOLDER]
                                        [--set KEY=VALUE ...] [--summary]
 
@@ -44,13 +44,8 @@ TASKS = {
 }
 """The config of each task, and the minutes of a search."""
 
-COMMON = ("evolution.generations=50", "runtime.keep_checkpoints=all")
-"""More generations than any search gets through: the budget ends it."""
-
-BY_STEPS = ("runtime.workers=1", "runtime.threads_per_worker=1")
-PLAIN_SHARE = 1.1
-"""Of the steps of a search that derives within a tenth of its training's cost: the time that
-deriving may take, the search without it trains."""
+MORE_THAN_TIME_ALLOWS = 50
+"""Generations of a search that its minutes end."""
 
 ARMS = {"derived": (), "plain": ("evolution.derive.share=0",)}
 BASELINES = ("plain + soup", "plain + truncation")
@@ -63,6 +58,10 @@ SUMMED_UP = ("hypervolume", "best_auroc", "best_optimism", "chosen_auroc", "chos
 """Figures of a row that the summary shows."""
 
 
+Key = tuple[str, int, str, float, int]
+"""The first columns of a row: task, seed, arm, minutes, generations."""
+
+
 @dataclass(frozen=True)
 class Row:
     """What one arm brought. Figures are of the test split, unless they say otherwise."""
@@ -71,9 +70,9 @@ class Row:
     seed: int
     arm: str
     minutes: float
-    """That the search was given; 0 where it was given steps."""
-    budget: int
-    """Steps that the search with derived genomes was given; 0 where it was given minutes."""
+    """That the search was given; 0 where generations ended it."""
+    generations: int
+    """That the search was given; 0 where minutes ended it."""
     hypervolume: float
     """Of the front, 0 to 1, by AUROC (from 0.5) and parameters."""
     best_auroc: float
@@ -100,7 +99,7 @@ def config_of(task: str, seed: int, data: Path, settings: Sequence[str]) -> Conf
     """The search of a task."""
     files = {"train": "train", "validation": "valid", "test": "test"}
     liar = [f"data.{key}={(data / 'liar' / name).resolve()}.tsv" for key, name in files.items()]
-    given = [f"experiment.seed={seed}", *COMMON, *settings]
+    given = [f"experiment.seed={seed}", "runtime.keep_checkpoints=all", *settings]
     config = load_config(TASKS[task][0], [*(liar if task == "liar" else ()), *given])
     return resolve_mode(config, None, None)
 
@@ -155,9 +154,7 @@ def _chain(genome: str, derivations: dict[str, Any]) -> Iterator[str]:
         yield derived["operator"]
 
 
-def row_of(
-    task: str, seed: int, arm: str, minutes: float, budget: int, report: dict[str, Any]
-) -> Row:
+def row_of(key: Key, report: dict[str, Any]) -> Row:
     """What a search's own report says."""
     front = front_of(members(report))
     named = report["choice"]["genome"] if report["choice"] else None
@@ -165,7 +162,7 @@ def row_of(
     cost = report["efficiency"]
     stages = cost["stage_breakdown"].values()
     return _row(
-        (task, seed, arm, minutes, budget),
+        key,
         front,
         chosen,
         looks=cost["validation_looks"],
@@ -178,7 +175,7 @@ def row_of(
 
 
 def _row(
-    key: tuple[str, int, str, float, int],
+    key: Key,
     front: Sequence[Candidate],
     chosen: Candidate | None,
     **counts: Any,
@@ -223,7 +220,7 @@ def with_baselines(row: Row, outcome: Outcome) -> Iterator[Row]:
         (BASELINES[1], made.truncations, made.truncation_seconds),
     ):
         yield _row(
-            (row.task, row.seed, arm, row.minutes, row.budget),
+            (row.task, row.seed, arm, row.minutes, row.generations),
             front_of([*own, *candidates]),
             None,
             looks=row.looks + len(candidates),
@@ -237,22 +234,20 @@ def with_baselines(row: Row, outcome: Outcome) -> Iterator[Row]:
 
 def run(task: str, seed: int, arm: str, given: argparse.Namespace) -> Iterator[Row]:
     """One search, and where it is the one without derived genomes the baselines."""
-    minutes, steps = budget_of(task, given)
-    if steps:
-        own = round(steps * PLAIN_SHARE) if arm == "plain" else steps
-        ended_by = [*BY_STEPS, f"budget.max_steps={own}"]
-    else:
-        ended_by = [f"budget.max_minutes={minutes}"]
+    minutes, generations = budget_of(task, given)
+    ended_by = [f"evolution.generations={generations or MORE_THAN_TIME_ALLOWS}"]
+    ended_by += [] if generations else [f"budget.max_minutes={minutes}"]
     config = config_of(task, seed, given.data, [*ended_by, *ARMS[arm], *given.settings])
     outcome = search(config, f"{task}-{seed}-{arm}", given.work)
-    row = row_of(task, seed, arm, minutes, steps, outcome.report)
+    row = row_of((task, seed, arm, minutes, generations), outcome.report)
     yield from with_baselines(row, outcome) if arm == "plain" else [row]
     shutil.rmtree(outcome.layout.root, ignore_errors=True)
 
 
 def budget_of(task: str, given: argparse.Namespace) -> tuple[float, int]:
-    """Minutes and steps of a search; one of them is 0."""
-    return (0.0, given.steps) if given.steps else (given.minutes or TASKS[task][1], 0)
+    """Minutes and generations of a search; one of them is 0."""
+    minutes = 0.0 if given.generations else given.minutes or TASKS[task][1]
+    return minutes, given.generations
 
 
 # -- the table -----------------------------------------------------------------------------------
@@ -324,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     ends = parser.add_mutually_exclusive_group()
     ends.add_argument("--minutes", type=float, help="of each search; default: the task's own")
-    ends.add_argument("--steps", type=int, default=0, help="of each search, instead of minutes")
+    ends.add_argument("--generations", type=int, default=0, help="of each search, in any time")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results.csv"))
     parser.add_argument("--work", type=Path, default=Path("derive-runs"), help="for run folders")
@@ -347,7 +342,7 @@ def missing(given: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
     for seed in given.seeds:
         for task in given.tasks:
             budget = budget_of(task, given)
-            known = {(r.task, r.seed, r.arm, r.minutes, r.budget) for r in read(given.results)}
+            known = {(r.task, r.seed, r.arm, r.minutes, r.generations) for r in read(given.results)}
             for arm in ARMS:
                 if (task, seed, arm, *budget) not in known:
                     yield task, seed, arm

@@ -102,10 +102,10 @@ class Evolution(Section):
     )
     inherit: Literal["off", "adapter", "adapter+optimizer"] = Field(
         default="adapter",
-        description="What a child takes from its better parent where rank and modules agree.",
+        description="What a child takes from its better parent.",
     )
     resize_adapters: bool = Field(
-        default=False,
+        default=True,
         description="Inherit also where rank or modules differ: weights are grown with zero output "
         "or shrunk by truncated SVD.",
     )

@@ -61,7 +61,6 @@ def idle_keys(config: Config, rows: int) -> list[str]:
         later = {
             "hyperband_config.adaptive_budgets": schedule.adaptive_budgets,
             "evolution.checkpoint_crossover": evolution.checkpoint_crossover.is_on,
-            "evolution.resize_adapters": evolution.resize_adapters,
             "evolution.elite_fraction": bool(evolution.elite_fraction),
         }
         warnings += [
@@ -69,8 +68,6 @@ def idle_keys(config: Config, rows: int) -> list[str]:
             for key, is_set in later.items()
             if is_set
         ]
-    elif evolution.resize_adapters and evolution.inherit == "off":
-        warnings.append("evolution.resize_adapters has no effect while evolution.inherit is off")
     most = most_replaceable(stages, evolution.births(0), brackets_of(schedule))
     if evolution.pbt_quantile and int(evolution.pbt_quantile * most) == 0:
         warnings.append(

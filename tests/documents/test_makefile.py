@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from coralx.system import torch_builds
+from tests.support.make import run_make
 from tests.support.nvidia_smi import fake_nvidia_smi
-from tests.support.paths import ROOT
 
 PIP = "-m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt"
 CPU_BUILD = "__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\n"
@@ -30,21 +28,11 @@ esac
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """None but those that a test fakes."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.delenv("MAKEFLAGS", raising=False)
 
 
 def make(*words: str, path: Path | None = None, code: int = 0) -> str:
     """What `make` prints, errors last, with the folder `path` first on the PATH."""
-    places = [str(path)] if path else []
-    done = subprocess.run(
-        ["make", f"PYTHON={sys.executable}", *words],
-        cwd=ROOT,
-        env={**os.environ, "PATH": os.pathsep.join([*places, os.environ["PATH"]])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
+    done = run_make(f"PYTHON={sys.executable}", *words, first_on_path=path, code=code)
     return done.stdout + done.stderr
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import tomllib
 from typing import Any
 
@@ -12,6 +11,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.support.make import run_make
 from tests.support.paths import ROOT
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -59,16 +59,14 @@ def test_the_workflow_runs_what_can_be_run_here() -> None:
     assert ".ci/run" in commands
     targets = re.findall(r"^make (.+)$", "\n".join(commands), re.MULTILINE)
     assert targets == ["coverage", "release-check"]
-    dry = ["make", "--dry-run", "--always-make", *targets]
-    done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = run_make("--dry-run", "--always-make", *targets)
     assert "coverage run -m pytest" in done.stdout
     assert "--mode simulation" in done.stdout
 
 
 def test_the_gate_runs_unsloths_path_for_gpus_which_is_never_skipped() -> None:
     assert "make test-gpu-path" in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
-    dry = ["make", "--dry-run", "--always-make", "test-gpu-path"]
-    done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = run_make("--dry-run", "--always-make", "test-gpu-path")
     asked = done.stdout.split("--no-deps ")[-1].splitlines()[0].split()
     assert {"triton", "bitsandbytes"} <= set(asked)
     assert set(asked) <= pinned().keys()

@@ -14,14 +14,12 @@ from tests.support.factories import simulated_config
     ("evolution", "schedule", "named"),
     [
         ({"generations": 1}, {"adaptive_budgets": True}, "hyperband_config.adaptive_budgets"),
-        ({"generations": 1, "resize_adapters": True}, {}, "evolution.resize_adapters"),
         ({"generations": 1, "elite_fraction": 0.5}, {}, "evolution.elite_fraction"),
         (
             {"generations": 1, "checkpoint_crossover": {"mask": 0.5}},
             {},
             "evolution.checkpoint_crossover",
         ),
-        ({"resize_adapters": True, "inherit": "off"}, {}, "while evolution.inherit is off"),
         ({"pbt_quantile": 0.1}, {}, "fewer than one is replaced"),
     ],
 )

@@ -164,7 +164,7 @@ def test_a_base_that_overflows_in_float16_is_known_before_it_is_loaded(
         "model": {"base": str(tmp_path), "task": "sft"},
         "data": {"train": str(tmp_path / "rows.csv")},
     }
-    for name in ("require_kernels", "memory_of", "check_quantization", "load_all"):
+    for name in ("require_kernels", "memory_of", "keep_to_share", "check_quantization", "load_all"):
         monkeypatch.setattr(adapter_backend, name, lambda *_: None)
     monkeypatch.setattr(adapter_backend, "training_device", lambda: SimpleNamespace(type="cuda"))
     monkeypatch.setattr(adapter_backend, "known_precision", known_precision)
