@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -58,7 +58,7 @@ class Derive(Section):
         "far; 0 derives none.",
     )
     operators: tuple[Operator, ...] = Field(
-        default=get_args(Operator),
+        default=("truncate", "compress", "scale"),
         description="`truncate` to a lower rank of the space; `compress` to the best directions of "
         "all modules; `scale` the update; `drop` groups of modules; `soup`: a mean of two to four.",
     )
