@@ -22,9 +22,10 @@ IDLE = 2
 that never paid in earlier ones after the first."""
 
 
-HOPE = 0.5
-"""What an operator that had no look yet is expected to gain, as a share of what the best of the
-others does: where looks are few, one that pays goes on before all have been tried."""
+HOPE = 1 / 2
+"""A look that each operator is taken to have had, which gained so much of the most that any has:
+where looks are few, one that pays goes on before all have been tried, and one that was unlucky
+once is not given up."""
 
 
 @dataclass(frozen=True)
@@ -72,21 +73,23 @@ def gains_of(aims: Aims, trained: Sequence[Finisher], looks: Sequence[Look]) -> 
 
 def promising(
     aims: Aims, trained: Sequence[Finisher], looks: Sequence[Look], generation: int
-) -> list[Operator]:
-    """The operators that go on in this generation's phase, by the mean gain of their latest looks;
-    of those that had none yet, by what may be hoped for."""
+) -> dict[Operator, float]:
+    """The operators that go on in this generation's phase, in the order of their first looks, and
+    what the next look of each is expected to bring: the mean of its latest ones and of what may be
+    hoped for."""
     gains = gains_of(aims, trained, looks)
-    means: dict[Operator, float] = {}
+    most = max(
+        (gain.volume / look.cost for gain, look in zip(gains, looks, strict=True)), default=0
+    )
+    expected: dict[Operator, float] = {}
     for operator in aims.useful:
         mine = [place for place, look in enumerate(looks) if operator_of(look.genome) == operator]
         now = [gains[k] for k in mine if looks[k].genome.generation == generation]
         before = [gains[k] for k in mine if looks[k].genome.generation < generation]
         never_paid = bool(before) and not any(gain.moved for gain in before)
         idle = next((n for n, gain in enumerate(reversed(now)) if gain.moved), len(now))
-        if mine and idle < (1 if never_paid else IDLE):
+        if idle < (1 if never_paid else IDLE):
             spent = sum(looks[k].cost for k in mine[-RECENT:])
-            means[operator] = sum(gains[k].volume for k in mine[-RECENT:]) / spent
-    tried = {operator_of(look.genome) for look in looks}
-    hope = HOPE * max(means.values(), default=0.0)
-    hoped = {operator: hope for operator in aims.useful if operator not in tried}
-    return sorted([*hoped, *means], key=lambda operator: -{**means, **hoped}[operator])
+            gained = sum(gains[k].volume for k in mine[-RECENT:])
+            expected[operator] = (gained + HOPE * most) / (spent + 1)
+    return expected

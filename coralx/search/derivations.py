@@ -2,13 +2,14 @@
 
 Scoring an adapter is a look at the validation split, and looks are few. So each operator works on
 one source at a time, the best first, by a search along its one parameter (`derivation_lines`);
-operators whose looks gained the most hypervolume come first, and one ends after two looks in a row
-that moved nothing.
+operators get looks by the hypervolume that theirs have gained, and one ends after two in a row that
+moved nothing.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -70,20 +71,20 @@ def propose(
     finishers up to the generation, in order of birth, `looks` all that was derived so far, in order
     of proposal."""
     scene = _Scene(aims, trained, looks)
-    lines = [scene.lines(operator) for operator in promising(aims, trained, looks, generation)]
+    expected = promising(aims, trained, looks, generation)
+    lines = {operator: scene.lines(operator) for operator in expected}
+    taken: Counter[Operator] = Counter()
     proposals: list[Derivation] = []
-    # One of each operator, then a second source of each: what a line would try next depends on
-    # what comes of its look.
     while lines and len(proposals) < most:
-        for line in list(lines):
-            derivation = next(line, None)
-            if derivation is None:
-                lines.remove(line)
-            elif derivation not in proposals and _is_worth(aims.cost(derivation), left):
-                proposals.append(derivation)
-                left -= aims.cost(derivation)
-            if len(proposals) == most:
-                break
+        # Each further look of a round is expected to bring less: what it tries is the next source.
+        operator = max(lines, key=lambda one: (expected[one] / (1 + taken[one]), -taken[one]))
+        derivation = next(lines[operator], None)
+        if derivation is None:
+            del lines[operator]
+        elif derivation not in proposals and _is_worth(aims.cost(derivation), left):
+            proposals.append(derivation)
+            taken[operator] += 1
+            left -= aims.cost(derivation)
     return proposals
 
 
