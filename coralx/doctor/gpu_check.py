@@ -20,7 +20,13 @@ from coralx.doctor.check_bench import Bench, OutOfTime, Trial
 from coralx.doctor.check_comparisons import CheckFailed, Figure, Finding, NotApplicable
 from coralx.doctor.check_subject import Scale, subject_of
 from coralx.doctor.check_trials import Context
-from coralx.doctor.recommendation import Settings, best_number, recommended, with_precision
+from coralx.doctor.recommendation import (
+    Settings,
+    best_number,
+    recommended,
+    with_precision,
+    with_way_made,
+)
 from coralx.errors import CoralXError, SetupError
 from coralx.execution.executor import Listener
 from coralx.execution.gpu_findings import remember
@@ -126,6 +132,8 @@ def check_gpu(
         base = _described_base(context)
     if gpu is not None and config is not None:
         _remember(gpu, config, results)
+    precision = subject.own.training.precision
+    settings = with_precision(_recommended(results, context, memory), precision, capability)
     return GpuCheck(
         card=gpu.name if gpu else "no GPU",
         memory_bytes=memory,
@@ -135,9 +143,7 @@ def check_gpu(
         versions=versions(),
         base=base,
         parts=results,
-        recommended=with_precision(
-            _recommended(results, context, memory), subject.own.training.precision, capability
-        ),
+        recommended=with_way_made(settings, config.runtime) if config else settings,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from coralx.config.runtime import Runtime
 from coralx.config.yaml_io import write_values
 
 Figures = Mapping[str, Mapping[str, float | str | None]]
@@ -41,6 +42,20 @@ def with_precision(
     if configured == "auto" or capability is None or configured == precision_of(capability):
         return settings
     return {**settings, "training": {"precision": "auto"}}
+
+
+def with_way_made(settings: Settings, configured: Runtime) -> Settings:
+    """The settings, with those of the config left to themselves that would contradict them, or
+    leave them without effect."""
+    found = dict(settings.get("runtime", {}))
+    if "workers_per_gpu" in found and configured.workers != "auto":
+        found["workers"] = "auto"
+    needs_workers = found.get("workers_per_gpu", 1) != 1 or found.get("block_compile") is True
+    if needs_workers and configured.executor == "in-process":
+        found["executor"] = "auto"
+    if found.get("backend") == "peft" and configured.block_compile:
+        found["block_compile"] = False
+    return {**settings, "runtime": found} if found else settings
 
 
 def recommended(
