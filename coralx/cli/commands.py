@@ -119,14 +119,14 @@ def evolve(
       4  environment error: disk, lock, damaged run, missing package
     130  interrupted; can be resumed
     """
-    from coralx.cli.common import settings_of
+    from coralx.cli.common import with_settings
     from coralx.cli.evolve import carry_out
 
     carry_out(
         config_path,
         mode,
         seed,
-        [*settings_of(settings), *(overrides or ())],
+        with_settings(settings, overrides),
         name,
         resume,
         backend,
@@ -154,6 +154,7 @@ def stage(
         Mode | None, typer.Option(help="As for evolve; only with the first stage.")
     ] = None,
     overrides: Overrides = None,
+    settings: SettingsFile = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the report only.")] = False,
 ) -> None:
     """Train one stage of a run's current generation, then stop.
@@ -164,20 +165,23 @@ def stage(
     Exit codes: as for evolve; 3 also if a budget ends the stage before any genome has finished the
     last stage.
     """
+    from coralx.cli.common import with_settings
     from coralx.cli.stage import carry_out
 
-    carry_out(config_path, stage, run, mode, overrides or (), quiet=quiet)
+    carry_out(config_path, stage, run, mode, with_settings(settings, overrides), quiet=quiet)
 
 
 def simulate(
     config_path: ConfigPath,
     overrides: Overrides = None,
+    settings: SettingsFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show what one generation costs, and what three strategies would find. Trains nothing."""
+    from coralx.cli.common import with_settings
     from coralx.cli.simulate import carry_out
 
-    carry_out(config_path, overrides or (), as_json=as_json)
+    carry_out(config_path, with_settings(settings, overrides), as_json=as_json)
 
 
 def report(
@@ -216,10 +220,10 @@ def validate(
     Missing files and folders are warnings here and errors in evolve, which also loads model and
     data before it creates a run folder.
     """
-    from coralx.cli.common import settings_of
+    from coralx.cli.common import with_settings
     from coralx.cli.validate import carry_out
 
-    carry_out(config_path, [*settings_of(settings), *(overrides or ())])
+    carry_out(config_path, with_settings(settings, overrides))
 
 
 def doctor(
@@ -251,6 +255,7 @@ def doctor(
         ),
     ] = None,
     overrides: Overrides = None,
+    settings: SettingsFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show what this machine can do: cores, memory, GPUs, packages, and which backend trains.
@@ -268,9 +273,16 @@ def doctor(
       2  config error, or a config that cannot be trained
       4  trial batch failed, no GPU for --gpu-check or a part of it failed, or run damaged
     """
+    from coralx.cli.common import with_settings
     from coralx.cli.doctor import carry_out
 
-    carry_out(subject, overrides or (), gpu_check=gpu_check, write=write, as_json=as_json)
+    carry_out(
+        subject,
+        with_settings(settings, overrides),
+        gpu_check=gpu_check,
+        write=write,
+        as_json=as_json,
+    )
 
 
 COMMANDS = (evolve, stage, simulate, report, validate, doctor)

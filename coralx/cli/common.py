@@ -41,20 +41,21 @@ def list_setting(key: str, texts: Sequence[str]) -> str:
     return f"{key}={json.dumps([printable(text) for text in texts], ensure_ascii=False)}"
 
 
-def settings_of(path: Path | None) -> Iterator[str]:
-    """The overrides that a file of settings stands for, key by key. Raises ConfigError where it
-    cannot be read."""
-    if path is not None:
-        yield from _assignments(parse_yaml(read_file(path), str(path)), "")
+def with_settings(path: Path | None, overrides: Sequence[str] | None) -> list[str]:
+    """The overrides, after those that a file of settings stands for: one for each key of a section.
+    Raises ConfigError where it cannot be read."""
+    if path is None:
+        return list(overrides or ())
+    sections = parse_yaml(read_file(path), str(path))
+    return [*_assignments(sections), *(overrides or ())]
 
 
-def _assignments(values: Mapping[Any, Any], prefix: str) -> Iterator[str]:
-    for key, value in values.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            yield from _assignments(value, f"{path}.")
-        else:
-            yield f"{path}={json.dumps(value, ensure_ascii=False)}"
+def _assignments(sections: Mapping[Any, Any]) -> Iterator[str]:
+    for section, value in sections.items():
+        named = value if isinstance(value, dict) else {"": value}
+        for key, setting in named.items():
+            path = f"{section}.{key}" if key != "" else section
+            yield f"{path}={json.dumps(setting, ensure_ascii=False)}"
 
 
 def warn_of_plan(config: Config, console: Console, *, quiet: bool) -> None:

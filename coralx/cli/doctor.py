@@ -43,7 +43,7 @@ def carry_out(
     if subject is not None and not _is_config(subject):
         if gpu_check or overrides:
             raise UsageError(
-                f"{subject!r} is not a config file, and --gpu-check and --set need one",
+                f"{subject!r} is not a config file, and --gpu-check, --set and --settings need one",
                 "To check a run, leave them out.",
             )
         _check_run(find_remains(subject), as_json=as_json)

@@ -66,8 +66,12 @@ def compared(context: Context, train: Callable[[Context, str], Trial]) -> Findin
     figures |= worst
     losses, gradients = max(worst["train_loss"], worst["eval_loss"]), worst["gradient_norm"]
     both = f"{context.tested}'s and {context.reference}'s"
-    said = f"{both} differ by {percent(losses)}, gradients by {percent(gradients)}"
-    return Finding(said, figures)
+    speeds = [speed_of(trial.of(PART)) for trial in (tested, reference)]
+    return Finding(
+        f"{both} differ by {percent(losses)}, gradients by {percent(gradients)}; "
+        f"{speeds[0]:,.0f} and {speeds[1]:,.0f} tokens/s",
+        figures,
+    )
 
 
 def relative_difference(one: StageResult, other: StageResult, name: str) -> float | None:

@@ -17,6 +17,8 @@ from coralx.text import counted, gib, printable
 WIDTH = 78
 """Columns of the block: as many as issues and mails show without a break."""
 
+FENCE = "```"
+
 PACKAGES = (
     "coralx",
     "python",
@@ -51,8 +53,11 @@ def print_gpu_check(check: GpuCheck, console: Console) -> None:
 
 
 def lines_of(check: GpuCheck) -> Iterator[str]:
-    """The block of text: what was checked on, each verdict, and what is recommended."""
-    yield f"--- coralx doctor --gpu-check {'-' * (WIDTH - 30)}"
+    """The block of text: what was checked on, each verdict, and what is recommended. It is fenced,
+    so that Markdown shows its lines as they are."""
+    yield FENCE
+    yield "coralx doctor --gpu-check"
+    yield ""
     yield from _wrapped("card", _card(check))
     yield from _wrapped("packages", _packages(check))
     yield from _wrapped("base", check.base)
@@ -62,7 +67,7 @@ def lines_of(check: GpuCheck) -> Iterator[str]:
     yield ""
     yield _summary(check)
     yield from _wrapped("recommended", one_line(check.recommended))
-    yield "-" * WIDTH
+    yield FENCE
 
 
 def _card(check: GpuCheck) -> str:

@@ -145,6 +145,8 @@ def _diagnose_config(
     if config.model.base is not None and choice.name != "simulated":
         if missing_inputs(config):
             trial = "refused"
+        elif _lacks_bitsandbytes(config):
+            trial = "failed"
         try:
             requirements = _required(
                 with_backend_defaults(config, choice.name), choice.name, machine
@@ -282,12 +284,16 @@ def _obstacles(config: Config, machine: Machine) -> Iterator[Problem]:
             f"runtime.devices: {list(config.runtime.devices)} names GPUs, but torch can use none",
             "Set runtime.devices: auto.",
         )
-    if config.runtime.quantization != "none" and not is_installed("bitsandbytes"):
+    if _lacks_bitsandbytes(config):
         yield Problem(
             f"runtime.quantization: {config.runtime.quantization} needs bitsandbytes, which is not "
             "installed",
             f"{INSTALL_QUANTIZATION}.",
         )
+
+
+def _lacks_bitsandbytes(config: Config) -> bool:
+    return config.runtime.quantization != "none" and not is_installed("bitsandbytes")
 
 
 def _shortages(requirements: Requirements, machine: Machine) -> Iterator[Problem]:

@@ -25,7 +25,7 @@ from coralx.doctor.recommendation import (
     best_number,
     recommended,
     with_precision,
-    with_workers,
+    with_way_made,
 )
 from coralx.errors import CoralXError, SetupError
 from coralx.execution.executor import Listener
@@ -226,7 +226,7 @@ def _recommended(
         memory_bytes=gpu.memory_bytes if gpu else 0,
     )
     found = with_precision(found, own.training.precision, gpu.capability if gpu else None)
-    return with_workers(found, own.runtime.workers)
+    return with_way_made(found, own.runtime)
 
 
 def _described_base(context: Context) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from coralx.config.runtime import Runtime
 from coralx.config.yaml_io import write_values
 
 Figures = Mapping[str, Mapping[str, float | str | None]]
@@ -42,13 +43,18 @@ def with_precision(
     return {**settings, "training": {"precision": "auto"}}
 
 
-def with_workers(settings: Settings, configured: int | str) -> Settings:
-    """The settings, with the number of all workers left open where the config names one: it and
-    that of each GPU exclude each other."""
-    runtime = settings.get("runtime", {})
-    if configured == "auto" or "workers_per_gpu" not in runtime:
-        return settings
-    return {**settings, "runtime": {**runtime, "workers": "auto"}}
+def with_way_made(settings: Settings, configured: Runtime) -> Settings:
+    """The settings, with those of the config left to themselves that would contradict them, or
+    leave them without effect."""
+    found = dict(settings.get("runtime", {}))
+    if "workers_per_gpu" in found and configured.workers != "auto":
+        found["workers"] = "auto"
+    needs_workers = found.get("workers_per_gpu", 1) != 1 or found.get("block_compile") is True
+    if needs_workers and configured.executor == "in-process":
+        found["executor"] = "auto"
+    if found.get("backend") == "peft" and configured.block_compile:
+        found["block_compile"] = False
+    return {**settings, "runtime": found} if found else settings
 
 
 def recommended(

@@ -365,6 +365,20 @@ def test_a_config_needs_no_gpu_to_be_diagnosed(here: Path, monkeypatch: pytest.M
     assert "pip install 'coralx[quantization]'" in " ".join(one.way_out for one in problems)
 
 
+def test_without_bitsandbytes_a_base_in_4_bits_cannot_be_trained(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "is_installed", lambda _: False)
+    (here / "rows.csv").write_text("prompt,completion\na,b\n", encoding="utf-8")
+    config = make_config(
+        model={"base": str(here), "task": "sft"},
+        data={"train": str(here / "rows.csv")},
+        runtime={"backend": "peft", "quantization": "4bit"},
+    )
+    monkeypatch.setattr(diagnosis, "_required", lambda *_: None)
+    assert diagnose(config).trial == "failed"
+
+
 def test_a_backend_that_is_not_installed_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "is_installed", lambda module: False)  # noqa: ARG005
     config = make_config(model={"task": "sft"}, runtime={"backend": "unsloth"})

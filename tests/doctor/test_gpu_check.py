@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from coralx.cli import doctor as cli
-from coralx.cli.common import settings_of
+from coralx.cli.common import with_settings
 from coralx.config import Config, load_config, parse_config
 from coralx.config.runtime import Runtime
 from coralx.doctor import check_parts as parts
@@ -32,8 +32,9 @@ from coralx.doctor.recommendation import (
     best_number,
     one_line,
     recommended,
+    settings_yaml,
     with_precision,
-    with_workers,
+    with_way_made,
 )
 from coralx.errors import SetupError
 from coralx.records.jobs import JobFailed
@@ -137,7 +138,9 @@ def test_losses_and_gradients_are_to_be_those_of_peft(
     context.bench.done.update({f"{name}, unsloth": two(**figures), f"{name}, peft": two()})
     if failed is None:
         found = part(context)
-        assert found.said == "unsloth's and peft's differ by 3.8 %, gradients by 9.1 %"
+        assert found.said == (
+            "unsloth's and peft's differ by 3.8 %, gradients by 9.1 %; 1,000 and 1,000 tokens/s"
+        )
         assert (found.figures["unsloth"], found.figures["peft"]) == (1000.0, 1000.0)
     else:
         with pytest.raises(CheckFailed) as error:
@@ -516,6 +519,7 @@ def test_the_result_is_plain_text_of_few_columns() -> None:
     )
     lines = list(lines_of(check))
     assert max(map(len, lines)) <= WIDTH
+    assert (lines[0], lines[-1]) == ("```", "```")  # Markdown shows what lies between as it is
     text = "\n".join(lines)
     card = "NVIDIA T4, 15.0 GiB, compute capability 7.5, driver 570.1, torch for CUDA 12.8"
     assert card in " ".join(text.split())
@@ -612,6 +616,32 @@ def test_a_precision_in_which_the_card_is_slow_is_left_to_it(
     assert found.get("training", {}).get("precision") == said
 
 
+@pytest.mark.parametrize(
+    ("configured", "found", "added"),
+    [
+        ("{workers: 2}", {"workers_per_gpu": 2}, {"workers": "auto"}),
+        ("{workers: 4}", {"workers_per_gpu": 1}, {"workers": "auto"}),
+        ("{executor: in-process}", {"workers_per_gpu": 2}, {"executor": "auto"}),
+        ("{executor: in-process}", {"block_compile": True}, {"executor": "auto"}),
+        ("{executor: in-process}", {"workers_per_gpu": 1}, {}),
+        ("{block_compile: true}", {"backend": "peft"}, {"block_compile": False}),
+        ("{block_compile: true}", {"backend": "unsloth"}, {}),
+        ("{workers: 2}", {}, {}),
+    ],
+)
+def test_what_is_recommended_goes_with_the_config(
+    here: Path, configured: str, found: dict[str, Any], added: dict[str, Any]
+) -> None:
+    (here / "c.yaml").write_text(f"runtime: {configured}\n", encoding="utf-8")
+    settings = with_way_made(
+        {"runtime": found} if found else {}, load_config(here / "c.yaml").runtime
+    )
+    assert settings.get("runtime", {}) == {**found, **added}
+    (here / "s.yaml").write_text(settings_yaml(settings, "For a test", "s.yaml"), encoding="utf-8")
+    changed = load_config(here / "c.yaml", with_settings(here / "s.yaml", None)).runtime
+    assert changed.model_dump(include=set(found)) == found
+
+
 def test_nothing_is_said_of_what_was_not_seen() -> None:
     assert settings(dict.fromkeys(SEEN)) == {}
     assert "backend" not in settings(backend="peft")
@@ -632,18 +662,6 @@ def test_more_workers_are_recommended_where_they_pay(
     speeds: dict[str, float], best: int | None
 ) -> None:
     assert best_number(speeds) == best
-
-
-@pytest.mark.parametrize(("configured", "taken"), [("auto", {}), (4, {"workers": "auto"})])
-def test_what_is_recommended_goes_with_a_config_that_counts_all_workers(
-    configured: Any, taken: dict[str, str]
-) -> None:
-    found = with_workers({"runtime": {"workers_per_gpu": 2}}, configured)
-    assert found == {"runtime": {"workers_per_gpu": 2, **taken}}
-    Runtime.model_validate({"workers": configured, **found["runtime"]})
-    assert with_workers({"runtime": {"block_compile": False}}, configured) == {
-        "runtime": {"block_compile": False}
-    }
 
 
 # -- the command -----------------------------------------------------------------------------------
@@ -670,7 +688,7 @@ def test_the_command_shows_the_result_and_writes_settings_that_a_run_can_use(
     written = (here / "settings.yaml").read_text(encoding="utf-8")
     assert "on NVIDIA T4" in written
     (here / "c.yaml").write_text("runtime: {workers_per_gpu: 1, devices: [0]}\n", encoding="utf-8")
-    settings = list(settings_of(here / "settings.yaml"))
+    settings = with_settings(here / "settings.yaml", None)
     assert settings == ["runtime.workers_per_gpu=2", "runtime.gradient_checkpointing=false"]
     config = load_config(here / "c.yaml", settings)
     assert (config.runtime.workers_per_gpu, config.runtime.devices) == (2, (0,))
@@ -678,8 +696,23 @@ def test_the_command_shows_the_result_and_writes_settings_that_a_run_can_use(
     assert said.code == 0, said.err
     said = command("validate", "c.yaml", "--settings", "settings.yaml", "--set", "runtime.tusk=1")
     assert (said.code, "tusk" in said.err) == (2, True)
-    said = command("evolve", "c.yaml", "--settings", "nowhere.yaml")
-    assert (said.code, "nowhere.yaml" in said.err) == (2, True)
+    for arguments in (("evolve", "c.yaml"), ("stage", "c.yaml", "S0"), ("simulate", "c.yaml")):
+        said = command(*arguments, "--settings", "nowhere.yaml")
+        assert (said.code, "nowhere.yaml" in said.err) == (2, True)
+
+
+def test_settings_take_the_place_of_whole_keys_and_leave_the_others(here: Path) -> None:
+    config = (
+        "runtime: {workers: 2, keep_checkpoints: all}\n"
+        "search_space: {rank: {choices: [4, 8]}, dropout: {low: 0.0, high: 0.1}}\n"
+    )
+    (here / "c.yaml").write_text(config, encoding="utf-8")
+    settings = "runtime: {}\nsearch_space: {dropout: {choices: [0.0]}}\n"
+    (here / "settings.yaml").write_text(settings, encoding="utf-8")
+    overrides = with_settings(here / "settings.yaml", ["runtime.workers=3"])
+    assert overrides == ['search_space.dropout={"choices": [0.0]}', "runtime.workers=3"]
+    found = load_config(here / "c.yaml", overrides)
+    assert (found.runtime.workers, found.runtime.keep_checkpoints) == (3, "all")
 
 
 def test_a_file_of_settings_is_not_overwritten_and_no_check_is_made_in_vain(
