@@ -61,7 +61,7 @@ help:
 	@echo "make test-slow   run all tests, also those that take minutes"
 	@echo "make test-gpu-path   run Unsloth's path for GPUs on the CPU, some minutes"
 	@echo "make bench-quick the quickstart's search against full training, a quarter of an hour"
-	@echo "make bench-ablation  each strategy of the search on and off, hours"
+	@echo "make bench-ablation [DATA=folder]  each strategy of the search on and off, hours"
 	@echo "make bench-derive [DATA=folder]  adapters derived without training, with and without, hours"
 	@echo "make bench-replay [TABLE=curves.csv]  searches on recorded learning curves, some minutes"
 	@echo "make bench-rungs   searches on curves whose beginnings rank well or mislead, some minutes"
@@ -103,7 +103,7 @@ bench-quick: $(VENV)/quickstart.stamp
 	$(BIN)/python benchmarks/quick.py
 
 bench-ablation: $(VENV)/quickstart.stamp
-	$(BIN)/python benchmarks/ablation/ablation.py
+	$(BIN)/python benchmarks/ablation/ablation.py --data $(DATA)
 
 bench-derive: $(VENV)/smollm2.stamp
 	$(BIN)/python benchmarks/derive/derive.py --data $(DATA)

@@ -48,15 +48,15 @@ COMMON = (
 )
 """Half of the quickstart's rows, so that the budget holds several generations."""
 
+CROSSOVER = ("evolution.checkpoint_crossover.mask=0.5", "evolution.checkpoint_crossover.merge=0.5")
+
 VARIANTS: dict[str, tuple[str, ...]] = {
     "default": (),
     "inherit off": ("evolution.inherit=off",),
-    "inherit across ranks and modules": ("evolution.resize_adapters=true",),
+    "without resizing": ("evolution.resize_adapters=false",),
     "rank growth": ("hyperband_config.rank_growth=published",),
-    "checkpoint crossover": (
-        "evolution.checkpoint_crossover.mask=0.5",
-        "evolution.checkpoint_crossover.merge=0.5",
-    ),
+    "checkpoint crossover": CROSSOVER,
+    "checkpoint crossover without resizing": ("evolution.resize_adapters=false", *CROSSOVER),
     "without derived genomes": ("evolution.derive.share=0",),
     "without priors": ("search_space.learning_rate={low: 1.0e-5, high: 5.0e-3, log: true}",),
     "population-based training": ("evolution.pbt_quantile=0.25",),
