@@ -141,18 +141,15 @@ def test_efficiency_counts_planned_and_trained_steps(report: dict[str, Any]) -> 
     assert efficiency["total_training_time"] == pytest.approx(spent, abs=0.01)
 
 
-def test_children_inherit_where_shapes_agree_and_say_so(run: Path, report: dict[str, Any]) -> None:
+def test_children_inherit_from_their_better_parent_and_say_so(
+    run: Path, report: dict[str, Any]
+) -> None:
     events = list(Ledger(run / "ledger.jsonl"))
     genomes = {g.id: g for e in events if isinstance(e, GenerationStarted) for g in e.genomes}
     heirs = {g.id: g for g in genomes.values() if g.inherits}
     assert heirs
     for heir in heirs.values():
-        parent = genomes[str(heir.inherits)]
         assert heir.inherits == heir.parents[0]
-        assert (heir.genes.rank, heir.genes.target_modules) == (
-            parent.genes.rank,
-            parent.genes.target_modules,
-        )
     for event in events:
         if isinstance(event, StageCompleted):
             assert (event.result.inherited_steps > 0) == (event.result.genome in heirs)
@@ -164,10 +161,7 @@ def test_resized_children_inherit_from_any_better_parent_and_record_what_was_los
     tmp_path: Path, tiny_search: dict[str, Any]
 ) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_search))
-    coralx_here(
-        tmp_path, "evolve", "tiny.yaml", "--quiet",
-        "--set", "evolution.resize_adapters=true", "--set", "runtime.executor=in-process",
-    )  # fmt: skip
+    coralx_here(tmp_path, "evolve", "tiny.yaml", "--quiet", "--set", "runtime.executor=in-process")
     ledger = Ledger.read(tmp_path / "runs/tiny/ledger.jsonl")
     started = [entry.event for entry in ledger if isinstance(entry.event, GenerationStarted)]
     genomes = {genome.id: genome for event in started for genome in event.genomes}
