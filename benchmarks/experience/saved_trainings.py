@@ -30,6 +30,7 @@ from coralx.search.experience import (
     moved_priors,
     with_priors,
 )
+from coralx.search.needless import Seen
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.recipes import opening_recipes
 from coralx.search.space import Space
@@ -64,7 +65,7 @@ def search(
             born = founders(space, EVOLUTION.population_size, seed, known=known)
         else:
             seen = [one.genome.genes for one in trained.values()]
-            born = offspring(parents, seen, (), space, EVOLUTION, generation, seed)
+            born = offspring(parents, Seen(seen), (), space, EVOLUTION, generation, seed)
         for genome in born:
             trained[genome.id] = Trained(genome, surface.loss(genome.genes))
             yield trained[genome.id]

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from coralx.api.earlier_runs import EarlierRun
 from coralx.config import Config
 from coralx.config.evolution import Objective
+from coralx.engine.explosions import exploded
 from coralx.engine.state import RunState
 from coralx.records.experience import Experience, KnownRung, Likeness, Source
 from coralx.records.genomes import Genome
 from coralx.records.results import StageResult
 from coralx.records.run_facts import Facts
-from coralx.report.naive_training import stopped_as_ill
 from coralx.search.experience import (
     Evidence,
     Trial,
@@ -98,13 +98,9 @@ def _trained(history: History) -> list[Genome]:
 
 def _evidence(state: RunState, run: str, likeness: Likeness) -> Evidence:
     history = state.history
-    exploded = stopped_as_ill(history) | {
-        r.genome
-        for r in history.results.values()
-        if r.divergence is not None and r.divergence.ruins_weights
-    }
+    blown_up = exploded(history)
     ordered = _best_first(state, _trained(history))
-    trials = {g.id: Trial(g.id, g.genes, g.id in exploded) for g in ordered}
+    trials = {g.id: Trial(g.id, g.genes, g.id in blown_up) for g in ordered}
     front = dict.fromkeys(origin for name in state.front() for origin in _origins(history, name))
     return Evidence(run, likeness, list(trials.values()), [trials[name] for name in front])
 

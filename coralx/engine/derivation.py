@@ -15,7 +15,7 @@ from coralx.backends.choice import holds_half
 from coralx.config import Config
 from coralx.engine.jobs import JobMaker
 from coralx.engine.state import RunState
-from coralx.records.derivations import Derivation
+from coralx.records.derivations import Derivation, Operator
 from coralx.records.genomes import Genome
 from coralx.records.jobs import DeriveJob
 from coralx.records.results import Metrics
@@ -49,13 +49,19 @@ def derives(state: RunState) -> bool:
     if started is not None and not started.reference:
         return False
     is_new = state.history.revision >= FIRST_REVISION
-    derive = config.evolution.derive
-    return (
-        is_new
-        and config.hyperband_config.enable_hyperband
-        and derive.is_on
-        and bool(useful_operators(derive.operators, config.objectives, constraints_of(config)))
-    )
+    is_on = config.hyperband_config.enable_hyperband and config.evolution.derive.is_on
+    return is_new and is_on and bool(_operators(config))
+
+
+def cuts_ranks(state: RunState) -> bool:
+    """Whether the run cuts finished adapters to lower ranks, as smaller ones are wanted."""
+    return derives(state) and "truncate" in _operators(state.config)
+
+
+def _operators(config: Config) -> tuple[Operator, ...]:
+    """Those that can lead to what the run is after."""
+    named = config.evolution.derive.operators
+    return useful_operators(named, config.objectives, constraints_of(config))
 
 
 class DerivationPhase:

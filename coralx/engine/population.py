@@ -9,6 +9,8 @@ import numpy as np
 
 from coralx.backends.memory_estimate import memory_warnings, why_too_large
 from coralx.engine.convergence import genes_of
+from coralx.engine.derivation import cuts_ranks
+from coralx.engine.explosions import exploded
 from coralx.engine.rung_estimates import generation_plan
 from coralx.engine.state import RunState
 from coralx.records.events import GenerationCompleted, GenerationStarted, GenomeFailed
@@ -21,6 +23,7 @@ from coralx.schedule.adaptive_rungs import GenerationPlan, with_rates
 from coralx.schedule.brackets import bracket_sizes, brackets_of
 from coralx.schedule.stages import Stage
 from coralx.search.indicators import diversity
+from coralx.search.needless import Courses, Needless, Seen
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.pareto import as_minimised
 from coralx.search.ranking import constraints_of, niching_of, violations
@@ -89,7 +92,8 @@ class Population:
             own = own_recipes(self.config, self.space)
             learned = self._experience.founders if self._experience is not None else ()
             known = [founder.genes for founder in learned]
-            return founders(self.space, self._evolution.population_size, seed, own, known)
+            size = self._evolution.population_size
+            return founders(self.space, size, seed, own, known, self._seen())
         parents = self._breeders(self._history.populations[generation - 1])
         contest = tournament(
             [self._standing(genome) for genome in parents],
@@ -100,7 +104,7 @@ class Population:
         )
         return offspring(
             population=[self._history.genomes[genome] for genome in parents],
-            seen=self._history.trained_genes(),
+            seen=self._seen(),
             donors=self._donors(parents),
             space=self.space,
             evolution=self._evolution,
@@ -108,7 +112,23 @@ class Population:
             seed=seed,
             contest=contest,
             births=births,
+            revision=self._history.revision,
         )
+
+    def _seen(self) -> Seen:
+        """What need not be trained by what is known so far."""
+        state, history = self._state, self._history
+        trained = history.trained_genes()
+        if history.revision < 4:
+            return Seen(trained)
+        finished = [history.genomes[name] for name in state.finished()]
+        courses = Courses(
+            trained,
+            finished=[genome.genes for genome in finished if genome.derived is None],
+            exploded=[history.genomes[name].genes for name in sorted(exploded(history))],
+        )
+        layers = self._footprint.linear if self._footprint is not None else ()
+        return Needless(courses, cuts=cuts_ranks(state), layers=[name for name, *_ in layers])
 
     def _breeders(self, population: Sequence[str]) -> list[str]:
         """Of each lineage of the population its best on the first objective: those derived of one

@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from coralx.config.conditions import parse_rule
+from coralx.engine.explosions import stopped_as_ill
 from coralx.engine.state import RunState
 from coralx.records.genomes import Genes
 from coralx.records.results import StageResult
-from coralx.records.verdicts import Stop
 from coralx.schedule.stages import horizon_of
 from coralx.storage.history import History
-
-SIGNS_OF_DIVERGENCE = ("gradient_norm", "loss_slope")
-"""What a stop rule reads of a training that is about to diverge."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +63,6 @@ def naive_training(state: RunState, results: Sequence[StageResult]) -> NaiveTrai
         steps += trained
         seconds += trained * course.pace + is_scored * ending
     return NaiveTraining(steps, seconds)
-
-
-def stopped_as_ill(history: History) -> set[str]:
-    """The genomes that a rule on signs of divergence stopped."""
-    ill = set()
-    for decision in history.decisions.values():
-        for verdict in decision.verdicts:
-            # Without a value it was no rule that stopped it.
-            if not isinstance(verdict, Stop) or verdict.value is None:
-                continue
-            if parse_rule(verdict.rule).metric in SIGNS_OF_DIVERGENCE:
-                ill.add(verdict.genome)
-    return ill
 
 
 def _course(state: RunState, own: Sequence[StageResult], *, is_ill: bool) -> _Course:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,10 +14,12 @@ from coralx.records.genomes import Blend, Genes, Genome
 from coralx.records.results import Metrics
 from coralx.records.run_facts import REVISION
 from coralx.rng import derive_seed, generator
+from coralx.search.needless import Seen
 from coralx.search.nsga3 import Niching
 from coralx.search.operators import (
     NO_SCALES,
     cross_values,
+    moved_rate,
     mutate,
     mutate_values,
     step_scales,
@@ -79,23 +81,28 @@ def founders(
     seed: int,
     own: Sequence[Genes] = (),
     known: Sequence[Genes] = (),
+    seen: Seen | None = None,
 ) -> list[Genome]:
     """Generation 0: the user's `own` recipes, the default recipe if the space holds it, the centre
-    of the priors if there are any, those `known` from earlier runs, then a space-filling sample."""
+    of the priors if there are any, those `known` from earlier runs, then a space-filling sample.
+    `seen` says what of the sample is to be another one; without, what stands before it already."""
     recipes = [*opening_recipes(space, own), *known]
     first = list(dict.fromkeys(recipes))[:population_size]
+    seen = Seen() if seen is None else seen
+    for recipe in first:
+        seen.add(recipe)
     sampled = space.sample(population_size - len(first), generator(seed, "sample"))
-    unique = _without_duplicates(space, first + sampled, set(), 0, seed)
+    others = _admitted(space, sampled, seen, 0, seed, first=len(first))
     return [
         Genome(genome_id(seed, 0, index), 0, genes)
-        for index, genes in enumerate(unique)
+        for index, genes in enumerate([*first, *others])
         if genes is not None
     ]
 
 
 def offspring(
     population: Sequence[Genome],
-    seen: Iterable[Genes],
+    seen: Seen,
     donors: Collection[str],
     space: Space,
     evolution: Evolution,
@@ -103,6 +110,7 @@ def offspring(
     seed: int,
     contest: Callable[[int, int], int] = min,
     births: int | None = None,
+    revision: int = REVISION,
 ) -> list[Genome]:
     """The newborn genomes of the next generation, bred from `population` (best first). Survivors of
     the population are not among them.
@@ -111,10 +119,10 @@ def offspring(
     `tournament.tournament`; by default the earlier one. `donors` are the ids whose weights a child
     may take: it inherits from its better parent if that is one of them and rank, modules and
     variant agree; with `resize_adapters` only the use of DoRA must. By the probabilities of
-    `checkpoint_crossover` it may start from both, whatever their shapes. `seen` are the genes of
-    every trained genome so far: none is trained twice. `births` says how many are born where it is
-    not as configured. Fewer are returned where the space has no more. A derived parent's rank
-    counts as the nearest one of the space.
+    `checkpoint_crossover` it may start from both, whatever their shapes. `seen` says what need not
+    be trained, such as what was trained before; the newborn are added to it. `births` says how many
+    are born where it is not as configured; fewer are returned where the space has no more. A
+    derived parent's rank counts as the nearest one of the space. `revision` is that of the run.
     """
     values = [
         space.values(parent.genes if parent.derived is None else space.nearest(parent.genes))
@@ -126,13 +134,15 @@ def offspring(
     for index in range(births or evolution.births(generation)):
         rng = generator(seed, "breed", generation, index)
         places, child = breed(space.genes, values, evolution, contest, rng, scales)
+        if revision >= 4:
+            child |= moved_rate(space.genes, values[places[0]], generation, rng)
         bred.append(space.build(child))
         pairs.append(tuple(population[place] for place in places))
     bred = _partly_ignoring_priors(space, bred, generation, seed)
-    unique = _without_duplicates(space, bred, set(seen), generation, seed)
+    admitted = _admitted(space, bred, seen, generation, seed)
     return [
         _child(genes, pairs[index], donors, evolution, generation, index, seed)
-        for index, genes in enumerate(unique)
+        for index, genes in enumerate(admitted)
         if genes is not None
     ]
 
@@ -229,25 +239,32 @@ def _blend(
     return Blend(kind, other=parents[1].id) if fits and may else None
 
 
-def _without_duplicates(
-    space: Space, candidates: Sequence[Genes], seen: set[Genes], generation: int, seed: int
+def _admitted(
+    space: Space,
+    candidates: Sequence[Genes],
+    seen: Seen,
+    generation: int,
+    seed: int,
+    first: int = 0,
 ) -> list[Genes | None]:
-    """The candidates with duplicates replaced by mutants, or where mutation leads to nothing new by
-    fresh draws; None where the space seems exhausted."""
-    taken = set(seen)
+    """The candidates, where they are among `seen` replaced by mutants, or where mutation leads to
+    nothing new by fresh draws; None where the space seems exhausted. They are born in the places
+    from `first` on."""
     scales = step_scales(space, generation)
-    repaired: list[Genes | None] = []
-    for index, genes in enumerate(candidates):
-        rng = generator(seed, "repair", generation, index)
-        candidate = genes
+    admitted: list[Genes | None] = [None] * len(candidates)
+    for index in seen.order(candidates):
+        rng = generator(seed, "repair", generation, first + index)
+        candidate, last_resort = candidates[index], None
         for attempt in range(2 * REPAIR_ATTEMPTS):
-            if candidate not in taken:
+            if candidate not in seen:
                 break
+            if last_resort is None and seen.is_last_resort(candidate):
+                last_resort = candidate
             if attempt < REPAIR_ATTEMPTS:
                 candidate = mutate(space, candidate, 0.5, rng, scales)
             else:
                 candidate = space.draw(generation, rng)
-        is_new = candidate not in taken
-        repaired.append(candidate if is_new else None)
-        taken.add(candidate)
-    return repaired
+        admitted[index] = last_resort if candidate in seen else candidate
+        if admitted[index] is not None:
+            seen.add(admitted[index])
+    return admitted

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from coralx.records.derivations import Derivation
 from coralx.records.genomes import ALL_LINEAR, Genes, Genome
 from coralx.rng import generator
+from coralx.search.needless import Seen
 from coralx.search.nsga2 import (
     Standing,
     founders,
@@ -126,7 +127,7 @@ def generations(space: Space, count: int, seed: int, **changes: Any) -> list[lis
         parents = everyone[-settings_.population_size :]
         donors = [genome.id for genome in parents]
         seen = [genome.genes for genome in everyone]
-        rows.append(offspring(parents, seen, donors, space, settings_, generation, seed))
+        rows.append(offspring(parents, Seen(seen), donors, space, settings_, generation, seed))
     return rows
 
 
@@ -184,7 +185,9 @@ def test_parents_are_of_the_population_the_better_first() -> None:
     population = founders(MIXED, 6, seed=2)
     order = {genome.id: place for place, genome in enumerate(population)}
     seen = [genome.genes for genome in population]
-    children = offspring(population, seen, [], MIXED, evolution(population_size=40), 1, seed=2)
+    children = offspring(
+        population, Seen(seen), [], MIXED, evolution(population_size=40), 1, seed=2
+    )
     places = [[order[parent] for parent in child.parents] for child in children]
     assert all(found == sorted(set(found)) and 1 <= len(found) <= 2 for found in places)
     firsts = [found[0] for found in places]
@@ -198,7 +201,7 @@ def test_child_inherits_only_from_a_better_parent_that_fits_and_may_donate(resiz
     donors = [genome.id for genome in population[::2]]
     seen = [genome.genes for genome in population]
     chosen = evolution(population_size=80, mutation_probability=0.1, resize_adapters=resize)
-    children = offspring(population, seen, donors, MIXED, chosen, 1, seed=2)
+    children = offspring(population, Seen(seen), donors, MIXED, chosen, 1, seed=2)
 
     def shape(genes: Genes) -> tuple[Any, ...]:
         whole = (genes.rank, genes.target_modules, genes.use_rslora)
@@ -219,7 +222,7 @@ def crossed(count: int = 200, *, donors: Sequence[str] | None = None, **chances:
     may = [genome.id for genome in population] if donors is None else donors
     chosen = evolution(population_size=count, checkpoint_crossover=chances)
     seen = [genome.genes for genome in population]
-    children = offspring(population, seen, may, MIXED, chosen, 1, seed=2)
+    children = offspring(population, Seen(seen), may, MIXED, chosen, 1, seed=2)
     return {genome.id: genome for genome in population}, children
 
 
@@ -259,7 +262,7 @@ def test_kinds_of_crossover_come_about_as_often_as_their_chances_say(
     population = founders(space, 6, seed=2)
     chosen = evolution(population_size=400, checkpoint_crossover={"mask": mask, "merge": merge})
     donors = [genome.id for genome in population]
-    children = offspring(population, [], donors, space, chosen, 1, seed=3)
+    children = offspring(population, Seen(), donors, space, chosen, 1, seed=3)
     pairs = [child for child in children if len(child.parents) == 2]
     kinds = Counter(child.blend.kind if child.blend else None for child in pairs)
     assert kinds["mask"] / len(pairs) == pytest.approx(mask, abs=0.07)
@@ -285,7 +288,7 @@ def test_the_contest_decides_who_breeds() -> None:
     population = founders(MIXED, 6, seed=2)
     order = {genome.id: place for place, genome in enumerate(population)}
     chosen = evolution(population_size=60)
-    children = offspring(population, [], [], MIXED, chosen, 1, seed=2, contest=max)
+    children = offspring(population, Seen(), [], MIXED, chosen, 1, seed=2, contest=max)
     places = [[order[parent] for parent in child.parents] for child in children]
     assert all(found == sorted(set(found)) for found in places)
     everyone = [place for found in places for place in found]
@@ -294,7 +297,7 @@ def test_the_contest_decides_who_breeds() -> None:
 
 def test_one_parent_alone_breeds() -> None:
     parent = make_genome("p", MIXED.sample(1, np.random.default_rng(0))[0])
-    children = offspring([parent], [parent.genes], [], MIXED, evolution(), 1, seed=3)
+    children = offspring([parent], Seen([parent.genes]), [], MIXED, evolution(), 1, seed=3)
     assert {child.parents for child in children} == {("p",)}
     assert len({child.genes for child in children} | {parent.genes}) == 7
 
@@ -327,7 +330,7 @@ def test_children_of_an_adapter_with_a_rank_of_its_own_have_ranks_of_the_space(r
         for place, own in enumerate((1, 7, 40))
     ]
     often = evolution(population_size=20, mutation_probability=0.0)
-    children = offspring(parents, [], ["d0", "d1", "d2"], space, often, 1, seed=3)
+    children = offspring(parents, Seen(), ["d0", "d1", "d2"], space, often, 1, seed=3)
     assert len(children) == 20
     assert all(space.contains(child.genes) for child in children)
     assert [space.nearest(parent.genes).rank for parent in parents] in ([4, 8, 16], [4, 7, 16])
@@ -337,5 +340,5 @@ def test_children_of_an_adapter_with_a_rank_of_its_own_have_ranks_of_the_space(r
 def test_a_child_inherits_from_a_derived_parent_of_its_rank() -> None:
     cut = Genome("d", 0, Genes(rank=4), derived=Derivation("truncate", ("a",), rank=4))
     space = make_space(rank={"choices": [4]}, learning_rate={"low": 1e-4, "high": 1e-3})
-    children = offspring([cut], [], ["d"], space, evolution(), 1, seed=3)
+    children = offspring([cut], Seen(), ["d"], space, evolution(), 1, seed=3)
     assert {child.inherits for child in children} == {"d"}

@@ -13,6 +13,7 @@ from scipy.stats import truncnorm
 
 from coralx.records.genomes import Genes
 from coralx.rng import generator
+from coralx.search.needless import Seen
 from coralx.search.nsga2 import founders, offspring
 from coralx.search.operators import STEP_SPREAD, mutate, polynomial_mutation, step_scales
 from coralx.search.priors import Prior, mutation_spread, quantile, uniform_rows, weight
@@ -155,7 +156,7 @@ def test_of_the_newborn_one_of_four_ignores_the_prior_at_first() -> None:
         born = [
             genome
             for seed in range(60)
-            for genome in offspring(parents, [], [], narrow, many, generation, seed)
+            for genome in offspring(parents, Seen(), [], narrow, many, generation, seed)
         ]
         assert len(born) == 720
         far[generation] = np.mean([abs(decades(genome.genes)) > 1 for genome in born])
@@ -183,7 +184,7 @@ def test_a_wrong_prior_does_not_hold_the_search() -> None:
         population = sorted(founders(wrong, 8, seed), key=lambda g: distance(g.genes))
         seen = [genome.genes for genome in population]
         for generation in range(1, 6):
-            born = offspring(population, seen, [], wrong, evolution(), generation, seed)
+            born = offspring(population, Seen(seen), [], wrong, evolution(), generation, seed)
             seen += [genome.genes for genome in born]
             population = sorted([*population, *born], key=lambda g: distance(g.genes))[:8]
         reached.append(distance(population[0].genes))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coralx.records.genomes import Genes
+from coralx.search.needless import Seen
 from coralx.search.nsga2 import (
     founders,
     genome_id,
@@ -102,5 +103,5 @@ def test_id_depends_on_seed_generation_and_index_only() -> None:
     other = founders(tiny_space(9), 5, seed=11)
     assert [g.id for g in first] == [g.id for g in other]
     assert [g.id for g in first] == [genome_id(11, 0, index) for index in range(5)]
-    children = offspring(first, [], [], MIXED, evolution(), 1, seed=11)
+    children = offspring(first, Seen(), [], MIXED, evolution(), 1, seed=11)
     assert [g.id for g in children] == [genome_id(11, 1, index) for index in range(6)]

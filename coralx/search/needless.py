@@ -1,0 +1,208 @@
+"""Configurations that need no training: repeats, ranks that a cut makes for nothing, and rates that
+exploded before."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from coralx.records.genomes import ALL_LINEAR, GENE_NAMES, Genes, TargetModules
+
+CLOSE: Mapping[str, tuple[float, float]] = {
+    "learning_rate": (0.02, 0.0),
+    "alpha_ratio": (0.02, 0.0),
+    "dropout": (0.0, 0.005),
+    "weight_decay": (0.02, 1e-4),
+    "warmup_ratio": (0.0, 0.005),
+}
+"""By gene the relative and the absolute difference that counts as none: it changes less than
+another seed does."""
+
+RATE_CELL = -math.log(1.0 - CLOSE["learning_rate"][0])
+"""Rates that count as equal lie in one cell of the logarithm, or in neighbouring ones."""
+
+EXPLOSIONS = 2
+"""A single one may be chance, as of a bad start."""
+
+
+class Seen:
+    """Configurations that are not to be trained again: those that equal one of these."""
+
+    def __init__(self, trained: Iterable[Genes] = ()) -> None:
+        self._trained = set(trained)
+
+    def __contains__(self, genes: Genes) -> bool:
+        return genes in self._trained
+
+    def add(self, genes: Genes) -> None:
+        """One that is going to be trained."""
+        self._trained.add(genes)
+
+    def order(self, candidates: Sequence[Genes]) -> Sequence[int]:
+        """The places of candidates in the order in which they are to be admitted."""
+        return range(len(candidates))
+
+    def is_last_resort(self, genes: Genes) -> bool:
+        """Whether one of these may be trained where the space has nothing else."""
+        return False
+
+
+@dataclass(frozen=True)
+class Courses:
+    """How the trainings of a search went so far."""
+
+    trained: Sequence[Genes]
+    """All that were begun or are about to."""
+    finished: Sequence[Genes] = ()
+    exploded: Sequence[Genes] = ()
+
+
+class Needless(Seen):
+    """Configurations that are not to be trained. In comparison with the courses so far, and with
+    what is added:
+
+    - the same training under other names: of equal scaling with and without rsLoRA, of modules that
+      mean the same layers, or with differences that are none (`CLOSE`);
+    - with `cuts`, where adapters are cut to lower ranks without training, what differs from a
+      finished one, or from one that is added, by a lower rank alone;
+    - rates at which two exploded: of the same modules, with no higher rates, no greater scaling and
+      no smaller batches; unless one finished that was no more cautious than the candidate.
+
+    `layers` are the full names of the layers that LoRA can adapt, as far as known.
+    """
+
+    def __init__(self, courses: Courses, *, cuts: bool, layers: Sequence[str] = ()) -> None:
+        self._layers = layers
+        self._cuts = cuts
+        self._meanings: dict[TargetModules, TargetModules] = {}
+        self._trained_before = _Near()
+        self._sources = _Near(ignoring=("rank",))
+        for genes in courses.trained:
+            self._trained_before.add(_effective(self._meant(genes)))
+        for genes in courses.finished:
+            self._sources.add(self._meant(genes))
+        self._finished = _by_kind(map(self._meant, courses.finished))
+        self._exploded = _by_kind(map(self._meant, courses.exploded))
+
+    def __contains__(self, genes: Genes) -> bool:
+        meant = self._meant(genes)
+        return self._is_repeat(meant) or self._is_cut(meant) or self._explodes(meant)
+
+    def add(self, genes: Genes) -> None:
+        """One that is going to be trained."""
+        meant = self._meant(genes)
+        self._trained_before.add(_effective(meant))
+        self._sources.add(meant)
+
+    def order(self, candidates: Sequence[Genes]) -> Sequence[int]:
+        """The places, the highest rank first: of two that differ by it alone the lower one is to be
+        another."""
+        return sorted(range(len(candidates)), key=lambda place: -candidates[place].rank)
+
+    def is_last_resort(self, genes: Genes) -> bool:
+        """What is needless for its rank alone: a cut may cost quality."""
+        meant = self._meant(genes)
+        return not (self._is_repeat(meant) or self._explodes(meant))
+
+    def _meant(self, genes: Genes) -> Genes:
+        """The genes, their modules by the layers that they mean; of a head alone none that an
+        adapter has."""
+        if not genes.adapts_base:
+            common = Genes()
+            ignored = ("rank", "alpha_ratio", "dropout", "use_rslora", "use_dora")
+            return replace(genes, **{name: getattr(common, name) for name in ignored})
+        targets = genes.target_modules
+        if targets not in self._meanings:
+            self._meanings[targets] = self._adapted(targets)
+        return replace(genes, target_modules=self._meanings[targets])
+
+    def _adapted(self, targets: TargetModules) -> TargetModules:
+        """The layers that are adapted, as PEFT matches names: by whole parts at their end."""
+        if not self._layers or targets == ALL_LINEAR:
+            return tuple(self._layers) or targets
+        return tuple(
+            layer
+            for layer in self._layers
+            if any(f".{layer}".endswith(f".{target}") for target in targets)
+        )
+
+    def _is_repeat(self, genes: Genes) -> bool:
+        return any(True for _ in self._trained_before.to(_effective(genes)))
+
+    def _is_cut(self, genes: Genes) -> bool:
+        can_be = self._cuts and genes.adapts_base and not genes.use_dora
+        return can_be and any(other.rank > genes.rank for other in self._sources.to(genes))
+
+    def _explodes(self, genes: Genes) -> bool:
+        kind = _kind(genes)
+        exploded = sum(_is_as_cautious(one, genes) for one in self._exploded.get(kind, ()))
+        return exploded >= EXPLOSIONS and not any(
+            _is_as_cautious(genes, one) for one in self._finished.get(kind, ())
+        )
+
+
+class _Near:
+    """Configurations, found by others that differ from them by nothing but the genes `ignoring`,
+    and in others no more than `CLOSE` allows."""
+
+    def __init__(self, ignoring: Sequence[str] = ()) -> None:
+        self._exact = [name for name in GENE_NAMES if name not in CLOSE and name not in ignoring]
+        self._close = {name: CLOSE[name] for name in CLOSE if name not in ignoring}
+        self._cells: dict[tuple[Any, ...], list[Genes]] = defaultdict(list)
+
+    def add(self, genes: Genes) -> None:
+        self._cells[self._key(genes, _cell(genes))].append(genes)
+
+    def to(self, genes: Genes) -> Iterator[Genes]:
+        """Those that count as equal but for what is ignored."""
+        middle = _cell(genes)
+        for cell in (middle - 1, middle, middle + 1):
+            for other in self._cells.get(self._key(genes, cell), ()):
+                if self._is_close(genes, other):
+                    yield other
+
+    def _key(self, genes: Genes, cell: int) -> tuple[Any, ...]:
+        return (cell, *(getattr(genes, name) for name in self._exact))
+
+    def _is_close(self, genes: Genes, other: Genes) -> bool:
+        return all(
+            math.isclose(getattr(genes, name), getattr(other, name), rel_tol=rel, abs_tol=absolute)
+            for name, (rel, absolute) in self._close.items()
+        )
+
+
+def _cell(genes: Genes) -> int:
+    return math.floor(math.log(genes.learning_rate) / RATE_CELL)
+
+
+def _effective(genes: Genes) -> Genes:
+    """The genes with the scaling of the update in place of alpha's ratio."""
+    return replace(genes, alpha_ratio=_scaling(genes), use_rslora=False)
+
+
+def _scaling(genes: Genes) -> float:
+    """By which BA is multiplied: alpha over the rank, with rsLoRA over its root."""
+    return genes.alpha_ratio * (math.sqrt(genes.rank) if genes.use_rslora else 1.0)
+
+
+def _kind(genes: Genes) -> tuple[Any, ...]:
+    return genes.target_modules, genes.use_dora
+
+
+def _by_kind(many: Iterable[Genes]) -> Mapping[tuple[Any, ...], Sequence[Genes]]:
+    grouped: dict[tuple[Any, ...], list[Genes]] = defaultdict(list)
+    for genes in many:
+        grouped[_kind(genes)].append(genes)
+    return grouped
+
+
+def _is_as_cautious(genes: Genes, than: Genes) -> bool:
+    """Whether an explosion of the first says that the other, of the same kind, explodes as well."""
+    return (
+        genes.learning_rate <= than.learning_rate
+        and _scaling(genes) <= _scaling(than)
+        and genes.batch_size >= than.batch_size
+    )
