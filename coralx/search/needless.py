@@ -67,7 +67,7 @@ class Needless(Seen):
     - the same training under other names: of equal scaling with and without rsLoRA, of modules that
       mean the same layers, or with differences that are none (`CLOSE`);
     - with `cuts`, where adapters are cut to lower ranks without training, what differs from a
-      finished one, or from one that is added, by a lower rank alone;
+      finished one by a lower rank alone, or from one that is added by its rank alone;
     - rates at which two exploded: of the same modules, with no higher rates, no greater scaling and
       no smaller batches; unless one finished that was no more cautious than the candidate.
 
@@ -80,6 +80,7 @@ class Needless(Seen):
         self._meanings: dict[TargetModules, TargetModules] = {}
         self._trained_before = _Near()
         self._sources = _Near(ignoring=("rank",))
+        self._added = _Near(ignoring=("rank",))
         for genes in courses.trained:
             self._trained_before.add(_effective(self._meant(genes)))
         for genes in courses.finished:
@@ -95,7 +96,7 @@ class Needless(Seen):
         """One that is going to be trained."""
         meant = self._meant(genes)
         self._trained_before.add(_effective(meant))
-        self._sources.add(meant)
+        self._added.add(meant)
 
     def order(self, candidates: Sequence[Genes]) -> Sequence[int]:
         """The places, the highest rank first: of two that differ by it alone the lower one is to be
@@ -133,8 +134,12 @@ class Needless(Seen):
         return any(True for _ in self._trained_before.to(_effective(genes)))
 
     def _is_cut(self, genes: Genes) -> bool:
-        can_be = self._cuts and genes.adapts_base and not genes.use_dora
-        return can_be and any(other.rank > genes.rank for other in self._sources.to(genes))
+        if not self._cuts or genes.use_dora or not genes.adapts_base:
+            return False
+        if any(other.rank > genes.rank for other in self._sources.to(genes)):
+            return True
+        # Of two that are added either would be a cut of the other.
+        return any(True for _ in self._added.to(genes))
 
     def _explodes(self, genes: Genes) -> bool:
         kind = _kind(genes)

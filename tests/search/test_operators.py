@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from coralx.records.genomes import Genes
+from coralx.rng import generator
 from coralx.search.operators import (
     MUTATION_ETA,
     SBX_ETA,
     cross_values,
+    moved_rate,
     mutate,
     mutate_values,
     polynomial_mutation,
@@ -300,3 +302,35 @@ def test_a_whole_number_in_a_narrow_range_becomes_another(gene: Integer) -> None
 def test_a_range_of_one_whole_number_stays() -> None:
     rng = np.random.default_rng(3)
     assert mutate_values({"n": Integer(3, 3, log=False)}, {"n": 3}, 1.0, rng) == {"n": 3}
+
+
+# -- the learning rate ---------------------------------------------------------------------------
+
+
+def test_every_child_has_another_rate_near_its_parents() -> None:
+    rate = {"low": 1e-6, "high": 1.0, "log": True}
+    space = make_space(learning_rate=rate)
+    rng = generator(1, "rates")
+    for generation, spread in ((1, 0.3), (4, 0.15)):
+        moved = [
+            moved_rate(space.genes, {"learning_rate": 1e-3}, generation, rng)["learning_rate"]
+            for _ in range(2_000)
+        ]
+        decades = np.log10(moved) + 3
+        assert np.mean(decades) == pytest.approx(0.0, abs=0.02)
+        assert np.std(decades) == pytest.approx(spread, rel=0.06)
+
+
+def test_a_moved_rate_stays_in_its_range() -> None:
+    genes = make_space(learning_rate={"low": 1e-4, "high": 2e-4, "log": True}).genes
+    rng = generator(1, "rates")
+    rates = [moved_rate(genes, {"learning_rate": 2e-4}, 1, rng)["learning_rate"] for _ in range(99)]
+    assert (min(rates), max(rates)) == (1e-4, 2e-4)
+
+
+@pytest.mark.parametrize(
+    "rate", [{"choices": [1e-4, 1e-3]}, {"low": 1e-4, "high": 1e-3, "log": False}]
+)
+def test_rates_on_no_log_scale_vary_like_other_genes(rate: dict[str, Any]) -> None:
+    genes = make_space(learning_rate=rate).genes
+    assert moved_rate(genes, {"learning_rate": 1e-3}, 1, generator(1, "rates")) == {}
