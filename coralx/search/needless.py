@@ -7,7 +7,11 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from coralx.records.genomes import ALL_LINEAR, GENE_NAMES, Genes, TargetModules
 
@@ -20,9 +24,6 @@ CLOSE: Mapping[str, tuple[float, float]] = {
 }
 """By gene the relative and the absolute difference that counts as none: it changes less than
 another seed does."""
-
-RATE_CELL = -math.log(1.0 - CLOSE["learning_rate"][0])
-"""Rates that count as equal lie in one cell of the logarithm, or in neighbouring ones."""
 
 EXPLOSIONS = 2
 """A single one may be chance, as of a bad start."""
@@ -142,11 +143,11 @@ class Needless(Seen):
         return any(True for _ in self._added.to(genes))
 
     def _explodes(self, genes: Genes) -> bool:
-        kind = _kind(genes)
-        exploded = sum(_is_as_cautious(one, genes) for one in self._exploded.get(kind, ()))
-        return exploded >= EXPLOSIONS and not any(
-            _is_as_cautious(genes, one) for one in self._finished.get(kind, ())
-        )
+        kind, own = _kind(genes), _boldness(genes)
+        exploded, finished = self._exploded.get(kind), self._finished.get(kind)
+        if exploded is None or np.count_nonzero((exploded <= own).all(axis=1)) < EXPLOSIONS:
+            return False
+        return finished is None or not (finished >= own).all(axis=1).any()
 
 
 class _Near:
@@ -155,32 +156,34 @@ class _Near:
 
     def __init__(self, ignoring: Sequence[str] = ()) -> None:
         self._exact = [name for name in GENE_NAMES if name not in CLOSE and name not in ignoring]
-        self._close = {name: CLOSE[name] for name in CLOSE if name not in ignoring}
-        self._cells: dict[tuple[Any, ...], list[Genes]] = defaultdict(list)
+        self._cells: dict[tuple[Any, ...], dict[tuple[int, int], list[Genes]]] = {}
 
     def add(self, genes: Genes) -> None:
-        self._cells[self._key(genes, _cell(genes))].append(genes)
+        self._cells.setdefault(self._key(genes), {}).setdefault(_cell(genes), []).append(genes)
 
     def to(self, genes: Genes) -> Iterator[Genes]:
         """Those that count as equal but for what is ignored."""
-        middle = _cell(genes)
-        for cell in (middle - 1, middle, middle + 1):
-            for other in self._cells.get(self._key(genes, cell), ()):
-                if self._is_close(genes, other):
-                    yield other
+        cells = self._cells.get(self._key(genes), {})
+        rate, dropout = _cell(genes)
+        for cell in product((rate - 1, rate, rate + 1), (dropout - 1, dropout, dropout + 1)):
+            yield from (other for other in cells.get(cell, ()) if _is_close(genes, other))
 
-    def _key(self, genes: Genes, cell: int) -> tuple[Any, ...]:
-        return (cell, *(getattr(genes, name) for name in self._exact))
-
-    def _is_close(self, genes: Genes, other: Genes) -> bool:
-        return all(
-            math.isclose(getattr(genes, name), getattr(other, name), rel_tol=rel, abs_tol=absolute)
-            for name, (rel, absolute) in self._close.items()
-        )
+    def _key(self, genes: Genes) -> tuple[Any, ...]:
+        return tuple(getattr(genes, name) for name in self._exact)
 
 
-def _cell(genes: Genes) -> int:
-    return math.floor(math.log(genes.learning_rate) / RATE_CELL)
+def _is_close(genes: Genes, other: Genes) -> bool:
+    return all(
+        math.isclose(getattr(genes, name), getattr(other, name), rel_tol=rel, abs_tol=absolute)
+        for name, (rel, absolute) in CLOSE.items()
+    )
+
+
+def _cell(genes: Genes) -> tuple[int, int]:
+    """Of rate and dropout: values that count as equal lie in one cell, or in neighbouring ones."""
+    rate = -math.log(1.0 - CLOSE["learning_rate"][0])
+    dropout = CLOSE["dropout"][1]
+    return math.floor(math.log(genes.learning_rate) / rate), math.floor(genes.dropout / dropout)
 
 
 def _effective(genes: Genes) -> Genes:
@@ -197,17 +200,15 @@ def _kind(genes: Genes) -> tuple[Any, ...]:
     return genes.target_modules, genes.use_dora
 
 
-def _by_kind(many: Iterable[Genes]) -> Mapping[tuple[Any, ...], Sequence[Genes]]:
-    grouped: dict[tuple[Any, ...], list[Genes]] = defaultdict(list)
+def _boldness(genes: Genes) -> tuple[float, float, int]:
+    """What each makes an explosion likelier, the greater it is: rate, scaling, and batches that are
+    small."""
+    return genes.learning_rate, _scaling(genes), -genes.batch_size
+
+
+def _by_kind(many: Iterable[Genes]) -> Mapping[tuple[Any, ...], NDArray[np.float64]]:
+    """The boldness of each, a row each, by kind."""
+    rows: dict[tuple[Any, ...], list[tuple[float, float, int]]] = defaultdict(list)
     for genes in many:
-        grouped[_kind(genes)].append(genes)
-    return grouped
-
-
-def _is_as_cautious(genes: Genes, than: Genes) -> bool:
-    """Whether an explosion of the first says that the other, of the same kind, explodes as well."""
-    return (
-        genes.learning_rate <= than.learning_rate
-        and _scaling(genes) <= _scaling(than)
-        and genes.batch_size >= than.batch_size
-    )
+        rows[_kind(genes)].append(_boldness(genes))
+    return {kind: np.asarray(listed, dtype=np.float64) for kind, listed in rows.items()}

@@ -110,9 +110,9 @@ def test_the_ratio_is_the_one_that_full_training_measures(seed: int) -> None:
 
 
 def test_no_genome_counts_as_diverging_for_one_that_trains_less_stably() -> None:
-    """A rank of 32 diverges at a rate at which one of 4 trains to the end, in batches of 2."""
+    """A rank of 32 diverges at a rate at which one of 2 trains to the end, in batches of 2."""
     config = make_config(
-        experiment={"name": "x", "seed": 1301},
+        experiment={"name": "x", "seed": 1305},
         data={"steps_per_epoch": 20},
         search_space={
             "learning_rate": {"low": 1e-4, "high": 0.05, "log": True},
