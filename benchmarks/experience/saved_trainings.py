@@ -23,6 +23,7 @@ from surfaces import APART, Surface, made_up_pair, misleading, pure_noise, recor
 from coralx.config.evolution import Evolution, Objective
 from coralx.records.experience import Likeness
 from coralx.records.genomes import Genes, Genome
+from coralx.records.run_facts import REVISION
 from coralx.search.experience import (
     Evidence,
     Trial,
@@ -55,17 +56,26 @@ class Trained:
 
 
 def search(
-    surface: Surface, space: Space, generations: int, seed: int, known: Sequence[Genes] = ()
+    surface: Surface,
+    space: Space,
+    generations: int,
+    seed: int,
+    known: Sequence[Genes] = (),
+    evolution: Evolution = EVOLUTION,
+    revision: int = REVISION,
 ) -> Iterator[Trained]:
     """The genomes in the order in which they are trained."""
+    size = evolution.population_size
     trained: dict[str, Trained] = {}
     parents: list[Genome] = []
     for generation in range(generations):
         if generation == 0:
-            born = founders(space, EVOLUTION.population_size, seed, known=known)
+            born = founders(space, size, seed, known=known)
         else:
             seen = [one.genome.genes for one in trained.values()]
-            born = offspring(parents, Seen(seen), (), space, EVOLUTION, generation, seed)
+            born = offspring(
+                parents, Seen(seen), (), space, evolution, generation, seed, revision=revision
+            )
         for genome in born:
             trained[genome.id] = Trained(genome, surface.loss(genome.genes))
             yield trained[genome.id]
@@ -74,7 +84,7 @@ def search(
             Standing(name, 0, {"eval_loss": trained[name].loss}, trained[name].loss is None)
             for name in pool
         ]
-        best = survival_order(standings, [LOSS])[: EVOLUTION.population_size]
+        best = survival_order(standings, [LOSS])[:size]
         parents = [pool[name] for name in best]
 
 

@@ -58,16 +58,42 @@ def recorded(path: Path) -> list[tuple[int, Surface]]:
     A rate counts as the nearest that was tried with the nearest rank (on log scales). Combinations
     that are missing at the highest rate diverged.
     """
+    return [
+        (width, Surface(model, _looked_up(table), min(table.values())))
+        for (model, width), table in sorted(_tables(path).items())
+    ]
+
+
+def _tables(path: Path) -> dict[tuple[str, int], dict[tuple[int, float], float]]:
+    """The loss by rank and rate, by model and its width."""
     tables: dict[tuple[str, int], dict[tuple[int, float], float]] = defaultdict(dict)
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             key = row["base_model"], int(row["hidden_size"])
             place = int(row["lora_rank"]), float(row["learning_rate"])
             tables[key][place] = float(row["test_nll"])
+    return tables
+
+
+def between(path: Path) -> list[Surface]:
+    """A surface for each model of the sweep, whose loss between rates that were tried is linear in
+    the logarithm; from halfway to the rate that diverged on, it diverges."""
     return [
-        (width, Surface(model, _looked_up(table), min(table.values())))
-        for (model, width), table in sorted(tables.items())
+        Surface(model, _interpolated(table), min(table.values()))
+        for (model, _), table in sorted(_tables(path).items())
     ]
+
+
+def _interpolated(table: dict[tuple[int, float], float]) -> Callable[[Genes], float | None]:
+    def loss(genes: Genes) -> float | None:
+        rank = min({rank for rank, _ in table}, key=lambda r: abs(math.log(r / genes.rank)))
+        tried = sorted((math.log(rate), loss) for (r, rate), loss in table.items() if r == rank)
+        rates, losses = zip(*tried, strict=True)
+        rate = math.log(genes.learning_rate)
+        diverges = rate > max(rates[-1], (math.log(2e-3) + math.log(DIVERGES)) / 2)
+        return None if diverges else float(np.interp(rate, rates, losses))
+
+    return loss
 
 
 def _looked_up(table: dict[tuple[int, float], float]) -> Callable[[Genes], float | None]:

@@ -26,6 +26,7 @@ from coralx.config.evolution import Evolution, Objective
 from coralx.config.gene_forms import FloatRange
 from coralx.config.search_space import SearchSpace
 from coralx.records.genomes import Genes, Genome
+from coralx.search.needless import Seen
 from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.space import Space, space_of
 
@@ -93,7 +94,7 @@ def trainings(sweep: Sweep, space: Space, seed: int) -> list[int]:
         parents = survival_order(pool, OBJECTIVES)[:POPULATION]
         seen = [genome.genes for genome in genomes.values()]
         bred = [genomes[name] for name in parents]
-        newborn = offspring(bred, seen, [], space, evolution, generation, seed)
+        newborn = offspring(bred, Seen(seen), [], space, evolution, generation, seed)
     return [min(found.get(tolerance, MOST), MOST) for tolerance in TOLERANCES]
 
 

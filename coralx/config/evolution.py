@@ -146,7 +146,9 @@ class Evolution(Section):
         default=0.9, description="The probability that two parents' genes are crossed."
     )
     mutation_probability: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
-        default=0.3, description="The probability, for each gene, that it mutates."
+        default=0.3,
+        description="The probability, for each gene, that it mutates; a learning rate on a log "
+        "scale changes in every child.",
     )
 
     @model_validator(mode="after")

@@ -264,7 +264,8 @@ def _admitted(
                 candidate = mutate(space, candidate, 0.5, rng, scales)
             else:
                 candidate = space.draw(generation, rng)
-        admitted[index] = last_resort if candidate in seen else candidate
-        if admitted[index] is not None:
-            seen.add(admitted[index])
+        chosen = last_resort if candidate in seen else candidate
+        if chosen is not None:
+            seen.add(chosen)
+        admitted[index] = chosen
     return admitted
