@@ -13,6 +13,7 @@ from functools import partial
 
 from coralx.backends.choice import holds_half
 from coralx.config import Config
+from coralx.config.metric_catalogue import metric_entry
 from coralx.engine.jobs import JobMaker
 from coralx.engine.state import RunState
 from coralx.records.derivations import Derivation, Operator
@@ -56,6 +57,16 @@ def derives(state: RunState) -> bool:
 def cuts_ranks(state: RunState) -> bool:
     """Whether the run cuts finished adapters to lower ranks, as smaller ones are wanted."""
     return derives(state) and "truncate" in _operators(state.config)
+
+
+def low_ranks_are_free(state: RunState) -> bool:
+    """Whether whatever is trained can be cut. Not where DoRA is searched, whose adapters cannot be,
+    nor where a size is limited, which adapters of high rank would miss before they are cut."""
+    config = state.config
+    limited = {metric_entry(one.metric).source for one in constraints_of(config)}
+    space = space_of(config)
+    has_dora = space.common.use_dora or "use_dora" in space.genes
+    return cuts_ranks(state) and not has_dora and limited.isdisjoint({"adapter", "measurement"})
 
 
 def _operators(config: Config) -> tuple[Operator, ...]:

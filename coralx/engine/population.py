@@ -9,7 +9,7 @@ import numpy as np
 
 from coralx.backends.memory_estimate import memory_warnings, why_too_large
 from coralx.engine.convergence import genes_of
-from coralx.engine.derivation import cuts_ranks
+from coralx.engine.derivation import cuts_ranks, low_ranks_are_free
 from coralx.engine.explosions import exploded
 from coralx.engine.rung_estimates import generation_plan
 from coralx.engine.state import RunState
@@ -28,6 +28,7 @@ from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.pareto import as_minimised
 from coralx.search.ranking import constraints_of, niching_of, violations
 from coralx.search.recipes import own_recipes
+from coralx.search.space import Space
 from coralx.search.tournament import tournament
 from coralx.storage.ledger import Ledger
 from coralx.text import counted
@@ -93,7 +94,7 @@ class Population:
             learned = self._experience.founders if self._experience is not None else ()
             known = [founder.genes for founder in learned]
             size = self._evolution.population_size
-            return founders(self.space, size, seed, own, known, self._seen())
+            return founders(self.space, size, seed, own, known, self._seen(), self._core())
         parents = self._breeders(self._history.populations[generation - 1])
         contest = tournament(
             [self._standing(genome) for genome in parents],
@@ -112,6 +113,7 @@ class Population:
             seed=seed,
             contest=contest,
             births=births,
+            core=self._core(),
             revision=self._history.revision,
         )
 
@@ -129,6 +131,12 @@ class Population:
         )
         layers = self._footprint.linear if self._footprint is not None else ()
         return Needless(courses, cuts=cuts_ranks(state), layers=[name for name, *_ in layers])
+
+    def _core(self) -> Space | None:
+        """The part of the space that is worth training, if that is not all of it: where low ranks
+        come by cuts, high ones."""
+        is_new = self._history.revision >= 4
+        return self.space.with_high_ranks() if is_new and low_ranks_are_free(self._state) else None
 
     def _breeders(self, population: Sequence[str]) -> list[str]:
         """Of each lineage of the population its best on the first objective: those derived of one

@@ -82,17 +82,19 @@ def founders(
     own: Sequence[Genes] = (),
     known: Sequence[Genes] = (),
     seen: Seen | None = None,
+    core: Space | None = None,
 ) -> list[Genome]:
     """Generation 0: the user's `own` recipes, the default recipe if the space holds it, the centre
     of the priors if there are any, those `known` from earlier runs, then a space-filling sample.
-    `seen` says what of the sample is to be another one; without, what stands before it already."""
+    `seen` says what of the sample is to be another one; without, what stands before it already.
+    The sample is drawn from `core`, if only that part of the space is worth training."""
     recipes = [*opening_recipes(space, own), *known]
     first = list(dict.fromkeys(recipes))[:population_size]
     seen = Seen() if seen is None else seen
     for recipe in first:
         seen.add(recipe)
-    sampled = space.sample(population_size - len(first), generator(seed, "sample"))
-    others = _admitted(space, sampled, seen, 0, seed, first=len(first))
+    sample = (core or space).sample(population_size - len(first), generator(seed, "sample"))
+    others = _admitted(space, sample, seen, 0, seed, core, first=len(first))
     return [
         Genome(genome_id(seed, 0, index), 0, genes)
         for index, genes in enumerate([*first, *others])
@@ -110,6 +112,7 @@ def offspring(
     seed: int,
     contest: Callable[[int, int], int] = min,
     births: int | None = None,
+    core: Space | None = None,
     revision: int = REVISION,
 ) -> list[Genome]:
     """The newborn genomes of the next generation, bred from `population` (best first). Survivors of
@@ -122,10 +125,12 @@ def offspring(
     `checkpoint_crossover` it may start from both, whatever their shapes. `seen` says what need not
     be trained, such as what was trained before; the newborn are added to it. `births` says how many
     are born where it is not as configured; fewer are returned where the space has no more. A
-    derived parent's rank counts as the nearest one of the space. `revision` is that of the run.
+    derived parent's rank counts as the nearest one of the space, and if there is a `core`, the part
+    of it that is worth training, each parent's as the nearest there. `revision` is that of the run.
     """
+    part = core or space
     values = [
-        space.values(parent.genes if parent.derived is None else space.nearest(parent.genes))
+        part.values(part.nearest(parent.genes) if core or parent.derived else parent.genes)
         for parent in population
     ]
     bred: list[Genes] = []
@@ -133,13 +138,13 @@ def offspring(
     scales = step_scales(space, generation)
     for index in range(births or evolution.births(generation)):
         rng = generator(seed, "breed", generation, index)
-        places, child = breed(space.genes, values, evolution, contest, rng, scales)
+        places, child = breed(part.genes, values, evolution, contest, rng, scales)
         if revision >= 4:
-            child |= moved_rate(space.genes, values[places[0]], generation, rng)
-        bred.append(space.build(child))
+            child |= moved_rate(part.genes, values[places[0]], generation, rng)
+        bred.append(part.build(child))
         pairs.append(tuple(population[place] for place in places))
-    bred = _partly_ignoring_priors(space, bred, generation, seed)
-    admitted = _admitted(space, bred, seen, generation, seed)
+    bred = _partly_ignoring_priors(part, bred, generation, seed)
+    admitted = _admitted(space, bred, seen, generation, seed, core)
     return [
         _child(genes, pairs[index], donors, evolution, generation, index, seed)
         for index, genes in enumerate(admitted)
@@ -245,11 +250,12 @@ def _admitted(
     seen: Seen,
     generation: int,
     seed: int,
+    core: Space | None = None,
     first: int = 0,
 ) -> list[Genes | None]:
-    """The candidates, where they are among `seen` replaced by mutants, or where mutation leads to
-    nothing new by fresh draws; None where the space seems exhausted. They are born in the places
-    from `first` on."""
+    """The candidates, where they are among `seen` replaced by mutants within the `core`, or where
+    mutation leads to nothing new by fresh draws; None where the space seems exhausted. They are
+    born in the places from `first` on."""
     scales = step_scales(space, generation)
     admitted: list[Genes | None] = [None] * len(candidates)
     for index in seen.order(candidates):
@@ -261,7 +267,7 @@ def _admitted(
             if last_resort is None and seen.is_last_resort(candidate):
                 last_resort = candidate
             if attempt < REPAIR_ATTEMPTS:
-                candidate = mutate(space, candidate, 0.5, rng, scales)
+                candidate = mutate(core or space, candidate, 0.5, rng, scales)
             else:
                 candidate = space.draw(generation, rng)
         chosen = last_resort if candidate in seen else candidate

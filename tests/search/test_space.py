@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coralx.records.genomes import Genes
+from coralx.rng import generator
 from coralx.search.needless import Seen
 from coralx.search.nsga2 import (
     founders,
@@ -105,3 +107,33 @@ def test_id_depends_on_seed_generation_and_index_only() -> None:
     assert [g.id for g in first] == [genome_id(11, 0, index) for index in range(5)]
     children = offspring(first, Seen(), [], MIXED, evolution(), 1, seed=11)
     assert [g.id for g in children] == [genome_id(11, 1, index) for index in range(6)]
+
+
+# -- the part that is worth training -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rank", "kept"),
+    [
+        ({"choices": [2, 4, 8, 16, 32]}, {8, 16, 32}),
+        ({"choices": [4, 16]}, {16}),
+        ({"choices": [8]}, {8}),
+        ({"low": 1, "high": 8}, {4, 5, 6, 7, 8}),
+        ({"choices": [2, 4, 8, 16], "prior": 4, "spread": 1.0}, {2, 4, 8, 16}),
+    ],
+)
+def test_the_high_ranks_are_the_upper_half(rank: dict[str, Any], kept: set[int]) -> None:
+    part = make_space(rank=rank).with_high_ranks()
+    sample = part.sample(64, generator(1, "ranks"))
+    assert {genes.rank for genes in sample} == kept
+
+
+def test_newborns_are_of_the_core_whatever_their_parents() -> None:
+    space = make_space(rank={"low": 1, "high": 64, "log": True})
+    core = space.with_high_ranks()
+    first = founders(space, 8, 1, [replace(Genes(), rank=1), replace(Genes(), rank=2)], core=core)
+    assert [genome.genes.rank for genome in first][:2] == [1, 2]  # own recipes stay
+    assert min(genome.genes.rank for genome in first[2:]) >= 6
+    seen = Seen(genome.genes for genome in first)
+    children = offspring(first, seen, [], space, evolution(population_size=40), 1, 3, core=core)
+    assert min(child.genes.rank for child in children) >= 6
