@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from coralx.api.quality import LOSSES, Quality
-from coralx.config.metric_catalogue import standard_error_name
+from coralx.api.quality import FURTHER, LOSSES, Quality
+from coralx.config.metric_catalogue import CATALOGUE, standard_error_name
 from coralx.errors import UsageError
 from coralx.schedule.cohort_regret import Floats
 from coralx.schedule.tuning_curves import LOSS, METRIC, CurveTable, Signal
@@ -96,9 +96,10 @@ def read_curves(
         asked = ", ".join(
             f"{quality.name!r}{did_you_mean(quality.name, file.columns)}" for quality in qualities
         )
+        known = [name for name in file.columns if name in CATALOGUE or name in FURTHER]
         raise UsageError(
-            f"{path}, line 1: no column {asked}; it has {enumerated(file.columns)}",
-            "Name the column of the metric with --metric NAME.",
+            f"{path}, line 1: no column {asked}",
+            f"Name its column with --metric NAME; it has {enumerated(known or file.columns)}.",
         )
     tasks: dict[str, list[_Row]] = {}
     for row in file.rows:

@@ -20,7 +20,6 @@ from coralx.engine.state import RunState
 from coralx.errors import UsageError
 from coralx.records.genomes import Genome
 from coralx.records.results import StageResult
-from coralx.schedule.cohort_regret import Floats
 from coralx.schedule.stages import Stage
 from coralx.schedule.tuning_curves import LOSS, METRIC, CurveTable, Signal
 from coralx.text import counted
@@ -113,9 +112,10 @@ def _table(runs: Sequence[EarlierRun], quality: Quality, tolerance: float) -> Cu
 
 
 HOW_TO_GET = (
-    "Curves of all genomes come from a run whose stages let everyone pass (survival_rate: 1.0) and "
-    "that inherits nothing (evolution.inherit: off); some also from the control group of "
-    "`hyperband_config.rungs: adaptive`. `--mode full` looks at nothing before the end."
+    "Curves of all genomes come from a run that inherits nothing (evolution.inherit: off) and "
+    "whose stages let everyone pass (survival_rate: 1.0, stop_when: []); some also from the "
+    "control group of `hyperband_config.rungs: adaptive`. `--mode full` looks at nothing before "
+    "the end."
 )
 
 
@@ -171,16 +171,17 @@ def _signal(
     runs: Sequence[EarlierRun], curves: Sequence[Sequence[StageResult | None]], quality: Quality
 ) -> Signal:
     values = np.array([[_figure(result, quality) for result in curve] for curve in curves])
-    rows = np.broadcast_to([float(_rows(runs[0], s)) for s in _scored(runs[0])], values.shape)
+    per_stage = [float(_rows(runs[0], stage)) for stage in _scored(runs[0])]
+    rows = np.tile(per_stage, (len(curves), 1))
     name = standard_error_name(quality.name)
     errors = np.array([[_error(result, name) for result in curve] for curve in curves])
     if quality.is_perplexity:  # of the logarithm, by the delta method
         errors = errors * np.exp(values)
-    own = quality.deviation(values)
-    deviation: Floats | None = errors * np.sqrt(rows)
-    if np.isnan(errors).all():  # not recorded, as in simulations and by earlier versions
-        deviation = own
-    return Signal(values, np.asarray(rows), deviation)
+    if not rows.all():  # a simulation has no rows
+        return Signal(values)
+    if np.isnan(errors).all():  # earlier versions did not record them
+        return Signal(values, rows, quality.deviation(values))
+    return Signal(values, rows, errors * np.sqrt(rows))
 
 
 def _error(result: StageResult | None, name: str) -> float:

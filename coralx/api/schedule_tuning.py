@@ -101,7 +101,7 @@ def tune(
     population = config.evolution.births(0)
     wanted = list(qualities) or [quality_of(config)]
     tables, runs = _read(config, sources, wanted, tolerance)
-    _require_enough(tables, population)
+    _require_enough(tables, population, HOW_TO_GET if runs else "")
     prices, basis = _prices(config, tables, runs)
     grid, more = _grid(config, tables, prices, population)
     found = search(tables, grid, prices, generator(SEED, "tuning"), progress=progress or _ignore)
@@ -164,7 +164,8 @@ def _read(
 
 def _run(config: Config, name: str) -> EarlierRun:
     run = read_run(name, "tune on", "Or leave it out of --tune-schedule.")
-    if run.facts.backend == "simulated" and mode_of(config) != "simulation":
+    is_simulated = mode_of(config) == "simulation" or config.model.base is None
+    if run.facts.backend == "simulated" and not is_simulated:
         raise UsageError(
             f"cannot tune on {shown(name)}: it was simulated, so its figures say nothing about "
             "real training",
@@ -173,15 +174,15 @@ def _run(config: Config, name: str) -> EarlierRun:
     return run
 
 
-def _require_enough(tables: Sequence[CurveTable], population: int) -> None:
-    """Raise UsageError where a table has too few configurations."""
+def _require_enough(tables: Sequence[CurveTable], population: int, hint: str) -> None:
+    """Raise UsageError where a table has too few configurations; `hint` says how to get more."""
     fewest = fewest_curves(population)
     for table in tables:
         if len(table) < fewest:
             raise UsageError(
                 f"{table.name}: {counted(len(table), 'curve')} with a known end, but to judge "
                 f"generations of {population} takes {fewest} at least",
-                f"Name more curves, or set a smaller evolution.population_size. {HOW_TO_GET}",
+                f"Name more curves, or set a smaller evolution.population_size. {hint}".rstrip(),
             )
 
 
@@ -199,7 +200,7 @@ def _prices(
     else:
         training, source = USUAL_ROWS, "no source: set data.steps_per_epoch or data.limit"
     validation = [run.facts.rows["validation"] for run in runs]
-    scored = max(validation, default=EARLY_EVAL_LIMIT)
+    scored = max(validation, default=0) or EARLY_EVAL_LIMIT
     basis = [f"a training reads {training:,.0f} rows ({source}), its end is scored on {scored:,}"]
     measured = measured_prices(runs)
     evaluation = measured.evaluation if measured else EVALUATION

@@ -96,7 +96,7 @@ PRESETS: dict[Preset, tuple[tuple[str, str, str, str, int | None, str | None], .
         ("S3_finisher", "2.0", "100", "0.1", None, None),
     ),
     "careful": (
-        ("S0_cut", "0.2", "100", "3/4", 256, BY_LOSS),
+        ("S0_cut", "0.2", "100", "3/4", 256, BY_SKILL),
         ("S1_cut", "1.0", "100", "1/2", 256, BY_SKILL),
         ("S2_finisher", "2.0", "100", "1", None, None),
     ),

@@ -19,16 +19,16 @@ def preset_lines(config: Config) -> list[str]:
 
 def _rung(stage: TrainingStage) -> str:
     by = f" by {stage.promote_by}" if stage.promote_by else ""
-    share = "all" if stage.survival_rate == 1 else written(stage.survival_rate)
+    rate = stage.survival_rate
+    share = "all" if rate == 1 else f"{rate} of the genomes"
     return (
-        f"{stage.name} trains to {_end(stage)}, scores {stage.eval_limit} rows, {share} "
-        f"{'go' if stage.survival_rate == 1 else 'of the genomes go'} on{by}"
+        f"{stage.name} trains to {_end(stage)}, scores {stage.eval_limit} rows, {share} go on{by}"
     )
 
 
 def _end(stage: TrainingStage) -> str:
-    epochs = written(stage.epoch_budget)
+    epochs = f"{written(stage.epoch_budget)} epoch{'' if stage.epoch_budget == 1 else 's'}"
     of = (
         f" of {written(stage.data_percentage)} % of the data" if stage.data_percentage < 100 else ""
     )
-    return f"{epochs} epochs{of}"
+    return f"{epochs}{of}"

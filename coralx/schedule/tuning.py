@@ -232,9 +232,11 @@ def search(
     *,
     progress: Callable[[float], None],
 ) -> Candidates:
-    """Play the grid's schedules on cohorts of every table, but for those that no tolerance of the
-    table of costs allows. Each table needs a few more configurations than a population has, see
-    `fewest_curves`."""
+    """Play the grid's schedules on cohorts of every table, but for those that nobody would choose.
+
+    Each table needs a few more configurations than a population has, see `fewest_curves`.
+    `progress` is told the share that is done.
+    """
     folds = _folds(tables, grid.population, draws)
     played = [_searched(table, folds, grid.population, draws) for table in tables]
     found: list[tuple[Schedule, float, Floats]] = []
@@ -247,7 +249,7 @@ def search(
                 for (cohorts, weights), mask in zip(played, alive, strict=True)
             ]
         )
-        if means[:, 0].max() > float(TOLERANCES[-1]):
+        if _is_hopeless(means):
             return  # further cuts only add to it
         found.append((Schedule(rungs), spent + last.kept * prices.ending(last.share), means))
         following = list(grid.after(rungs)) if len(rungs) < MOST_RUNGS else []
@@ -263,6 +265,14 @@ def search(
     descend((), [np.ones(cohorts.members.shape, dtype=bool) for cohorts, _ in played], 0.0)
     schedules, costs, regrets = zip(*found, strict=True)
     return Candidates(schedules, np.array(costs), np.array(regrets))
+
+
+def _is_hopeless(regrets: Floats) -> bool:
+    """Whether nobody would choose the schedule: not on all tables, not on all but one, and not
+    without a fold. `regrets` are those of `Candidates`."""
+    choosing = regrets[:, : (regrets.shape[1] + 1) // 2]
+    worst_but_one = np.sort(choosing, axis=0)[-min(2, len(choosing))]
+    return bool(worst_but_one.min() > float(TOLERANCES[-1]))
 
 
 def fewest_curves(population: int) -> int:
