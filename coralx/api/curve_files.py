@@ -8,6 +8,7 @@
 | `task` | optional: each task is a table of its own, with the same configurations |
 | `total_steps` | optional: a whole training; else each configuration's last row ends it |
 | `eval_loss` or `perplexity` | optional: what stages may rank by instead of the metric |
+| `train_loss` | optional: the mean loss of the last training steps, to rank by as well |
 | `eval_rows` | optional: validation rows behind a row's figures |
 | METRIC`_standard_error` | optional: of the figure on so many rows |
 | `test_`METRIC | optional: the full result, on other rows; else it is the metric at the end |
@@ -26,11 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from coralx.api.quality import FURTHER, LOSSES, Quality
+from coralx.api.quality import FURTHER, LOSSES, TRAIN_LOSS, Quality
 from coralx.config.metric_catalogue import CATALOGUE, standard_error_name
 from coralx.errors import UsageError
 from coralx.schedule.cohort_regret import Floats
-from coralx.schedule.tuning_curves import LOSS, METRIC, CurveTable, Signal
+from coralx.schedule.tuning_curves import LOSS, METRIC, TRAINING, CurveTable, Signal
 from coralx.text import counted, did_you_mean, enumerated, shown
 
 CLOCKS = ("steps", "step", "checkpoint")
@@ -166,6 +167,8 @@ def _table(
         signals[LOSS] = signals[METRIC]
     elif loss is not None:
         signals[LOSS] = _signal(file, rows_of, Quality(loss, "minimize"))
+    if TRAIN_LOSS.name in file.columns:
+        signals[TRAINING] = Signal(_signal(file, rows_of, TRAIN_LOSS).values)
     name = f"{file.path.name}{f', {task}' if task else ''}: {quality.name}"
     full, remarks = _full_results(file, rows_of, has_ended, quality, name)
     within = quality.tolerance if tolerance is None else tolerance

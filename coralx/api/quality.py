@@ -79,6 +79,9 @@ class Quality:
         return share_deviation(turned) if metric in ("accuracy", "recall") else None
 
 
+EVAL_LOSS, TRAIN_LOSS = Quality("eval_loss", "minimize"), Quality("train_loss", "minimize")
+
+
 def quality_of(config: Config) -> Quality:
     """The first objective that training changes. Raises UsageError where there is none."""
     for objective in config.objectives:

@@ -14,17 +14,15 @@ from fractions import Fraction
 import numpy as np
 
 from coralx.api.earlier_runs import EarlierRun
-from coralx.api.quality import LOSSES, Quality
+from coralx.api.quality import EVAL_LOSS, LOSSES, TRAIN_LOSS, Quality
 from coralx.config.metric_catalogue import standard_error_name
 from coralx.engine.state import RunState
 from coralx.errors import UsageError
 from coralx.records.genomes import Genome
 from coralx.records.results import StageResult
 from coralx.schedule.stages import Stage
-from coralx.schedule.tuning_curves import LOSS, METRIC, CurveTable, Signal
+from coralx.schedule.tuning_curves import LOSS, METRIC, TRAINING, CurveTable, Signal
 from coralx.text import counted
-
-EVAL_LOSS = Quality("eval_loss", "minimize")
 
 
 @dataclass(frozen=True)
@@ -98,12 +96,13 @@ def _table(runs: Sequence[EarlierRun], quality: Quality, tolerance: float) -> Cu
     ends = _ends(runs[0])
     own = _signal(runs, curves, quality)
     loss = own if quality.name in LOSSES else _signal(runs, curves, EVAL_LOSS)
+    training = Signal(_signal(runs, curves, TRAIN_LOSS).values)
     return CurveTable(
         name=f"{_named(runs)}: {quality.name}",
         metric=quality.name,
         configurations=tuple(names),
         checkpoints=(ends,) * len(names),
-        signals={METRIC: own, LOSS: loss},
+        signals={METRIC: own, LOSS: loss, TRAINING: training},
         full=values,
         tolerance=tolerance,
         training_rows=_training_rows(runs[0]),

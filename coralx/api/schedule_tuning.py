@@ -37,7 +37,7 @@ from coralx.schedule.tuning import (
     judged,
     search,
 )
-from coralx.schedule.tuning_curves import LOSS, METRIC, CurveTable, common_shares
+from coralx.schedule.tuning_curves import LOSS, METRIC, TRAINING, CurveTable, common_shares
 from coralx.text import counted, shown
 
 CSV = ".csv"
@@ -241,8 +241,11 @@ def _grid(
         table.signals[LOSS] is not table.signals[METRIC] for table in tables
     ):
         figures.append(LOSS)
+    noisy = tuple(figures)
+    if all(TRAINING in table.signals for table in tables):
+        figures.append(TRAINING)
     rows = [rows for rows in ROWS if rows <= prices.validation] or [prices.validation]
-    if not all(table.signals[kind].knows_its_noise for table in tables for kind in figures):
+    if not all(table.signals[kind].knows_its_noise for table in tables for kind in noisy):
         if not any(table.signals[METRIC].knows_its_noise for table in tables):
             limits = [stage.eval_limit for stage in config.hyperband_config.training_stages[:-1]]
             own_rows = max((limit for limit in limits if limit), default=EARLY_EVAL_LIMIT)
@@ -302,8 +305,11 @@ def stages_of(tuning: Tuning, choice: Choice, config: Config) -> list[dict[str, 
             "survival_rate": written(Fraction(rung.kept, entered)),
             "eval_limit": rung.rows,
         }
-        promote_by = _promote_by(rung, config)
-        stages.append({**stage, **({"promote_by": promote_by} if promote_by else {})})
+        if (promote_by := _promote_by(rung, config)) is not None:
+            stage["promote_by"] = promote_by
+        if place:  # as the curves were played: by the cut alone
+            stage["stop_when"] = []
+        stages.append(stage)
         entered = rung.kept
     end = {
         "name": last.name,
@@ -316,7 +322,8 @@ def stages_of(tuning: Tuning, choice: Choice, config: Config) -> list[dict[str, 
 
 def _promote_by(rung: Rung, config: Config) -> str | None:
     """What the stage ranks by, if that is not what it would anyway."""
-    ranked = "eval_loss" if rung.figure == LOSS else quality_of(config).name
+    losses = {LOSS: "eval_loss", TRAINING: "train_loss"}
+    ranked = losses.get(rung.figure) or quality_of(config).name
     return None if [o.metric for o in config.objectives] == [ranked] else ranked
 
 

@@ -17,7 +17,7 @@ from coralx.cli.consoles import error_console, output_console, print_json
 from coralx.config import Config
 from coralx.report.table_layout import fitting
 from coralx.schedule.tuning import Regret, Schedule
-from coralx.schedule.tuning_curves import LOSS, CurveTable
+from coralx.schedule.tuning_curves import METRIC, CurveTable
 from coralx.text import counted, enumerated
 
 FEW = 50
@@ -112,7 +112,7 @@ def _stages(schedule: Schedule) -> str:
     """`5 %: 4 (64, loss), 40 %: 1 (256)`."""
     parts = []
     for rung in schedule.rungs:
-        by = ", loss" if rung.figure == LOSS else ""
+        by = "" if rung.figure == METRIC else f", {rung.figure}"
         rows = f"{rung.rows}{by}" if rung.rows else "not scored"
         parts.append(f"{float(100 * rung.share):.3g} %: {rung.kept} ({rows})")
     return ", ".join(parts) or "none"

@@ -30,7 +30,7 @@ from coralx.schedule.cohort_regret import (
     drawn_cohorts,
     estimate,
 )
-from coralx.schedule.tuning_curves import METRIC, CurveTable
+from coralx.schedule.tuning_curves import METRIC, TRAINING, CurveTable
 
 Mask = NDArray[np.bool_]
 Places = NDArray[np.signedinteger]
@@ -142,11 +142,16 @@ class Grid:
         last = rungs[-1] if rungs else Rung(Fraction(0), 0, self.population)
         return (
             Rung(share, rows, kept, figure)
-            for share, rows, kept, figure in product(
-                self.shares, self.rows, self.kept, self.figures
-            )
-            if share > last.share and rows >= last.rows and kept < last.kept
+            for share, (rows, figure), kept in product(self.shares, self._looks, self.kept)
+            if share > last.share and kept < last.kept and (rows >= last.rows or figure == TRAINING)
         )
+
+    @property
+    def _looks(self) -> list[tuple[int, str]]:
+        """How many rows a stage scores and what it ranks by: as few as may be for the training
+        loss, which is there without."""
+        looks = [*product(self.rows, (f for f in self.figures if f != TRAINING))]
+        return looks + [(self.rows[0], TRAINING)] * (TRAINING in self.figures)
 
 
 class Cohorts:

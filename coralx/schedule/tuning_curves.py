@@ -67,7 +67,7 @@ class CurveTable:
     """For each configuration: where its checkpoints lie, as shares of its training, ascending.
     Behind those of one that has fewer, its rows in `signals` are NaN."""
     signals: dict[str, Signal]
-    """By kind: METRIC, and LOSS where the loss is recorded, too."""
+    """By kind: METRIC, and LOSS and TRAINING where these are recorded, too."""
     full: Floats
     """The full result of each configuration, higher is better; never NaN."""
     tolerance: float
@@ -99,8 +99,9 @@ class CurveTable:
         return signal.values[numbers, places], signal.noise(rows)[numbers, places]
 
 
-METRIC, LOSS = "metric", "loss"
-"""Kinds of signals: the metric whose best is to be kept, and the loss on validation."""
+METRIC, LOSS, TRAINING = "metric", "loss", "training loss"
+"""Kinds of signals: the metric whose best is to be kept, the loss on validation, and the mean
+training loss, for which nothing need be scored."""
 
 
 def common_shares(tables: Sequence[CurveTable], shares: Sequence[Fraction]) -> list[Fraction]:
