@@ -102,6 +102,21 @@ def _frontier(
     return rows
 
 
+def by_depth(tables: Sequence[CurveTable]) -> str:
+    """What the cheapest schedules cost with one, two and three stages before the last one, on a
+    coarse grid."""
+    shares = tuple(map(Fraction, ("1/20", "1/10", "1/5", "1/2")))
+    rows = []
+    for figure in (METRIC, LOSS):
+        for deepest in (1, 2, 3):
+            grid = Grid(shares, (64, 256), (figure,), POPULATION, deepest)
+            found = search(tables, grid, PRICES, generator(0, "tuning"), progress=ignore)
+            cheapest = [found.costs[found.cheapest(float(within))] for within in TOLERANCES]
+            cells = [f"{cost / PRICES.whole:.2f}" for cost in cheapest]
+            rows.append([figure, str(deepest), *cells])
+    return table(["ranks by", "stages", *(f"within {float(3 * w):g}" for w in TOLERANCES)], rows)
+
+
 def shown(schedule: Schedule) -> str:
     """`10 %: 3 (128, loss), 50 %: 1 (256)`."""
     return ", ".join(
@@ -197,6 +212,7 @@ def main() -> None:
     tables = read_curves(CURVES, [parse_quality("auroc")], None)
     print(f"### Rungs by figure, regrets in thousandths of AUROC\n\n{by_figure(tables)}\n")
     print(f"### Generations of 8 and 12\n\n{by_population(tables)}\n")
+    print(f"### How many stages, in trainings\n\n{by_depth(tables)}\n")
     print(f"### One figure or two objectives\n\n{by_objectives(tables)}\n")
     if further is not None:
         metrics = [parse_quality("bleu"), parse_quality("perplexity")]

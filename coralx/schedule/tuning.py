@@ -50,7 +50,8 @@ ROWS = (64, 128, 256, 512)
 """Validation rows that a stage may score."""
 
 MOST_RUNGS = 2
-"""Stages before the last one; a third buys little, see `benchmarks/fidelity`."""
+"""Stages before the last one; a third makes what keeps to the tolerance 3 to 6 % cheaper, and the
+search many times as long (`benchmarks/fidelity`)."""
 
 FOLDS = 5
 TOLERANCES = tuple(Fraction(multiple) for multiple in ("1/4", "1/2", "1", "2", "4"))
@@ -130,6 +131,8 @@ class Grid:
     rows: tuple[int, ...]
     figures: tuple[str, ...]
     population: int
+    deepest: int = MOST_RUNGS
+    """Stages before the last one, at most."""
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -257,7 +260,7 @@ def search(
         if _is_hopeless(means):
             return  # further cuts only add to it
         found.append((Schedule(rungs), spent + last.kept * prices.ending(last.share), means))
-        following = list(grid.after(rungs)) if len(rungs) < MOST_RUNGS else []
+        following = list(grid.after(rungs)) if len(rungs) < grid.deepest else []
         for place, rung in enumerate(following):
             if not rungs:
                 progress(place / len(following))
