@@ -20,21 +20,13 @@ from analyse import table
 
 from coralx.api.curve_files import read_curves
 from coralx.api.quality import parse_quality
-from coralx.config.hyperband import BY_LOSS, PRESETS, Preset, preset_stages
+from coralx.config.hyperband import preset_stages
+from coralx.config.presets import BY_LOSS, PRESETS, Preset
 from coralx.rng import generator
 from coralx.schedule.cohort_regret import Floats, all_cohorts, best_first, estimate
 from coralx.schedule.stages import stages_of
-from coralx.schedule.tuning import (
-    ROWS,
-    SHARES,
-    TOLERANCES,
-    Grid,
-    Prices,
-    Rung,
-    Schedule,
-    judged,
-    search,
-)
+from coralx.schedule.tuning import ROWS, SHARES, TOLERANCES, Grid, judged, search
+from coralx.schedule.tuning_costs import Prices, Rung, Schedule
 from coralx.schedule.tuning_curves import LOSS, METRIC, TRAINING, CurveTable, common_shares
 
 HERE = Path(__file__).parent

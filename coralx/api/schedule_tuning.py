@@ -15,28 +15,23 @@ from coralx.api.earlier_runs import EarlierRun, read_run
 from coralx.api.quality import Quality, quality_of
 from coralx.api.run_curves import HOW_TO_GET, measured_prices, run_tables
 from coralx.config import Config
-from coralx.config.exact_numbers import written
 from coralx.config.hyperband import EARLY_EVAL_LIMIT
 from coralx.config.mode import mode_of
 from coralx.errors import UsageError
 from coralx.rng import generator
 from coralx.schedule.stages import FEWEST_STEPS, longest_epoch, planned_stages
 from coralx.schedule.tuning import (
-    EVALUATION,
-    OVERHEAD,
     ROWS,
     SHARES,
     TOLERANCES,
     Candidates,
     Grid,
-    Prices,
     Regret,
-    Rung,
-    Schedule,
     fewest_curves,
     judged,
     search,
 )
+from coralx.schedule.tuning_costs import EVALUATION, OVERHEAD, Prices, Rung, Schedule
 from coralx.schedule.tuning_curves import LOSS, METRIC, TRAINING, CurveTable, common_shares
 from coralx.text import counted, shown
 
@@ -225,7 +220,6 @@ def _grid(
             "their end, where a stage could cut",
             HOW_TO_GET,
         )
-    remarks = []
     if config.known_rows:
         last = planned_stages(config, config.known_rows)[-1]
         steps = last.planned_steps(longest_epoch(config, config.known_rows))
@@ -236,29 +230,40 @@ def _grid(
                 f"anything: a training has {float(steps):,.0f}"
             )
         shares = long_enough
+    figures = _figures(tables)
+    rows, remarks = _row_counts(config, tables, prices, figures)
+    return Grid(tuple(shares), tuple(rows), tuple(figures), population), remarks
+
+
+def _figures(tables: Sequence[CurveTable]) -> list[str]:
+    """What stages may rank by on all tables: each kind once, where they differ."""
     figures = [METRIC]
     if all(LOSS in table.signals for table in tables) and any(
         table.signals[LOSS] is not table.signals[METRIC] for table in tables
     ):
         figures.append(LOSS)
-    noisy = tuple(figures)
     if all(TRAINING in table.signals for table in tables):
         figures.append(TRAINING)
-    rows = [rows for rows in ROWS if rows <= prices.validation] or [prices.validation]
-    if not all(table.signals[kind].knows_its_noise for table in tables for kind in noisy):
-        if not any(table.signals[METRIC].knows_its_noise for table in tables):
-            limits = [stage.eval_limit for stage in config.hyperband_config.training_stages[:-1]]
-            own_rows = max((limit for limit in limits if limit), default=EARLY_EVAL_LIMIT)
-            rows = [min(own_rows, prices.validation)]
-            remarks.append(
-                f"the curves do not tell what fewer rows would show (no `eval_rows`, or no "
-                f"standard error): every stage scores {rows[0]}"
-            )
-        else:
-            remarks.append(
-                "curves without `eval_rows` count as if any number of rows showed the same"
-            )
-    return Grid(tuple(shares), tuple(rows), tuple(figures), population), remarks
+    return figures
+
+
+def _row_counts(
+    config: Config, tables: Sequence[CurveTable], prices: Prices, figures: Sequence[str]
+) -> tuple[list[int], list[str]]:
+    """How many rows stages may score, and what the curves do not tell of that, in words."""
+    scored = [kind for kind in figures if kind != TRAINING]
+    if not any(table.signals[METRIC].knows_its_noise for table in tables):
+        limits = [stage.eval_limit for stage in config.hyperband_config.training_stages[:-1]]
+        own = max((limit for limit in limits if limit), default=EARLY_EVAL_LIMIT)
+        rows = min(own, prices.validation)
+        return [rows], [
+            "the curves do not tell what fewer rows would show (no `eval_rows`, or no standard "
+            f"error): every stage scores {rows}"
+        ]
+    remarks = []
+    if not all(table.signals[kind].knows_its_noise for table in tables for kind in scored):
+        remarks.append("curves without `eval_rows` count as if any number of rows showed the same")
+    return [rows for rows in ROWS if rows <= prices.validation] or [prices.validation], remarks
 
 
 def _current(config: Config, prices: Prices, population: int) -> Schedule:
@@ -291,110 +296,3 @@ def _from_others(
         chosen = found.cheapest(within, tables=others)
         regrets.append(float(found.regrets[chosen, place, 0]) * table.tolerance)
     return tuple(regrets)
-
-
-def stages_of(tuning: Tuning, choice: Choice, config: Config) -> list[dict[str, Any]]:
-    """The choice as `training_stages` of the config, in plain values."""
-    last = config.hyperband_config.training_stages[-1]
-    stages, entered = [], tuning.population
-    for place, rung in enumerate(choice.schedule.rungs):
-        stage: dict[str, Any] = {
-            "name": f"S{place}_cut",
-            "epoch_budget": written(rung.share * last.epoch_budget),
-            "data_percentage": written(last.data_percentage),
-            "survival_rate": written(Fraction(rung.kept, entered)),
-            "eval_limit": rung.rows,
-        }
-        if (promote_by := _promote_by(rung, config)) is not None:
-            stage["promote_by"] = promote_by
-        if place:  # as the curves were played: by the cut alone
-            stage["stop_when"] = []
-        stages.append(stage)
-        entered = rung.kept
-    end = {
-        "name": last.name,
-        "epoch_budget": written(last.epoch_budget),
-        "data_percentage": written(last.data_percentage),
-        "survival_rate": 1,
-    }
-    return [*stages, end]
-
-
-def _promote_by(rung: Rung, config: Config) -> str | None:
-    """What the stage ranks by, if that is not what it would anyway."""
-    losses = {LOSS: "eval_loss", TRAINING: "train_loss"}
-    ranked = losses.get(rung.figure) or quality_of(config).name
-    return None if [o.metric for o in config.objectives] == [ranked] else ranked
-
-
-def tuning_json(tuning: Tuning, config: Config) -> dict[str, Any]:
-    """A tuning as `coralx simulate --json` prints it. Costs are in whole trainings, regrets in the
-    metrics' units; of perplexity in that of its logarithm."""
-    prices = tuning.prices
-    return {
-        "population_size": tuning.population,
-        "tables": [
-            {
-                "name": table.name,
-                "metric": table.metric,
-                "configurations": len(table),
-                "tolerance": table.tolerance,
-                "remarks": list(table.remarks),
-            }
-            for table in tuning.tables
-        ],
-        "prices": {
-            "training_rows": prices.training,
-            "validation_rows": prices.validation,
-            "evaluation": prices.evaluation,
-            "overhead_rows": prices.overhead,
-        },
-        "basis": list(tuning.basis),
-        "current": _choice_json(tuning, tuning.current),
-        "proposal": {
-            **_choice_json(tuning, tuning.proposal),
-            "training_stages": stages_of(tuning, tuning.proposal, config),
-        },
-        "choices": [_choice_json(tuning, choice) for choice in tuning.choices],
-    }
-
-
-def _choice_json(tuning: Tuning, choice: Choice) -> dict[str, Any]:
-    return {
-        "within": None if choice.within is None else float(choice.within),
-        "stages": [
-            {
-                "share": float(rung.share),
-                "eval_limit": rung.rows,
-                "going_on": rung.kept,
-                "ranked_by": rung.figure,
-            }
-            for rung in choice.schedule.rungs
-        ],
-        "trainings": choice.cost,
-        "cheaper": tuning.population / choice.cost,
-        "regrets": [
-            _regret_json(choice, place, table.name) for place, table in enumerate(tuning.tables)
-        ],
-    }
-
-
-def _regret_json(choice: Choice, place: int, table: str) -> dict[str, Any]:
-    regret = choice.regrets[place]
-    known = (
-        {
-            "mean": regret.mean.mean,
-            "low": regret.mean.low,
-            "high": regret.mean.high,
-            "nine_of_ten": regret.often,
-            "behind_the_best_of_all": regret.behind,
-        }
-        if regret
-        else dict.fromkeys(("mean", "low", "high", "nine_of_ten", "behind_the_best_of_all"))
-    )
-    return {
-        "table": table,
-        **known,
-        "held_out": choice.held_out[place] if choice.held_out else None,
-        "chosen_on_other_tables": choice.from_others[place] if choice.from_others else None,
-    }

@@ -11,12 +11,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from coralx.api.quality import parse_quality
-from coralx.api.schedule_tuning import Choice, Tuning, stages_of, tune, tuning_json
+from coralx.api.schedule_tuning import Choice, Tuning, tune
+from coralx.api.tuned_stages import stages_of, tuning_json
 from coralx.cli.common import warn
 from coralx.cli.consoles import error_console, output_console, print_json
 from coralx.config import Config
 from coralx.report.table_layout import fitting
-from coralx.schedule.tuning import Regret, Schedule
+from coralx.schedule.tuning import Regret
+from coralx.schedule.tuning_costs import Schedule
 from coralx.schedule.tuning_curves import METRIC, CurveTable
 from coralx.text import counted, enumerated
 

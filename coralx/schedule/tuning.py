@@ -30,18 +30,11 @@ from coralx.schedule.cohort_regret import (
     drawn_cohorts,
     estimate,
 )
-from coralx.schedule.tuning_curves import METRIC, TRAINING, CurveTable
+from coralx.schedule.tuning_costs import Prices, Rung, Schedule
+from coralx.schedule.tuning_curves import TRAINING, CurveTable
 
 Mask = NDArray[np.bool_]
 Places = NDArray[np.signedinteger]
-
-EVALUATION = 0.5
-"""What scoring a row costs against training on it, where no run tells: 0.45 to 0.85 in runs on
-MiniLM and SmolLM2, on CPUs."""
-
-OVERHEAD = 5.0
-"""What a stage costs a genome beside training and scoring, in training rows, where no run tells: 3
-to 10 in the same runs."""
 
 SHARES = tuple(Fraction(n, 40) for n in (1, 2, 3, 4, 6, 8, 12, 16, 20, 28))
 """Shares of a whole training at which stages may end."""
@@ -62,65 +55,6 @@ SEARCHED, SEARCHED_IN_FOLD, JUDGED = 1024, 384, 8192
 
 MOST_ENUMERATED = 25_000
 """So many cohorts are all judged; of more, some are drawn."""
-
-
-@dataclass(frozen=True, order=True)
-class Rung:
-    """A stage before the last one."""
-
-    share: Fraction
-    """Of a whole training, at the stage's end."""
-    rows: int
-    """Validation rows that it scores; 0: it scores nothing."""
-    kept: int
-    """Genomes that go on."""
-    figure: str = METRIC
-    """The kind of signal that it ranks by."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How a generation goes through its stages; without rungs all are trained to the end."""
-
-    rungs: tuple[Rung, ...] = ()
-
-
-@dataclass(frozen=True)
-class Prices:
-    """What a genome costs, in training rows."""
-
-    training: float
-    """Rows that it reads from its birth to its end."""
-    validation: int
-    """Rows that the last stage scores."""
-    evaluation: float = EVALUATION
-    """What scoring a row costs against training on it."""
-    overhead: float = OVERHEAD
-    """What a stage costs beside that."""
-
-    @property
-    def whole(self) -> float:
-        """A training from birth to end without any stage before the last one."""
-        return self.ending(Fraction(0))
-
-    def ending(self, before: Fraction) -> float:
-        """What the last stage costs each genome that enters it."""
-        scoring = self.evaluation * self.validation + self.overhead
-        return float(1 - before) * self.training + scoring
-
-    def rung(self, rung: Rung, before: Fraction) -> float:
-        """What a stage costs each genome that enters it."""
-        return (
-            float(rung.share - before) * self.training + self.evaluation * rung.rows + self.overhead
-        )
-
-    def cost(self, schedule: Schedule, population: int) -> float:
-        """Of a generation, if no stop rule takes a genome out."""
-        total, entered, before = 0.0, population, Fraction(0)
-        for rung in schedule.rungs:
-            total += entered * self.rung(rung, before)
-            entered, before = rung.kept, rung.share
-        return total + entered * self.ending(before)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ import pytest
 
 from coralx.api.curve_files import read_curves
 from coralx.api.quality import Quality, parse_quality, quality_of
-from coralx.api.schedule_tuning import stages_of, tune, tuning_json
+from coralx.api.schedule_tuning import tune
+from coralx.api.tuned_stages import stages_of, tuning_json
 from coralx.cli.several_runs import flagged
 from coralx.config.load import parse_config
 from coralx.errors import UsageError
-from coralx.schedule.tuning import Rung, Schedule
+from coralx.schedule.tuning_costs import Rung, Schedule
 from coralx.schedule.tuning_curves import LOSS, LOSS_SPREAD, METRIC, area_deviation
 from tests.support.paths import ROOT
 from tests.support.simulations import evolve

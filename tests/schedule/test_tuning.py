@@ -12,15 +12,8 @@ from coralx.config import Config
 from coralx.rng import generator
 from coralx.schedule.cohort_regret import Floats, drawn_cohorts
 from coralx.schedule.stages import stages_of
-from coralx.schedule.tuning import (
-    Candidates,
-    Grid,
-    Prices,
-    Rung,
-    Schedule,
-    judged,
-    search,
-)
+from coralx.schedule.tuning import Candidates, Grid, judged, search
+from coralx.schedule.tuning_costs import Prices, Rung, Schedule
 from coralx.schedule.tuning_curves import (
     LOSS,
     METRIC,
