@@ -13,18 +13,18 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from regret import (
+from regret import fixed, random_regret
+from scipy.stats import spearmanr
+from signals import SIGNALS, Curve, read_curves, signals_of
+
+from coralx.schedule.cohort_regret import (
     Estimate,
     Floats,
     Members,
     all_cohorts,
     estimate,
-    fixed,
-    random_regret,
     regrets,
 )
-from scipy.stats import spearmanr
-from signals import SIGNALS, Curve, read_curves, signals_of
 
 HERE = Path(__file__).parent
 COHORT = 8

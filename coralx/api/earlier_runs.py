@@ -38,7 +38,7 @@ def read_earlier_runs(names: Sequence[str], *, is_simulated: bool) -> list[Earli
     """
     runs: list[EarlierRun] = []
     for name in names:
-        run = _read(name)
+        run = read_run(name, "learn from", LEAVE_OUT)
         twice = next((r.path for r in runs if r.layout.root == run.layout.root), None)
         if twice is not None:
             same = shown(name) if twice == name else f"{shown(twice)} and {shown(name)}"
@@ -57,7 +57,9 @@ def read_earlier_runs(names: Sequence[str], *, is_simulated: bool) -> list[Earli
     return runs
 
 
-def _read(name: str) -> EarlierRun:
+def read_run(name: str, purpose: str, way_out: str) -> EarlierRun:
+    """One run. Raises UsageError and DamagedRunError, which say that it cannot serve the purpose,
+    such as "learn from", and for a damaged one the way out, too."""
     try:
         layout = find_run(name)
         history = History(Ledger.read_events(layout.ledger))
@@ -67,10 +69,10 @@ def _read(name: str) -> EarlierRun:
             raise DamagedRunError(f"{layout.ledger}: does not begin with its first event")
     except UsageError as error:
         hint = f"A path is taken from the working folder. {error.hint}"
-        raise UsageError(f"cannot learn from {shown(name)}: {error.message}", hint) from None
+        raise UsageError(f"cannot {purpose} {shown(name)}: {error.message}", hint) from None
     except DamagedRunError as error:
-        hint = " ".join(part for part in (error.hint, LEAVE_OUT) if part)
-        raise DamagedRunError(f"cannot learn from {shown(name)}: {error.message}", hint) from None
+        hint = " ".join(part for part in (error.hint, way_out) if part)
+        raise DamagedRunError(f"cannot {purpose} {shown(name)}: {error.message}", hint) from None
     return EarlierRun(name, layout, config, history.started.facts, history)
 
 

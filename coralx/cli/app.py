@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from coralx import __version__
-from coralx.cli.commands import COMMANDS, evolve
+from coralx.cli.commands import COMMANDS, evolve, simulate
 from coralx.cli.several_runs import SeveralRuns
 
 app = typer.Typer(
@@ -53,5 +53,5 @@ def _help_of(command: Callable[..., None]) -> str:
 
 
 for _command in COMMANDS:
-    _class = SeveralRuns if _command is evolve else None
+    _class = SeveralRuns if _command in (evolve, simulate) else None
     app.command(help=_help_of(_command), cls=_class)(_command)

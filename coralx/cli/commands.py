@@ -175,13 +175,54 @@ def simulate(
     config_path: ConfigPath,
     overrides: Overrides = None,
     settings: SettingsFile = None,
+    tune_schedule: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tune-schedule",
+            metavar="[CURVES.csv|RUN ...]",
+            help="Propose stages instead: the cheapest that would have kept the best of the "
+            "learning curves in CSV files and finished runs. Several after one flag; without any, "
+            "the runs of evolution.learn_from.",
+            autocompletion=run_names,
+        ),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            help="With --tune-schedule: the metric whose best is to be kept, by default the first "
+            "objective that training changes. May be repeated; NAME:maximize or NAME:minimize for "
+            "one that CoralX does not know.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-9,
+            metavar="NUMBER",
+            help="With --tune-schedule: how far behind the best the survivors may be on average, "
+            "in the metric's unit, of perplexity as a share of it. By default 0.003 for figures "
+            "from 0 to 1, 0.01 for losses and perplexity, 0.3 for BLEU.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Show what one generation costs, and what three strategies would find. Trains nothing."""
+    """Show what one generation costs, and what three strategies would find. Trains nothing.
+
+    With --tune-schedule: propose stages for the config, by recorded learning curves.
+    """
     from coralx.cli.common import with_settings
     from coralx.cli.simulate import carry_out
 
-    carry_out(config_path, with_settings(settings, overrides), as_json=as_json)
+    carry_out(
+        config_path,
+        with_settings(settings, overrides),
+        tuned_on=tune_schedule,
+        metrics=metrics or (),
+        tolerance=tolerance,
+        as_json=as_json,
+    )
 
 
 def report(

@@ -22,8 +22,10 @@ from coralx.cli.consoles import output_console, print_json
 from coralx.config import Config, load_config
 from coralx.engine.derivation import derives
 from coralx.engine.state import RunState
+from coralx.errors import UsageError
 from coralx.report.experience import experience_json, experience_lines
 from coralx.report.formatting import figure, ratio
+from coralx.report.presets import preset_lines
 from coralx.report.priors import prior_lines, priors_json
 from coralx.report.rungs import ADAPTIVE_RUNGS
 from coralx.report.table_layout import fitting
@@ -35,9 +37,28 @@ from coralx.storage.history import History
 from coralx.text import counted
 
 
-def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> None:
+def carry_out(
+    config_path: Path,
+    overrides: Sequence[str],
+    *,
+    tuned_on: Sequence[str] | None,
+    metrics: Sequence[str],
+    tolerance: float | None,
+    as_json: bool,
+) -> None:
     """The command of that name, as `coralx.cli.commands` has it."""
     config = load_config(config_path, overrides)
+    if tuned_on is not None:
+        from coralx.cli import schedule_tuning
+
+        sources = [source for source in tuned_on if source]
+        schedule_tuning.carry_out(config, sources, metrics, tolerance, as_json=as_json)
+        return
+    if metrics or tolerance is not None:
+        raise UsageError(
+            f"{'--metric' if metrics else '--tolerance'} is for --tune-schedule",
+            "Add --tune-schedule CURVES.csv, or leave it out.",
+        )
     with errors_naming(config_path):
         plan = plan_for(config)
         has_elite = config.evolution.fewest_births < plan.population_size
@@ -46,10 +67,12 @@ def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> 
         strategies = compare_strategies(config, experience)
     space = with_priors(space_of(config), experience.priors if experience else ())
     warnings = short_stage_warnings(config, config.known_rows)
+    schedule = config.hyperband_config
     if as_json:
         print_json(
             {
                 "plan": plan_json(plan),
+                **({"preset": schedule.preset} if schedule.preset else {}),
                 **({"later_plan": plan_json(later)} if later else {}),
                 "priors": priors_json(space),
                 "experience": experience_json(experience),
@@ -62,11 +85,12 @@ def carry_out(config_path: Path, overrides: Sequence[str], *, as_json: bool) -> 
     _print_plan(plan, console)
     if later:
         _print_later(later, console)
-    if config.hyperband_config.cuts_adapt:
+    if schedule.cuts_adapt:
         console.print(f"{ADAPTIVE_RUNGS[0].upper()}{ADAPTIVE_RUNGS[1:]}.", highlight=False)
     if derives(RunState(config, History())):
         _print_derivations(config, console)
-    for line in (*experience_lines(experience_json(experience)), *prior_lines(space)):
+    experiences = experience_lines(experience_json(experience))
+    for line in (*preset_lines(config), *experiences, *prior_lines(space)):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     warn(warnings, console)
     console.print()

@@ -15,6 +15,7 @@ from coralx.config.input_files import missing_inputs
 from coralx.config.mode import mode_of
 from coralx.engine.budget import budget_warnings
 from coralx.engine.succession import succession_of
+from coralx.report.presets import preset_lines
 from coralx.report.priors import prior_lines
 from coralx.schedule.brackets import brackets_of, cohort_sizes
 from coralx.schedule.plan_warnings import plan_warnings
@@ -44,7 +45,7 @@ def carry_out(config_path: Path, overrides: Sequence[str]) -> None:
     if fewest < births:
         sizes += f"; newborn in each later generation: {_sizes(stages, fewest, brackets)}"
     lines = [f"{config_path}: valid ({mode_of(config)})", f"genomes per generation: {sizes}"]
-    lines += prior_lines(space)
+    lines += [*preset_lines(config), *prior_lines(space)]
     if config.constraints:
         lines.append(f"constraints: {', '.join(config.constraints)}")
     if earlier:

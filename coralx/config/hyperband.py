@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from coralx.config.conditions import check_rule
 from coralx.config.exact_numbers import Exact, exact, written
 from coralx.config.metric_catalogue import TaskKind
+from coralx.config.presets import BY_LOSS, BY_SKILL, PRESETS, Preset
 from coralx.config.section import Count, MetricName, Section, Size
 from coralx.text import counted
 
@@ -84,21 +85,31 @@ class TrainingStage(Section):
     )
 
 
-def _published_stages() -> tuple[TrainingStage, ...]:
-    table = (
-        ("S0_sanity", "0.05", "5", "1.0"),
-        ("S1_shakeout", "0.3", "20", "0.5"),
-        ("S2_serious", "1.0", "100", "0.25"),
-        ("S3_finisher", "2.0", "100", "0.1"),
-    )
+def preset_stages(preset: Preset) -> tuple[TrainingStage, ...]:
+    """The stages that a preset stands for. `promote_by` is left out, as what the first objective is
+    only the whole config knows; see `ranked_as_in`."""
     return tuple(
         TrainingStage(
             name=name,
             epoch_budget=exact(epochs),
             data_percentage=exact(percentage),
             survival_rate=exact(rate),
+            eval_limit=limit,
         )
-        for name, epochs, percentage, rate in table
+        for name, epochs, percentage, rate, limit, _ in PRESETS[preset]
+    )
+
+
+def ranked_as_in(
+    preset: Preset, stages: Sequence[TrainingStage], skill: MetricName | None
+) -> tuple[TrainingStage, ...]:
+    """The preset's stages with what they rank by, where one figure, `skill`, is all that training
+    changes among the objectives. None: there are several, and stages rank by all objectives."""
+    figures = [by for *_, by in PRESETS[preset]]
+    ranks = {None: None, BY_LOSS: BY_LOSS, BY_SKILL: skill}
+    return tuple(
+        stage.model_copy(update={"promote_by": ranks[figure] if skill else None})
+        for stage, figure in zip(stages, figures, strict=True)
     )
 
 
@@ -150,13 +161,36 @@ class HyperbandConfig(Section):
         description="Genomes start below their rank and grow. by-stage: by `rank_multiplier`. "
         "published: on entering the third stage a rank under 16 doubles, alpha stays.",
     )
+    preset: Preset | None = Field(
+        default=None,
+        exclude=True,  # a run's config has the stages themselves
+        description="Stages by name, in place of `training_stages`: seeds (the default, the "
+        "published schedule), careful or fast, which come from recorded curves. `coralx validate` "
+        "shows what they stand for.",
+    )
     training_stages: Annotated[tuple[TrainingStage, ...], Field(min_length=1, max_length=100)] = (
         Field(
-            default_factory=_published_stages,
+            default_factory=lambda data: preset_stages(data.get("preset") or "seeds"),
             description="The stages in order; epoch_budget x data_percentage must not fall. "
-            "Default: the published schedule, see above.",
+            "Default: those of `preset`.",
         )
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_or_stages(cls, data: Any) -> Any:
+        """The two say the same thing in two ways, so only one of them may be there."""
+        if not isinstance(data, dict):
+            return data
+        if data.get("training_stages") is None:
+            return {key: value for key, value in data.items() if key != "training_stages"}
+        if data.get("preset") is not None:
+            raise ValueError(
+                "`preset` and `training_stages` are both set, and a preset is a set of stages: "
+                "leave out one of the two (--set hyperband_config.training_stages=null drops the "
+                "stages of a file)"
+            )
+        return data
 
     @property
     def cuts_adapt(self) -> bool:

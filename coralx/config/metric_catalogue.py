@@ -31,6 +31,9 @@ MetricSource = Literal["predictions", "adapter", "training", "measurement", "use
 """Where a figure comes from: predictions, the adapter's size, the training steps, a measurement on
 this machine (which differs a little each time), or a function of the user's."""
 
+QUALITY: tuple[MetricSource, ...] = ("predictions", "user")
+"""The sources of figures that say how good an adapter is, rather than how large or slow."""
+
 SPREAD = "_spread"
 """Added to the name of a measured metric: the spread of its repetitions."""
 

@@ -20,10 +20,16 @@ from coralx.config.evidence import learning_rate_prior
 from coralx.config.evolution import Evolution, Objective, full_weights
 from coralx.config.experiment import Experiment, Model
 from coralx.config.gene_forms import IntChoices
-from coralx.config.hyperband import HyperbandConfig, TrainingStage, with_defaults
+from coralx.config.hyperband import (
+    HyperbandConfig,
+    TrainingStage,
+    ranked_as_in,
+    with_defaults,
+)
 from coralx.config.metric_catalogue import (
     CAUSAL,
     CLASSIFICATION,
+    QUALITY,
     Direction,
     default_objectives,
     is_function,
@@ -158,11 +164,14 @@ class Config(Section):
     def _stages_are_complete(
         cls, hyperband: HyperbandConfig, info: ValidationInfo
     ) -> HyperbandConfig:
-        """Stop rules and `eval_limit` written out; every metric is one that the task offers."""
+        """Stop rules, `eval_limit` and what a preset ranks by written out; every metric is one that
+        the task offers."""
         if "model" not in info.data:
             return hyperband
-        task = info.data["model"].task
-        stages = with_defaults(hyperband.training_stages, task)
+        task, stages = info.data["model"].task, hyperband.training_stages
+        if hyperband.preset is not None and "objectives" in info.data:
+            stages = ranked_as_in(hyperband.preset, stages, _only_skill(info.data["objectives"]))
+        stages = with_defaults(stages, task)
         for stage in stages:
             try:
                 require_offered(task, _metrics_of(stage))
@@ -293,6 +302,12 @@ def _is_constraint(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _only_skill(objectives: Sequence[Objective]) -> str | None:
+    """The one objective that is a figure of quality; None where there are several."""
+    skills = [o.metric for o in objectives if metric_entry(o.metric).source in QUALITY]
+    return skills[0] if len(skills) == 1 else None
 
 
 def _metrics_of(stage: TrainingStage) -> list[str]:

@@ -20,14 +20,14 @@ sys.path.append(str(FOLDER))
 
 import analyse  # noqa: E402
 from average import WeightAverage  # noqa: E402
-from regret import (  # noqa: E402
+from regret import random_regret, rank_sum  # noqa: E402
+from signals import SIGNALS, Curve, read_curves, signals_of  # noqa: E402
+
+from coralx.schedule.cohort_regret import (  # noqa: E402
     all_cohorts,
     estimate,
-    random_regret,
-    rank_sum,
     regrets,
 )
-from signals import SIGNALS, Curve, read_curves, signals_of  # noqa: E402
 
 skills = st.lists(st.floats(0.5, 1.0), min_size=6, max_size=6).map(np.asarray)
 
