@@ -81,7 +81,9 @@ def bring(history: History, genome: str, outcome: Any) -> None:
     controls=st.sets(st.sampled_from(NAMES), max_size=2),
     brackets=st.booleans(),
 )  # fmt: skip
-@example(1, [(1, 0, 0, 0.5)] * 4, "0.5", {}, None, set(), False)
+@example(
+    2, [*((n, None, 0, 0.5) for n in (3, 2, 1, 1)), (0, 0, 0, 0.5)], "0.67", {}, None, set(), False
+)
 def test_what_is_certain_is_decided_so(
     objectives: int, outcomes: list[Any], rate: str, stage: dict[str, Any], order: Any,
     controls: set[str], brackets: bool,
@@ -105,8 +107,6 @@ def test_what_is_certain_is_decided_so(
     decision = decide_stage(state, state.stages[0], 0, genomes)
     promoted = {v.genome for v in decision.verdicts if isinstance(v, Promote)}
     assert certain <= promoted
-    if order is None:
-        assert certain == promoted  # of equals the order of ids decides
 
 
 def test_who_is_better_than_as_many_as_are_cut_need_not_wait() -> None:
@@ -122,6 +122,17 @@ def test_who_is_better_than_as_many_as_are_cut_need_not_wait() -> None:
     assert [genome.id for genome in rung.so_far()] == ["b"]
     bring(state.history, "d", "failed")
     assert [genome.id for genome in rung.so_far()] == ["b", "c"]
+
+
+def test_of_equals_the_order_of_ids_decides() -> None:
+    state = state_of(1, survival_rate="0.5")
+    genomes = tuple(Genome(name, 0, Genes()) for name in "abcd")
+    state.history.apply(GenerationStarted(0, genomes))
+    rung = CertainPromotions(state, state.stages[0], 0, genomes)
+    for name in "dacb":
+        assert "b" not in {genome.id for genome in rung.so_far()}
+        bring(state.history, name, (1, 0, 0, 0.5))
+    assert [genome.id for genome in rung.so_far()] == ["a", "b"]
 
 
 def test_measured_figures_make_nobody_certain() -> None:
