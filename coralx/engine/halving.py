@@ -10,6 +10,7 @@ from coralx.engine.certain_promotions import CertainPromotions, is_unconditional
 from coralx.engine.context import RunContext
 from coralx.engine.convergence import has_stalled
 from coralx.engine.derivation import DerivationPhase
+from coralx.engine.job_order import longest_first
 from coralx.engine.population import Population
 from coralx.engine.stage_decisions import decide_stage
 from coralx.engine.state import RunState
@@ -79,7 +80,10 @@ class Halving:
         untrained = self._untrained(self._entered, self._stage)
         self._awaited = {genome.id for genome in untrained}
         waiting = [genome for genome in untrained if genome.id not in self._under_way]
-        self._jobs = [self._context.jobs.train(genome, self._stage) for genome in waiting]
+        jobs = [self._context.jobs.train(genome, self._stage) for genome in waiting]
+        # Of a budget of steps the order decides who is trained at all.
+        is_free = self._is_shared and not self._context.allowance.counts_steps
+        self._jobs = longest_first(jobs, self._history) if is_free else jobs
         return [Path(source) for job in self._affordable() for source in job.sources]
 
     def jobs(self, *, ahead: bool) -> Iterator[Job | DeriveJob | None]:
@@ -158,6 +162,11 @@ class Halving:
                     return job
             going_on = [g for g in population if is_unconditional(self._state, stage, g)]
         return None
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether several workers train at the same time."""
+        return self._context.executor.settings.workers > 1
 
     def _affordable(self) -> list[Job]:
         return self._context.allowance.affordable(self._jobs, self._history.trained_steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coralx.engine.certain_promotions import CertainPromotions
@@ -18,16 +18,25 @@ from coralx.records.verdicts import Promote
 from coralx.storage.history import History
 from tests.support.factories import make_config, make_result
 
-METRICS = (("auroc", "maximize"), ("calibration", "minimize"), ("eval_loss", "minimize"))
+METRICS = (
+    ("auroc", "maximize"),
+    ("trainable_parameters", "minimize"),
+    ("eval_loss", "minimize"),
+)
 NAMES = "abcdefg"
 
 FIGURE = st.one_of(st.none(), st.integers(0, 3))
 """Few values, so that there are ties; None: undefined."""
 
+SIZE = st.one_of(st.none(), st.integers(0, 9), st.integers(0, 9))
+
 OUTCOME = st.one_of(
     st.sampled_from(["failed", "diverged"]),
-    st.tuples(FIGURE, FIGURE, FIGURE, st.sampled_from([0.5, 9.0])),
+    st.tuples(FIGURE, SIZE, FIGURE, st.sampled_from([0.5, 9.0])),
 )
+
+UNKNOWN_COLUMN: list[Any] = [*((n, None, 0, 0.5) for n in (3, 2, 1, 1)), (0, 0, 0, 0.5)]
+"""The last one is the first to have a second figure."""
 
 
 def state_of(objectives: int, **stage: Any) -> RunState:
@@ -70,6 +79,7 @@ def bring(history: History, genome: str, outcome: Any) -> None:
     history.apply(StageCompleted(0, result))
 
 
+@settings(max_examples=300, deadline=None)
 @given(
     objectives=st.integers(1, 3),
     outcomes=st.lists(OUTCOME, min_size=2, max_size=len(NAMES)),
@@ -80,13 +90,12 @@ def bring(history: History, genome: str, outcome: Any) -> None:
     order=st.randoms(use_true_random=False),
     controls=st.sets(st.sampled_from(NAMES), max_size=2),
     brackets=st.booleans(),
+    sized=st.booleans(),
 )  # fmt: skip
-@example(
-    2, [*((n, None, 0, 0.5) for n in (3, 2, 1, 1)), (0, 0, 0, 0.5)], "0.67", {}, None, set(), False
-)
+@example(2, UNKNOWN_COLUMN, "0.67", {}, None, set(), False, False)
 def test_what_is_certain_is_decided_so(
     objectives: int, outcomes: list[Any], rate: str, stage: dict[str, Any], order: Any,
-    controls: set[str], brackets: bool,
+    controls: set[str], brackets: bool, sized: bool,
 ) -> None:  # fmt: skip
     state = state_of(objectives, survival_rate=rate, **stage)
     genomes = tuple(
@@ -97,6 +106,12 @@ def test_what_is_certain_is_decided_so(
     pairs = list(zip(NAMES, outcomes, strict=False))
     if order is not None:
         order.shuffle(pairs)
+    for place, (name, outcome) in enumerate(pairs):
+        if sized:  # an adapter's size is known from a stage before
+            size = outcome[1] if isinstance(outcome, tuple) else place
+            figures = {"trainable_parameters": None if size is None else size / 3}
+            before = make_result(name, figures, stage="-", checkpoint="there")
+            state.history.apply(StageCompleted(0, before))
     rung = CertainPromotions(state, state.stages[0], 0, genomes)
     certain: set[str] = set()
     for name, outcome in pairs:
@@ -122,6 +137,22 @@ def test_who_is_better_than_as_many_as_are_cut_need_not_wait() -> None:
     assert [genome.id for genome in rung.so_far()] == ["b"]
     bring(state.history, "d", "failed")
     assert [genome.id for genome in rung.so_far()] == ["b", "c"]
+
+
+def test_the_smallest_adapter_need_not_wait() -> None:
+    """Of two objectives it has one end of the front, whatever the skill of the others: one place in
+    front of it is all that they can get."""
+    state = state_of(2, survival_rate="0.5")
+    genomes = tuple(Genome(name, 0, Genes()) for name in "abcd")
+    state.history.apply(GenerationStarted(0, genomes))
+    for name, size in zip("abcd", (4, 1, 2, 3), strict=True):
+        before = make_result(name, {"trainable_parameters": size}, stage="-", checkpoint="there")
+        state.history.apply(StageCompleted(0, before))
+    rung = CertainPromotions(state, state.stages[0], 0, genomes)
+    bring(state.history, "a", (3, 12, 0, 0.5))
+    assert rung.so_far() == []
+    bring(state.history, "b", (0, 3, 0, 0.5))
+    assert [genome.id for genome in rung.so_far()] == ["b"]
 
 
 def test_of_equals_the_order_of_ids_decides() -> None:
