@@ -98,10 +98,12 @@ class Halving:
             yield None if early is None else self._given_out(early)
 
     def done(self, genome: str) -> bool:
-        """Nothing is decided before the stage is."""
+        """Nothing is decided before the stage is. But who trained ahead of it has left a checkpoint
+        behind."""
+        is_ahead = genome not in self._awaited
         self._under_way.discard(genome)
         self._awaited.discard(genome)
-        return False
+        return is_ahead
 
     def end(self) -> bool:
         """Decide the stage, if all its jobs brought an outcome; after the last stage, once nothing
@@ -154,10 +156,10 @@ class Halving:
         going_on = certain.so_far()
         for stage in stages[self._stage.place + 1 :]:
             begin_here = [genome for genome in population if genome.enters == stage.place]
-            for genome in self._untrained([*going_on, *begin_here], stage):
-                if genome.id in self._under_way:
-                    continue
-                job = self._context.jobs.train(genome, stage)
+            untrained = self._untrained([*going_on, *begin_here], stage)
+            waiting = [genome for genome in untrained if genome.id not in self._under_way]
+            jobs = [self._context.jobs.train(genome, stage) for genome in waiting]
+            for job in longest_first(jobs, self._history):
                 if all(is_whole(Path(source)) for source in job.sources):
                     return job
             going_on = [g for g in population if is_unconditional(self._state, stage, g)]

@@ -185,7 +185,7 @@ class LocalExecutor:
 
     def _take(self, source: Iterator[AnyJob | None], open_jobs: int) -> int:
         """Take jobs until every worker has one; how many are open then."""
-        while open_jobs < self.settings.workers and not self._interruption.is_wanted:
+        while open_jobs < self._most_workers and not self._interruption.is_wanted:
             job = next(source, None)
             if job is None:
                 break
@@ -194,9 +194,13 @@ class LocalExecutor:
             open_jobs += 1
         return open_jobs
 
+    @property
+    def _most_workers(self) -> int:
+        return self.settings.workers - self._given_up
+
     def _staff(self, open_jobs: int) -> None:
         """Start workers up to what the settings and the open jobs ask for."""
-        needed = min(self.settings.workers - self._given_up, max(open_jobs, 1))
+        needed = min(self._most_workers, max(open_jobs, 1))
         while len(self._workers) < needed:
             self._spawn(self.settings.threads_per_worker)
 
