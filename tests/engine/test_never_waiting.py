@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +26,9 @@ from coralx.records.events import (
     StageDecided,
     TrainedBeside,
 )
+from coralx.storage.layout import RunLayout
 from coralx.storage.ledger import Ledger
+from coralx.system.files import MANIFEST
 from tests.support.factories import simulated_config
 from tests.support.many_workers import Fails, Killed, ManyWorkers, engine_of
 
@@ -117,6 +121,8 @@ def test_whatever_the_order_of_outcomes_the_decisions_are_those_of_one_worker(
     together = played(config, ManyWorkers(count, seed, fails=fails))
     assert decisions(together) == decisions(alone)
     assert outcomes(together) == outcomes(alone)
+    if variant == "derived":
+        return  # of sources: without a run folder they are gone with the process
     cut = Ledger()
     try:
         played(config, ManyWorkers(count, seed, kill, fails), cut)
@@ -124,6 +130,26 @@ def test_whatever_the_order_of_outcomes_the_decisions_are_those_of_one_worker(
         played(config, ManyWorkers(count % 3 + 1, seed + 1, fails=fails), cut)
     assert decisions(cut) == decisions(alone)
     assert outcomes(cut) == outcomes(alone)
+
+
+@pytest.mark.parametrize("kill", [7, 23])
+def test_a_run_folder_keeps_all_that_a_killed_run_needs(kill: int, tmp_path: Path) -> None:
+    """And nothing else: who trained ahead has left no checkpoint behind."""
+    config = search_config(3, **VARIANTS["derived"])
+    kept = []
+    for name, workers in (
+        ("alone", [ManyWorkers(1)]),
+        ("killed", [ManyWorkers(4, kill, kill), ManyWorkers(3)]),
+    ):
+        layout = RunLayout(tmp_path / name)
+        layout.root.mkdir()
+        ledger = Ledger()
+        for executor in workers:
+            with suppress(Killed):
+                engine_of(config, ledger, executor, layout).search()
+        folders = {path.parent.relative_to(layout.root) for path in layout.root.rglob(MANIFEST)}
+        kept.append((decisions(ledger), folders))
+    assert kept[0] == kept[1]
 
 
 def ahead(ledger: Ledger) -> int:
