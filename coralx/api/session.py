@@ -249,8 +249,11 @@ def _executor(config: Config, choice: Choice, interruption: Interruption) -> Ite
     name, configured = choice.name, config.runtime.executor
     # nothing to isolate where nothing is trained: a simulation needs no process of its own
     in_process = name == "simulated" if configured == "auto" else configured == "in-process"
-    kind = InProcessExecutor if in_process else LocalExecutor
-    executor: Executor = kind(name, interruption)
+    executor: Executor = (
+        InProcessExecutor(name, interruption)
+        if in_process
+        else LocalExecutor(name, interruption, has_jobs=True)
+    )
     try:
         yield executor
     finally:

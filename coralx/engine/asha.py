@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from coralx.engine.checkpoint_retention import needed_checkpoints
@@ -93,7 +93,7 @@ class Asha:
         self._rungs.setdefault(rung, []).append(self._history.results[genome, stage.name])
         self._news.add(rung)
 
-    def begin(self) -> list[Path] | None:
+    def begin(self, under_way: Collection[str]) -> list[Path] | None:
         """Take up all that is left; once that has trained, what is to be derived of it. What may go
         on or be a parent must be whole now, for while workers are busy nothing is trained again."""
         if self._is_closed:
@@ -107,13 +107,15 @@ class Asha:
         needed = needed_checkpoints(self._context.state)
         return [layout.checkpoint(*pair) for pair in needed if pair[0] in self._history.genomes]
 
-    def jobs(self) -> Iterator[Job | DeriveJob | None]:
+    def jobs(self, *, ahead: bool) -> Iterator[Job | DeriveJob | None]:
         """Jobs for as long as there are any; None while all that is left waits for an outcome.
 
         Ends early where the budget does not afford the next one, with all that are under way.
         """
         if self._is_trained:
             yield from self._derivations
+            while self._outcomes < len(self._derivations):
+                yield None
             return
         allowance = self._context.allowance
         while (job := self._next()) is not None or self._under_way:
@@ -122,6 +124,8 @@ class Asha:
                 continue
             steps = sum(other.last_step - other.first_step for other in self._under_way.values())
             if not allowance.affords(job, self._history.trained_steps + steps):
+                while self._under_way:
+                    yield None
                 return
             self._under_way[job.genome.id] = job
             for source in job.sources:
@@ -147,11 +151,6 @@ class Asha:
             return False
         self._conclude()
         return True
-
-    @property
-    def under_way(self) -> tuple[Job, ...]:
-        """Jobs that a worker has and that have brought no outcome yet."""
-        return tuple(self._under_way.values())
 
     @property
     def has_more(self) -> bool:

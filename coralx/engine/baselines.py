@@ -3,19 +3,16 @@ default recipe and the centre of the priors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
+from coralx.engine.beside import IsTrained, is_trained, train_beside
 from coralx.engine.context import RunContext
 from coralx.engine.final_evaluation import baseline_of, has_head
 from coralx.engine.state import RunState
-from coralx.errors import DamagedRunError
-from coralx.records.events import GenomeFailed, TrainedBeside
-from coralx.records.jobs import DeriveJob, Job, JobFailed
-from coralx.records.results import Derived, StageResult
-from coralx.records.subjects import RECIPES, Baseline, subject_of
-from coralx.storage.history import History
-from coralx.system.files import verify_folder
+from coralx.execution.executor import AnyJob
+from coralx.records.jobs import Job
+from coralx.records.subjects import RECIPES, Baseline
 
 
 def needs_training(state: RunState) -> bool:
@@ -52,7 +49,7 @@ def restore_baselines(context: RunContext) -> None:
     state, history, jobs = context.state, context.history, context.jobs
     # No deadline: what is trained here was paid for before, and its measurement is still due.
     if has_head(state) and Baseline.TRAINED_HEAD not in history.measurements:
-        train_beside([jobs.head()], context, None)
+        train_beside([jobs.head()], context)
     for recipe in state.finishers().values():
         if not isinstance(recipe, Baseline) or recipe in history.measurements:
             continue
@@ -61,53 +58,44 @@ def restore_baselines(context: RunContext) -> None:
         # Only the last checkpoint is measured; where it is there, the earlier ones need not be.
         if not is_trained(history, stage_jobs[-1]):
             for job in stage_jobs:
-                train_beside([job], context, None)
+                train_beside([job], context)
 
 
-def train_baselines(context: RunContext) -> None:
-    """Train the head and the recipes where they are to be, as far as the time allows.
+def is_sure_to_be_missing(state: RunState, recipe: Baseline) -> bool:
+    """Whether a recipe that has not finished will not finish in the search: who bore it has ended,
+    and what was trained once is never born again."""
+    history = state.history
+    genes = state.recipe_of(recipe)
+    if genes is None or not state.space.contains(genes):
+        return True
+    bearers = [g for g in history.genomes.values() if g.genes == genes and not g.donors]
+    is_last = len(history.generations) == state.config.evolution.generations
+    return bool(bearers or is_last) and all(history.has_ended(g.id) for g in bearers)
 
-    What goes wrong with it is recorded, and costs the search nothing.
-    """
-    state, jobs, deadline = context.state, context.jobs, context.allowance.deadline
+
+def baseline_jobs(
+    context: RunContext, recipes: Sequence[Baseline], is_trained: IsTrained
+) -> Iterator[Job]:
+    """What is to be trained next of each baseline, of recipes only those named: all of these jobs
+    can be done at the same time."""
+    state, jobs = context.state, context.jobs
     if needs_head(state):
-        train_beside([jobs.head()], context, deadline)
-    for recipe in missing_recipes(state):
+        yield jobs.head()
+    for recipe in recipes:
         genome = baseline_of(state, recipe)
-        for stage in state.stages:
-            train_beside([jobs.train(genome, stage)], context, deadline)
-            result = state.history.trained_beside.get((recipe, stage.name))
-            if result is None or result.divergence is not None:
-                break  # no checkpoint from which the next stage could start
+        stage_jobs = (jobs.train(genome, stage) for stage in state.stages)
+        # Each stage starts from the checkpoint of the one before.
+        yield from islice((job for job in stage_jobs if not is_trained(job)), 1)
 
 
-def train_beside(
-    jobs: Sequence[Job | DeriveJob], context: RunContext, deadline: float | None
-) -> None:
-    """Record what becomes of those jobs that have not been done before."""
-    ledger = context.ledger
-    pending = [job for job in jobs if not is_trained(context.history, job)]
-    generations = {job.genome.id: job.genome.generation for job in pending}
-    for outcome in context.executor.run(pending, deadline):
-        match outcome:
-            case StageResult():
-                ledger.append(TrainedBeside(outcome))
-            case Derived(result=result):
-                ledger.append(TrainedBeside(result))
-            case JobFailed(genome=str(genome), stage=stage, reason=reason):
-                ledger.append(GenomeFailed(generations[genome], genome, stage, reason))
-            case _:
-                raise TypeError(f"a job beside the search brought {outcome!r}")
-
-
-def is_trained(history: History, job: Job | DeriveJob) -> bool:
-    """Whether the job has its result, and the checkpoint that came of it is whole."""
-    result = history.trained_beside.get((subject_of(job.genome.id), job.stage))
-    # What diverged has left no checkpoint, and a plan without a run folder asks for none.
-    if result is None or result.checkpoint is None or job.checkpoint is None:
-        return result is not None
-    try:
-        verify_folder(Path(job.checkpoint))
-    except DamagedRunError:
-        return False
-    return True
+def idle_jobs(context: RunContext, is_trained: IsTrained) -> Iterator[AnyJob]:
+    """What may be done for the final comparison while the search goes on, since it is needed
+    however that ends: by workers that would wait otherwise. Of figures on the test split it is
+    those of the untuned base alone, so the search stays blind."""
+    state, history = context.state, context.history
+    if not context.allowance.is_unlimited:
+        return  # then the search comes first, and what is left may not suffice for anything else
+    if Baseline.UNTUNED not in history.measurements:
+        yield context.jobs.measure(None)
+    sure = [recipe for recipe in missing_recipes(state) if is_sure_to_be_missing(state, recipe)]
+    yield from baseline_jobs(context, sure, is_trained)

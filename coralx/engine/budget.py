@@ -24,6 +24,16 @@ class Allowance:
     gpus: int = 0
     """How many are in use; 0 on a machine without."""
 
+    @property
+    def counts_steps(self) -> bool:
+        """Whether the order of jobs decides which of them are trained at all."""
+        return self.budget.max_steps is not None
+
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether no limit can end the run."""
+        return not self.counts_steps and self.deadline is None
+
     def affords(self, job: Job, spent_steps: int) -> bool:
         """Whether time and `max_steps` still allow the job."""
         return not self.is_late and self.affordable([job], spent_steps) == [job]

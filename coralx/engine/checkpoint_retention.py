@@ -22,7 +22,7 @@ from coralx.storage.layout import RunLayout
 
 
 def needed_checkpoints(
-    state: RunState, under_way: Sequence[Job] = (), *, is_exhausted: bool = False
+    state: RunState, under_way: Sequence[Job | DeriveJob] = (), *, is_exhausted: bool = False
 ) -> set[tuple[str, str]]:
     """Genome and stage of each checkpoint that resume, inheritance or front can need, or what is
     trained beside it, or a job that is `under_way`; `is_exhausted`: nothing trains any more."""

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from coralx.engine.certain_promotions import CertainPromotions, is_unconditional
 from coralx.engine.context import RunContext
 from coralx.engine.convergence import has_stalled
 from coralx.engine.derivation import DerivationPhase
+from coralx.engine.job_order import longest_first
 from coralx.engine.population import Population
 from coralx.engine.stage_decisions import decide_stage
 from coralx.engine.state import RunState
@@ -16,6 +18,7 @@ from coralx.records.genomes import Genome
 from coralx.records.jobs import DeriveJob, Job
 from coralx.records.verdicts import Promote
 from coralx.schedule.stages import Stage
+from coralx.storage.checkpoints import is_whole
 
 
 def next_stage(state: RunState) -> tuple[int, Stage] | None:
@@ -43,6 +46,10 @@ class Halving:
         self._population = population
         self._derivation = derivation
         self._is_exhausted = False
+        self._under_way: set[str] = set()
+        """Whom jobs are about that were given out, of this round or ahead of it."""
+        self._awaited: set[str] = set()
+        """Whose outcome the round waits for."""
         self._derivations: list[DeriveJob] = []
         """The round, where it is one of derivations."""
         # Else its stage, who entered that, and what is left to train of it.
@@ -50,14 +57,14 @@ class Halving:
         self._stage = self._state.stages[0]
         self._entered: tuple[Genome, ...] = ()
         self._jobs: list[Job] = []
-        self._outcomes = 0
 
-    def begin(self) -> list[Path] | None:
+    def begin(self, under_way: Collection[str]) -> list[Path] | None:
         """Take up what is to be derived of a generation that has trained, or the next stage, with
         every genome that may enter it. None also where the search space holds no further genome."""
-        self._outcomes = 0
+        self._under_way = set(under_way)
         self._derivations = self._conclude()
         if self._derivations:
+            self._awaited = {job.genome.id for job in self._derivations}
             return [Path(source) for job in self._derivations for source in job.sources]
         due = next_stage(self._state)
         if due is None:
@@ -70,33 +77,44 @@ class Halving:
         # A new generation's budgets are known only now.
         self._stage = self._state.stages_in(self._generation)[stage.place]
         self._entered = self._entering(population)
-        self._jobs = self._pending()
+        untrained = self._untrained(self._entered, self._stage)
+        self._awaited = {genome.id for genome in untrained}
+        waiting = [genome for genome in untrained if genome.id not in self._under_way]
+        jobs = [self._context.jobs.train(genome, self._stage) for genome in waiting]
+        # Of a budget of steps the order decides who is trained at all.
+        is_free = self._is_shared and not self._context.allowance.counts_steps
+        self._jobs = longest_first(jobs, self._history) if is_free else jobs
         return [Path(source) for job in self._affordable() for source in job.sources]
 
-    def jobs(self) -> Iterator[Job | DeriveJob]:
-        """All at once: what they are does not depend on one another's outcomes."""
-        yield from self._derivations or self._affordable()
+    def jobs(self, *, ahead: bool) -> Iterator[Job | DeriveJob | None]:
+        """All of the round at once: what they are does not depend on one another's outcomes. While
+        the last ones are waited for, those of later stages of which that holds, too."""
+        for job in self._derivations or self._affordable():
+            yield self._given_out(job)
+        ahead = ahead and not self._derivations and not self._context.allowance.counts_steps
+        certain = CertainPromotions(self._state, self._stage, self._generation, self._entered)
+        while self._awaited & self._under_way:
+            early = self._early(certain) if ahead else None
+            yield None if early is None else self._given_out(early)
 
     def done(self, genome: str) -> bool:
-        """Nothing follows before the stage is decided."""
-        self._outcomes += 1
-        return False
+        """Nothing is decided before the stage is. But who trained ahead of it has left a checkpoint
+        behind."""
+        is_ahead = genome not in self._awaited
+        self._under_way.discard(genome)
+        self._awaited.discard(genome)
+        return is_ahead
 
     def end(self) -> bool:
         """Decide the stage, if all its jobs brought an outcome; after the last stage, once nothing
         is left to derive, who survives."""
-        if self._outcomes < len(self._derivations or self._jobs):
+        if self._awaited:
             return False
         if not self._derivations:
             decision = decide_stage(self._state, self._stage, self._generation, self._entered)
             self._context.ledger.append(decision)
         self._conclude()
         return True
-
-    @property
-    def under_way(self) -> tuple[Job, ...]:
-        """None: between rounds no worker has a job."""
-        return ()
 
     @property
     def has_more(self) -> bool:
@@ -120,12 +138,37 @@ class Halving:
             promoted = {v.genome for v in decision.verdicts if isinstance(v, Promote)}
         return tuple(g for g in population if g.enters == place or g.id in promoted)
 
-    def _pending(self) -> list[Job]:
-        """A job for each genome that has no result for the stage yet."""
-        stage = self._stage
-        untrained = [g for g in self._entered if not self._history.is_done(g.id, stage.name)]
-        fitting = [g for g in untrained if not self._population.is_too_large(g, stage)]
-        return [self._context.jobs.train(genome, stage) for genome in fitting]
+    def _untrained(self, genomes: Sequence[Genome], stage: Stage) -> list[Genome]:
+        """Those that have no outcome of the stage yet. Who is too large for it gets one here."""
+        untrained = [g for g in genomes if not self._history.is_done(g.id, stage.name)]
+        return [g for g in untrained if not self._population.is_too_large(g, stage)]
+
+    def _given_out(self, job: Job | DeriveJob) -> Job | DeriveJob:
+        self._under_way.add(job.genome.id)
+        return job
+
+    def _early(self, certain: CertainPromotions) -> Job | None:
+        """A job of a later stage that will be due whatever this one's outcomes bring; of the
+        earliest such stage. None where there is none now, or where what it starts from is not
+        whole: that is made again between rounds."""
+        stages = self._state.stages_in(self._generation)
+        population = self._history.generations[self._generation]
+        going_on = certain.so_far()
+        for stage in stages[self._stage.place + 1 :]:
+            begin_here = [genome for genome in population if genome.enters == stage.place]
+            untrained = self._untrained([*going_on, *begin_here], stage)
+            waiting = [genome for genome in untrained if genome.id not in self._under_way]
+            jobs = [self._context.jobs.train(genome, stage) for genome in waiting]
+            for job in longest_first(jobs, self._history):
+                if all(is_whole(Path(source)) for source in job.sources):
+                    return job
+            going_on = [g for g in population if is_unconditional(self._state, stage, g)]
+        return None
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether several workers train at the same time."""
+        return self._context.executor.settings.workers > 1
 
     def _affordable(self) -> list[Job]:
         return self._context.allowance.affordable(self._jobs, self._history.trained_steps)

@@ -208,8 +208,8 @@ class JobMaker:
 
     def _micro_batch(self, genome: Genome, place: int) -> int | None:
         """How many rows at once the last genome of this size could train with, if memory did not
-        suffice for all; the ledger remembers, so a resumed run does not find out again. What its
-        own stage finds out counts later: it would depend on who was first."""
+        suffice for all; the ledger remembers, so a resumed run does not find out again. What others
+        of its generation find out counts later: it would depend on who was first."""
         size = self._size(genome, place)
         places = {stage.name: stage.place for stage in self._state.stages}
         # The last one first: what it ran out of is nearest to the memory that is there now.
@@ -217,7 +217,7 @@ class JobMaker:
             other = self._history.genomes.get(result.genome)
             if other is None or self._size(other, places[result.stage]) != size:
                 continue
-            if (other.generation, places[result.stage]) != (genome.generation, place):
+            if other.id == genome.id or other.generation != genome.generation:
                 return result.micro_batch
         return None
 

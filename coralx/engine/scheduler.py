@@ -3,7 +3,7 @@ whatever the schedule."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -22,14 +22,15 @@ class Scheduler(Protocol):
     again; so one that is made anew goes on where the ledger ends.
     """
 
-    def begin(self) -> list[Path] | None:
+    def begin(self, under_way: Collection[str]) -> list[Path] | None:
         """Take up what is due next: the checkpoints that must be whole for it. None where nothing
-        is left to train."""
+        is left to train. `under_way` are the genomes that jobs ahead of the round are about."""
         ...
 
-    def jobs(self) -> Iterator[Job | DeriveJob | None]:
-        """The round's jobs, as far as the budget affords them; None while all that is left waits
-        for an outcome."""
+    def jobs(self, *, ahead: bool) -> Iterator[Job | DeriveJob | None]:
+        """The round's jobs, as far as the budget affords them, until all have brought an outcome;
+        None while what is left waits for one. With `ahead` also jobs of later rounds that are due
+        whatever this one brings; those may be under way at its end."""
         ...
 
     def done(self, genome: str) -> bool:
@@ -40,11 +41,6 @@ class Scheduler(Protocol):
     def end(self) -> bool:
         """No outcome comes any more: decide. False where the budget ended the round; a later
         process goes on with the rest."""
-        ...
-
-    @property
-    def under_way(self) -> tuple[Job, ...]:
-        """Jobs that a worker may have while checkpoints are dropped."""
         ...
 
     @property

@@ -52,10 +52,11 @@ def decide_stage(
     """A verdict for every genome that entered. Stop rules are applied to the stage as a whole, the
     survival rate to each bracket by itself."""
     config, history = state.config, state.history
+    # Who is certain to go on may have failed in the next stage by now.
     failures = {
         genome.id: history.failures[Searched(genome.id)].reason
         for genome in entered
-        if history.has_failed(genome.id)
+        if history.has_failed(genome.id) and (genome.id, stage.name) not in history.results
     }
     results = {g.id: history.results[g.id, stage.name] for g in entered if g.id not in failures}
     controls = {genome.id for genome in entered if genome.is_control}
@@ -85,18 +86,24 @@ def decide_stage(
     )
 
 
+def may_replace(state: RunState, stage: Stage) -> bool:
+    """Whether copies of the best may go on from the stage in place of others."""
+    config = state.config
+    copies = bool(config.evolution.pbt_quantile) and config.hyperband_config.enable_hyperband
+    # Where a stage is not scored, nothing tells who is the poorest.
+    return copies and not stage.is_last and stage.is_scored
+
+
 def _copies(
     state: RunState, stage: Stage, generation: int, verdicts: Sequence[Verdict]
 ) -> dict[str, Genome]:
     """Mutated copies of the best that go on in place of the poorest, by whom they replace."""
     config, history = state.config, state.history
+    if not may_replace(state, stage):
+        return {}
     quantile: Fraction | float = config.evolution.pbt_quantile
     if history.started is not None and history.started.settings.revision < 2:
         quantile = float(quantile)  # as it was multiplied then: 0.29 of 100 genomes was 28
-    if not (quantile and config.hyperband_config.enable_hyperband) or stage.is_last:
-        return {}
-    if not stage.is_scored:
-        return {}  # nothing tells who is the poorest
     promoted = [history.genomes[v.genome] for v in verdicts if isinstance(v, Promote)]
     # Copies take the places after the newborn in the ids, whichever stage they come from.
     born = sum(g.continues is not None for g in history.generations[generation])

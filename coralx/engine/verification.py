@@ -4,16 +4,17 @@ from scratch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
-from coralx.engine.baselines import is_trained, train_beside
+from coralx.engine.beside import IsTrained
 from coralx.engine.context import RunContext
 from coralx.engine.final_evaluation import from_scratch
 from coralx.engine.state import RunState
 from coralx.records.genomes import Genome
-from coralx.records.jobs import DeriveJob
-from coralx.records.subjects import FromScratch, subject_of
+from coralx.records.jobs import DeriveJob, Job
+from coralx.records.subjects import FromScratch
 from coralx.storage.derivation_tree import makings, roots
 from coralx.storage.history import History
 
@@ -65,60 +66,46 @@ def fresh_steps(history: History, name: str) -> int:
     return sum(r.steps for (subject, _), r in history.trained_beside.items() if subject in subjects)
 
 
-def verify_front(context: RunContext) -> None:
-    """Make the heirs on the front from scratch, as far as the budget allows: copies first, one
-    after the other, since each stage of theirs starts from the one before; then all others at once;
-    then what is derived from them.
-
-    What goes wrong with it is recorded, and costs the search nothing.
-    """
-    history = context.history
+def verification_jobs(context: RunContext, is_trained: IsTrained) -> Iterator[Job | DeriveJob]:
+    """What can be made now of what the heirs on the front need from scratch, as far as the budget
+    allows: of copies the next stage each, since it starts from the one before; all others; and
+    what is derived of those that are there by now."""
+    history, allowance = context.history, context.allowance
     needed = dict.fromkeys(
         each for name in unverified(context.state) for each in makings(history, name)
     )
     genomes = [history.genomes[name] for name in needed if loss_of(history, name) is None]
-    _train([genome for genome in genomes if genome.derived is None], context)
-    _derive([genome for genome in genomes if genome.derived is not None], context)
-
-
-def _train(genomes: Sequence[Genome], context: RunContext) -> None:
-    history, allowance = context.history, context.allowance
-    for genome in genomes:
-        if genome.continues is not None:
-            _replay(from_scratch(genome), context)
+    trained = [genome for genome in genomes if genome.derived is None]
+    copies = [
+        job
+        for genome in trained
+        if genome.continues is not None
+        for job in islice((j for j in _replay(genome, context) if not is_trained(j)), 1)
+    ]
     others = [
         context.jobs.from_scratch(from_scratch(genome))
-        for genome in genomes
+        for genome in trained
         if genome.continues is None
     ]
-    pending = [job for job in others if not is_trained(history, job)]
-    affordable = allowance.affordable(pending, _spent_steps(history))
-    train_beside(affordable, context, allowance.deadline)
+    pending = [*copies, *(job for job in others if not is_trained(job))]
+    if copies and allowance.counts_steps:
+        pending = copies[:1]  # as if one came after the other, whose order decides what is left
+    yield from allowance.affordable(pending, _spent_steps(history))
+    for genome in genomes:
+        if genome.derived is not None and _has_sources(genome, context):
+            job = _again(genome, context)
+            if not is_trained(job):
+                yield job
 
 
-def _replay(genome: Genome, context: RunContext) -> None:
-    """Train a copy's lineage from scratch: stage by stage from its root's first, with the
-    hyperparameters that it had."""
-    history, allowance = context.history, context.allowance
-    first = history.genome_at(genome.parents[0], 0).enters
+def _replay(genome: Genome, context: RunContext) -> Iterator[Job]:
+    """A copy's lineage from scratch: stage by stage from its root's first, with the hyperparameters
+    that it had."""
+    history, fresh = context.history, from_scratch(genome)
+    first = history.genome_at(genome.id, 0).enters
     for stage in context.state.stages_in(genome.generation)[first:]:
-        then = history.genome_at(genome.parents[0], stage.place)
-        job = context.jobs.train(replace(genome, genes=then.genes, enters=first), stage)
-        if not is_trained(history, job) and not allowance.affords(job, _spent_steps(history)):
-            return
-        train_beside([job], context, allowance.deadline)
-        result = history.trained_beside.get((subject_of(genome.id), stage.name))
-        if result is None or result.divergence is not None:
-            return
-
-
-def _derive(genomes: Sequence[Genome], context: RunContext) -> None:
-    """Derive what can be derived of what is there by now, each after its sources."""
-    waiting = list(genomes)
-    while ready := [genome for genome in waiting if _has_sources(genome, context)]:
-        jobs = [_again(genome, context) for genome in ready]
-        train_beside(jobs, context, context.allowance.deadline)
-        waiting = [genome for genome in waiting if genome not in ready]
+        then = history.genome_at(genome.id, stage.place)
+        yield context.jobs.train(replace(fresh, genes=then.genes, enters=first), stage)
 
 
 def _has_sources(genome: Genome, context: RunContext) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 from coralx.config.schema import Config
@@ -16,7 +17,7 @@ from coralx.execution.gpu_sharing import (
 from coralx.execution.messages import Hello
 from coralx.execution.placement import gpus_in_use, idle_gpu_warning, late_pins, pin_variable
 from coralx.execution.process import cuda_environment
-from coralx.records.run_facts import NO_MEMORY, Facts, Settings
+from coralx.records.run_facts import NO_MEMORY, DeviceMemory, Facts, Footprint, Settings
 from coralx.system.gpus import VARIABLE
 from coralx.text import counted
 
@@ -70,6 +71,13 @@ class Devices:
             return None
         return f"it can use no GPU, and would train on the {hello.device}"
 
+    def likely(self, recorded: Settings | None) -> Settings | None:
+        """The plan of a run on the CPU, if it is likely to be one: before a worker has said so.
+        None where it is not: then it must be known first which worker gets which GPU."""
+        if self._gpus or self._backend == "simulated" or sys.platform == "darwin":
+            return None
+        return planned(self._config, recorded, "cpu", 1, (), _described_by_none)
+
     def plan(
         self, recorded: Settings | None, hello: Hello, describe: Describe, say: Listener
     ) -> Settings:
@@ -90,3 +98,7 @@ class Devices:
         count = len(self._pins) or facts.device_count
         warnings = (*facts.warnings, *idle_gpu_warning(facts.device))
         return replace(facts, device_count=count, warnings=warnings)
+
+
+def _described_by_none(memory: DeviceMemory) -> Footprint:
+    raise LookupError(f"a CPU's workers share no GPU of {memory.total_bytes} bytes")

@@ -54,8 +54,13 @@ LOADING = 6
 class LocalExecutor:
     """The first worker measures what the others then reuse; they join as they become ready."""
 
-    def __init__(self, backend: str, interruption: Interruption | None = None) -> None:
+    def __init__(
+        self, backend: str, interruption: Interruption | None = None, *, has_jobs: bool = False
+    ) -> None:
         self._backend = backend
+        self._has_jobs = has_jobs
+        """Whether there will be jobs for all workers, so that they may start before they are
+        asked for."""
         self._interruption = interruption or Interruption()
         self._workers: list[WorkerProcess] = []
         self._waiting: deque[AnyJob] = deque()
@@ -87,7 +92,8 @@ class LocalExecutor:
                 if attempt == ATTEMPTS:
                     raise
                 listener(f"{error.message}; starting another")
-                self._end(self._workers[0])
+                for worker in list(self._workers):
+                    self._end(worker)
         raise RuntimeError("the loop above ends by itself")
 
     def _start(self, config: Config, settings: Settings | None) -> Facts:
@@ -96,17 +102,28 @@ class LocalExecutor:
         threads = settings.threads_per_worker if settings else cores()
         self._devices = Devices(config, self._backend)
         first = self._spawn(threads)
+        likely = self._devices.likely(settings) if self._has_jobs else None
+        early = self._spawn_early(likely) if likely is not None else []
         hello = self._await(first, Hello)
         if self._devices.learn(hello):
             self._end(first)
             first = self._spawn(threads)
             hello = self._await(first, Hello)
-        plan = self._devices.plan(settings, hello, self._describe, self._listener)
+        plan = likely if hello.device == "cpu" else None
+        if plan is None:
+            for worker in early:
+                self._end(worker)
+            plan = self._devices.plan(settings, hello, self._describe, self._listener)
         first.send(self._prepare(plan, plan.precision or None))
         ready = self._await(first, Ready)
         self._settings = decided(plan, ready.facts)
         self._welcome(first, ready)
         return self._devices.complete(ready.facts)
+
+    def _spawn_early(self, likely: Settings) -> list[WorkerProcess]:
+        """The other workers: importing their libraries takes each of them a core, and the first one
+        seconds in which the other cores have nothing to do."""
+        return [self._spawn(likely.threads_per_worker) for _ in range(1, likely.workers)]
 
     def _describe(self, memory: DeviceMemory) -> Footprint:
         self._listener("estimating how many workers fit on a GPU")
@@ -168,7 +185,7 @@ class LocalExecutor:
 
     def _take(self, source: Iterator[AnyJob | None], open_jobs: int) -> int:
         """Take jobs until every worker has one; how many are open then."""
-        while open_jobs < self.settings.workers and not self._interruption.is_wanted:
+        while open_jobs < self._most_workers and not self._interruption.is_wanted:
             job = next(source, None)
             if job is None:
                 break
@@ -177,9 +194,13 @@ class LocalExecutor:
             open_jobs += 1
         return open_jobs
 
+    @property
+    def _most_workers(self) -> int:
+        return self.settings.workers - self._given_up
+
     def _staff(self, open_jobs: int) -> None:
         """Start workers up to what the settings and the open jobs ask for."""
-        needed = min(self.settings.workers - self._given_up, max(open_jobs, 1))
+        needed = min(self._most_workers, max(open_jobs, 1))
         while len(self._workers) < needed:
             self._spawn(self.settings.threads_per_worker)
 

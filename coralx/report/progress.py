@@ -121,6 +121,8 @@ class Standings:
         following = self.stages[min(place + 1, len(self.stages) - 1)]
         for verdict in event.verdicts:
             if isinstance(verdict, Promote):
+                if self._is_beyond(verdict.genome, following.name):
+                    continue  # it was certain, and has gone on before
                 words = f"promoted, queued for {following.name}"
                 self._note(verdict.genome, "waiting", following.name, words)
             else:
@@ -130,6 +132,12 @@ class Standings:
         for genome in event.newborn:
             self._note(genome.id, "waiting", following.name, f"queued for {following.name}")
         self.stage = following
+
+    def _is_beyond(self, genome: str, stage: str) -> bool:
+        """Whether it is at the stage, or has been."""
+        progress = self._live.get(genome)
+        is_there = progress is not None and progress.stage == stage
+        return is_there or self.history.is_done(genome, stage)
 
     def _note(self, genome: str, kind: Kind, stage: str, words: str, brief: str = "") -> None:
         self.state[genome] = words

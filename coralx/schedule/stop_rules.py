@@ -57,6 +57,14 @@ def _is_judged(stage: Stage, rule: Condition, result: StageResult) -> bool:
     return (result.taken_steps if shows_at_once else result.judged_steps) >= FEWEST_STEPS
 
 
+def is_clear(stage: Stage, result: StageResult) -> bool:
+    """Whether no rule can stop the genome, whatever the others' results are. Of one that meets a
+    rule they decide: it stops none where it would stop all."""
+    return result.divergence is None and not any(
+        _is_judged(stage, rule, result) and _meets(rule, result) for rule in stage.stop_when
+    )
+
+
 def judge(
     stage: Stage,
     results: Sequence[StageResult],

@@ -28,10 +28,11 @@ ABOUT = "coralx.json"
 
 def is_intact(layout: RunLayout, genome: str, stage: str) -> bool:
     """Whether the checkpoint is complete and every file is as its manifest says."""
-    return _is_whole(layout.checkpoint(genome, stage))
+    return is_whole(layout.checkpoint(genome, stage))
 
 
-def _is_whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
+    """The same of any folder with a manifest."""
     try:
         verify_folder(folder)
     except DamagedRunError:
@@ -89,7 +90,7 @@ def drop_all_partials(layout: RunLayout) -> None:
 
 def can_write_best(layout: RunLayout, genome: str, last_stage: str) -> bool:
     """Whether the genome's adapter lies in `best/`, or its checkpoint is whole."""
-    return _is_whole(layout.best_adapter(genome)) or is_intact(layout, genome, last_stage)
+    return is_whole(layout.best_adapter(genome)) or is_intact(layout, genome, last_stage)
 
 
 def _folders(path: Path) -> list[Path]:
@@ -117,7 +118,7 @@ def write_best(
     """
     for genome in front:
         source, best = layout.checkpoint(genome, last_stage), layout.best_adapter(genome)
-        if _is_whole(best) and not _is_whole(source):
+        if is_whole(best) and not is_whole(source):
             source = best  # what was handed over is all that there is
         if not (source / ADAPTER_FILES[0]).is_file():
             continue  # the simulated backend trains no adapter

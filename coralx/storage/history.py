@@ -263,6 +263,10 @@ class History:
         """Whether a stop rule or a failing worker ended the genome."""
         return genome in self._stopped or self.has_failed(genome)
 
+    def has_ended(self, genome: str) -> bool:
+        """Whether it finished, was cut, or was taken out."""
+        return genome in self._ended or self.is_taken_out(genome)
+
     def may_give_weights(self, genome: str) -> bool:
         """Whether its last checkpoint is kept where generations overlap: it trains on, or may be a
         parent."""

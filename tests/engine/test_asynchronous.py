@@ -27,7 +27,7 @@ from coralx.records.events import (
     StageDecided,
     WorkerStarted,
 )
-from coralx.records.jobs import Job
+from coralx.records.jobs import Job, MeasureJob
 from coralx.records.results import Divergence, StageResult
 from coralx.records.verdicts import Cut, Finish, Promote, Stop
 from coralx.schedule.promotion import promotable
@@ -224,10 +224,12 @@ def test_promotions_come_before_newborns() -> None:
 
 
 def test_where_nothing_can_be_trained_yet_no_task_is_offered() -> None:
+    """Once the untuned base, which the front is held against, has been measured meanwhile."""
     workers = Watching(3)
     search(asynchronous_config(), workers)
     assert None in workers.offered
-    assert all(task is None or isinstance(task, Job) for task in workers.offered)
+    others = [task for task in workers.offered if task is not None and not isinstance(task, Job)]
+    assert [isinstance(task, MeasureJob) and task.genome for task in others] == [None]
 
 
 class Eager(Workers):

@@ -3,7 +3,7 @@ and that neither workers nor interruptions change a decision."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from io import StringIO
 from typing import Any
@@ -18,8 +18,6 @@ from coralx.engine.jobs import JobMaker
 from coralx.engine.population import Population
 from coralx.engine.state import RunState
 from coralx.errors import ConfigError, Interrupted
-from coralx.execution.executor import AnyJob, JobOutcome
-from coralx.execution.inprocess import InProcessExecutor
 from coralx.records.events import (
     Event,
     GenerationCompleted,
@@ -45,6 +43,7 @@ from tests.support.factories import (
     make_result,
     simulated_config,
 )
+from tests.support.many_workers import ManyWorkers
 
 BOTH = ("explosion", "unreachable")
 
@@ -201,23 +200,8 @@ def test_only_spoilt_weights_are_not_inherited() -> None:
 # -- whole runs ----------------------------------------------------------------------------------
 
 
-class Backwards:
-    """An executor in this very process that completes every batch of jobs in reverse."""
-
-    def __init__(self, *, is_reversed: bool) -> None:
-        self._inner = InProcessExecutor("simulated")
-        self._is_reversed = is_reversed
-        self.start, self.close = self._inner.start, self._inner.close
-
-    def run(
-        self, tasks: Iterable[AnyJob | None], deadline: float | None = None
-    ) -> Iterator[JobOutcome]:
-        listed = [task for task in tasks if task is not None]
-        yield from self._inner.run(listed[::-1] if self._is_reversed else listed)
-
-
-def search(config: Config, *, is_reversed: bool = False) -> list[Event]:
-    executor: Any = Backwards(is_reversed=is_reversed)
+def search(config: Config, *, workers: int = 1) -> list[Event]:
+    executor = ManyWorkers(workers)
     facts = executor.start(config, None, lambda _: None)
     ledger = Ledger()
     Engine(config, facts, executor, ledger, None).search()
@@ -241,12 +225,12 @@ def unreachable_in(events: Iterable[Event]) -> list[StageResult]:
 
 
 def test_the_order_in_which_genomes_complete_changes_no_decision() -> None:
-    forwards, backwards = search(config_with()), search(config_with(), is_reversed=True)
-    assert results_in(forwards) == results_in(backwards)
-    assert list(results_in(forwards)) != list(results_in(backwards))
-    decided = [[e for e in run if isinstance(e, StageDecided)] for run in (forwards, backwards)]
+    in_turn, at_once = search(config_with()), search(config_with(), workers=5)
+    assert results_in(in_turn) == results_in(at_once)
+    assert list(results_in(in_turn)) != list(results_in(at_once))
+    decided = [[e for e in run if isinstance(e, StageDecided)] for run in (in_turn, at_once)]
     assert decided[0] == decided[1]
-    assert unreachable_in(forwards)
+    assert unreachable_in(in_turn)
 
 
 def test_those_who_cannot_reach_the_survivors_stop_at_a_windows_end_with_a_reason() -> None:

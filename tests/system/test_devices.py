@@ -252,6 +252,33 @@ def test_a_cpu_has_no_pins(started: list[FakeProcess], monkeypatch: pytest.Monke
     assert [worker.pin for worker in started] == [None, None]
 
 
+@pytest.mark.parametrize(
+    ("device", "gpus", "spawned", "kept"),
+    [
+        ("cpu", (), 3, 3),
+        ("cuda", (80, 80), 1, 1),  # which GPU the others get is not known yet
+        ("cuda", (), 3, 1),  # one that only torch sees, as with ROCm
+    ],
+)
+def test_workers_on_a_cpu_start_side_by_side(
+    started: list[FakeProcess],
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    gpus: tuple[int, ...],
+    spawned: int,
+    kept: int,
+) -> None:
+    monkeypatch.setattr(FakeProcess, "device", device)
+    monkeypatch.setattr(sys, "platform", "linux")
+    fake_gpus(monkeypatch, *gpus)
+    executor = LocalExecutor("peft", has_jobs=True)
+    executor.start(config_with(workers=3, threads_per_worker=2), None, lambda _: None)
+    assert len(started) == spawned
+    assert len(executor._workers) == kept
+    assert executor.settings.workers == 3
+    assert {worker.threads for worker in started[1:]} <= {2}
+
+
 def test_a_simulation_needs_no_gpu(
     started: list[FakeProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
