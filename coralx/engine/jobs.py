@@ -38,6 +38,7 @@ class JobMaker:
         self._history = state.history
         self._layout = layout
         self._budget_of: dict[tuple[int, int, float], tuple[tuple[int, ...], Horizon]] = {}
+        self._places = {stage.name: stage.place for stage in state.stages}
 
     def train(self, genome: Genome, stage: Stage) -> Job:
         """Take `genome` from its previous stage's end through `stage`; one that begins with it from
@@ -211,7 +212,7 @@ class JobMaker:
         suffice for all; the ledger remembers, so a resumed run does not find out again. What its
         own stage finds out counts later: it would depend on who was first."""
         size = self._size(genome, place)
-        places = {stage.name: stage.place for stage in self._state.stages}
+        places = self._places
         # The last one first: what it ran out of is nearest to the memory that is there now.
         for result in reversed(self._history.narrowed):
             other = self._history.genomes.get(result.genome)

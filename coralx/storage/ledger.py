@@ -1,4 +1,5 @@
-"""The run's memory: an append-only log, one event a line, flushed, synced and checksummed.
+"""The run's memory: an append-only log, one event a line, flushed, synced and checksummed. That
+of a simulation is not synced: it outlives a kill, and a loss of power costs seconds.
 
 A line is `{"seq", "time", "clock", "type", "payload", "checksum"}`; the checksum is the SHA-256 of
 the canonical JSON of the others. `time` is what the system's clock said, for people; `clock` counts
@@ -13,7 +14,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ from coralx.system.files import canonical_json, fsync_directory, translating_sto
 FORMAT = 2
 """Version of the ledger's format; written into the first event."""
 
+MISMATCH = "its checksum does not match"
 RESTORE = "Restore it from a backup: nothing replaces it."
 CUT_OFF = (
     "Restore it from a backup. Or keep a copy, cut the file off before that line, and resume: what "
@@ -44,9 +46,12 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _checksum(entry: dict[str, Any]) -> str:
-    body = {key: value for key, value in entry.items() if key != "checksum"}
-    return hashlib.sha256(canonical_json(body).encode()).hexdigest()
+def _line(entry: Mapping[str, Any]) -> bytes:
+    """An entry's values, without the checksum, as they stand in the file. The checksum comes first:
+    keys are sorted."""
+    body = canonical_json(entry)
+    checksum = hashlib.sha256(body.encode()).hexdigest()
+    return f'{{"checksum":"{checksum}",{body[1:]}\n'.encode()
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ class Ledger:
         self._entries: list[Entry] = []
         self._observers: list[Callable[[Event], None]] = []
         self._size: int | None = None  # of the file, as this process has left it
+        self.syncs = True
+        """Whether events outlive a loss of power, too."""
         if path is not None and os.path.lexists(path):
             self._entries, self._size = _read(path)
             if self._size < path.stat().st_size:
@@ -121,7 +128,7 @@ class Ledger:
         try:
             if self._path is not None:
                 with translating_storage_errors(self._path):
-                    written = _write(self._path, entry, is_new=size is None)
+                    written = _write(self._path, entry, is_new=size is None, syncs=self.syncs)
                 self._size = (size or 0) + written
             self._entries.append(entry)
         except BaseException:  # Ctrl-C may come between any two of the lines above
@@ -148,24 +155,25 @@ class Ledger:
             raise run_gone_error(self._path)
 
 
-def _write(path: Path, entry: Entry, *, is_new: bool) -> int:
+def _write(path: Path, entry: Entry, *, is_new: bool, syncs: bool) -> int:
     """Append the entry's line; its length in bytes. Only as a new one is the file made."""
-    data: dict[str, Any] = {
-        "seq": entry.seq,
-        "time": entry.time,
-        "clock": entry.clock,
-        "type": code_of(entry.event),
-        "payload": to_json(entry.event),
-    }
-    data["checksum"] = _checksum(data)
-    line = (canonical_json(data) + "\n").encode()
+    line = _line(
+        {
+            "seq": entry.seq,
+            "time": entry.time,
+            "clock": entry.clock,
+            "type": code_of(entry.event),
+            "payload": to_json(entry.event),
+        }
+    )
     # "ab" would make the file anew where it was deleted during the run, and hide the loss.
     with path.open("ab" if is_new else "r+b") as file:
         file.seek(0, os.SEEK_END)
         file.write(line)
         file.flush()
-        os.fsync(file.fileno())
-    if is_new:  # a new file outlives a loss of power only if its folder's entry does
+        if syncs:
+            os.fsync(file.fileno())
+    if is_new and syncs:  # a new file outlives a loss of power only if its folder's entry does
         fsync_directory(path.parent)
     return len(line)
 
@@ -230,11 +238,12 @@ def _damaged(path: Path, number: int, what: str) -> DamagedRunError:
 def _parse(line: bytes, number: int, path: Path) -> Entry:
     try:
         data = json.loads(line)
-        # The checksum is of the values: spaces or an order of keys that were changed pass it.
-        if line != (canonical_json(data) + "\n").encode():
-            raise _damaged(path, number, "damaged, it was changed after it was written")
-        if data["checksum"] != _checksum(data):
-            raise _damaged(path, number, "damaged, its checksum does not match")
+        checksum = (data := {**data}).pop("checksum")
+        if line != (due := _line(data)):
+            # The checksum is of the values: spaces or an order of keys that were changed pass it.
+            is_of_these = due.startswith(f'{{"checksum":{json.dumps(checksum)},'.encode())
+            what = "it was changed after it was written" if is_of_these else MISMATCH
+            raise _damaged(path, number, f"damaged, {what}")
         cls = class_of(data["type"])
         if cls is None:
             raise DamagedRunError(
