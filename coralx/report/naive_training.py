@@ -110,8 +110,7 @@ def _naive_end(course: _Course, broken: Sequence[_Course]) -> tuple[float, bool]
     ends = [
         other.reached
         for other in broken
-        if other.reached > course.reached
-        and _is_as_stable(other.genes, course.genes)
+        if other.reached > course.reached and _is_as_stable(other.genes, course.genes)
     ]
     return (min(ends), False) if ends else (1.0, True)
 

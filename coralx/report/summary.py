@@ -38,6 +38,7 @@ from coralx.report.front_warnings import (
 from coralx.report.hypervolume_reference import reference_json
 from coralx.report.lineage import blends_of, growth_of, lineage_of, schedule_of
 from coralx.report.operating_points import operating_point_warnings
+from coralx.report.profile import profile_of
 from coralx.report.rung_figures import rungs_of
 from coralx.report.rungs import misleading_warnings
 from coralx.report.verification import verification_of
@@ -131,6 +132,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             *(unmeasured_warning(id_of(s), reason) for s, reason in history.unmeasured.items()),
         ],
         "workers": _workers(entries),
+        "profile": profile_of(history, entries),
     }
 
 

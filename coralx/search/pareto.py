@@ -1,10 +1,10 @@
 """Pareto ranks, crowding, and the orders that follow from them.
 
 Every array of points has shape (genomes, objectives) and is to be minimised. `as_minimised` turns
-directions, by `minimised` as everything does, and makes measurements equal that differ by no more than their spread. NaN marks
-a missing figure. `violations`, of shape (genomes,), is by how much each genome misses the
-constraints: 0 for the feasible, which come before all others (constrained domination, Deb et al.
-2002, section VI). None: there are no constraints.
+directions, by `minimised` as everything does, and makes measurements equal that differ by no more
+than their spread. NaN marks a missing figure. `violations`, of shape (genomes,), is by how much
+each genome misses the constraints: 0 for the feasible, which come before all others (constrained
+domination, Deb et al. 2002, section VI). None: there are no constraints.
 """
 
 from __future__ import annotations
