@@ -2,8 +2,8 @@
 
 Every second of every worker is told of once, so that all figures add up to the wall clock times the
 workers. A worker that has nothing to do waits: for the first worker to be ready (`start`), for the
-last genomes of a stage (`stage`), for derivations or the final measurement that others carry out
-(`derivation`, `end`). While none of them has anything to do, they all wait for the driver.
+last genomes of a stage (`stage`), for derivations that others carry out (`derivation`), or for what
+is measured and trained to compare the search with (`end`). While none of them has anything to do, they all wait for the driver.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def _waits(process: Process) -> Iterator[tuple[int, str, float]]:
     """Worker, reason and length of all that lies between what they did."""
     changes = [(0.0, number, "start") for number in range(len(process.lanes))]
     for number, span in _all_spans(process):
-        changes += [(span.begin, number, span.kind), (span.end, number, "idle")]
+        state = "beside" if span.stage == BESIDE else span.kind
+        changes += [(span.begin, number, state), (span.end, number, "idle")]
     states = ["start"] * len(process.lanes)
     before = 0.0
     # At one moment what ends comes before what begins.
@@ -126,9 +127,7 @@ def _reason(state: str, states: Sequence[str]) -> str:
     for kind, reason in (("train", "stage"), ("failed", "stage"), ("derive", "derivation")):
         if kind in states:
             return reason
-    if "measure" in states:
-        return "end"
-    return "driver"
+    return "end" if "measure" in states or "beside" in states else "driver"
 
 
 def _rounded(seconds: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:

@@ -16,7 +16,7 @@ WAITED_FOR = {
     "start": "the start",
     "stage": "the others of a stage",
     "derivation": "derivations",
-    "end": "the final measurement",
+    "end": "what the search is compared with",
 }
 
 
