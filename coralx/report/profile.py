@@ -3,7 +3,8 @@
 Every second of every worker is told of once, so that all figures add up to the wall clock times the
 workers. A worker that has nothing to do waits: for the first worker to be ready (`start`), for the
 last genomes of a stage (`stage`), for derivations that others carry out (`derivation`), or for what
-is measured and trained to compare the search with (`end`). While none of them has anything to do, they all wait for the driver.
+is measured and trained to compare the search with (`end`). While none of them has anything to do,
+they all wait for the driver.
 """
 
 from __future__ import annotations

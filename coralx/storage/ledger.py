@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,7 +33,6 @@ from coralx.system.files import canonical_json, fsync_directory, translating_sto
 FORMAT = 2
 """Version of the ledger's format; written into the first event."""
 
-MISMATCH = "its checksum does not match"
 RESTORE = "Restore it from a backup: nothing replaces it."
 CUT_OFF = (
     "Restore it from a backup. Or keep a copy, cut the file off before that line, and resume: what "
@@ -46,12 +45,9 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _line(entry: Mapping[str, Any]) -> bytes:
-    """An entry's values, without the checksum, as they stand in the file. The checksum comes first:
-    keys are sorted."""
-    body = canonical_json(entry)
-    checksum = hashlib.sha256(body.encode()).hexdigest()
-    return f'{{"checksum":"{checksum}",{body[1:]}\n'.encode()
+def _checksum(entry: dict[str, Any]) -> str:
+    body = {key: value for key, value in entry.items() if key != "checksum"}
+    return hashlib.sha256(canonical_json(body).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -157,15 +153,15 @@ class Ledger:
 
 def _write(path: Path, entry: Entry, *, is_new: bool, syncs: bool) -> int:
     """Append the entry's line; its length in bytes. Only as a new one is the file made."""
-    line = _line(
-        {
-            "seq": entry.seq,
-            "time": entry.time,
-            "clock": entry.clock,
-            "type": code_of(entry.event),
-            "payload": to_json(entry.event),
-        }
-    )
+    data: dict[str, Any] = {
+        "seq": entry.seq,
+        "time": entry.time,
+        "clock": entry.clock,
+        "type": code_of(entry.event),
+        "payload": to_json(entry.event),
+    }
+    data["checksum"] = _checksum(data)
+    line = (canonical_json(data) + "\n").encode()
     # "ab" would make the file anew where it was deleted during the run, and hide the loss.
     with path.open("ab" if is_new else "r+b") as file:
         file.seek(0, os.SEEK_END)
@@ -238,12 +234,11 @@ def _damaged(path: Path, number: int, what: str) -> DamagedRunError:
 def _parse(line: bytes, number: int, path: Path) -> Entry:
     try:
         data = json.loads(line)
-        checksum = (data := {**data}).pop("checksum")
-        if line != (due := _line(data)):
-            # The checksum is of the values: spaces or an order of keys that were changed pass it.
-            is_of_these = due.startswith(f'{{"checksum":{json.dumps(checksum)},'.encode())
-            what = "it was changed after it was written" if is_of_these else MISMATCH
-            raise _damaged(path, number, f"damaged, {what}")
+        # The checksum is of the values: spaces or an order of keys that were changed pass it.
+        if line != (canonical_json(data) + "\n").encode():
+            raise _damaged(path, number, "damaged, it was changed after it was written")
+        if data["checksum"] != _checksum(data):
+            raise _damaged(path, number, "damaged, its checksum does not match")
         cls = class_of(data["type"])
         if cls is None:
             raise DamagedRunError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -71,7 +72,7 @@ def entries(*timed: tuple[float, Event]) -> list[Entry]:
     return [Entry(seq, time, event, clock) for seq, (clock, event) in enumerate(timed)]
 
 
-def profile(run: Sequence[Entry]) -> dict[str, object]:
+def profile(run: Sequence[Entry]) -> dict[str, Any]:
     return profile_of(History(entry.event for entry in run), run)
 
 
