@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from coralx.config.evolution import Objective
 from coralx.engine.rung_estimates import known_of
@@ -125,5 +124,8 @@ def _order(
     points = as_minimised(figures, objectives)
     fronts = ranks(points, violations(figures, constraints_of(state.config)))
     firsts = np.nan_to_num(points[:, 0], nan=np.inf)
-    _, places = np.unique(np.column_stack([fronts, firsts]), axis=0, return_inverse=True)
-    return np.asarray(rankdata(places))
+    _, places, equals = np.unique(
+        np.column_stack([fronts, firsts]), axis=0, return_inverse=True, return_counts=True
+    )
+    means = np.cumsum(equals) - (equals - 1) / 2
+    return np.asarray(means[places])

@@ -199,9 +199,7 @@ def _member(state: RunState, genome_id: str, layout: RunLayout | None) -> dict[s
 
 def _inheritance(history: History, genome: str) -> dict[str, Any] | None:
     """What became of the parent's function when the genome took its weights over."""
-    found = [
-        r.inheritance for (g, _), r in history.results.items() if g == genome and r.inheritance
-    ]
+    found = [r.inheritance for r in history.results_of(genome) if r.inheritance]
     return asdict(found[0]) if found else None
 
 

@@ -92,6 +92,8 @@ class History:
         self._trained_steps = 0
         self._last: dict[str, StageResult] = {}
         """By genome: the result of the furthest stage that left a checkpoint."""
+        self._own: dict[str, dict[str, StageResult]] = {}
+        """By genome, then by stage: the `results` again, in the same order."""
         self._standing: dict[str, set[str]] = {}
         """By stage: whose furthest stage with a checkpoint it is."""
         self._births: dict[str, int] = {}
@@ -173,6 +175,7 @@ class History:
         """Take the result of a stage of the search into account."""
         genome = result.genome
         self.results[genome, result.stage] = result
+        self._own.setdefault(genome, {})[result.stage] = result
         self._begin(genome)
         first = self._born_at.setdefault(genome, result.first_step)
         self._steps[genome] = result.last_step - first
@@ -252,6 +255,10 @@ class History:
     def revision(self) -> int:
         """By which order of rows and rules of decision the run is led; see `run_facts.Settings`."""
         return self.started.settings.revision if self.started is not None else REVISION
+
+    def results_of(self, genome: str) -> list[StageResult]:
+        """What the genome was trained through, in order of completion."""
+        return list(self._own.get(genome, {}).values())
 
     def last_result(self, genome: str) -> StageResult | None:
         """The furthest stage that the genome was trained through."""
