@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,9 +30,11 @@ from coralx.report.matrix_products import step_flops
 from coralx.report.profile import profile_of
 from coralx.report.profile_table import print_profile
 from coralx.storage.history import History
-from coralx.storage.ledger import Entry
+from coralx.storage.ledger import Entry, Ledger
 from coralx.storage.machine_time import machine_use
 from tests.support.factories import make_facts, make_genome, make_result
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 FOOTPRINT = Footprint(
     base_parameters=1000,
@@ -173,6 +176,16 @@ def test_a_simulation_is_all_the_drivers() -> None:
     told = profile(run)
     assert told["seconds"]["driver"] == 1.5
     assert told["worker_seconds"] == 2.0
+
+
+@pytest.mark.parametrize("kind", ["simulated", "trained"])
+def test_runs_of_earlier_versions_are_told_of_to_the_last_second(kind: str) -> None:
+    run = Ledger.read(GOLDEN / kind / "ledger.jsonl")
+    told = profile(run)
+    assert told["worker_seconds"] == pytest.approx(machine_use(run).worker_seconds, abs=0.01)
+    if kind == "trained":
+        assert told["seconds"]["train"] > 0
+        assert told["seconds"]["checkpoint"] == 0.0  # it is in `other`
 
 
 def test_operations_of_a_step_are_counted_from_parameters_and_tokens() -> None:
