@@ -38,6 +38,8 @@ class JobMaker:
         self._history = state.history
         self._layout = layout
         self._budget_of: dict[tuple[int, int, float], tuple[tuple[int, ...], Horizon]] = {}
+        self._losses_of: dict[tuple[int, str, int], tuple[float, ...]] = {}
+        """By generation, stage and bracket; see `_survivors_losses`."""
         self._places = {stage.name: stage.place for stage in state.stages}
 
     def train(self, genome: Genome, stage: Stage) -> Job:
@@ -135,11 +137,18 @@ class JobMaker:
             return Watch()
         # A control must come to the end though it is poor, and says nothing of who goes on.
         compares = "unreachable" in stage.stop_within and not genome.is_control
-        curves = self._survivors(genome, stage) if compares else []
         return Watch(
             explosion="explosion" in stage.stop_within,
-            survivors=highest_losses(curves) if len(curves) > 1 else (),
+            survivors=self._survivors_losses(genome, stage) if compares else (),
         )
+
+    def _survivors_losses(self, genome: Genome, stage: Stage) -> tuple[float, ...]:
+        """The highest in each window of their curves; empty where there are not two."""
+        key = genome.generation, stage.name, genome.bracket
+        if key not in self._losses_of or self._state.succession.overlaps:
+            curves = self._survivors(genome, stage)
+            self._losses_of[key] = highest_losses(curves) if len(curves) > 1 else ()
+        return self._losses_of[key]
 
     def _survivors(self, genome: Genome, stage: Stage) -> list[tuple[float, ...]]:
         """The curves of those that went on from the stage in earlier generations and the same

@@ -82,13 +82,18 @@ def _process(entries: Sequence[Entry], lost_seconds: float) -> Process:
     started = [(at, event) for at, event in timed if isinstance(event, WorkerStarted)]
     ready = [at for at, _ in started]
     for number, (lane, at) in enumerate(zip(lanes, ready, strict=False)):
-        # The first one is waited for; the others are started by then.
-        lane.append(Span(startup if number else 0.0, at, "load"))
+        # The first one is waited for; the others, where nothing else is known, start then.
+        known = started[number][1].start_seconds
+        others = max(0.0, at - known) if known else startup
+        lane.append(Span(others if number else 0.0, at, "load"))
     for lane in lanes[len(ready) :]:  # never started: there was too little to do
         lane.append(Span(timed[-1][0], timed[-1][0], "load"))
     spans = [span for at, event in timed if (span := _span(at, event)) is not None]
     # One that took another's place.
-    spans += [Span(at - event.load_seconds, at, "load") for at, event in started[workers:]]
+    spans += [
+        Span(at - max(event.load_seconds, event.start_seconds), at, "load")
+        for at, event in started[workers:]
+    ]
     for span in sorted(spans, key=lambda span: (span.begin, span.end)):
         _lay(span, lanes)
     return Process(timed[-1][0], tuple(map(tuple, lanes)), workers * lost_seconds)

@@ -57,8 +57,8 @@ def small() -> int:
 
 
 def test_work_grows_with_generations_about_as_their_number(small: int) -> None:
-    assert calls_of_search(16, 12) < 3 * 1.25 * small
+    assert calls_of_search(16, 12) < 3 * small
 
 
 def test_work_grows_with_genomes_about_as_their_number(small: int) -> None:
-    assert calls_of_search(48, 4) < 3 * 1.25 * small
+    assert calls_of_search(48, 4) < 3 * small

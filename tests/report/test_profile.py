@@ -53,8 +53,8 @@ def started(workers: int, *, device: str = "cpu", startup: float = 4.0) -> RunSt
     return RunStarted(2, "r", "hyperband", 1, facts, settings, {}, {}, startup)
 
 
-def ready(worker: int, load_seconds: float) -> WorkerStarted:
-    return WorkerStarted(worker, 17, "cpu", 1, load_seconds)
+def ready(worker: int, load_seconds: float, start_seconds: float = 0.0) -> WorkerStarted:
+    return WorkerStarted(worker, 17, "cpu", 1, load_seconds, start_seconds)
 
 
 def trained(genome: str, parts: Sequence[float], stage: str = "S0") -> StageResult:
@@ -164,6 +164,14 @@ def test_a_worker_that_took_anothers_place_loads_between_two_jobs() -> None:
     told = profile(run)
     assert told["seconds"]["load"] == 1.0 + 3.0
     assert told["seconds"]["driver"] == 1.0  # which waits for the process to come up
+
+
+def test_a_worker_that_starts_beside_the_first_loads_meanwhile() -> None:
+    run = entries((0.0, started(2)), (0.0, ready(0, 3.0)), (1.0, ready(1, 2.0, 4.5)))
+    told = profile(run)
+    assert told["seconds"]["load"] == 4.0 + 4.5
+    assert told["waiting_for"]["start"] == 0.5
+    assert told["worker_seconds"] == 10.0
 
 
 def test_a_simulation_is_all_the_drivers() -> None:
