@@ -47,7 +47,7 @@ endef
 DATA ?= ../shared/data
 TABLE ?= ../shared/data/lora_curves/fr-en.csv
 
-.PHONY: help evolve smollm2 unsloth test test-slow test-gpu-path bench-quick bench-ablation bench-derive bench-replay bench-rungs bench-memory bench-objectives bench-coverage bench-experience bench-priors lint types layers format docs coverage release-check clean
+.PHONY: help evolve smollm2 unsloth test test-slow test-gpu-path bench-quick bench-ablation bench-derive bench-replay bench-rungs bench-memory bench-driver bench-objectives bench-coverage bench-experience bench-priors lint types layers format docs coverage release-check clean
 
 help:
 	@echo "make evolve [CONFIG=file]  run the quickstart: real training, a few minutes without a GPU;"
@@ -63,6 +63,7 @@ help:
 	@echo "make bench-replay [TABLE=curves.csv]  searches on recorded learning curves, some minutes"
 	@echo "make bench-rungs   searches on curves whose beginnings rank well or mislead, some minutes"
 	@echo "make bench-memory    300 genomes through one worker: does its memory grow, some minutes"
+	@echo "make bench-driver    searches in which training costs nothing: how long the driver takes, minutes"
 	@echo "make bench-coverage  how often 95 % intervals cover what they are of, by simulation"
 	@echo "make bench-experience [DATA=folder]  what earlier runs save, replayed and trained, hours"
 	@echo "make bench-priors    trainings saved by priors, on a recorded sweep, some minutes"
@@ -114,6 +115,9 @@ bench-rungs: $(VENV)/dev.stamp
 bench-memory: $(VENV)/quickstart.stamp
 	$(BIN)/python benchmarks/memory/memory.py
 	$(BIN)/python benchmarks/memory/memory.py --base minilm
+
+bench-driver: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/driver/driver.py
 
 bench-experience: $(VENV)/quickstart.stamp
 	$(BIN)/python benchmarks/experience/saved_trainings.py --table $(DATA)/sft_sweep/runs.csv

@@ -105,7 +105,9 @@ def start(
         experience = experience_of(config, facts, earlier)
         first = _first_event(config, layout.name, facts, executor.settings, began)
         first = replace(first, experience=experience)
-        session.open(Ledger(layout.ledger), first)
+        ledger = Ledger(layout.ledger)
+        ledger.syncs = choice.name != "simulated"
+        session.open(ledger, first)
         return _drive(config, facts, executor, session, layout, drive, given)
 
 
@@ -155,6 +157,7 @@ def resume_run(
             raise DamagedRunError(f"{layout.ledger}: does not begin with its first event")
         _require_asked_for(config, layout)
         choice = _choice_again(config, history.started.facts)
+        ledger.syncs = choice.name != "simulated"
         executor = stack.enter_context(_executor(config, choice, interruption))
         session = Session(stack.enter_context(view or Silent()))
         session.owner = owner

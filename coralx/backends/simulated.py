@@ -214,7 +214,8 @@ class SimulatedBackend:
             self._adapters[job.genome.id] = adapter
             return
         state = {**state, "adapter": adapter.values}
-        write_folder(Path(job.checkpoint), lambda folder: _write_json(folder / STATE, state))
+        folder = Path(job.checkpoint)
+        write_folder(folder, lambda made: _write_json(made / STATE, state), syncs=False)
 
     def derive(self, job: DeriveJob, beat: Beat = no_beat) -> Derived:
         beat()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -89,7 +89,7 @@ class SimulatedAdapter:
     @property
     def values(self) -> dict[str, Any]:
         """As JSON keeps it; see `adapter_from`."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 def adapter_from(values: dict[str, Any]) -> SimulatedAdapter:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from coralx.api import runs as api
+from coralx.api.profile import measure_matrix_products
 from coralx.cli.common import (
     errors_naming,
     known_backend,
@@ -23,6 +24,7 @@ from coralx.config.warnings import remote_code_warnings
 from coralx.errors import UsageError
 from coralx.records.mode import Mode
 from coralx.report.live import view_for
+from coralx.report.profile_table import print_profile
 from coralx.storage.layout import find_run
 
 
@@ -38,6 +40,7 @@ def carry_out(
     *,
     baseline: bool,
     verify_front: bool,
+    profile: bool,
     quiet: bool,
 ) -> None:
     """The command of that name, as `coralx.cli.commands` has it."""
@@ -65,7 +68,12 @@ def carry_out(
             config = resolve_mode(load_config(config_path, settings), mode, known_backend(backend))
             warn_of_plan(config, console, quiet=quiet)
             outcome = api.evolve(config, name, view)
-    print_outcome(outcome, output_console())
+    try:
+        print_outcome(outcome, output_console())  # raises where there is no front
+    finally:
+        if profile:
+            measured = measure_matrix_products(outcome.layout)
+            print_profile(outcome.report["profile"], measured, output_console())
 
 
 def _settings_of(

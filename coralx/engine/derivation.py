@@ -7,9 +7,11 @@ brought already: neither the number of workers nor the order of completion decid
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
+from itertools import islice
 
 from coralx.backends.choice import holds_half
 from coralx.config import Config
@@ -30,6 +32,7 @@ from coralx.schedule.derivation_budget import (
     sample_cost,
 )
 from coralx.search.derivation_aims import Aims, Finisher, Look, useful_operators
+from coralx.search.derivation_gains import Gains
 from coralx.search.derivations import propose
 from coralx.search.module_groups import module_groups
 from coralx.search.ranking import constraints_of
@@ -92,6 +95,13 @@ class DerivationPhase:
         layers = facts.footprint.linear if facts.footprint is not None else ()
         groups = module_groups([name for name, *_ in layers])
         self._group_costs = group_costs(len(groups), self._cost)
+        self._gains = Gains()
+        self._counted = 0
+        """How many of the history's results are in the two below."""
+        self._trained_rows: Counter[int] = Counter()
+        """By generation: rows that its genomes have trained on, those of each step."""
+        self._scorings: Counter[tuple[int, str]] = Counter()
+        """By generation and stage: how many genomes have completed it."""
 
     def jobs(self, generation: int) -> list[DeriveJob]:
         """What the phase of a generation whose last stage is decided is to derive next; none where
@@ -109,7 +119,9 @@ class DerivationPhase:
         left = self._affordable(generation) - sum(look.cost for look in looks)
         size, place = round_size(left), 0
         while left > 0:
-            derivations = propose(aims, trained, looks, generation, most=size, left=left)
+            derivations = propose(
+                aims, trained, looks, generation, most=size, left=left, gains=self._gains
+            )
             genomes = [
                 self._genome(derivation, generation, place + index)
                 for index, derivation in enumerate(derivations)
@@ -125,20 +137,29 @@ class DerivationPhase:
 
     def _affordable(self, generation: int) -> int:
         """The looks that the stages up to the generation pay for."""
-        history = self._history
-        spent = Fraction(0)
-        for (name, stage), result in history.results.items():
-            genome = history.genomes[name]
-            if genome.derived is None and genome.generation <= generation:
-                spent += result.steps * genome.genes.batch_size + self._scored(genome, stage)
+        self._count()
+        spent = Fraction(sum(rows for g, rows in self._trained_rows.items() if g <= generation))
+        for (place, stage), times in self._scorings.items():
+            if place <= generation:
+                spent += times * self._scored(place, stage)
         evolution = self._state.config.evolution
         is_last = generation == evolution.generations - 1
         share: Fraction = evolution.derive.share * (1 if is_last else BEFORE_THE_LAST)
         return affordable_looks(share, spent, self._cost)
 
-    def _scored(self, genome: Genome, name: str) -> Fraction:
-        """What scoring it at the end of a stage cost."""
-        stages = self._state.stages_in(genome.generation)
+    def _count(self) -> None:
+        """Count what has come since: results are only ever added."""
+        history = self._history
+        for (name, stage), result in islice(history.results.items(), self._counted, None):
+            genome = history.genomes[name]
+            if genome.derived is None:
+                self._trained_rows[genome.generation] += result.steps * genome.genes.batch_size
+                self._scorings[genome.generation, stage] += 1
+        self._counted = len(history.results)
+
+    def _scored(self, generation: int, name: str) -> Fraction:
+        """What scoring one of its genomes at the end of a stage cost."""
+        stages = self._state.stages_in(generation)
         stage = next(stage for stage in stages if stage.name == name)
         if not stage.is_scored:
             return Fraction(0)

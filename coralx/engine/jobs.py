@@ -38,6 +38,9 @@ class JobMaker:
         self._history = state.history
         self._layout = layout
         self._budget_of: dict[tuple[int, int, float], tuple[tuple[int, ...], Horizon]] = {}
+        self._losses_of: dict[tuple[int, str, int], tuple[float, ...]] = {}
+        """By generation, stage and bracket; see `_survivors_losses`."""
+        self._places = {stage.name: stage.place for stage in state.stages}
 
     def train(self, genome: Genome, stage: Stage) -> Job:
         """Take `genome` from its previous stage's end through `stage`; one that begins with it from
@@ -134,11 +137,18 @@ class JobMaker:
             return Watch()
         # A control must come to the end though it is poor, and says nothing of who goes on.
         compares = "unreachable" in stage.stop_within and not genome.is_control
-        curves = self._survivors(genome, stage) if compares else []
         return Watch(
             explosion="explosion" in stage.stop_within,
-            survivors=highest_losses(curves) if len(curves) > 1 else (),
+            survivors=self._survivors_losses(genome, stage) if compares else (),
         )
+
+    def _survivors_losses(self, genome: Genome, stage: Stage) -> tuple[float, ...]:
+        """The highest in each window of their curves; empty where there are not two."""
+        key = genome.generation, stage.name, genome.bracket
+        if key not in self._losses_of or self._state.succession.overlaps:
+            curves = self._survivors(genome, stage)
+            self._losses_of[key] = highest_losses(curves) if len(curves) > 1 else ()
+        return self._losses_of[key]
 
     def _survivors(self, genome: Genome, stage: Stage) -> list[tuple[float, ...]]:
         """The curves of those that went on from the stage in earlier generations and the same
@@ -211,7 +221,7 @@ class JobMaker:
         suffice for all; the ledger remembers, so a resumed run does not find out again. What others
         of its generation find out counts later: it would depend on who was first."""
         size = self._size(genome, place)
-        places = {stage.name: stage.place for stage in self._state.stages}
+        places = self._places
         # The last one first: what it ran out of is nearest to the memory that is there now.
         for result in reversed(self._history.narrowed):
             other = self._history.genomes.get(result.genome)

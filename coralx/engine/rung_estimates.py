@@ -137,7 +137,8 @@ def _cohorts(state: RunState, stage: Stage, figure: str, before: int) -> list[Co
         by = _trained(state, stage, finished)
         at_stage = _order(state, stage.name, ranked, by if figure == "objectives" else figure)
         at_end = _order(state, state.last_stage, finished, by)
-        found.append(Cohort(len(ranked), tuple(at_stage.index(genome) for genome in at_end)))
+        places = {genome: place for place, genome in enumerate(at_stage)}
+        found.append(Cohort(len(ranked), tuple(places[genome] for genome in at_end)))
     return found
 
 

@@ -37,6 +37,8 @@ class RunState:
         self._configured = schedule_of(config.hyperband_config)
         self.last_stage = self._configured[-1].name
         self._from_beginning: tuple[Stage, ...] | None = None
+        self._front: tuple[list[str], tuple[str, ...]] = [], ()
+        """Finishers, and their front."""
 
     # -- the schedule ------------------------------------------------------------------------------
 
@@ -76,7 +78,10 @@ class RunState:
     def front(self) -> tuple[str, ...]:
         """Non-dominated genomes among those that finished the last stage, the best on the first
         objective first."""
-        return self.non_dominated(self.finished(), self.last_stage)
+        finished = self.finished()
+        if finished != self._front[0]:  # figures of the last stage never change
+            self._front = finished, self.non_dominated(finished, self.last_stage)
+        return self._front[1]
 
     def non_dominated(self, genomes: Sequence[str], stage: str) -> tuple[str, ...]:
         """Those of `genomes` that no other dominates by the figures of `stage`, the best on the
@@ -119,9 +124,9 @@ class RunState:
     def _finisher(self, baseline: Baseline) -> Subject | None:
         recipe = self.recipe_of(baseline)
         if recipe is not None and self.space.contains(recipe):
-            for name in self.finished():
-                genome = self.history.genomes[name]
-                if genome.genes == recipe and not genome.donors:
+            for name in self.history.born_with(recipe):
+                has_finished = self.history.has_finished(name, self.last_stage)
+                if has_finished and not self.history.genomes[name].donors:
                     return Searched(name)
         trained = self.history.trained_beside.get((baseline, self.last_stage))
         return baseline if trained is not None and trained.divergence is None else None

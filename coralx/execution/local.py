@@ -157,7 +157,12 @@ class LocalExecutor:
         worker.ready = True
         self._listener(
             WorkerStarted(
-                worker.number, worker.pid, ready.facts.device, ready.base_loads, ready.load_seconds
+                worker.number,
+                worker.pid,
+                ready.facts.device,
+                ready.base_loads,
+                ready.load_seconds,
+                round(time.monotonic() - worker.spawned, 3),
             )
         )
 

@@ -14,6 +14,7 @@ import selectors
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import TypeVar
@@ -105,6 +106,7 @@ class WorkerProcess:
         """What it works on."""
         self.silence = 0.0
         """Seconds since its last reply, of those in which the driver has listened."""
+        self.spawned = time.monotonic()
         self.began = 0.0
         """When it was given its job, by the monotonic clock."""
         self._calling: str | None = None

@@ -66,6 +66,8 @@ class WorkerStarted:
     base_loads: int
     """How often it has loaded the base model: once."""
     load_seconds: float
+    start_seconds: float = 0.0
+    """Since its process began; 0: not recorded, or the driver's own process."""
 
 
 @dataclass(frozen=True)

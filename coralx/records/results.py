@@ -131,6 +131,8 @@ class StageResult:
     infinite. They count as trained."""
     peak_bytes: int | None = None
     """The most that a CUDA GPU's allocator held during the steps; None: not recorded."""
+    checkpoint_seconds: float = 0.0
+    """Of `overhead_seconds`, what reading and writing checkpoints took; 0: not recorded."""
 
     @property
     def seconds(self) -> float:

@@ -145,8 +145,8 @@ def growth_of(history: History, genome: str) -> list[dict[str, Any]]:
     """Every stage on entering which the genome's rank grew, with the rank before and since."""
     ranks = [
         (result.stage, result.rank)
-        for (name, _), result in history.results.items()
-        if name == genome and result.rank is not None
+        for result in history.results_of(genome)
+        if result.rank is not None
     ]
     return [
         {"stage": stage, "before": before, "rank": rank}

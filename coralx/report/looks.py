@@ -51,12 +51,10 @@ def looks_of(state: RunState) -> dict[str, Any]:
 
 def own_looks(state: RunState, genome: str) -> int:
     """How often the genome itself was scored."""
-    history = state.history
     return sum(
         scoring.looks
-        for (name, stage), result in history.results.items()
-        if name == genome
-        for scoring in _of_result(result, _stage(state, name, stage), "training")
+        for result in state.history.results_of(genome)
+        for scoring in _of_result(result, _stage(state, genome, result.stage), "training")
     )
 
 
@@ -83,7 +81,8 @@ def _rivals(state: RunState, name: str) -> list[str]:
         return []
     return [
         other.id
-        for other in state.history.genomes.values()
+        for others in state.history.derived.values()
+        for other in others
         if other.derived is not None
         and (other.derived.operator, other.derived.sources) == (own.operator, own.sources)
     ]

@@ -56,9 +56,10 @@ def naive_training(state: RunState, results: Sequence[StageResult]) -> NaiveTrai
             by_genome.setdefault(result.genome, []).append(result)
     ill = stopped_as_ill(history)
     courses = [_course(state, own, is_ill=genome in ill) for genome, own in by_genome.items()]
+    broken = [course for course in courses if course.broke]
     steps, seconds = 0, 0.0
     for course in courses:
-        share, is_scored = _naive_end(course, courses)
+        share, is_scored = _naive_end(course, broken)
         trained = round(share * course.budget)
         steps += trained
         seconds += trained * course.pace + is_scored * ending
@@ -80,7 +81,7 @@ def _course(state: RunState, own: Sequence[StageResult], *, is_ill: bool) -> _Co
     return _Course(budget, end / budget, broke, pace, genes)
 
 
-def _naive_end(course: _Course, courses: Sequence[_Course]) -> tuple[float, bool]:
+def _naive_end(course: _Course, broken: Sequence[_Course]) -> tuple[float, bool]:
     """The share of its budget that a genome would have trained without any cut, and whether it
     would have got to its end.
 
@@ -91,10 +92,8 @@ def _naive_end(course: _Course, courses: Sequence[_Course]) -> tuple[float, bool
         return course.reached, False
     ends = [
         other.reached
-        for other in courses
-        if other.broke
-        and other.reached > course.reached
-        and _is_as_stable(other.genes, course.genes)
+        for other in broken
+        if other.reached > course.reached and _is_as_stable(other.genes, course.genes)
     ]
     return (min(ends), False) if ends else (1.0, True)
 

@@ -38,6 +38,7 @@ from coralx.report.front_warnings import (
 from coralx.report.hypervolume_reference import reference_json
 from coralx.report.lineage import blends_of, growth_of, lineage_of, schedule_of
 from coralx.report.operating_points import operating_point_warnings
+from coralx.report.profile import profile_of
 from coralx.report.rung_figures import rungs_of
 from coralx.report.rungs import misleading_warnings
 from coralx.report.verification import verification_of
@@ -131,6 +132,7 @@ def summarise(config: Config, entries: Sequence[Entry], layout: RunLayout | None
             *(unmeasured_warning(id_of(s), reason) for s, reason in history.unmeasured.items()),
         ],
         "workers": _workers(entries),
+        "profile": profile_of(history, entries),
     }
 
 
@@ -197,9 +199,7 @@ def _member(state: RunState, genome_id: str, layout: RunLayout | None) -> dict[s
 
 def _inheritance(history: History, genome: str) -> dict[str, Any] | None:
     """What became of the parent's function when the genome took its weights over."""
-    found = [
-        r.inheritance for (g, _), r in history.results.items() if g == genome and r.inheritance
-    ]
+    found = [r.inheritance for r in history.results_of(genome) if r.inheritance]
     return asdict(found[0]) if found else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,7 +47,9 @@ def gain_of(aims: Aims, known: Sequence[Metrics], new: Metrics | None) -> Gain:
     points = as_minimised(figures, aims.objectives)
     missed = violations(figures, aims.constraints)
     members = front([str(place) for place in range(len(figures))], points, missed)
-    is_new = not any(np.array_equal(points[-1], point, equal_nan=True) for point in points[:-1])
+    is_lacking = np.isnan(points)
+    is_same = (points[:-1] == points[-1]) | (is_lacking[:-1] & is_lacking[-1])
+    is_new = not is_same.all(axis=1).any()
     placed = distances(figures, aims.axes)
     reference = unit_box(aims.axes)[1]
     meets = missed == 0
@@ -57,27 +60,39 @@ def gain_of(aims: Aims, known: Sequence[Metrics], new: Metrics | None) -> Gain:
     )
 
 
-def gains_of(aims: Aims, trained: Sequence[Finisher], looks: Sequence[Look]) -> list[Gain]:
-    """What each look brought over what was known by then."""
-    gains = []
-    for place, look in enumerate(looks):
-        known = [
-            finisher.metrics
-            for finisher in trained
-            if finisher.genome.generation <= look.genome.generation
-        ]
-        known += [one.metrics for one in looks[:place] if one.metrics is not None]
-        gains.append(gain_of(aims, known, look.metrics))
-    return gains
+class Gains:
+    """What looks have brought, each worked out once in a run: figures that were known then never
+    change, so that their number says which they are."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], Gain] = {}
+        """By look, and how many figures were known before it."""
+
+    def of(self, aims: Aims, trained: Sequence[Finisher], looks: Sequence[Look]) -> list[Gain]:
+        """What each look brought over what was known by then: finishers up to its generation, and
+        the looks before it."""
+        born = Counter(finisher.genome.generation for finisher in trained)
+        scored: list[Metrics] = []
+        gains = []
+        for look in looks:
+            newest = look.genome.generation
+            finishers = sum(count for generation, count in born.items() if generation <= newest)
+            key = look.genome.id, finishers + len(scored)
+            if key not in self._known:
+                known = [one.metrics for one in trained if one.genome.generation <= newest]
+                self._known[key] = gain_of(aims, [*known, *scored], look.metrics)
+            gains.append(self._known[key])
+            if look.metrics is not None:
+                scored.append(look.metrics)
+        return gains
 
 
 def promising(
-    aims: Aims, trained: Sequence[Finisher], looks: Sequence[Look], generation: int
+    aims: Aims, looks: Sequence[Look], gains: Sequence[Gain], generation: int
 ) -> dict[Operator, float]:
     """The operators that go on in this generation's phase, in the order of their first looks, and
-    what the next look of each is expected to bring: the mean of its latest ones and of what may be
-    hoped for."""
-    gains = gains_of(aims, trained, looks)
+    what the next look of each is expected to bring: the mean of what its latest ones brought, see
+    `gains`, and of what may be hoped for."""
     most = max(
         (gain.volume / look.cost for gain, look in zip(gains, looks, strict=True)), default=0
     )

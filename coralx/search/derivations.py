@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from coralx.config.evolution import Objective
 from coralx.config.metric_catalogue import standard_error_name
@@ -19,9 +20,9 @@ from coralx.records.derivations import Derivation, Operator
 from coralx.records.genomes import Genes
 from coralx.records.results import Metrics
 from coralx.search.derivation_aims import Aims, Finisher, Look, operator_of
-from coralx.search.derivation_gains import promising
+from coralx.search.derivation_gains import Gains, promising
 from coralx.search.derivation_lines import FIRST_FACTOR, next_cut, next_factor
-from coralx.search.pareto import as_minimised, front
+from coralx.search.pareto import as_minimised, front, minimised
 from coralx.search.ranking import violations
 
 MAY_FOLLOW: Mapping[Operator, tuple[Operator | None, ...]] = {
@@ -65,13 +66,15 @@ def propose(
     *,
     most: int,
     left: int,
+    gains: Gains | None = None,
 ) -> list[Derivation]:
     """At most so many derivations that are to be scored next, none of which was before, and which
     cost no more than what is `left`; empty where nothing moves any more. `trained` are the
     finishers up to the generation, in order of birth, `looks` all that was derived so far, in order
-    of proposal."""
+    of proposal; `gains` remembers what these brought from one call to the next."""
     scene = _Scene(aims, trained, looks)
-    expected = promising(aims, trained, looks, generation)
+    known = (gains or Gains()).of(aims, trained, looks)
+    expected = promising(aims, looks, known, generation)
     lines = {operator: scene.lines(operator) for operator in expected}
     taken: Counter[Operator] = Counter()
     proposals: list[Derivation] = []
@@ -121,13 +124,16 @@ class _Scene:
         the front in that order."""
         able = [
             member
-            for member in self._by_skill(self._members)
+            for member in self._members_by_skill
             if _is_plain(member.genome.genes)
             and member.is_source
             and operator_of(member.genome) in MAY_FOLLOW[operator]
         ]
-        members = self._front()
-        return able[:1] + [member for member in able[1:] if member.genome.id in members]
+        return able[:1] + [member for member in able[1:] if member.genome.id in self._front]
+
+    @cached_property
+    def _members_by_skill(self) -> list[Finisher]:
+        return self._by_skill(self._members)
 
     def _scaled(self, source: Finisher) -> Derivation | None:
         """The next factor: for the first objective, then for the others that it moves."""
@@ -230,6 +236,7 @@ class _Scene:
         )
         return [one for _, one in ordered if math.isfinite(figures[one.genome.id])]
 
+    @cached_property
     def _front(self) -> set[str]:
         figures = [member.metrics for member in self._members]
         return set(
@@ -267,8 +274,8 @@ def _is_plain(genes: Genes) -> bool:
 
 def _figure(metrics: Metrics | None, objective: Objective) -> float:
     """To be minimised; infinite where there is none."""
-    point = math.nan if metrics is None else float(as_minimised([metrics], [objective])[0, 0])
-    return math.inf if math.isnan(point) else point
+    value = None if metrics is None else metrics.get(objective.metric)
+    return math.inf if value is None or math.isnan(value) else minimised(value, objective)
 
 
 def _cut_to(operator: Operator, source: str, cut: float) -> Derivation:

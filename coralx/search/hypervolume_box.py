@@ -39,17 +39,13 @@ def distances(figures: Sequence[Metrics], axes: Sequence[Axis]) -> Points:
     """How far each value is from the best possible one, shape (genomes, axes): 0 is the best, 1 the
     worst. A missing value counts as the worst, and one beyond the best as the best."""
     placed = np.ones((len(figures), len(axes)))
-    for row, metrics in enumerate(figures):
-        for column, axis in enumerate(axes):
+    for column, axis in enumerate(axes):
+        scaled = SCALES[axis.scale]
+        low = -1.0 if axis.low is None else scaled(axis.low)
+        high = 1.0 if axis.high is None else scaled(axis.high)
+        for row, metrics in enumerate(figures):
             value = metrics.get(axis.metric)
             if value is not None:
-                placed[row, column] = _distance(value, axis)
+                share = (scaled(value) - low) / (high - low)
+                placed[row, column] = share if axis.direction == "minimize" else 1.0 - share
     return np.maximum(placed, 0.0)
-
-
-def _distance(value: float, axis: Axis) -> float:
-    scaled = SCALES[axis.scale]
-    low = -1.0 if axis.low is None else scaled(axis.low)
-    high = 1.0 if axis.high is None else scaled(axis.high)
-    share = (scaled(value) - low) / (high - low)
-    return share if axis.direction == "minimize" else 1.0 - share

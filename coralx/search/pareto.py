@@ -1,10 +1,10 @@
 """Pareto ranks, crowding, and the orders that follow from them.
 
-Every array of points has shape (genomes, objectives) and is to be minimised. Only `as_minimised`
-turns directions, and makes measurements equal that differ by no more than their spread. NaN marks
-a missing figure. `violations`, of shape (genomes,), is by how much each genome misses the
-constraints: 0 for the feasible, which come before all others (constrained domination, Deb et al.
-2002, section VI). None: there are no constraints.
+Every array of points has shape (genomes, objectives) and is to be minimised. `as_minimised` turns
+directions, by `minimised` as everything does, and makes measurements equal that differ by no more
+than their spread. NaN marks a missing figure. `violations`, of shape (genomes,), is by how much
+each genome misses the constraints: 0 for the feasible, which come before all others (constrained
+domination, Deb et al. 2002, section VI). None: there are no constraints.
 """
 
 from __future__ import annotations
@@ -33,12 +33,17 @@ def as_minimised(metrics: Sequence[Metrics], objectives: Sequence[Objective]) ->
         for column, objective in enumerate(objectives):
             value = figures.get(objective.metric)
             if value is not None:
-                points[row, column] = -value if objective.direction == "maximize" else value
+                points[row, column] = minimised(value, objective)
     for column, objective in enumerate(objectives):
         spreads = [figures.get(objective.metric + SPREAD) for figures in metrics]
         if any(spreads):
             points[:, column] = merged_within_spread(points[:, column], spreads)
     return points
+
+
+def minimised(value: float, objective: Objective) -> float:
+    """A value of an objective, to be minimised."""
+    return -value if objective.direction == "maximize" else value
 
 
 def merged_within_spread(values: Points, spreads: Sequence[float | None]) -> Points:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -48,15 +49,18 @@ def prune(
     """
     if not layout.checkpoints.is_dir():
         return
-    for genome in _folders(layout.checkpoints):
-        if genome.name in at_work:
-            continue
-        with translating_storage_errors(genome):
-            for stage in _folders(genome):
-                if (genome.name, stage.name) not in needed and _is_made(stage):
-                    remove_folder(stage)
-            if not any(genome.iterdir()):
-                genome.rmdir()
+    with translating_storage_errors(layout.checkpoints):
+        for genome in _folder_names(layout.checkpoints):
+            if genome in at_work:
+                continue
+            folder = layout.checkpoints / genome
+            stages = _folder_names(folder)
+            needless = [stage for stage in stages if (genome, stage) not in needed]
+            for stage in needless:
+                if _is_made(folder / stage):
+                    remove_folder(folder / stage)
+            if len(needless) == len(stages) and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def sweep(layout: RunLayout) -> None:
@@ -95,7 +99,13 @@ def can_write_best(layout: RunLayout, genome: str, last_stage: str) -> bool:
 
 def _folders(path: Path) -> list[Path]:
     """The folders in a folder; what a link leads to is none of the run's."""
-    return [child for child in path.iterdir() if child.is_dir() and not child.is_symlink()]
+    return [path / name for name in _folder_names(path)]
+
+
+def _folder_names(path: Path) -> list[str]:
+    # As the folder itself lists them: to ask for each one would take as long as training little.
+    with os.scandir(path) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def _is_made(folder: Path) -> bool:

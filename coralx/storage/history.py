@@ -92,6 +92,16 @@ class History:
         self._trained_steps = 0
         self._last: dict[str, StageResult] = {}
         """By genome: the result of the furthest stage that left a checkpoint."""
+        self._own: dict[str, dict[str, StageResult]] = {}
+        """By genome, then by stage: the `results` again, in the same order."""
+        self._standing: dict[str, set[str]] = {}
+        """By stage: whose furthest stage with a checkpoint it is."""
+        self._births: dict[str, int] = {}
+        """By genome: its place in the order of birth."""
+        self._founders: dict[str, str] = {}
+        """By genome: with whose first weights its lineage began."""
+        self._bearers: dict[Genes, list[str]] = {}
+        """By genes: who was born with them, in order of birth."""
         self._stopped: set[str] = set()
         self._ended: set[str] = set()
         """Who finished or was cut."""
@@ -115,7 +125,7 @@ class History:
                 self.completed = None  # a completed run may be extended by further generations
                 self.generations[event.generation] = event.genomes
                 self.budgets[event.generation] = event.budgets
-                self.genomes.update({genome.id: genome for genome in event.genomes})
+                self._add(event.genomes)
             case StageCompleted(result=result):
                 self._complete(result)
             case CheckpointRestored(result=result):
@@ -130,7 +140,7 @@ class History:
             case StageDecided():
                 self._decide(event)
             case GenomeDerived(generation=generation, genome=genome):
-                self.genomes[genome.id] = genome
+                self._add((genome,))
                 self.derived[generation] = (*self.derived.get(generation, ()), genome)
                 self._complete(event.result)
                 self._ended.add(genome.id)
@@ -165,6 +175,7 @@ class History:
         """Take the result of a stage of the search into account."""
         genome = result.genome
         self.results[genome, result.stage] = result
+        self._own.setdefault(genome, {})[result.stage] = result
         self._begin(genome)
         first = self._born_at.setdefault(genome, result.first_step)
         self._steps[genome] = result.last_step - first
@@ -173,12 +184,30 @@ class History:
             self.narrowed.append(result)
         # A diverged stage leaves no checkpoint: the one before it stays the last to go on from.
         if result.divergence is None:
-            self._last[genome] = result
+            self._stand(result)
         trial = result.inheritance.blend if result.inheritance else None
         if trial is not None and trial.kept:
             self._blended[genome] = trial.other
         self.budget_spent = self.completed = None
         self.is_test_reused = self.is_test_reused or self._is_test_used()
+
+    def _add(self, genomes: Iterable[Genome]) -> None:
+        """Genomes are born."""
+        for genome in genomes:
+            if genome.id not in self.genomes:
+                self._births[genome.id] = len(self._births)
+                self._bearers.setdefault(genome.genes, []).append(genome.id)
+            donor = next(iter(genome.donors), genome.id)
+            self._founders[genome.id] = self._founders.get(donor, donor)
+            self.genomes[genome.id] = genome
+
+    def _stand(self, result: StageResult) -> None:
+        """The genome has got to the end of the result's stage."""
+        before = self._last.get(result.genome)
+        if before is not None:
+            self._standing[before.stage].discard(result.genome)
+        self._last[result.genome] = result
+        self._standing.setdefault(result.stage, set()).add(result.genome)
 
     def _begin(self, genome: str) -> None:
         """At its first result: how far its parents were, which may train on."""
@@ -196,7 +225,7 @@ class History:
         if event.newborn:
             born = self.generations.get(event.generation, ())
             self.generations[event.generation] = (*born, *event.newborn)
-            self.genomes.update({genome.id: genome for genome in event.newborn})
+            self._add(event.newborn)
         for verdict in event.verdicts:
             if isinstance(verdict, Stop):
                 self._stopped.add(verdict.genome)
@@ -227,6 +256,10 @@ class History:
         """By which order of rows and rules of decision the run is led; see `run_facts.Settings`."""
         return self.started.settings.revision if self.started is not None else REVISION
 
+    def results_of(self, genome: str) -> list[StageResult]:
+        """What the genome was trained through, in order of completion."""
+        return list(self._own.get(genome, {}).values())
+
     def last_result(self, genome: str) -> StageResult | None:
         """The furthest stage that the genome was trained through."""
         return self._last.get(genome)
@@ -247,9 +280,7 @@ class History:
     def founder(self, genome: str) -> str:
         """The genome with whose first weights its lineage began; of several parents or sources the
         first counts."""
-        while self.genomes[genome].donors:
-            genome = self.genomes[genome].donors[0]
-        return genome
+        return self._founders[genome]
 
     def trained_genes(self) -> list[Genes]:
         """Genes of all genomes that were born to be trained, in order of birth."""
@@ -326,13 +357,17 @@ class History:
 
     def finished(self, last_stage: str) -> list[str]:
         """Ids of genomes that completed `last_stage` and were not taken out, in order of birth."""
-        return [
-            genome
-            for genome in self.genomes
-            if (result := self._last.get(genome)) is not None
-            and result.stage == last_stage
-            and not self.is_taken_out(genome)
-        ]
+        standing = self._standing.get(last_stage, ())
+        there = [genome for genome in standing if not self.is_taken_out(genome)]
+        return sorted(filter(self._births.__contains__, there), key=self._births.__getitem__)
+
+    def born_with(self, genes: Genes) -> tuple[str, ...]:
+        """Who was born with these genes, derived genomes among them; in order of birth."""
+        return tuple(self._bearers.get(genes, ()))
+
+    def has_finished(self, genome: str, last_stage: str) -> bool:
+        """Whether the genome completed `last_stage` and was not taken out."""
+        return genome in self._standing.get(last_stage, ()) and not self.is_taken_out(genome)
 
 
 def _joined(before: StageDecided, after: StageDecided) -> StageDecided:

@@ -39,6 +39,7 @@ class RunLayout:
         self.partials = self.root / "partial"
         self.test_scores = self.root / "scores"
         self.report = self.root / "report.json"
+        self.profile = self.root / "profile.json"
         self.pareto = self.root / "pareto.csv"
         self.best = self.root / "best"
         self.error = self.root / "error.txt"

@@ -1,4 +1,5 @@
-"""The run's memory: an append-only log, one event a line, flushed, synced and checksummed.
+"""The run's memory: an append-only log, one event a line, flushed, synced and checksummed. That
+of a simulation is not synced: it outlives a kill, and a loss of power costs seconds.
 
 A line is `{"seq", "time", "clock", "type", "payload", "checksum"}`; the checksum is the SHA-256 of
 the canonical JSON of the others. `time` is what the system's clock said, for people; `clock` counts
@@ -82,6 +83,8 @@ class Ledger:
         self._entries: list[Entry] = []
         self._observers: list[Callable[[Event], None]] = []
         self._size: int | None = None  # of the file, as this process has left it
+        self.syncs = True
+        """Whether events outlive a loss of power, too."""
         if path is not None and os.path.lexists(path):
             self._entries, self._size = _read(path)
             if self._size < path.stat().st_size:
@@ -121,7 +124,7 @@ class Ledger:
         try:
             if self._path is not None:
                 with translating_storage_errors(self._path):
-                    written = _write(self._path, entry, is_new=size is None)
+                    written = _write(self._path, entry, is_new=size is None, syncs=self.syncs)
                 self._size = (size or 0) + written
             self._entries.append(entry)
         except BaseException:  # Ctrl-C may come between any two of the lines above
@@ -148,7 +151,7 @@ class Ledger:
             raise run_gone_error(self._path)
 
 
-def _write(path: Path, entry: Entry, *, is_new: bool) -> int:
+def _write(path: Path, entry: Entry, *, is_new: bool, syncs: bool) -> int:
     """Append the entry's line; its length in bytes. Only as a new one is the file made."""
     data: dict[str, Any] = {
         "seq": entry.seq,
@@ -164,8 +167,9 @@ def _write(path: Path, entry: Entry, *, is_new: bool) -> int:
         file.seek(0, os.SEEK_END)
         file.write(line)
         file.flush()
-        os.fsync(file.fileno())
-    if is_new:  # a new file outlives a loss of power only if its folder's entry does
+        if syncs:
+            os.fsync(file.fileno())
+    if is_new and syncs:  # a new file outlives a loss of power only if its folder's entry does
         fsync_directory(path.parent)
     return len(line)
 

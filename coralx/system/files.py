@@ -114,8 +114,9 @@ def make_parents(path: Path, levels: int) -> None:
             folder.mkdir(exist_ok=True)
 
 
-def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Create the folder `path` by `fill(temporary folder)`, with a manifest written last.
+def write_folder(path: Path, fill: Callable[[Path], None], *, syncs: bool = True) -> None:
+    """Create the folder `path` by `fill(temporary folder)`, with a manifest written last. It
+    outlives a loss of power unless `syncs` is off, which is for what can be made again at once.
 
     The manifest holds the SHA-256 of each file. An older folder of that name is replaced. At most
     the two folders above it are created: a run folder that was deleted is not brought back by one
@@ -124,18 +125,16 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     older = path.with_name(f".{path.name}.{os.getpid()}.older.tmp")
     with translating_storage_errors(path):
-        shutil.rmtree(temporary, ignore_errors=True)
         try:
-            make_parents(path, 2)
-            temporary.mkdir()
+            _make_anew(temporary)
             fill(temporary)
-            names = sorted(file.name for file in temporary.iterdir())
+            names = sorted(os.listdir(temporary))
             digests = {name: sha256_of(temporary / name) for name in names}
             text = json.dumps(digests, indent=2) + "\n"
             (temporary / MANIFEST).write_text(text, encoding="utf-8")
-            for name in (*names, MANIFEST):
+            for name in (*names, MANIFEST) if syncs else ():
                 fsync_file(temporary / name)
-            if path.exists():  # a folder that is not empty cannot be renamed over
+            if is_replaced := path.exists():  # a folder that is not empty cannot be renamed over
                 path.rename(older)
             temporary.rename(path)
         except BaseException:
@@ -143,8 +142,22 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
             if older.exists() and not path.exists():
                 older.rename(path)
             raise
-        shutil.rmtree(older, ignore_errors=True)
-        fsync_directory(path.parent)
+        if is_replaced:
+            shutil.rmtree(older, ignore_errors=True)
+        if syncs:
+            fsync_directory(path.parent)
+
+
+def _make_anew(folder: Path) -> None:
+    """Make an empty folder, and where they are missing the two above it."""
+    try:
+        folder.mkdir()
+    except FileNotFoundError:
+        make_parents(folder, 2)
+        folder.mkdir()
+    except FileExistsError:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
 
 
 def remove_folder(path: Path) -> None:

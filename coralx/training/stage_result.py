@@ -34,6 +34,7 @@ def result_of(
     notes: Sequence[str],
     eval_seconds: float,
     overhead_seconds: float,
+    checkpoint_seconds: float = 0.0,
 ) -> StageResult:
     """The result of a job that is done; without figures and checkpoint where it diverged."""
     judged_from = max(job.first_step, job.horizon.warmup_steps)
@@ -62,6 +63,7 @@ def result_of(
         micro_batch=trace.micro_batch,
         skipped_steps=len(trace.skipped),
         peak_bytes=trace.peak_bytes,
+        checkpoint_seconds=checkpoint_seconds,
     )
 
 

@@ -79,7 +79,9 @@ class StageTraining:
     def _train_adapter(self, job: Job, report: Report, beat: Beat, began: float) -> StageResult:
         """Train, evaluate and save, from the partial checkpoint on if there is one; where the beat
         raises Paused, leave such a one and pass it on."""
+        reading = time.monotonic()
         start, trace = partial.take_up(self.model, job) or self._fresh(job, beat)
+        read_seconds = time.monotonic() - reading - start.eval_seconds
         trained_before, steps_before = trace.seconds, len(trace.losses)
         trainer = self.trainer(job, start)
 
@@ -99,11 +101,13 @@ class StageTraining:
             raise
         evaluated = time.monotonic()
         self._save(job, trace, start, trainer.optimizer, trainer.scale_state)
+        saved = time.monotonic()
         evaluation = start.eval_seconds + evaluated - trained
         # What was neither steps (of this attempt) nor evaluation: weights in, checkpoints out.
-        overhead = time.monotonic() - began - (trace.seconds - trained_before) - evaluation
+        overhead = saved - began - (trace.seconds - trained_before) - evaluation
+        files = read_seconds + saved - evaluated
         notes = (*self.notes_on(job.genome.genes), *remarks)
-        return result_of(job, start, trace, metrics, notes, evaluation, overhead)
+        return result_of(job, start, trace, metrics, notes, evaluation, overhead, files)
 
     def _train_head(self, job: Job, report: Report, beat: Beat, began: float) -> StageResult:
         """Fit the head alone on the frozen base, evaluate and save it."""
@@ -117,7 +121,7 @@ class StageTraining:
         self._save(job, trace, start)
         overhead = time.monotonic() - trained - evaluation
         notes = (*fitted.notes, *remarks)
-        return result_of(job, start, trace, metrics, notes, evaluation, overhead)
+        return result_of(job, start, trace, metrics, notes, evaluation, overhead, overhead)
 
     def _fresh(self, job: Job, beat: Beat) -> tuple[StageStart, Trace]:
         """How the stage begins, with nothing trained yet."""
