@@ -45,11 +45,6 @@ class Quality:
         return split_metric_name(self.name)[0] == "perplexity"
 
     @property
-    def unit(self) -> str:
-        """What a regret is given in, as an addition to a number."""
-        return " (log)" if self.is_perplexity else ""
-
-    @property
     def tolerance(self) -> float | None:
         """The regret that is as good as none; None: nothing is known of the metric's scale."""
         metric, _ = split_metric_name(self.name)
@@ -72,9 +67,7 @@ class Quality:
         metric, _ = split_metric_name(self.name)
         if metric in ("auroc", "task_skill"):
             return area_deviation(turned)
-        if metric in ("eval_loss", "loss"):
-            return LOSS_SPREAD * np.abs(turned)
-        if metric == "perplexity":  # the logarithm is the loss
+        if metric in LOSSES:  # the logarithm of a perplexity is a loss
             return LOSS_SPREAD * np.abs(turned)
         return share_deviation(turned) if metric in ("accuracy", "recall") else None
 
