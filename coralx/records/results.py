@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from coralx.records.genomes import Genome
@@ -131,7 +131,7 @@ class StageResult:
     infinite. They count as trained."""
     peak_bytes: int | None = None
     """The most that a CUDA GPU's allocator held during the steps; None: not recorded."""
-    checkpoint_seconds: float = 0.0
+    checkpoint_seconds: float = field(default=0.0, compare=False)
     """Of `overhead_seconds`, what reading and writing checkpoints took; 0: not recorded."""
 
     @property

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
+
 from coralx.engine.explosions import stopped_as_ill
 from coralx.engine.state import RunState
 from coralx.records.genomes import Genes
@@ -56,7 +58,7 @@ def naive_training(state: RunState, results: Sequence[StageResult]) -> NaiveTrai
             by_genome.setdefault(result.genome, []).append(result)
     ill = stopped_as_ill(history)
     courses = [_course(state, own, is_ill=genome in ill) for genome, own in by_genome.items()]
-    broken = [course for course in courses if course.broke]
+    broken = _Broken(courses)
     steps, seconds = 0, 0.0
     for course in courses:
         share, is_scored = _naive_end(course, broken)
@@ -81,7 +83,35 @@ def _course(state: RunState, own: Sequence[StageResult], *, is_ill: bool) -> _Co
     return _Course(budget, end / budget, broke, pace, genes)
 
 
-def _naive_end(course: _Course, broken: Sequence[_Course]) -> tuple[float, bool]:
+class _Broken:
+    """The genomes that broke, to be asked for one that is as stable as another."""
+
+    def __init__(self, courses: Sequence[_Course]) -> None:
+        broken = sorted((c for c in courses if c.broke), key=lambda course: course.reached)
+        self._reached = np.array([course.reached for course in broken])
+        self._batch_sizes = np.array([course.genes.batch_size for course in broken])
+        self._steps = np.array([_update_sizes(course.genes) for course in broken]).reshape(-1, 3)
+
+    def next_end(self, course: _Course) -> float | None:
+        """Where the first broke, beyond what the genome reached, whose training diverges no sooner
+        than the genome's; None where none did.
+
+        That is known where batches are of one size, and rate, rank and scaling, each of which makes
+        updates larger, are no greater. Of others nothing is known: which of two genes weighs more
+        depends on the base.
+        """
+        first = int(np.searchsorted(self._reached, course.reached, side="right"))
+        is_like = self._batch_sizes[first:] == course.genes.batch_size
+        is_like &= (self._steps[first:] <= _update_sizes(course.genes)).all(axis=1)
+        return float(self._reached[first + int(is_like.argmax())]) if is_like.any() else None
+
+
+def _update_sizes(genes: Genes) -> tuple[float, float, float]:
+    """What makes updates larger."""
+    return genes.learning_rate, genes.rank, genes.alpha_ratio
+
+
+def _naive_end(course: _Course, broken: _Broken) -> tuple[float, bool]:
     """The share of its budget that a genome would have trained without any cut, and whether it
     would have got to its end.
 
@@ -90,24 +120,8 @@ def _naive_end(course: _Course, broken: Sequence[_Course]) -> tuple[float, bool]
     """
     if course.broke:
         return course.reached, False
-    ends = [
-        other.reached
-        for other in broken
-        if other.reached > course.reached and _is_as_stable(other.genes, course.genes)
-    ]
-    return (min(ends), False) if ends else (1.0, True)
-
-
-def _is_as_stable(genes: Genes, than: Genes) -> bool:
-    """Whether training with `genes` diverges no sooner than with the others: where batches are of
-    one size, and rate, rank and scaling, each of which makes updates larger, are no greater. Of
-    others nothing is known: which of two genes weighs more depends on the base."""
-    return (
-        genes.batch_size == than.batch_size
-        and genes.learning_rate <= than.learning_rate
-        and genes.rank <= than.rank
-        and genes.alpha_ratio <= than.alpha_ratio
-    )
+    end = broken.next_end(course)
+    return (1.0, True) if end is None else (end, False)
 
 
 def steps_per_epoch(history: History, genome: str) -> int:

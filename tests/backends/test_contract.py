@@ -856,7 +856,12 @@ def beats(count: int) -> Callable[[], None]:
 def timeless(result: StageResult) -> StageResult:
     """A result without what belongs to one machine and folder."""
     return replace(
-        result, checkpoint=None, train_seconds=0.0, eval_seconds=0.0, overhead_seconds=0.0
+        result,
+        checkpoint=None,
+        train_seconds=0.0,
+        eval_seconds=0.0,
+        overhead_seconds=0.0,
+        checkpoint_seconds=0.0,
     )
 
 

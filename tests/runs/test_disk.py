@@ -87,7 +87,12 @@ def story(run: Path) -> list[Event]:
         if isinstance(entry.event, StageCompleted):
             result = entry.event.result
             plain = replace(
-                result, checkpoint=None, train_seconds=0, eval_seconds=0, overhead_seconds=0
+                result,
+                checkpoint=None,
+                train_seconds=0,
+                eval_seconds=0,
+                overhead_seconds=0,
+                checkpoint_seconds=0,
             )
             results.append(replace(entry.event, result=plain))
         elif isinstance(entry.event, DECISIONS):
