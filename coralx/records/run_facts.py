@@ -10,7 +10,7 @@ from typing import Literal
 
 from coralx.text import brief
 
-REVISION = 3
+REVISION = 4
 """Raised whenever the same config and seed no longer lead to the same order of rows or to the same
 decisions. A run keeps the revision that it began with to its end."""
 
