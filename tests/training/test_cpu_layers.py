@@ -12,6 +12,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertModel
 
+from coralx.backends.protocol import create
+from coralx.config import parse_config
 from coralx.training import cpu_dropout, cpu_layers
 from coralx.training.cpu_dropout import NAME, kept
 from coralx.training.cpu_layers import AdaptedLinear, FrozenLinear, install, use_adapted_layers
@@ -192,3 +194,27 @@ def test_peft_puts_them_on_the_layers_that_were_installed() -> None:
     adapted = [m for m in bert(quick=True).modules() if isinstance(m, AdaptedLinear)]
     assert len(adapted) == 2 * 4
     assert not [m for m in bert(quick=False).modules() if isinstance(m, AdaptedLinear)]
+
+
+@pytest.mark.parametrize(("revision", "has_them"), [(3, False), (4, True)])
+def test_a_run_of_an_earlier_version_goes_on_without_them(
+    tiny_config: dict[str, Any], revision: int, has_them: bool
+) -> None:
+    backend: Any = create("peft")
+    backend.prepare(parse_config(tiny_config, "test"), "fp32", 1, lambda _: None, revision)
+    kinds = {type(module) for module in backend._model.modules()}
+    assert (FrozenLinear in kinds) is (cpu_dropout.QuickDropout in kinds) is has_them
+    assert (backend._model.config._attn_implementation == NAME) is has_them
+
+
+def test_recomputed_activations_have_the_same_masks() -> None:
+    found = []
+    for recomputes in (False, True):
+        model = bert(quick=True, dropout=0.1, lora={"lora_dropout": 0.1})
+        if recomputes:
+            model.base_model.model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.base_model.model.enable_input_require_grads()
+        torch.manual_seed(5)
+        found.append(output_and_gradients(model, "fp32")[1])
+    for name, gradient in found[0].items():
+        assert torch.allclose(found[1][name], gradient, atol=1e-6), name
