@@ -27,7 +27,7 @@ from coralx.records.genomes import Genes, Genome, Shape
 from coralx.records.jobs import DeriveJob, Job, MeasureJob
 from coralx.records.results import Derived, Measurement, StageResult
 from coralx.records.run_facts import NO_MEMORY, REVISION, DeviceMemory, Facts, Footprint
-from coralx.training import adapters
+from coralx.training import adapters, cpu_layers
 from coralx.training import user_functions as functions
 from coralx.training.adapters import TEMPLATE
 from coralx.training.base_checks import require_causal, require_known_tokens
@@ -60,6 +60,8 @@ class AdapterBackend(ABC):
     """One base model, and beside its template one adapter at a time: that of the job."""
 
     name: str
+    has_cpu_layers = False
+    """Whether the base's layers may be replaced on a CPU; see `cpu_layers`."""
 
     def __init__(self) -> None:
         self.base_loads = 0
@@ -122,7 +124,7 @@ class AdapterBackend(ABC):
         self._precision = known[0] if known else "fp32"
         footprint = self._load_base(examples, known[0] if known else None, revision, say)
         footprint, why = self._with_checkpointing(footprint, checkpointing, say)
-        self._wrap_base(recomputes=footprint.checkpointing)
+        self._wrap_base(revision, recomputes=footprint.checkpointing)
         # Where a precision is given, a worker before this one has tried a batch and measured it.
         warnings = self._trial().run(footprint, say) if precision is None else ()
         self._precision, reason = known or self._faster_precision(say)
@@ -196,9 +198,12 @@ class AdapterBackend(ABC):
             say(decided.line)
         return replace(footprint, checkpointing=decided.is_on), decided.reason
 
-    def _wrap_base(self, *, recomputes: bool) -> None:
+    def _wrap_base(self, revision: int, *, recomputes: bool) -> None:
         """Add the template adapter, and what scores the model."""
         config = self._config
+        # They round otherwise, and draw other masks of dropout: a run ends as it began.
+        if self.has_cpu_layers and self._device.type == "cpu" and revision >= cpu_layers.REVISION:
+            cpu_layers.install(self._base.model, self._base.head)
         with explaining(config, "an adapter"):
             self._model = self.wrap(config, self._base, recomputes=recomputes)
         self._evaluation = Evaluation(

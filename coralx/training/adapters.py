@@ -23,6 +23,7 @@ from coralx.records.genomes import Genes, Genome, Shape
 from coralx.search.module_groups import PREFIX
 from coralx.system.files import write_folder
 from coralx.training.base_model import Base
+from coralx.training.cpu_layers import use_adapted_layers
 from coralx.training.resize import Update, Weights, scaling
 
 TEMPLATE = "default"
@@ -99,7 +100,7 @@ def add_derived(model: PeftModel, genome: Genome, update: Update, base: Base) ->
 
 def _add(model: PeftModel, genome: Genome, config: LoraConfig) -> None:
     torch.manual_seed(genome.draw("adapter"))
-    model.add_adapter(name_of(genome), config)
+    model.add_adapter(name_of(genome), use_adapted_layers(config))
     model.set_adapter(name_of(genome))
 
 

@@ -12,12 +12,14 @@ from coralx.config.schema import Config
 from coralx.training.adaptable_layers import linear_names
 from coralx.training.adapter_backend import AdapterBackend
 from coralx.training.base_model import Base, load
+from coralx.training.cpu_layers import use_adapted_layers
 
 
 class PeftBackend(AdapterBackend):
     """Stock transformers and PEFT."""
 
     name = "peft"
+    has_cpu_layers = True
 
     def load(
         self,
@@ -40,4 +42,4 @@ class PeftBackend(AdapterBackend):
             target_modules=linear_names(base.model, base.head)[:1],
             modules_to_save=list(base.head) or None,
         )
-        return get_peft_model(base.model, template)
+        return get_peft_model(base.model, use_adapted_layers(template))

@@ -684,9 +684,10 @@ def test_a_watched_genome_that_is_healthy_trains_as_if_nobody_looked(
 
 def test_explosions_are_told_from_the_untuned_bases_own_loss(backend: Any, tmp_path: Path) -> None:
     idle = replace(GENES, learning_rate=1e-30)
-    watched = job(Genome("g", 0, idle), tmp_path, 0, 8, watch=Watch(explosion=True))
-    at_start = backend.train(watched, ignore).curve  # a step each; the base may have dropout
-    assert backend._training.untuned_loss == pytest.approx(sum(at_start) / 8, rel=0.1)
+    watched = job(Genome("g", 0, idle), tmp_path, 0, 40, watch=Watch(explosion=True))
+    at_start = backend.train(watched, ignore).curve  # the base may have dropout, which costs 7 %
+    mean = sum(at_start) / len(at_start)
+    assert backend._training.untuned_loss == pytest.approx(mean, rel=0.15)
 
 
 def test_a_curve_that_cannot_reach_the_survivors_ends_training_within_the_stage(

@@ -98,6 +98,7 @@ def test_bf16_is_refused_where_it_is_only_emulated(tiny_config: dict[str, Any]) 
 
 def test_fp32_is_measured_against_the_devices_own_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precisions, "half_precision", lambda _: "fp16")
+    monkeypatch.setattr(precisions, "product_seconds", lambda *_: 0.0)
     model, seen = torch.nn.Linear(4, 4), list[Any]()
 
     def loss(rows: Any) -> Any:
@@ -109,6 +110,44 @@ def test_fp32_is_measured_against_the_devices_own_16_bits(monkeypatch: pytest.Mo
     assert chosen in ("fp32", "fp16")
     assert "in fp16" in reason
     assert set(seen) == {torch.float32, torch.float16}
+
+
+def test_no_step_is_tried_where_a_matrix_product_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"fp32": 0.001, "bf16": 0.013}
+    monkeypatch.setattr(precisions, "product_seconds", lambda name="fp32": seconds[name])
+
+    def loss(_: Any) -> Any:
+        raise AssertionError("a step was taken")
+
+    model = torch.nn.Linear(4, 4)
+    assert faster_precision(model, loss, [[0], [0]], CPU) == (
+        "fp32",
+        "a matrix product takes 13 ms in bf16, 1 ms in fp32",
+    )
+
+
+@pytest.mark.parametrize(
+    ("half", "steps", "chosen"), [(0.5, 3, "bf16"), (0.95, 3, "fp32"), (9.0, 1, "fp32")]
+)
+def test_measuring_ends_in_time(
+    monkeypatch: pytest.MonkeyPatch, half: float, steps: int, chosen: str
+) -> None:
+    """After two seconds what there is decides, and half precision that is far slower is tried in no
+    second step."""
+    monkeypatch.setattr(precisions, "product_seconds", lambda *_: 0.0)
+    model, now, taken = torch.nn.Linear(4, 4), [0.0], list[str]()
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def loss(rows: Any) -> Any:
+        found = model(torch.ones(len(rows), 4))
+        taken.append("bf16" if found.dtype == torch.bfloat16 else "fp32")
+        now[0] += 0.5 * (half if taken[-1] == "bf16" else 1.0)
+        return found.float().sum()
+
+    precision, reason = faster_precision(model, loss, [[0]] * 9, CPU)
+    assert precision == chosen
+    assert taken == ["fp32", "bf16"] * steps
+    assert reason == f"a step takes {500 * half:.0f} ms in bf16, 500 ms in fp32"
 
 
 @pytest.mark.parametrize(("precision", "size"), [("fp32", 4), ("bf16", 2), ("fp16", 2)])
@@ -147,6 +186,7 @@ def test_a_base_that_overflows_in_fp16_is_trained_in_fp32(
 def test_what_overflows_where_it_is_measured_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precisions, "half_precision", lambda _: "fp16")
     monkeypatch.setattr(precisions, "WORTH_IT", 1e9)
+    monkeypatch.setattr(precisions, "product_seconds", lambda *_: 0.0)
     model = torch.nn.Linear(4, 4)
 
     def loss(rows: Any) -> Any:
