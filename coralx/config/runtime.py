@@ -69,6 +69,13 @@ class Runtime(Section):
     ) = Field(
         default="auto", description="The GPUs to use, by number among the visible ones. auto: all."
     )
+    pack: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
+        default="auto",
+        description="How many genomes a worker trains at a time, in one forward and backward pass: "
+        "with PEFT and without DoRA, genomes of equal batch size in the same stage. Figures then "
+        "equal those of 1 but for rounding. auto: as many as pay, as measured at the start on a "
+        "GPU, or on a CPU for batches of up to 4 rows; else 1.",
+    )
     quantization: Literal["none", "4bit", "8bit"] = Field(
         default="none",
         description="Store a language model's base weights in 4 or 8 bits, with bitsandbytes: on "
@@ -147,6 +154,22 @@ class Runtime(Section):
             raise ValueError(
                 "`devices` is for worker processes; with `executor: in-process`, set the "
                 "environment variable CUDA_VISIBLE_DEVICES instead"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_pack(self) -> Runtime:
+        if self.pack in ("auto", 1):
+            return self
+        if self.backend in ("unsloth", "simulated"):
+            raise ValueError(
+                f"`pack: {self.pack}` needs PEFT, but `backend` is {self.backend}: leave out one "
+                "of the two"
+            )
+        if self.executor == "in-process":
+            raise ValueError(
+                f"`pack: {self.pack}` needs worker processes: leave it out, or set "
+                "`executor: local`"
             )
         return self
 

@@ -161,7 +161,7 @@ class Trainer:
         first, before = job.first_step + len(trace.losses), trace.seconds
         for step in range(first, job.last_step):
             beat()
-            trace.divergence = self._step(job, step, trace)
+            trace.divergence = self.step(job, step, trace)
             now = time.monotonic()
             trace.seconds = before + now - began
             if trace.divergence is not None:
@@ -176,11 +176,11 @@ class Trainer:
                 keep()
                 kept = time.monotonic()
 
-    def _step(self, job: Job, step: int, trace: Trace) -> Divergence | None:
+    def step(self, job: Job, step: int, trace: Trace) -> Divergence | None:
         """One optimizer step. Dropout depends on genome and step alone, so a resumed stage and one
         that was never cut draw the same."""
         rows = self.rows_of(step).tolist()
-        parts = self._backward(rows, job.genome.draw("step", step), trace)
+        parts = self.backward(rows, job.genome.draw("step", step), trace)
         return self.take_step(job, step, rows, parts, trace)
 
     def take_step(
@@ -215,7 +215,7 @@ class Trainer:
             mean += part.share * loss
         return StepFigures(mean, norm_read, largest_read, scale, next_scale)
 
-    def _backward(self, rows: list[int], seed: int, trace: Trace) -> list[Part]:
+    def backward(self, rows: list[int], seed: int, trace: Trace) -> list[Part]:
         """Leave the gradients of the mean loss over `rows`; the parts of which it is the sum. Where
         memory runs out, half as many rows go through the model at once, from now on; their
         gradients add up to those of the whole batch. Raises OutOfMemory where a single row is too

@@ -86,7 +86,7 @@ def _draws(func: Work, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
 def _generator_of(device: torch.device) -> torch.Generator:
     """The one that dropout on the device draws from."""
     if device.type == "cuda":
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         return torch.cuda.default_generators[device.index or 0]
     if device.type == "mps":
         return torch.mps._get_default_mps_generator()

@@ -51,7 +51,7 @@ class PackedLoop:
         self._model = model
         self._members = tuple(members)
         self._packed = PackedModel(model, [member.name for member in members])
-        self._at_once = len(members)
+        self.at_once = len(members)
         """How many members' rows go through the model together."""
 
     def run(self, report: Report, beat: Beat, keep_seconds: float) -> None:
@@ -61,15 +61,15 @@ class PackedLoop:
         Members may have trained unlike numbers of steps: who is ahead waits. Where memory runs out,
         half as many go through the model together. Who is left alone is trained alone.
         """
-        self._set_trained(trained=True)
+        self.set_trained(trained=True)
         self._run_together(report, beat, keep_seconds)
-        self._set_trained(trained=False)
+        self.set_trained(trained=False)
         for member in self._open():
             self._model.set_adapter(member.name)
             trainer, trace = member.trainer, member.trace
             trainer.run(member.job, trace, report, beat, member.keep, keep_seconds)
 
-    def _set_trained(self, *, trained: bool) -> None:
+    def set_trained(self, *, trained: bool) -> None:
         """Have all members' parameters trained, or none: PEFT knows one adapter at a time."""
         for member in self._members:
             for parameter in member.trainer.parameters:
@@ -79,11 +79,11 @@ class PackedLoop:
         """Train for as long as several are open, and fit into memory."""
         self._model.train()
         now = reported = kept = time.monotonic()
-        while self._at_once > 1 and len(members := self._open()) > 1:
+        while self.at_once > 1 and len(members := self._open()) > 1:
             beat()
             step = min(member.step for member in members)
-            due = [member for member in members if member.step == step][: self._at_once]
-            if not self._step(due):
+            due = [member for member in members if member.step == step][: self.at_once]
+            if not self.step(due):
                 continue
             before, now = now, time.monotonic()
             for member in due:
@@ -100,12 +100,12 @@ class PackedLoop:
         """Those that have steps left."""
         return [member for member in self._members if member.is_open]
 
-    def _step(self, members: Sequence[Member]) -> bool:
+    def step(self, members: Sequence[Member]) -> bool:
         """One step of each, all of the same number. Where memory runs out none is taken, and fewer
         members are trained together from now on."""
         rows = members[0].trainer.rows_of(members[0].step).tolist()
         try:
-            losses = self._backward(members, rows)
+            losses = self.backward(members, rows)
         except Exception as error:
             if not is_shortage(error):
                 raise
@@ -115,7 +115,7 @@ class PackedLoop:
             for member in members:
                 member.trainer.optimizer.zero_grad(set_to_none=True)
             free()
-            self._at_once = len(members) // 2
+            self.at_once = len(members) // 2
             return False
         for member, loss in zip(members, losses, strict=True):
             member.trace.divergence = member.trainer.take_step(
@@ -123,7 +123,7 @@ class PackedLoop:
             )
         return True
 
-    def _backward(self, members: Sequence[Member], rows: Sequence[int]) -> list[torch.Tensor]:
+    def backward(self, members: Sequence[Member], rows: Sequence[int]) -> list[torch.Tensor]:
         """Leave the gradients of each member's mean loss over `rows`; the losses."""
         names = [member.name for member in members]
         seeds = [member.job.genome.draw("step", member.step) for member in members]

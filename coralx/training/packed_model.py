@@ -49,7 +49,7 @@ class PackedModel:
         In the block, which is to hold forward and backward pass, the model as each slot sees it."""
         self._names, self._draws, self._outputs = tuple(names), Draws(self._model.device, seeds), []
         for module, forward in self._forwards:
-            module.forward = forward  # type: ignore[method-assign]
+            module.forward = forward
         try:
             with self._prefix.shared(len(names), self._draws):
                 yield [Slot(self, self._model, number) for number in range(len(names))]

@@ -24,7 +24,7 @@ class SharedPrefix:
     """The blocks of a model below those that the adapters of these `names` adapt."""
 
     def __init__(self, model: PeftModel, names: Sequence[str]) -> None:
-        *self._below, self._lowest = _blocks(model, names) or [None]
+        self._blocks = _blocks(model, names)
         self._is_same: bool | None = None
         """Whether all slots' rows are the same there; None: no step has shown it yet."""
         self._rows = 0
@@ -34,7 +34,7 @@ class SharedPrefix:
     def shared(self, slots: int, draws: Draws) -> Iterator[None]:
         """In the block, one step of so many slots goes through the model."""
         with ExitStack() as hooks:
-            if self._below and slots > 1:
+            if len(self._blocks) > 1 and slots > 1:
                 self._hook(hooks, slots, draws)
             yield
 
@@ -58,8 +58,9 @@ class SharedPrefix:
                 lambda rows: rows.repeat(slots, 1, 1) if rows is hidden else rows,
             )
 
-        changes = [(self._below[0], enter), *((block, narrow) for block in self._below)]
-        for block, change in [*changes, (self._lowest, widen)]:
+        *below, lowest = self._blocks
+        changes = [(below[0], enter), *((block, narrow) for block in below), (lowest, widen)]
+        for block, change in changes:
             handle = block.register_forward_pre_hook(change, with_kwargs=True)
             hooks.callback(handle.remove)
 
@@ -106,9 +107,7 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(part)
 
 
-def _changed(
-    args: tuple[Any, ...], kwargs: dict[str, Any], rows: int, change: Change
-) -> Arguments:
+def _changed(args: tuple[Any, ...], kwargs: dict[str, Any], rows: int, change: Change) -> Arguments:
     """The arguments, with what has so many rows changed."""
 
     def mapped(value: Any) -> Any:

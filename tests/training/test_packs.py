@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from coralx.backends.protocol import Paused, create
+from coralx.backends.protocol import create
 from coralx.config import parse_config
 from coralx.records.genomes import Genes, Genome
 from coralx.records.jobs import Horizon, Job
@@ -112,19 +112,21 @@ def test_who_ends_early_leaves_the_others_as_they_are(
     wild = genome("g00-09-wild", learning_rate=1e30, target_modules=(names_of(task)[0],))
     jobs = [job_of(one, tmp_path / "pack") for one in (genomes[0], wild, genomes[1])]
     sizes: list[int] = []
-    backward = PackedLoop._backward
+    backward = PackedLoop.backward
 
     def noted(self: PackedLoop, members: Any, rows: Any) -> Any:
         sizes.append(len(members))
         return backward(self, members, rows)
 
-    monkeypatch.setattr(PackedLoop, "_backward", noted)
+    monkeypatch.setattr(PackedLoop, "backward", noted)
     first, ill, second = backend.train_pack(jobs, ignore)
     assert ill.divergence is not None
     assert ill.checkpoint is None
     assert sizes == [3] * ill.divergence.step + [2] * (LAST - ill.divergence.step)
     for result in (first, second):
-        alone = backend.train(job_of(wild if False else _by_id(genomes, result.genome), tmp_path), ignore)
+        alone = backend.train(
+            job_of(wild if False else _by_id(genomes, result.genome), tmp_path), ignore
+        )
         same(result, alone)
 
 
