@@ -60,7 +60,9 @@ class PackTrial:
         if wanted is None and on_cpu and large.batch_size > CPU_ROWS:
             return 1, f"{large.batch_size} rows a step are enough for a CPU"
         try:
-            pack, reason = self._fastest(large, say) if wanted is None else (wanted, "as configured")
+            pack, reason = (
+                self._fastest(large, say) if wanted is None else (wanted, "as configured")
+            )
             obstacle = self._obstacle((small, large)) if pack > 1 else ""
         except Exception as error:  # not every base takes its rows as they are handed over here
             obstacle = f"genomes cannot be trained together on this base: {reason_of(error)}"

@@ -48,6 +48,7 @@ class PackedModel:
         """One step of some of the adapters, none of them with DoRA; `seeds` are of what each draws.
         In the block, which is to hold forward and backward pass, the model as each slot sees it."""
         self._names, self._draws, self._outputs = tuple(names), Draws(self._model.device, seeds), []
+        before = [vars(module).get("forward") for module, _ in self._forwards]
         for module, forward in self._forwards:
             module.forward = forward
         try:
@@ -55,8 +56,10 @@ class PackedModel:
                 yield [Slot(self, self._model, number) for number in range(len(names))]
         finally:
             self._outputs = []
-            for module, _ in self._forwards:
+            for (module, _), own in zip(self._forwards, before, strict=True):
                 del module.forward
+                if own is not None:  # put there by a library
+                    module.forward = own
 
     def logits(self, call: int, batch: Mapping[str, Any]) -> torch.Tensor:
         """The logits of the step's call of that number, from 0, shape (slots, rows, ...). They are

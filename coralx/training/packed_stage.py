@@ -39,7 +39,7 @@ def train_together(
             loop = PackedLoop(training.model, [_member(stage) for stage in under_way])
             loop.run(report, beat, 60.0 * training.config.runtime.checkpoint_minutes)
         except Paused:
-            _keep(under_way)
+            _keep(training, under_way)
             raise
         while left:
             stage, loading = left[0]
@@ -48,7 +48,7 @@ def train_together(
             try:
                 result = training.complete(stage, beat, began)
             except Exception:
-                _keep([stage for stage, _ in left])
+                _keep(training, [stage for stage, _ in left])
                 raise
             left.popleft()
             yield result
@@ -59,6 +59,7 @@ def _member(stage: UnderWay) -> Member:
     return Member(stage.job, name, stage.trainer, stage.trace, stage.keep)
 
 
-def _keep(stages: Sequence[UnderWay]) -> None:
+def _keep(training: StageTraining, stages: Sequence[UnderWay]) -> None:
     for stage in stages:
+        training.model.set_adapter(adapters.name_of(stage.job.genome))
         stage.keep_if_new()

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from coralx.backends.protocol import create
+from coralx.backends.protocol import Paused, create
 from coralx.config import parse_config
 from coralx.records.genomes import Genes, Genome
 from coralx.records.jobs import Horizon, Job
-from coralx.records.results import StageResult
+from coralx.records.results import Divergence, StageResult
+from coralx.training import packed_loop
 from coralx.training.packed_loop import PackedLoop
+from coralx.training.packed_model import PackedModel
 
 HORIZON = Horizon(total_steps=20, warmup_steps=2)
 LAST = 8
@@ -60,8 +65,8 @@ def unlike(task: str) -> list[Genome]:
     ]
 
 
-def same(together: StageResult, alone: StageResult) -> None:
-    """Whether the two agree, but for seconds and paths."""
+def agree(together: StageResult, alone: StageResult) -> None:
+    """Both are of the same training, but for rounding, seconds and paths."""
     assert together.genome == alone.genome
     assert together.trained_tokens == alone.trained_tokens
     assert together.curve == pytest.approx(alone.curve, rel=1e-5)
@@ -77,58 +82,178 @@ def weights_agree(one: Path, other: Path) -> None:
             torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
 
 
-@pytest.fixture(scope="module", params=["sequence-classification", "label-tokens", "sft"])
-def task(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+TASKS = ["sequence-classification", "label-tokens", "sft"]
 
 
 @pytest.fixture(scope="module")
-def backend(
-    task: str, tiny_search: dict[str, Any], causal_config: Callable[[str], dict[str, Any]]
-) -> Any:
-    classifies = task == "sequence-classification"
-    return prepared(tiny_search if classifies else causal_config(task))
+def backends(
+    tiny_search: dict[str, Any], causal_config: Callable[[str], dict[str, Any]]
+) -> Callable[[str], Any]:
+    """The backend of a task, prepared once."""
+
+    @cache
+    def of(task: str) -> Any:
+        return prepared(tiny_search if task == TASKS[0] else causal_config(task))
+
+    return of
 
 
+@pytest.fixture
+def classifier(backends: Callable[[str], Any]) -> Any:
+    """Its base has dropout in its layers and in attention, and its head is trained."""
+    return backends(TASKS[0])
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_a_pack_trains_each_genome_as_if_it_were_alone(
-    backend: Any, task: str, tmp_path: Path
+    backends: Callable[[str], Any], task: str, tmp_path: Path
 ) -> None:
-    genomes = unlike(task)
-    alone = [backend.train(job_of(one, tmp_path / "alone"), ignore) for one in genomes]
+    backend, genomes = backends(task), unlike(task)
     heard: list[Any] = []
     jobs = [job_of(one, tmp_path / "pack") for one in genomes]
     together = list(backend.train_pack(jobs, heard.append))
-    for one, other in zip(together, alone, strict=True):
-        same(one, other)
-        weights_agree(tmp_path / "pack" / one.genome, tmp_path / "alone" / one.genome)
+    for one, found in zip(genomes, together, strict=True):
+        agree(found, backend.train(job_of(one, tmp_path / "alone"), ignore))
+        weights_agree(tmp_path / "pack" / one.id, tmp_path / "alone" / one.id)
     assert {said.genome for said in heard if said.step == LAST} == {g.id for g in genomes}
     assert list(backend._model.peft_config) == ["default"]
 
 
-def test_who_ends_early_leaves_the_others_as_they_are(
-    backend: Any, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    genomes = unlike(task)[:2]
-    wild = genome("g00-09-wild", learning_rate=1e30, target_modules=(names_of(task)[0],))
-    jobs = [job_of(one, tmp_path / "pack") for one in (genomes[0], wild, genomes[1])]
-    sizes: list[int] = []
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many genomes have gone through the model together, step by step."""
+    seen: list[int] = []
     backward = PackedLoop.backward
 
     def noted(self: PackedLoop, members: Any, rows: Any) -> Any:
-        sizes.append(len(members))
+        seen.append(len(members))
         return backward(self, members, rows)
 
     monkeypatch.setattr(PackedLoop, "backward", noted)
-    first, ill, second = backend.train_pack(jobs, ignore)
-    assert ill.divergence is not None
+    return seen
+
+
+def test_who_ends_early_leaves_the_pack_and_the_others_as_they_are(
+    classifier: Any, tmp_path: Path, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backward = PackedLoop.backward
+
+    def poisoned(self: PackedLoop, members: Any, rows: Any) -> Any:
+        if len(sizes) == 2:
+            members[1].trainer.parameters[0].data.fill_(math.nan)
+        return backward(self, members, rows)
+
+    monkeypatch.setattr(PackedLoop, "backward", poisoned)
+    jobs = [job_of(each, tmp_path) for each in unlike(TASKS[0])]
+    first, ill, second = classifier.train_pack(jobs, ignore)
+    assert ill.divergence == Divergence(3, "loss")
     assert ill.checkpoint is None
-    assert sizes == [3] * ill.divergence.step + [2] * (LAST - ill.divergence.step)
-    for result in (first, second):
-        alone = backend.train(
-            job_of(wild if False else _by_id(genomes, result.genome), tmp_path), ignore
-        )
-        same(result, alone)
+    assert sizes == [3, 3, 3] + [2] * (LAST - 3)
+    agree(first, classifier.train(jobs[0], ignore))
+    agree(second, classifier.train(jobs[2], ignore))
 
 
-def _by_id(genomes: list[Genome], wanted: str) -> Genome:
-    return next(one for one in genomes if one.id == wanted)
+def test_a_paused_pack_goes_on_alone_or_together(
+    classifier: Any, tmp_path: Path, sizes: list[int]
+) -> None:
+    genomes = unlike(TASKS[0])
+    jobs = [job_of(one, tmp_path / "cut") for one in genomes]
+    beats = iter(range(100))
+
+    def pause() -> None:
+        if next(beats) == 3:
+            raise Paused
+
+    with pytest.raises(Paused):
+        list(classifier.train_pack(jobs, ignore, pause))
+    assert sizes == [3, 3, 3]
+    alone = classifier.train(jobs[0], ignore)
+    # One that has not begun catches up first.
+    late = job_of(genome("g00-08-late", rank=2, target_modules=("value",)), tmp_path / "cut")
+    together = list(classifier.train_pack([*jobs[1:], late], ignore))
+    assert sizes[3:] == [1] * 3 + [3] * (LAST - 3)
+    for job, found in zip([*jobs, late], [alone, *together], strict=True):
+        uncut = replace(job, checkpoint=str(tmp_path / "whole" / job.genome.id), partial=None)
+        agree(found, classifier.train(uncut, ignore))
+        weights_agree(tmp_path / "cut" / job.genome.id, tmp_path / "whole" / job.genome.id)
+
+
+def test_fewer_train_together_where_memory_runs_out(
+    classifier: Any, tmp_path: Path, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = PackedModel.logits
+
+    def limited(self: PackedModel, call: int, batch: Any) -> Any:
+        if len(self._names) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return logits(self, call, batch)
+
+    monkeypatch.setattr(PackedModel, "logits", limited)
+    jobs = [job_of(one, tmp_path) for one in unlike(TASKS[0])]
+    jobs.append(job_of(genome("g00-03-dddd", rank=4), tmp_path))
+    results = list(classifier.train_pack(jobs, ignore))
+    assert sizes == [4] + [2, 2] * LAST
+    for job, found in zip(jobs, results, strict=True):
+        agree(found, classifier.train(job, ignore))
+
+
+def test_seconds_of_a_pack_add_up(
+    classifier: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def tick() -> float:
+        clock[0] += 1.0
+        return clock[0]
+
+    monkeypatch.setattr(packed_loop, "time", SimpleNamespace(monotonic=tick))
+    jobs = [job_of(one, tmp_path) for one in unlike(TASKS[0])]
+    results = list(classifier.train_pack(jobs, ignore))
+    # Each pass of the loop looks at the clock once.
+    assert [result.train_seconds for result in results] == [pytest.approx(LAST / 3)] * 3
+    assert all(result.overhead_seconds > 0 for result in results)
+
+
+def test_failed_evaluation_loses_no_steps(
+    classifier: Any, tmp_path: Path, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [job_of(one, tmp_path) for one in unlike(TASKS[0])]
+    with monkeypatch.context() as patch:
+        patch.setattr(classifier._training, "_evaluate", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            list(classifier.train_pack(jobs, ignore))
+    first, *_ = classifier.train_pack(jobs, ignore)
+    assert len(sizes) == LAST
+    assert first.last_step == LAST
+
+
+def test_what_lies_below_all_adapters_is_computed_once(
+    backends: Callable[[str], Any], tmp_path: Path
+) -> None:
+    backend = backends("sft")
+    genomes = [
+        genome("g00-00-aaaa", rank=2, target_modules=("layers.1.mlp.down_proj",)),
+        genome("g00-01-bbbb", rank=4, dropout=0.2, target_modules=("layers.1.self_attn.q_proj",)),
+    ]
+    rows: list[int] = []
+    layer = backend._model.get_submodule("base_model.model.model.layers.0")
+    hook = layer.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    jobs = [job_of(one, tmp_path / "pack") for one in genomes]
+    results = list(backend.train_pack(jobs, ignore))
+    hook.remove()
+    # The first step shows that nothing there differs from genome to genome.
+    assert rows[:LAST] == [8] + [4] * (LAST - 1)
+    for job, found in zip(jobs, results, strict=True):
+        agree(found, backend.train(job, ignore))
+
+
+def test_a_pack_on_a_base_in_4_bits(
+    causal_config: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    config = causal_config("label-tokens")
+    config["runtime"] |= {"quantization": "4bit"}
+    backend = prepared(config)
+    jobs = [job_of(one, tmp_path, last=4) for one in unlike("label-tokens")]
+    for job, found in zip(jobs, list(backend.train_pack(jobs, ignore)), strict=True):
+        agree(found, backend.train(job, ignore))
