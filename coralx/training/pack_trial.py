@@ -63,7 +63,7 @@ class PackTrial:
             pack, reason = (
                 self._fastest(large, say) if wanted is None else (wanted, "as configured")
             )
-            obstacle = self._obstacle((small, large)) if pack > 1 else ""
+            obstacle = self._disturbed() or self._difference((small, large)) if pack > 1 else ""
         except Exception as error:  # not every base takes its rows as they are handed over here
             obstacle = f"genomes cannot be trained together on this base: {reason_of(error)}"
         if obstacle and wanted is not None:
@@ -85,8 +85,15 @@ class PackTrial:
             members.append(Member(job, name, stage.trainer, stage.trace, stage.keep))
         return members
 
-    def _obstacle(self, genes: Sequence[Genes]) -> str:
-        """What makes trial genomes train otherwise together than alone; empty where nothing does.
+    def _disturbed(self) -> str:
+        """What other adapters in the model would disturb; empty where nothing is."""
+        on_gpu = self.training.model.device.type == "cuda"
+        if on_gpu and "memory" in self.training.config.named_metrics:
+            return "the metric `memory` would count the adapters of all genomes of a pack"
+        return ""
+
+    def _difference(self, genes: Sequence[Genes]) -> str:
+        """How trial genomes train otherwise together than alone; empty where they do not.
 
         Together they are tried twice: what lies below all adapters is shared from the second on.
         """

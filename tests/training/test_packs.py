@@ -16,10 +16,13 @@ from safetensors.torch import load_file
 
 from coralx.backends.protocol import Paused, create
 from coralx.config import parse_config
+from coralx.errors import ConfigError
 from coralx.records.genomes import Genes, Genome
 from coralx.records.jobs import Horizon, Job
 from coralx.records.results import Divergence, StageResult
-from coralx.training import packed_loop
+from coralx.training import pack_trial, packed_loop
+from coralx.training.pack_trial import PackTrial
+from coralx.training.packed_draws import Draws
 from coralx.training.packed_loop import PackedLoop
 from coralx.training.packed_model import PackedModel
 
@@ -44,7 +47,7 @@ def ignore(_: object) -> None:
 
 def prepared(config: dict[str, Any]) -> Any:
     backend: Any = create("peft")
-    backend.prepare(parse_config(config, "test"), "fp32", 1, ignore)
+    backend.facts = backend.prepare(parse_config(config, "test"), "fp32", 1, ignore)
     return backend
 
 
@@ -257,3 +260,34 @@ def test_a_pack_on_a_base_in_4_bits(
     jobs = [job_of(one, tmp_path, last=4) for one in unlike("label-tokens")]
     for job, found in zip(jobs, list(backend.train_pack(jobs, ignore)), strict=True):
         agree(found, backend.train(job, ignore))
+
+
+def test_a_trial_decides_by_measurement_how_many_train_together(
+    classifier: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decided(wanted: int | None) -> tuple[int | None, str]:
+        facts = classifier.decide_pack(classifier.facts, wanted, ignore)
+        assert list(classifier._model.peft_config) == ["default"]
+        return facts.pack, facts.pack_reason
+
+    assert decided(None) == (1, "8 rows a step are enough for a CPU")
+    assert decided(3) == (3, "as configured")
+    monkeypatch.setattr(pack_trial, "CPU_ROWS", 8)
+    seconds = {"one_step": 1.0, "<lambda>": 2.0}
+    monkeypatch.setattr(PackTrial, "_seconds", lambda _, work: (work(), seconds[work.__name__])[1])
+    assert decided(None) == (4, "they train 2.00 times as fast as alone")
+    seconds["<lambda>"] = 3.6
+    assert decided(None) == (1, "4 genomes together train 1.11 times as fast as alone")
+
+
+def test_a_base_on_which_genomes_disturb_each_other_trains_them_alone(
+    classifier: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack_trial, "CPU_ROWS", 8)
+    monkeypatch.setattr(PackTrial, "_fastest", lambda *_: (4, "fast"))
+    monkeypatch.setattr(Draws, "_share", lambda _, value, __: value)
+    facts = classifier.decide_pack(classifier.facts, None, ignore)
+    assert facts.pack == 1
+    assert "together" in facts.pack_reason
+    with pytest.raises(ConfigError, match=r"runtime\.pack: .* together"):
+        classifier.decide_pack(classifier.facts, 2, ignore)
