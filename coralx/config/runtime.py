@@ -71,10 +71,9 @@ class Runtime(Section):
     )
     pack: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
         default="auto",
-        description="How many genomes a worker trains at a time, in one forward and backward pass: "
-        "with PEFT and without DoRA, genomes of equal batch size in the same stage. Figures then "
-        "equal those of 1 but for rounding. auto: as many as pay, as measured at the start on a "
-        "GPU, or on a CPU for batches of up to 4 rows; else 1.",
+        description="Genomes that a worker trains in one pass, with PEFT; figures change in "
+        "rounding alone. auto: as many as pay, as measured on a GPU, or on a CPU for batches of up "
+        "to 4 rows.",
     )
     quantization: Literal["none", "4bit", "8bit"] = Field(
         default="none",
