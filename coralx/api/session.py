@@ -234,7 +234,7 @@ def _settings_again(config: Config, started: RunStarted) -> Settings:
         recorded = decided(recorded, started.facts)
     named = {
         name: value
-        for name in ("workers", "threads_per_worker")
+        for name in ("workers", "threads_per_worker", "pack")
         if (value := getattr(config.runtime, name)) != "auto"
     }
     return replace(recorded, **named)

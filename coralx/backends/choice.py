@@ -49,6 +49,8 @@ def _obstacle_to_unsloth(config: Config) -> str | None:
     """Why `auto` does not take Unsloth; None if it does."""
     if local_model_type(config) in ENCODERS:
         return ENCODERS_WITH_PEFT
+    if config.runtime.pack not in ("auto", 1):
+        return "runtime.pack is for PEFT"
     if not visible_gpus():
         return "no GPU is visible"
     if torch_cuda() is None:
@@ -103,6 +105,12 @@ def require_compatible(config: Config, name: str) -> None:
                 f"models, but model.task is {config.model.task}"
             ],
             "Set runtime.quantization: none.",
+        )
+    if name == "unsloth" and config.runtime.pack not in ("auto", 1):
+        raise ConfigError(
+            "config",
+            [f"runtime.pack: {config.runtime.pack} needs PEFT, but the backend is unsloth"],
+            "Set runtime.pack: 1, or runtime.backend: peft.",
         )
     if name == "unsloth" and config.model.task not in CAUSAL:
         require_decoder(config, local_model_type(config))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import Protocol
 
@@ -88,6 +88,26 @@ class Backend(Protocol):
 
         Raises NotDerivable where the operator cannot be applied to these sources, OutOfMemory and
         SetupError as `train` does.
+        """
+        ...
+
+
+class PackingBackend(Backend, Protocol):
+    """One that can train several genomes together."""
+
+    def decide_pack(self, facts: Facts, wanted: int | None, say: Say) -> Facts:
+        """The facts of `prepare`, and how many genomes are to be trained together, with the reason:
+        as many as are `wanted`; None: as many as pay.
+
+        Raises ConfigError where more than one are wanted and they cannot be trained together.
+        """
+        ...
+
+    def train_pack(
+        self, jobs: Sequence[Job], report: Report, beat: Beat = no_beat
+    ) -> Iterator[StageResult]:
+        """As `train`, for several genomes that read the same rows at the same steps; the results as
+        they come. Figures equal those of `train` but for rounding; partial checkpoints serve both.
         """
         ...
 

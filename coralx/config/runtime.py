@@ -69,6 +69,12 @@ class Runtime(Section):
     ) = Field(
         default="auto", description="The GPUs to use, by number among the visible ones. auto: all."
     )
+    pack: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
+        default="auto",
+        description="Genomes that a worker trains in one pass, with PEFT; figures change in "
+        "rounding alone. auto: as many as pay, as measured on a GPU, or on a CPU for batches of up "
+        "to 4 rows.",
+    )
     quantization: Literal["none", "4bit", "8bit"] = Field(
         default="none",
         description="Store a language model's base weights in 4 or 8 bits, with bitsandbytes: on "
@@ -147,6 +153,22 @@ class Runtime(Section):
             raise ValueError(
                 "`devices` is for worker processes; with `executor: in-process`, set the "
                 "environment variable CUDA_VISIBLE_DEVICES instead"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_pack(self) -> Runtime:
+        if self.pack in ("auto", 1):
+            return self
+        if self.backend in ("unsloth", "simulated"):
+            raise ValueError(
+                f"`pack: {self.pack}` needs PEFT, but `backend` is {self.backend}: leave out one "
+                "of the two"
+            )
+        if self.executor == "in-process":
+            raise ValueError(
+                f"`pack: {self.pack}` needs worker processes: leave it out, or set "
+                "`executor: local`"
             )
         return self
 

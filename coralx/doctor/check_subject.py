@@ -97,6 +97,7 @@ def _for_one_worker(config: Config, *, one_gpu: bool) -> Config:
         config,
         workers=1,
         workers_per_gpu=1,
+        pack=1,
         executor="local",
         checkpoint_minutes=1e-6,
         block_compile=False,

@@ -32,6 +32,10 @@ class Attempts:
         self._failed[genome_and_stage(job)] += 1
         return self._failed[genome_and_stage(job)] < ATTEMPTS
 
+    def is_first(self, job: AnyJob) -> bool:
+        """Whether none has failed."""
+        return not self._failed[genome_and_stage(job)]
+
     def is_final(self, job: AnyJob, failed: Failed) -> bool:
         """Whether another worker would report the same: a genome that does not fit into memory, or
         cannot be derived, or an error that a second worker reports in the same words. Then the

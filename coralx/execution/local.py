@@ -29,7 +29,9 @@ from coralx.execution.messages import (
     Step,
     Train,
     TrainingDone,
+    TrainPack,
 )
+from coralx.execution.packs import Pack, jobs_of, left_of, next_work, wanted_pack
 from coralx.execution.process import (
     POLL_SECONDS,
     Expected,
@@ -114,7 +116,8 @@ class LocalExecutor:
             for worker in early:
                 self._end(worker)
             plan = self._devices.plan(settings, hello, self._describe, self._listener)
-        first.send(self._prepare(plan, plan.precision or None))
+        pack = wanted_pack(config, self._backend, settings)
+        first.send(self._prepare(plan, plan.precision or None, pack))
         ready = self._await(first, Ready)
         self._settings = decided(plan, ready.facts)
         self._welcome(first, ready)
@@ -133,7 +136,7 @@ class LocalExecutor:
         patience = self._patience(worker)
         return await_reply(worker, expected, self._listener, self._interruption, patience)
 
-    def _prepare(self, settings: Settings, precision: str | None) -> Prepare:
+    def _prepare(self, settings: Settings, precision: str | None, pack: int | None = 1) -> Prepare:
         return Prepare(
             config=self._config.model_dump(mode="json"),
             precision=precision,
@@ -141,6 +144,7 @@ class LocalExecutor:
             revision=settings.revision,
             checkpointing=settings.checkpointing,
             memory=self._devices.memory,
+            pack=pack,
         )
 
     def _spawn(self, threads: int) -> WorkerProcess:
@@ -189,8 +193,9 @@ class LocalExecutor:
         self._interruption.raise_if_requested()
 
     def _take(self, source: Iterator[AnyJob | None], open_jobs: int) -> int:
-        """Take jobs until every worker has one; how many are open then."""
-        while open_jobs < self._most_workers and not self._interruption.is_wanted:
+        """Take jobs until every worker has as many as it does together; how many are open then."""
+        most = self._most_workers * self.settings.pack
+        while open_jobs < most and not self._interruption.is_wanted:
             job = next(source, None)
             if job is None:
                 break
@@ -212,10 +217,16 @@ class LocalExecutor:
     def _assign(self) -> None:
         for worker in self._workers:
             if worker.ready and worker.job is None and self._waiting:
-                worker.job = job = self._waiting.popleft()
+                worker.job = work = self._next_work()
                 worker.silence = 0.0
                 worker.began = time.monotonic()
-                worker.send(_order(job))
+                worker.send(_order(work))
+
+    def _next_work(self) -> AnyJob | Pack:
+        """What the next free worker is to do, of the jobs that wait."""
+        busy = sum(worker.job is not None for worker in self._workers)
+        free = max(1, self.settings.workers - busy)
+        return next_work(self._waiting, self.settings.pack, free, self._attempts.is_first)
 
     def _outcomes(self, seconds: float) -> Iterator[JobOutcome]:
         """What has come of the jobs within so many seconds."""
@@ -253,7 +264,7 @@ class LocalExecutor:
                 | MeasuringDone(measurement=outcome)
                 | DerivingDone(derived=outcome)
             ):
-                worker.job = None
+                worker.job = left_of(worker.job, outcome)
                 yield outcome
             case Step(progress=progress):
                 self._listener(progress)
@@ -265,10 +276,11 @@ class LocalExecutor:
             case Ready():
                 self._lost_starts = 0
                 self._welcome(worker, reply)
-            case Failed() if worker.job is not None and self._attempts.is_final(worker.job, reply):
+            case Failed() if self._is_final(worker, reply):
                 self._report_attempt(worker)
-                name, worker.job = genome_and_stage(worker.job), None
-                yield JobFailed(*name, reason_of(reply.error, reply.message, reply.problems))
+                (job,), worker.job = jobs_of(worker.job), None
+                reason = reason_of(reply.error, reply.message, reply.problems)
+                yield JobFailed(*genome_and_stage(job), reason)
             case Failed(known=True, error="SetupError" | "ConfigError"):
                 raise reported(reply)  # another worker would report the same
             case Failed():
@@ -280,25 +292,34 @@ class LocalExecutor:
             case _:
                 pass
 
+    def _is_final(self, worker: WorkerProcess, reply: Failed) -> bool:
+        """Whether another worker would report the same of the job. What a pack fails of, its jobs
+        may not, each alone."""
+        job = worker.job
+        return job is not None and not isinstance(job, Pack) and self._attempts.is_final(job, reply)
+
     def _replace(self, worker: WorkerProcess, reason: str, details: str) -> Iterator[JobOutcome]:
-        """End a worker that failed. Its job is tried again on another, twice, then given up."""
+        """End a worker that failed. Its jobs are tried again on another, one by one; each twice,
+        then it is given up."""
         self._end(worker)
         if worker.job is None:
             self._note_lost_start(worker, reason, details)
             return
         self._report_attempt(worker)
-        genome, stage = genome_and_stage(worker.job)
-        if self._attempts.fail(worker.job):
-            self._listener(f"{genome or 'base'}: {reason}; trying again on a new worker")
-            self._waiting.appendleft(worker.job)
-        else:
-            yield JobFailed(genome, stage, reason)
+        for job in reversed(jobs_of(worker.job)):
+            genome, stage = genome_and_stage(job)
+            if self._attempts.fail(job):
+                self._listener(f"{genome or 'base'}: {reason}; trying again on a new worker")
+                self._waiting.appendleft(job)
+            else:
+                yield JobFailed(genome, stage, reason)
 
     def _report_attempt(self, worker: WorkerProcess) -> None:
-        """Report what a worker spent on a job without a result."""
-        if worker.job is not None:
-            seconds = round(time.monotonic() - worker.began, 3)
-            self._listener(AttemptFailed(*genome_and_stage(worker.job), seconds))
+        """Report what a worker spent on jobs without a result, in equal shares."""
+        jobs = jobs_of(worker.job)
+        for job in jobs:
+            seconds = round((time.monotonic() - worker.began) / len(jobs), 3)
+            self._listener(AttemptFailed(*genome_and_stage(job), seconds))
 
     def _note_lost_start(self, worker: WorkerProcess, reason: str, details: str) -> None:
         """A worker ended without a job: another is started in its place, twice if none of them
@@ -330,11 +351,17 @@ class LocalExecutor:
         worker.kill()
 
 
-def _order(job: AnyJob) -> Order:
-    """What to tell a worker that is to do the job."""
-    if isinstance(job, MeasureJob):
-        return Measure(job)
-    return Derive(job) if isinstance(job, DeriveJob) else Train(job)
+def _order(work: AnyJob | Pack) -> Order:
+    """What to tell a worker that is to do the work."""
+    match work:
+        case Pack(jobs=jobs):
+            return TrainPack(jobs)
+        case MeasureJob():
+            return Measure(work)
+        case DeriveJob():
+            return Derive(work)
+        case _:
+            return Train(work)
 
 
 def _subject(worker: WorkerProcess) -> str:

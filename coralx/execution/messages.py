@@ -29,6 +29,9 @@ class Prepare:
     """As the run has decided; None: as the config says, or by need."""
     memory: DeviceMemory = NO_MEMORY
     """Of the smallest GPU in use, as the driver sees it, and how many workers share it."""
+    pack: int | None = 1
+    """How many genomes are to be trained together, if that is possible; None: as many as pay; 1:
+    nothing is to be found out."""
     kind: Literal["prepare"] = "prepare"
 
 
@@ -38,6 +41,14 @@ class Train:
 
     job: Job
     kind: Literal["train"] = "train"
+
+
+@dataclass(frozen=True)
+class TrainPack:
+    """Train several genomes together; each result is reported as it comes."""
+
+    jobs: tuple[Job, ...]
+    kind: Literal["train pack"] = "train pack"
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ class Shutdown:
     kind: Literal["shutdown"] = "shutdown"
 
 
-Order = Prepare | Train | Measure | Derive | Pause | DescribeBase | Shutdown
+Order = Prepare | Train | TrainPack | Measure | Derive | Pause | DescribeBase | Shutdown
 
 # -- from the worker -----------------------------------------------------------------------------
 

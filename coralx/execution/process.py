@@ -33,6 +33,7 @@ from coralx.execution.messages import (
     decode_reply,
     encode,
 )
+from coralx.execution.packs import Pack
 from coralx.system.environment import torch_cuda
 from coralx.system.python_process import module_command
 from coralx.system.signals import Interruption, kept_from_children
@@ -102,7 +103,7 @@ class WorkerProcess:
         """By which it gets its GPU; no two workers at a time have the same."""
         self.ready = False
         """Whether it has loaded the base."""
-        self.job: AnyJob | None = None
+        self.job: AnyJob | Pack | None = None
         """What it works on."""
         self.silence = 0.0
         """Seconds since its last reply, of those in which the driver has listened."""

@@ -15,6 +15,7 @@ from coralx.execution.messages import (
     Pause,
     TrainingDone,
 )
+from coralx.execution.packs import left_of
 from coralx.execution.process import POLL_SECONDS, WorkerProcess, replies
 from coralx.records.events import WorkerStopped
 from coralx.system.signals import Interruption
@@ -49,7 +50,7 @@ def pause_jobs(
                     | MeasuringDone(measurement=outcome)
                     | DerivingDone(derived=outcome)
                 ):
-                    worker.job = None
+                    worker.job = left_of(worker.job, outcome)
                     yield outcome
                 case JobPaused():
                     worker.job = None

@@ -18,9 +18,9 @@ import sys
 import threading
 import time
 import traceback
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
-from coralx.backends.protocol import Backend, Paused, create
+from coralx.backends.protocol import Backend, PackingBackend, Paused, create
 from coralx.config import parse_config
 from coralx.errors import ConfigError, CoralXError
 from coralx.execution.messages import (
@@ -46,9 +46,11 @@ from coralx.execution.messages import (
     Step,
     Train,
     TrainingDone,
+    TrainPack,
     decode_order,
     encode,
 )
+from coralx.records.results import Progress
 from coralx.system.process_memory import return_freed_memory
 from coralx.training import process_state
 
@@ -108,17 +110,26 @@ class Worker:
                     config,
                     order.precision,
                     order.threads,
-                    lambda text: self.send(Note(text)),
+                    self._note,
                     order.revision,
                     order.checkpointing,
                     order.memory,
                 )
+                if order.pack != 1:
+                    packing = cast(PackingBackend, backend)
+                    facts = packing.decide_pack(facts, order.pack, self._note)
                 self.send(Ready(facts, backend.base_loads, round(time.monotonic() - began, 3)))
             case Train(job=job):
                 self._jobs += 1
-                result = backend.train(job, lambda progress: self.send(Step(progress)), self.beat)
+                result = backend.train(job, self._progress, self.beat)
                 return_freed_memory()
                 self.send(TrainingDone(result))
+            case TrainPack(jobs=jobs):
+                self._jobs += len(jobs)
+                packing = cast(PackingBackend, backend)
+                for result in packing.train_pack(jobs, self._progress, self.beat):
+                    self.send(TrainingDone(result))
+                return_freed_memory()
             case Measure(job=measure_job):
                 self._jobs += 1
                 measurement = backend.measure(measure_job, self.beat)
@@ -138,6 +149,12 @@ class Worker:
             case _:
                 raise TypeError(f"unexpected order {order!r}")
 
+    def _note(self, text: str) -> None:
+        self.send(Note(text))
+
+    def _progress(self, progress: Progress) -> None:
+        self.send(Step(progress))
+
     def _fail(self, error: Exception) -> None:
         known = isinstance(error, CoralXError)
         message = error.message if isinstance(error, CoralXError) else str(error)
@@ -154,7 +171,7 @@ def _listen(pipe: BinaryIO, orders: queue.SimpleQueue[Order], pause: threading.E
         if isinstance(order, Pause):
             pause.set()
             continue
-        if isinstance(order, Train | Measure | Derive):
+        if isinstance(order, Train | TrainPack | Measure | Derive):
             pause.clear()  # one that came too late was meant for the job before
         orders.put(order)
     os._exit(0)  # sys.exit would end this thread alone

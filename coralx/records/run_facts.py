@@ -28,6 +28,8 @@ class Settings:
     checkpointing: bool | None = None
     """Whether gradient checkpointing is on, where a GPU's memory decided it; None: nothing did, or
     not yet."""
+    pack: int = 1
+    """How many genomes at most a worker trains together."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,9 @@ class Facts:
     of versions that did not record it."""
     checkpointing_reason: str = ""
     """Why gradient checkpointing is on or off; empty where no GPU's memory decided it."""
+    pack: int | None = None
+    """How many genomes at most are to be trained together; None: nothing was to be decided."""
+    pack_reason: str = ""
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Optimizer steps that one pass over the training rows takes; the last may be short."""
@@ -165,11 +170,12 @@ class Facts:
 
 def decided(settings: Settings, facts: Facts) -> Settings:
     """The settings, with what the first worker has decided: precision, and on a GPU whether
-    gradients are checkpointed."""
+    gradients are checkpointed; and how many genomes are trained together, where that was open."""
     checkpointing = None
     if facts.device.startswith("cuda") and facts.footprint is not None:
         checkpointing = facts.footprint.checkpointing
-    return replace(settings, precision=facts.precision, checkpointing=checkpointing)
+    pack = settings.pack if facts.pack is None else facts.pack
+    return replace(settings, precision=facts.precision, checkpointing=checkpointing, pack=pack)
 
 
 def _class_name(task_and_label: tuple[str, str] | None) -> str:

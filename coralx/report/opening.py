@@ -39,6 +39,7 @@ def opening_lines(config: Config, event: RunStarted) -> list[str]:
         f"({facts.backend_reason}){device}, {workers} with {threads}",
         f"rows: {rows}; precision {facts.precision} ({facts.precision_reason})",
         *_checkpointing_lines(facts),
+        *_pack_lines(event),
         *class_lines(config.model.task, classes_of(config, facts)),
         *experience_lines(experience_json(event.experience)),
         *prior_lines(RunState(config, History([event])).space),
@@ -60,6 +61,14 @@ def _checkpointing_lines(facts: Facts) -> list[str]:
         return []
     state = "on" if facts.footprint.checkpointing else "off"
     return [f"gradient checkpointing {state}: {facts.checkpointing_reason}"]
+
+
+def _pack_lines(event: RunStarted) -> list[str]:
+    """How many genomes are trained together, where several are."""
+    if event.settings.pack == 1:
+        return []
+    reason = f": {event.facts.pack_reason}" if event.facts.pack_reason else ""
+    return [f"up to {event.settings.pack} genomes together{reason}"]
 
 
 def _schedule_warnings(config: Config, event: RunStarted) -> list[str]:

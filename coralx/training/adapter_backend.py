@@ -40,6 +40,8 @@ from coralx.training.device import keep_to_share, memory_of, require_kernels, tr
 from coralx.training.evaluation import Evaluation
 from coralx.training.footprint import footprint_of
 from coralx.training.out_of_memory import free, raising_out_of_memory, reason_of
+from coralx.training.pack_trial import PackTrial
+from coralx.training.packed_stage import train_together
 from coralx.training.padding_check import disagreements
 from coralx.training.precision import (
     autocast,
@@ -307,6 +309,21 @@ class AdapterBackend(ABC):
                 self._training.measure_untuned_loss()
             with self._adapter(job.genome, job.trained_shape):
                 return self._training.run(job, report, beat, began)
+
+    def decide_pack(self, facts: Facts, wanted: int | None, say: Say) -> Facts:
+        if facts.footprint is None:
+            raise RuntimeError("the facts of `prepare` have a footprint")
+        trial = PackTrial(self._training, self._adapter, facts.footprint, self._precision)
+        pack, reason = trial.decided(wanted, say)
+        return replace(facts, pack=pack, pack_reason=reason)
+
+    def train_pack(
+        self, jobs: Sequence[Job], report: Report, beat: Beat = no_beat
+    ) -> Iterator[StageResult]:
+        with raising_out_of_memory():
+            if any(job.watch.explosion for job in jobs):
+                self._training.measure_untuned_loss()
+            yield from train_together(self._training, jobs, self._adapter, report, beat)
 
     def measure(self, job: MeasureJob, beat: Beat = no_beat) -> Measurement:
         began = time.monotonic()

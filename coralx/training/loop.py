@@ -161,9 +161,7 @@ class Trainer:
         first, before = job.first_step + len(trace.losses), trace.seconds
         for step in range(first, job.last_step):
             beat()
-            trace.divergence = self._step(job, step, trace) or reason_to_stop(
-                job, trace.losses, self.untuned_loss
-            )
+            trace.divergence = self.step(job, step, trace)
             now = time.monotonic()
             trace.seconds = before + now - began
             if trace.divergence is not None:
@@ -178,17 +176,25 @@ class Trainer:
                 keep()
                 kept = time.monotonic()
 
-    def _step(self, job: Job, step: int, trace: Trace) -> Divergence | None:
+    def step(self, job: Job, step: int, trace: Trace) -> Divergence | None:
         """One optimizer step. Dropout depends on genome and step alone, so a resumed stage and one
         that was never cut draw the same."""
-        genes = job.genome.genes
-        rate = learning_rate_at(step, genes.learning_rate, job.horizon, self.settings.lr_schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         rows = self.rows_of(step).tolist()
-        parts = self._backward(rows, job.genome.draw("step", step), trace)
+        parts = self.backward(rows, job.genome.draw("step", step), trace)
+        return self.take_step(job, step, rows, parts, trace)
+
+    def take_step(
+        self, job: Job, step: int, rows: Sequence[int], parts: Sequence[Part], trace: Trace
+    ) -> Divergence | None:
+        """Take the step, from 0, whose gradients are there, those of `parts` of the mean loss over
+        `rows`; why it is the job's last one, if it is before its time."""
+        peak = job.genome.genes.learning_rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, peak, job.horizon, self.settings.lr_schedule)
         trace.tokens += sum(len(self.data.ids[row]) for row in rows)
-        return trace.add(step, self._update(parts))
+        return trace.add(step, self._update(parts)) or reason_to_stop(
+            job, trace.losses, self.untuned_loss
+        )
 
     def _update(self, parts: Sequence[Part]) -> StepFigures:
         """Clip the gradients, let the optimizer step, and read what there is to tell."""
@@ -209,7 +215,7 @@ class Trainer:
             mean += part.share * loss
         return StepFigures(mean, norm_read, largest_read, scale, next_scale)
 
-    def _backward(self, rows: list[int], seed: int, trace: Trace) -> list[Part]:
+    def backward(self, rows: list[int], seed: int, trace: Trace) -> list[Part]:
         """Leave the gradients of the mean loss over `rows`; the parts of which it is the sum. Where
         memory runs out, half as many rows go through the model at once, from now on; their
         gradients add up to those of the whole batch. Raises OutOfMemory where a single row is too

@@ -37,6 +37,36 @@ UNTUNED_ROWS = 64
 Remarks = tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class UnderWay:
+    """A job whose adapter is in the model."""
+
+    job: Job
+    start: StageStart
+    trace: Trace
+    trainer: Trainer
+    steps_before: int
+    """Those that an earlier attempt has trained."""
+    seconds_before: float
+    """Spent on those."""
+    read_seconds: float
+    """Spent on reading what the job starts from."""
+
+    @property
+    def seconds(self) -> float:
+        """Spent on the steps of this attempt."""
+        return self.trace.seconds - self.seconds_before
+
+    def keep(self) -> None:
+        """Keep what has been trained so far."""
+        partial.keep(self.trainer, self.job, self.start, self.trace)
+
+    def keep_if_new(self) -> None:
+        """Keep what this attempt has trained, unless it is worth nothing."""
+        if len(self.trace.losses) > self.steps_before and self.trace.divergence is None:
+            self.keep()
+
+
 @dataclass
 class StageTraining:
     """Trains one job after another on the base that was loaded."""
@@ -79,33 +109,43 @@ class StageTraining:
     def _train_adapter(self, job: Job, report: Report, beat: Beat, began: float) -> StageResult:
         """Train, evaluate and save, from the partial checkpoint on if there is one; where the beat
         raises Paused, leave such a one and pass it on."""
-        reading = time.monotonic()
-        start, trace = partial.take_up(self.model, job) or self._fresh(job, beat)
-        read_seconds = time.monotonic() - reading - start.eval_seconds
-        trained_before, steps_before = trace.seconds, len(trace.losses)
-        trainer = self.trainer(job, start)
-
-        def keep() -> None:
-            partial.keep(trainer, job, start, trace)
-
+        under_way = self.begin(job, beat)
+        trainer, trace = under_way.trainer, under_way.trace
         try:
             minutes = self.config.runtime.checkpoint_minutes
             peak_memory.reset()
-            trainer.run(job, trace, report, beat, keep, 60.0 * minutes)
+            trainer.run(job, trace, report, beat, under_way.keep, 60.0 * minutes)
             trace.peak_bytes = peak_memory.peak_bytes()
-            trained = time.monotonic()
-            metrics, remarks = self._evaluate(job, trace, beat)
+            return self.complete(under_way, beat, began)
         except Paused:
-            if len(trace.losses) > steps_before:
-                keep()
+            under_way.keep_if_new()
             raise
+
+    def begin(self, job: Job, beat: Beat) -> UnderWay:
+        """Load what the job starts from into the active adapter, which is fresh: its partial
+        checkpoint, if there is one."""
+        reading = time.monotonic()
+        start, trace = partial.take_up(self.model, job) or self._fresh(job, beat)
+        read_seconds = time.monotonic() - reading - start.eval_seconds
+        trainer = self.trainer(job, start)
+        return UnderWay(
+            job, start, trace, trainer, len(trace.losses), trace.seconds, read_seconds
+        )
+
+    def complete(self, under_way: UnderWay, beat: Beat, began: float) -> StageResult:
+        """Evaluate and save the active adapter, whose steps are taken. `began` is when work on the
+        job did, by the monotonic clock."""
+        job, start, trace = under_way.job, under_way.start, under_way.trace
+        trained = time.monotonic()
+        metrics, remarks = self._evaluate(job, trace, beat)
         evaluated = time.monotonic()
+        trainer = under_way.trainer
         self._save(job, trace, start, trainer.optimizer, trainer.scale_state)
         saved = time.monotonic()
         evaluation = start.eval_seconds + evaluated - trained
         # What was neither steps (of this attempt) nor evaluation: weights in, checkpoints out.
-        overhead = saved - began - (trace.seconds - trained_before) - evaluation
-        files = read_seconds + saved - evaluated
+        overhead = saved - began - under_way.seconds - evaluation
+        files = under_way.read_seconds + saved - evaluated
         notes = (*self.notes_on(job.genome.genes), *remarks)
         return result_of(job, start, trace, metrics, notes, evaluation, overhead, files)
 
