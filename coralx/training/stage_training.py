@@ -128,9 +128,7 @@ class StageTraining:
         start, trace = partial.take_up(self.model, job) or self._fresh(job, beat)
         read_seconds = time.monotonic() - reading - start.eval_seconds
         trainer = self.trainer(job, start)
-        return UnderWay(
-            job, start, trace, trainer, len(trace.losses), trace.seconds, read_seconds
-        )
+        return UnderWay(job, start, trace, trainer, len(trace.losses), trace.seconds, read_seconds)
 
     def complete(self, under_way: UnderWay, beat: Beat, began: float) -> StageResult:
         """Evaluate and save the active adapter, whose steps are taken. `began` is when work on the
