@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.overrides import handle_torch_function, has_torch_function_unary
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -45,6 +46,9 @@ class QuickDropout(torch.nn.Dropout):
 
 def dropped(x: torch.Tensor, rate: float) -> torch.Tensor:
     """`x` with so many of its values zero, the others scaled to keep the mean."""
+    if has_torch_function_unary(x):  # packs have each genome's rows drawn apart
+        result: torch.Tensor = handle_torch_function(dropped, (x,), x, rate)
+        return result
     if rate <= 0.0 or x.device.type != "cpu" or not x.is_floating_point():
         return torch.nn.functional.dropout(x, rate)
     if rate >= 1.0:

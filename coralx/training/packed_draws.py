@@ -15,6 +15,8 @@ import torch
 from torch.nn.functional import dropout, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from coralx.training.cpu_dropout import dropped
+
 Work = Callable[..., torch.Tensor]
 
 
@@ -76,6 +78,8 @@ class Draws(TorchFunctionMode):
 
 def _draws(func: Work, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a call of torch draws random numbers; as far as models do in training."""
+    if func is dropped:
+        return bool(args[1])
     if func is dropout:
         return bool(kwargs.get("p", 0.5) and kwargs.get("training", True))
     if func is scaled_dot_product_attention:

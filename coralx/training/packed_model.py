@@ -20,6 +20,8 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from torch.nn.functional import pad
 
+from coralx.training.cpu_dropout import dropped
+from coralx.training.cpu_layers import AdaptedLinear
 from coralx.training.packed_draws import Draws
 from coralx.training.packed_prefix import SharedPrefix
 
@@ -108,8 +110,10 @@ class PackedModel:
         if isinstance(dropout, torch.nn.Identity):
             return rows
         with self._draws.of(slot):
-            dropped: torch.Tensor = dropout(rows)
-        return dropped
+            if isinstance(layer, AdaptedLinear):  # which draws by itself, other numbers than torch
+                return dropped(rows, dropout.p)
+            kept: torch.Tensor = dropout(rows)
+        return kept
 
 
 def _added(layer: Any, names: Sequence[str], rows: Sequence[torch.Tensor]) -> torch.Tensor:
