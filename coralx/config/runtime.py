@@ -10,6 +10,7 @@ from coralx.config.section import Count, Name, Section, Size
 
 Positive = Annotated[float, Field(gt=0.0, le=1e9)]
 Place = Annotated[int, Field(ge=0, le=1 << 16)]
+Megabytes = Annotated[int, Field(ge=0, le=1 << 30)]
 Processes = Annotated[int, Field(ge=1, le=1_024)]
 
 
@@ -78,6 +79,13 @@ class Runtime(Section):
         default="auto",
         description="Trade time for memory. auto: where a GPU's memory would not hold the largest "
         "genome of the search space without, by estimate.",
+    )
+    prefix_cache_mb: Megabytes | None = Field(
+        default=None,
+        description="Of genomes that adapt but the top `layers`, each text goes through the frozen "
+        "layers below once, and what comes out is kept: so many MB of it in the memory of each "
+        "worker, the rest in a temporary file. 0: nothing is kept. Unset: 256 on a CPU, 0 on a "
+        "GPU. PEFT's backend alone.",
     )
     block_compile: bool = Field(
         default=False,

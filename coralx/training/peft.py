@@ -18,6 +18,7 @@ class PeftBackend(AdapterBackend):
     """Stock transformers and PEFT."""
 
     name = "peft"
+    freezes_prefix = True
 
     def load(
         self,

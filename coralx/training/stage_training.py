@@ -24,6 +24,7 @@ from coralx.records.results import Divergence, StageResult
 from coralx.training import adapters, peak_memory
 from coralx.training import partial_checkpoint as partial
 from coralx.training.evaluation import Evaluation
+from coralx.training.frozen_prefix import FrozenPrefix
 from coralx.training.inference import mean_loss
 from coralx.training.initial_weights import StageStart, begin
 from coralx.training.loop import Trace, Trainer
@@ -53,6 +54,8 @@ class StageTraining:
     """In which scores are computed."""
     notes_on: Callable[[Genes], Remarks]
     """What the backend remarks on how such a genome is trained."""
+    prefix: FrozenPrefix
+    """What lies below the lowest adapted layer."""
     untuned_loss: float | None = None
     """The untuned base's training loss; None: not measured."""
 
@@ -102,7 +105,7 @@ class StageTraining:
         evaluation = start.eval_seconds + evaluated - trained
         # What was neither steps (of this attempt) nor evaluation: weights in, checkpoints out.
         overhead = time.monotonic() - began - (trace.seconds - trained_before) - evaluation
-        notes = (*self.notes_on(job.genome.genes), *remarks)
+        notes = (*self.notes_on(job.genome.genes), *self.prefix.remarks, *remarks)
         return result_of(job, start, trace, metrics, notes, evaluation, overhead)
 
     def _train_head(self, job: Job, report: Report, beat: Beat, began: float) -> StageResult:
@@ -153,6 +156,7 @@ class StageTraining:
             settings=self.config.training,
             autocast=self.autocast,
             scaler=scaler,
+            frozen=self.prefix.modules,
             untuned_loss=self.untuned_loss,
         )
 
