@@ -82,10 +82,8 @@ class Runtime(Section):
     )
     prefix_cache_mb: Megabytes | None = Field(
         default=None,
-        description="Of genomes that adapt but the top `layers`, each text goes through the frozen "
-        "layers below once, and what comes out is kept: so many MB of it in the memory of each "
-        "worker, the rest in a temporary file. 0: nothing is kept. Unset: 256 on a CPU, 0 on a "
-        "GPU. PEFT's backend alone.",
+        description="MB in each worker's memory (the rest goes to a temporary file) for what the "
+        "layers below the adapted ones make of a text. 0: nothing is kept. Unset: 256 on a CPU.",
     )
     block_compile: bool = Field(
         default=False,

@@ -70,8 +70,7 @@ class SearchSpace(Section):
     layers: LayerChoices | None = Field(
         default=None,
         description="Which layers to adapt: `all`, `top-half`, `top-quarter` (rounded up), or how "
-        "many from the top. What lies below those that are adapted trains faster, as it is frozen: "
-        "see `runtime.prefix_cache_mb`. Unset: all.",
+        "many from the top. The frozen ones below cost little. Unset: all.",
     )
 
     @field_validator("alpha_ratio", "dropout", "learning_rate", "weight_decay", "warmup_ratio")

@@ -145,7 +145,7 @@ def _without_targets(space: SearchSpace, linear: Sequence[str], count: int) -> I
     for place, layers in enumerate(space.layers.choices if space.layers else ()):
         for targets in space.target_modules.choices:
             genes = Genes(target_modules=targets, layers=layers)
-            if genes.adapts_base and not adapted_modules(linear, genes, count):
+            if not adapted_modules(linear, genes, count):
                 named = targets if isinstance(targets, str) else ", ".join(targets)
                 yield (
                     f"search_space.layers.choices.{place}: {layers}: these layers have none of the "

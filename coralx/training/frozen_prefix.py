@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -70,7 +71,8 @@ class FrozenPrefix:
         self._given: torch.Tensor | None = None
         """The states of the batch that is going through the model, shape (rows, tokens, width)."""
         self._rest: tuple[None, ...] | None = None
-        """What layers return beside states; None: they return no tuple."""
+        """In place of what layers return beside states, such as attention weights; None: they
+        return no tuple."""
 
     @property
     def modules(self) -> list[torch.nn.Module]:
@@ -151,7 +153,7 @@ class FrozenPrefix:
                 return states if self._rest is None else (states, *self._rest)
             with torch.no_grad():
                 output = forward(*args, **kwargs)
-            self._rest = tuple(output[1:]) if isinstance(output, tuple) else None
+            self._rest = (None,) * (len(output) - 1) if isinstance(output, tuple) else None
             return output
 
         return run
@@ -207,6 +209,10 @@ class FrozenPrefix:
     def _computed(self, ids: torch.Tensor, batch: Batch) -> torch.Tensor:
         told = {name: batch[name] for name in PASSED_ON & batch.keys()}
         alone = ids[None].contiguous()
+        around = _around(self._inner, self._stack)
+        was_training = [module.training for module in around]
+        for module in around:
+            module.training = False  # else some draw random numbers, which others then do not get
         self._is_recording = True
         try:
             with torch.no_grad():
@@ -215,6 +221,8 @@ class FrozenPrefix:
             return reached.states[0].detach()
         finally:
             self._is_recording = False
+            for module, training in zip(around, was_training, strict=True):
+                module.training = training
         raise ValueError("its layers are not called one after the other")
 
     # -- whether a base can be treated so ----------------------------------------------------------
@@ -228,8 +236,6 @@ class FrozenPrefix:
                 plain, kept = self._outputs(is_caching=False), self._outputs(is_caching=True)
         except Exception as error:  # whatever a base of another kind makes of it
             return reason_of(error)
-        if any(self._rest or ()):
-            return "its layers hand on more than states"
         bound = TOLERANCE if plain.dtype == torch.float32 else ROUGH
         if not (plain - kept).abs().max() <= bound * plain.abs().max():
             return "the base does not compute the same with states that were kept"
@@ -267,17 +273,20 @@ def _is_whole(batch: Batch) -> bool:
     return mask is None or bool((mask.ndim == 2) and (mask[:, :-1] >= mask[:, 1:]).all())
 
 
+def _around(model: torch.nn.Module, stack: str) -> list[torch.nn.Module]:
+    """The modules that the list of layers lies in, from the model down, and the list itself."""
+    parts = stack.split(".")
+    return [model.get_submodule(".".join(parts[:end])) for end in range(len(parts) + 1)]
+
+
 def _before(model: torch.nn.Module, stack: str, lowest: int) -> list[torch.nn.Module]:
     """What a model computes before the layer of that number: by the order in which models list
     their modules, whatever stands before the list of layers, and the layers below."""
-    found, outer = list[torch.nn.Module](), model
-    for part in stack.split("."):
-        for name, child in outer.named_children():
-            if name == part:
-                outer = child
-                break
-            found.append(child)
-    return [*found, *list(outer.children())[:lowest]]
+    found, around = list[torch.nn.Module](), _around(model, stack)
+    for outer, inner in pairwise(around):
+        children = list(outer.children())
+        found += children[: children.index(inner)]
+    return [*found, *list(around[-1].children())[:lowest]]
 
 
 def _restore(layer: torch.nn.Module, forward: Callable[..., Any] | None) -> None:
