@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -18,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from coralx.backends.protocol import create
 from coralx.config import parse_config
+from coralx.metrics.compute import task_figures
 from coralx.records.genomes import Genes, Genome
 from coralx.records.jobs import Horizon, Job, MeasureJob
 from coralx.training.adapter_backend import AdapterBackend
@@ -150,7 +150,6 @@ def test_layers_are_adapted_from_the_top_and_plain_peft_agrees(
     genes = replace(GENES, layers=1)  # of two, as top-half
     figures, weights = trained(backend, tmp_path, genes)
     assert figures == trained(backend, tmp_path / "half")[0]
-    assert {name.partition(".lora")[0].split(".")[-3:][0] for name in weights if ".lora" in name}
     adapted = [name for name in weights if ".lora_A." in name]
     assert adapted
     assert all(".1." in name for name in adapted)
@@ -160,25 +159,41 @@ def test_layers_are_adapted_from_the_top_and_plain_peft_agrees(
     measured = backend.measure(
         MeasureJob(Genome("g00-00-aaaa", 0, genes), str(tmp_path / "g00-00-aaaa"))
     )
-    classifies = config["model"].get("task") is None
-    auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
-    more = {"num_labels": 2} if classifies else {}
-    base = auto.from_pretrained(config["model"]["base"], **more)
-    alone = PeftModel.from_pretrained(base, tmp_path / "g00-00-aaaa").eval()
+    alone = PeftModel.from_pretrained(plain_base(config), tmp_path / "g00-00-aaaa").eval()
     part = backend._material.parts[0]
+    rows = part.splits["test"].rows
     with torch.no_grad():
-        scores = part.task.scores(alone, part.splits["test"].rows, [0, 1, 2, 3])
-    named = "eval_loss" if classifies else None
-    assert np.isfinite(scores).all()
-    every = range(len(part.splits["test"].rows.ids))
-    with torch.no_grad():
-        rows = part.task.by_row(
-            part.task.scores(alone, part.splits["test"].rows, list(every)),
-            part.splits["test"].rows,
-        )
-    from coralx.metrics.compute import task_figures
-
-    loss = task_figures(rows)[named or "eval_loss"]
+        scores = part.task.scores(alone, rows, list(range(len(rows.ids))))
+    loss = task_figures(part.task.by_row(scores, rows))["eval_loss"]
     assert measured.test["eval_loss"].value == pytest.approx(loss, abs=1e-3)
     described = json.loads((tmp_path / "g00-00-aaaa" / "adapter_config.json").read_text())
     assert isinstance(described["target_modules"], list)
+
+    child = Genome("g01-00-bbbb", 1, GENES, inherits="g00-00-aaaa")
+    parent = str(tmp_path / "all" / "g00-00-aaaa")
+    born = backend.train(job(child, tmp_path, 1, inherit_from=parent), lambda _: None).inheritance
+    assert born is not None
+    assert born.dropped
+    assert born.added == ()
+    assert 0 < born.error < 1
+
+
+def plain_base(config: dict[str, Any]) -> Any:
+    """The base as transformers loads it."""
+    path = config["model"]["base"]
+    if "task" in config["model"]:
+        return AutoModelForCausalLM.from_pretrained(path)
+    return AutoModelForSequenceClassification.from_pretrained(path, num_labels=2)
+
+
+def test_costs_are_measured_with_all_layers_computed(backend: AdapterBackend) -> None:
+    calls = Calls(backend)
+    genome = Genome("g00-00-cccc", 0, GENES)
+    rows = backend._material.parts[0].splits["validation"].rows
+    with backend._adapter(genome, GENES.shape):
+        backend._evaluation._scored(backend._material.parts[0], rows, lambda: None)
+        calls.counts[0] = 0
+        backend._evaluation._measured = ["latency_ms"]
+        backend._evaluation._measurements(lambda: None)
+    backend._evaluation._measured = []
+    assert calls.counts[0] > 0
