@@ -30,7 +30,7 @@ def pareto_csv(report: dict[str, Any]) -> str:
     has_derived = any(origins.values())
     if has_derived:
         columns.append("derived")
-    has_layers = any(member["genes"]["layers"] != ALL_LAYERS for member in report["front"])
+    has_layers = any(m["genes"].get("layers", ALL_LAYERS) != ALL_LAYERS for m in report["front"])
     if has_layers:
         columns.append("layers")
     writer.writerow(["genome", "generation", *genes, *columns])
