@@ -232,6 +232,7 @@ def _space_of(space: SearchSpace, genes: Sequence[searched.Genes]) -> SearchSpac
             "dropout": dropout,
             "use_dora": None,
             "use_rslora": None,
+            "layers": None,
         }
     )
 

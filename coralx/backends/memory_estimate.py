@@ -17,6 +17,7 @@ from typing import Any
 from coralx.backends.unsloth_support import unfused_remarks
 from coralx.records.genomes import ALL_LINEAR, Genes, Genome
 from coralx.records.run_facts import Footprint
+from coralx.search.adapted_layers import adapted_modules, lowest_layer
 from coralx.search.space import Continuous, Gene, Integer, Space
 from coralx.text import gib
 
@@ -33,7 +34,7 @@ figures, moving them to the host and back takes longer than it is worth below 38
 SMALLEST_OFFLOADED = 2 << 20
 """Bytes of a layer's input that Unsloth leaves on the GPU."""
 
-SIZING = ("rank", "batch_size", "target_modules", "use_dora", "dropout")
+SIZING = ("rank", "batch_size", "target_modules", "use_dora", "dropout", "layers")
 """The genes that memory depends on."""
 
 
@@ -47,15 +48,10 @@ def adapter_parameters(footprint: Footprint, genes: Genes) -> int:
 
 
 def _adapted(footprint: Footprint, genes: Genes) -> list[tuple[int, int]]:
-    """Inputs and outputs of the layers that have an adapter, as PEFT matches target modules: by
-    whole parts at the name's end."""
-    targets = genes.target_modules
-    return [
-        (inputs, outputs)
-        for name, inputs, outputs in footprint.linear
-        if targets == ALL_LINEAR
-        or any(name == suffix or name.endswith("." + suffix) for suffix in targets)
-    ]
+    """Inputs and outputs of the modules that have an adapter."""
+    names = [name for name, _, _ in footprint.linear]
+    adapted = set(adapted_modules(names, genes, footprint.layers))
+    return [(inputs, outputs) for name, inputs, outputs in footprint.linear if name in adapted]
 
 
 def adapter_bytes(footprint: Footprint, genes: Genes) -> int:
@@ -117,15 +113,22 @@ def _ends(gene: Gene) -> Sequence[Any]:
 
 def activation_bytes(footprint: Footprint, genes: Genes) -> int:
     """Bytes of activations held for each token; v a value, h wide, f the width inside the MLP.
+    Nothing is held of the layers below the lowest that is adapted: no gradient goes there.
 
     With checkpointing it is v h for each layer's input, and the rest for one layer at a time, while
     it is computed again.
     """
     held = _base_activations(footprint, genes) + _adapter_activations(footprint, genes)
     if footprint.checkpointing:
+        # Its way of asking for gradients leads them down to the embeddings.
         inputs = footprint.activation_bytes * footprint.hidden_size * footprint.layers
-        return inputs + held // max(1, footprint.layers)
+        return inputs + held // max(1, _trained_layers(footprint, genes))
     return held
+
+
+def _trained_layers(footprint: Footprint, genes: Genes) -> int:
+    """How many layers gradients go through."""
+    return footprint.layers - lowest_layer(genes.layers, footprint.layers)
 
 
 def _base_activations(footprint: Footprint, genes: Genes) -> int:
@@ -139,9 +142,10 @@ def _base_activations(footprint: Footprint, genes: Genes) -> int:
     in_fp32 = footprint.base_bytes >= 4 * footprint.base_parameters
     value = 4 if in_fp32 else footprint.activation_bytes
     hidden, inner = footprint.hidden_size, footprint.intermediate_size
+    layers = _trained_layers(footprint, genes)
     if _is_fused(footprint, genes):
-        return footprint.layers * value * (8 * hidden + 2 * inner)
-    return footprint.layers * (4 * 2 * hidden + value * (4 * hidden + 3 * inner))
+        return layers * value * (8 * hidden + 2 * inner)
+    return layers * (4 * 2 * hidden + value * (4 * hidden + 3 * inner))
 
 
 def _adapter_activations(footprint: Footprint, genes: Genes) -> int:

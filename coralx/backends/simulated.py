@@ -27,7 +27,7 @@ from coralx.backends.simulated_figures import figures_of
 from coralx.config.metric_catalogue import Direction, metric_entry, split_metric_name
 from coralx.config.schema import Config
 from coralx.errors import NotDerivable
-from coralx.records.genomes import ALL_LINEAR, Genes
+from coralx.records.genomes import ALL_LAYERS, ALL_LINEAR, Genes
 from coralx.records.jobs import DeriveJob, Job, MeasureJob
 from coralx.records.results import (
     Derived,
@@ -93,7 +93,7 @@ class Curve:
 def curve_of(genes: Genes) -> Curve:
     """Skill is a bump over the logarithm of the learning rate, whose best value falls with alpha
     over rank and with rank. The ceiling rises with rank and modules, and saturates."""
-    everywhere = genes.target_modules == ALL_LINEAR
+    everywhere = genes.target_modules == ALL_LINEAR and genes.layers == ALL_LAYERS
     capacity = math.log2(1 + genes.rank) / math.log2(65) * (1.0 if everywhere else 0.8)
     best = 1.2e-3 / math.sqrt(genes.alpha_ratio) * (16 / genes.rank) ** 0.25
     distance = math.log10(genes.learning_rate / best)

@@ -19,6 +19,7 @@ from coralx.errors import NotDerivable
 from coralx.records.derivations import Derivation
 from coralx.records.genomes import ALL_LINEAR, Genes
 from coralx.rng import derive_seed
+from coralx.search.adapted_layers import lowest_layer
 
 HIDDEN = 384
 LAYERS = 6
@@ -99,12 +100,12 @@ def adapter_from(values: dict[str, Any]) -> SimulatedAdapter:
 
 def parameters_of(genes: Genes) -> int:
     """Parameters that an adapter of the simulated base has."""
-    return 2 * HIDDEN * genes.rank * modules_of(genes) * LAYERS
+    return round(2 * HIDDEN * genes.rank * modules_of(genes) * LAYERS)
 
 
-def modules_of(genes: Genes) -> int:
-    """Modules of a layer that are adapted."""
-    return len(_kinds(genes))
+def modules_of(genes: Genes) -> float:
+    """Modules of a layer that are adapted, in the mean."""
+    return len(_kinds(genes)) * (1.0 - lowest_layer(genes.layers, LAYERS) / LAYERS)
 
 
 def _kinds(genes: Genes) -> tuple[str, ...]:
@@ -115,10 +116,11 @@ def trained(seed: int, genome: str, genes: Genes, skill: float) -> SimulatedAdap
     """The adapter of a genome that training brought to this skill."""
     rng = _random(seed, genome)
     best, calibrated = rng.uniform(0.6, 1.2), rng.uniform(0.6, 1.2)
-    layers = tuple(f"layer {number}" for number in range(LAYERS))
+    lowest = lowest_layer(genes.layers, LAYERS)
+    layers = tuple(f"layer {number}" for number in range(lowest, LAYERS))
     return SimulatedAdapter(
         gain=(skill - CHANCE) / (1.0 - CURVATURE * (1.0 - best) ** 2),
-        modules=float(modules_of(genes)),
+        modules=modules_of(genes),
         rank=genes.rank,
         effective=float(genes.rank),
         needed=genes.rank * 2 ** rng.uniform(-3.0, -1.0),

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    model_validator,
+)
 
 from coralx.config.section import Name, Section, Size, without_controls
 from coralx.text import LONGEST_VALUE, shortened
 
 Several = Field(min_length=1, max_length=1_000)
 """How many choices there may be."""
+
+MOST_LAYERS = 10_000
+"""More than any base has."""
 
 
 Spread = Annotated[float, Field(gt=0.0, le=1e6)]
@@ -156,6 +167,29 @@ class ModuleChoices(Section):
     """Sets of linear modules to adapt: lists of names, or `all-linear`."""
 
     choices: Annotated[tuple[Modules, ...], Several] = Field(description="What may be drawn.")
+
+
+def _known_layers(value: Any) -> Any:
+    """The value, if it says which layers are adapted. Raises ValueError."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if value in ("all", "top-half", "top-quarter") or (is_number and 1 <= value <= MOST_LAYERS):
+        return value
+    raise ValueError(
+        "expected all, top-half, top-quarter, or how many layers from the top: a whole number from "
+        f"1 to {MOST_LAYERS:,}"
+    )
+
+
+Layers = Annotated[
+    Literal["all", "top-half", "top-quarter"] | Annotated[int, Field(ge=1, le=MOST_LAYERS)],
+    BeforeValidator(_known_layers),
+]
+
+
+class LayerChoices(Section):
+    """Which layers to adapt: `all`, `top-half`, `top-quarter`, or how many from the top."""
+
+    choices: Annotated[tuple[Layers, ...], Several] = Field(description="What may be drawn.")
 
 
 OF_SEVERAL, RANGE = "[choices]", "[range]"

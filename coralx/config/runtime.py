@@ -10,6 +10,7 @@ from coralx.config.section import Count, Name, Section, Size
 
 Positive = Annotated[float, Field(gt=0.0, le=1e9)]
 Place = Annotated[int, Field(ge=0, le=1 << 16)]
+Megabytes = Annotated[int, Field(ge=0, le=1 << 30)]
 Processes = Annotated[int, Field(ge=1, le=1_024)]
 
 
@@ -84,6 +85,11 @@ class Runtime(Section):
         default="auto",
         description="Trade time for memory. auto: where a GPU's memory would not hold the largest "
         "genome of the search space without, by estimate.",
+    )
+    prefix_cache_mb: Megabytes | None = Field(
+        default=None,
+        description="MB in each worker's memory (the rest goes to a temporary file) for what the "
+        "layers below the adapted ones make of a text. 0: nothing is kept. Unset: 256 on a CPU.",
     )
     block_compile: bool = Field(
         default=False,

@@ -13,6 +13,8 @@ from coralx.config.gene_forms import (
     FloatRange,
     IntChoices,
     IntGene,
+    LayerChoices,
+    Layers,
     ModuleChoices,
     Modules,
 )
@@ -65,6 +67,11 @@ class SearchSpace(Section):
     use_dora: BoolChoices | None = Field(
         default=None, description="Train the weights' magnitudes as well (DoRA). Unset: off."
     )
+    layers: LayerChoices | None = Field(
+        default=None,
+        description="Which layers to adapt: `all`, `top-half`, `top-quarter` (rounded up), or how "
+        "many from the top. The frozen ones below cost little. Unset: all.",
+    )
 
     @field_validator("alpha_ratio", "dropout", "learning_rate", "weight_decay", "warmup_ratio")
     @classmethod
@@ -114,6 +121,10 @@ class SeedGenome(Section):
     batch_size: Size | None = Field(default=None, description="Unset: `training.batch_size`.")
     use_rslora: bool | None = Field(default=None, description="rsLoRA's scaling. Unset: off.")
     use_dora: bool | None = Field(default=None, description="DoRA. Unset: off.")
+    layers: Layers | None = Field(
+        default=None,
+        description="`all`, `top-half`, `top-quarter`, or how many from the top. Unset: `all`.",
+    )
 
     @model_validator(mode="after")
     def _has_one_alpha(self) -> SeedGenome:

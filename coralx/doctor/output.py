@@ -12,6 +12,7 @@ from rich.table import Table
 
 from coralx.doctor.diagnosis import Diagnosis, Machine
 from coralx.doctor.requirements import Need, Requirements
+from coralx.records.genomes import Genes
 from coralx.report.formatting import modules
 from coralx.report.table_layout import fitting
 from coralx.text import counted, gib
@@ -124,17 +125,21 @@ def _on_device(needs: Requirements) -> Iterator[str]:
 
 def _trial_line(needs: Requirements) -> str:
     described = {
-        name: f"{name} genome (rank {need.genes.rank} on {modules(need.genes.target_modules)})"
+        name: f"{name} genome (rank {need.genes.rank} on {_modules(need.genes)})"
         for name, need in (("smallest", needs.smallest), ("largest", needs.largest))
     }
     return f"Trained one batch with the {described['smallest']} and the {described['largest']}."
+
+
+def _modules(genes: Genes) -> str:
+    return modules(genes.target_modules, genes.layers)
 
 
 def _cells(need: Need) -> tuple[str, ...]:
     return (
         str(need.genes.rank),
         str(need.genes.batch_size),
-        escape(modules(need.genes.target_modules)),
+        escape(_modules(need.genes)),
         f"{need.parameters:,}",
         gib(need.least_bytes),
         gib(need.likely_bytes),

@@ -235,7 +235,7 @@ class JobMaker:
         """What decides how much memory a genome takes at a stage."""
         genes = genome.genes
         rank = shape_at(genes, self._growth, place).rank
-        return rank, genes.batch_size, genes.target_modules, genes.use_dora
+        return rank, genes.batch_size, genes.target_modules, genes.use_dora, genes.layers
 
     def _partial(self, genome: str, stage: str) -> str | None:
         return str(self._layout.partial(genome, stage)) if self._layout else None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from coralx.config.schema import Config
 from coralx.execution.executor import AnyJob, JobOutcome, genome_and_stage
+from coralx.records.genomes import ALL_LAYERS
 from coralx.records.jobs import Job
 from coralx.records.results import StageResult
 from coralx.records.run_facts import Settings
@@ -55,9 +56,11 @@ def next_work(
 
 def _is_packable(job: Job) -> bool:
     """Whether it can be trained together with others at all. Where memory is known to be short,
-    that would need more of it."""
+    that would need more of it; and what lies below the layers that a genome adapts is computed
+    apart."""
     genes = job.genome.genes
-    return genes.adapts_base and not genes.use_dora and job.micro_batch is None
+    is_plain = genes.adapts_base and not genes.use_dora and genes.layers == ALL_LAYERS
+    return is_plain and job.micro_batch is None
 
 
 def _can_join(job: Job, other: Job) -> bool:

@@ -11,6 +11,10 @@ from coralx.rng import derive_seed
 TargetModules = tuple[str, ...] | Literal["all-linear"]
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
+Layers = Literal["all", "top-half", "top-quarter"] | int
+"""Which of a base's layers are adapted; a number counts from the top. Shares are rounded up."""
+ALL_LAYERS: Literal["all"] = "all"
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -34,6 +38,7 @@ class Genes:
     batch_size: int = 16
     use_rslora: bool = False
     use_dora: bool = False
+    layers: Layers = ALL_LAYERS
 
     @property
     def alpha(self) -> float:

@@ -45,9 +45,12 @@ def _unit(value: float) -> tuple[int, str]:
     return 1 << 10 * (power + 1), ("KiB", "MiB", "GiB")[power]
 
 
-def modules(value: str | Sequence[str]) -> str:
-    """Target modules in one cell."""
-    return value if isinstance(value, str) else "+".join(value)
+def modules(value: str | Sequence[str], layers: str | int = "all") -> str:
+    """Target modules in one cell, and of which layers, unless it is all."""
+    named = value if isinstance(value, str) else "+".join(value)
+    if layers == "all" or not named:
+        return named
+    return f"{named}, {layers if isinstance(layers, str) else f'top {layers}'}"
 
 
 def ratio(value: float | None) -> str:

@@ -127,7 +127,7 @@ def _table(report: Mapping[str, Any], squeeze: int) -> Table:
 def _genes(member: Mapping[str, Any], *, cut: bool) -> list[str]:
     """Rank and alpha, learning rate, modules; who was not trained had no learning rate."""
     genes = member["genes"]
-    adapted = modules(genes["target_modules"])
+    adapted = modules(genes["target_modules"], genes["layers"])
     if cut and len(adapted) > SHORT:
         adapted = adapted[: SHORT - 1] + "…"
     rank = f"{genes['rank']}/{genes['alpha']:g}"
@@ -173,7 +173,7 @@ def _blocks(report: Mapping[str, Any]) -> Text:
         lines += [
             f"[bold]{escape(member['genome'])}[/]: rank {genes['rank']}, alpha {genes['alpha']:g}, "
             + (f"lr {genes['learning_rate']:.2e}" if member.get("derived") is None else DERIVED)
-            + f", {escape(modules(genes['target_modules']))}",
+            + f", {escape(modules(genes['target_modules'], genes['layers']))}",
             *(
                 f"  {metric} {arrow} {with_interval(test.get(metric), metric)}"
                 for metric, arrow in zip(metrics, arrows, strict=True)

@@ -154,7 +154,8 @@ def _rate(genome: Genome) -> str:
 
 def _modules(standings: Standings, genome: Genome) -> str:
     """Of a derived genome how it came to be, which says more."""
-    return standings.origin(genome) or modules(genome.genes.target_modules)
+    genes = genome.genes
+    return standings.origin(genome) or modules(genes.target_modules, genes.layers)
 
 
 def _fitting(columns: dict[str, Column], width: int) -> dict[str, Column]:

@@ -6,15 +6,17 @@ import csv
 import io
 from typing import Any
 
+from coralx.records.genomes import ALL_LAYERS
 from coralx.report.derived import origin_of
 
 
 def pareto_csv(report: dict[str, Any]) -> str:
     """The front as a table: genome, genes, each objective on validation and test, steps; the
-    weighted sum where the config has weights; whether the figures are simulated; and where members
-    were not trained, how they were derived, in words."""
+    weighted sum where the config has weights; whether the figures are simulated; where members
+    were not trained, how they were derived, in words; and where not all adapt all layers, which."""
     metrics = [objective["metric"] for objective in report["objectives"]]
     genes = list(report["front"][0]["genes"]) if report["front"] else []
+    genes = [name for name in genes if name != "layers"]  # columns keep their places
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [f"{split}_{metric}" for metric in metrics for split in ("validation", "test")]
@@ -28,22 +30,25 @@ def pareto_csv(report: dict[str, Any]) -> str:
     has_derived = any(origins.values())
     if has_derived:
         columns.append("derived")
+    has_layers = any(m["genes"].get("layers", ALL_LAYERS) != ALL_LAYERS for m in report["front"])
+    if has_layers:
+        columns.append("layers")
     writer.writerow(["genome", "generation", *genes, *columns])
     for member in report["front"]:
         values = []
         for metric in metrics:
             test = (member["test"] or {}).get(metric) or {}
             values += [member["validation"].get(metric), test.get("value")]
-        listed = [
-            " ".join(value) if isinstance(value, list) else value
-            for value in member["genes"].values()
-        ]
+        own = [member["genes"][name] for name in genes]
+        listed = [" ".join(value) if isinstance(value, list) else value for value in own]
         values += [member["own_steps"], member["lineage_steps"]]
         if weighted:
             values.append(scores[member["genome"]])
         values.append(str(report["simulated"]).lower())
         if has_derived:
             values.append(origins[member["genome"]])
+        if has_layers:
+            values.append(member["genes"]["layers"])
         row = [member["genome"], member["generation"], *listed, *values]
         writer.writerow([_cell(value) for value in row])
     return text.getvalue()

@@ -202,11 +202,13 @@ class _Scene:
 
     def _soups(self) -> Iterator[Derivation]:
         """Means of the best finishers with the next weights: of those that adapt the same modules
-        and began with the same weights, since others' updates are no steps in one direction."""
-        kinds: dict[tuple[object, str], list[Finisher]] = {}
+        of the same layers and began with the same weights, since others' updates are no steps in
+        one direction."""
+        kinds: dict[tuple[object, ...], list[Finisher]] = {}
         for member in self._by_skill(self._trained):
             if _is_plain(member.genome.genes) and member.is_source:
-                kind = member.genome.genes.target_modules, member.descent
+                genes = member.genome.genes
+                kind = genes.target_modules, genes.layers, member.descent
                 kinds.setdefault(kind, []).append(member)
         alike = next((members for members in kinds.values() if len(members) > 1), [])
         for weights in SOUPS:

@@ -220,7 +220,9 @@ def _donor(genes: Genes, parent: Genome, donors: Collection[str], *, resize: boo
     """The parent's id if it may give its weights and they fit: as they are, or resized. DoRA's
     magnitudes have no counterpart in plain LoRA, so they never fit there. Of a derived parent
     single modules may have a lower rank, or be left out; these grow at no change of function."""
-    shape = ("use_dora",) if resize else ("rank", "target_modules", "use_dora", "use_rslora")
+    shape = (
+        ("use_dora",) if resize else ("rank", "target_modules", "layers", "use_dora", "use_rslora")
+    )
     fits = all(getattr(genes, name) == getattr(parent.genes, name) for name in shape)
     return parent.id if fits and parent.id in donors else None
 

@@ -10,9 +10,11 @@ from transformers.pytorch_utils import Conv1D
 
 from coralx.config.gene_forms import ModuleChoices
 from coralx.config.schema import Config
+from coralx.config.search_space import SearchSpace
 from coralx.errors import ConfigError
-from coralx.records.genomes import ALL_LINEAR
-from coralx.text import did_you_mean
+from coralx.records.genomes import ALL_LAYERS, ALL_LINEAR, Genes, Layers
+from coralx.search.adapted_layers import adapted_count, adapted_modules, stack_of
+from coralx.text import counted, did_you_mean
 from coralx.training.input_length import longest_input
 
 MOST_LISTED = 12
@@ -28,6 +30,7 @@ LINEAR = (torch.nn.Linear, Conv1D)
 def check(config: Config, model: Any, head: Sequence[str]) -> None:
     """Raise ConfigError where the config's target modules or text lengths do not fit the base."""
     _check_targets(config.search_space.target_modules, model, head)
+    _check_layers(config.search_space, model, head)
     _check_length(config, model)
 
 
@@ -102,6 +105,52 @@ def _why_not(name: str, model: Any, head: Sequence[str], leaves: Sequence[str]) 
     if any(_is_in_head(full, head) for full in named):
         return f"{name!r} belongs to the classification head, which every adapter trains in full"
     return f"{name!r} is not a linear layer but {type(next(iter(named.values()))).__name__}"
+
+
+def _check_layers(space: SearchSpace, model: Any, head: Sequence[str]) -> None:
+    """Raise ConfigError where the choices of `layers` do not fit the base."""
+    if space.layers is None or space.layers.choices == (ALL_LAYERS,):
+        return
+    linear = linear_names(model, head)
+    count = int(getattr(model.config.get_text_config(), "num_hidden_layers", 0))
+    if stack_of(linear, count) is None:
+        raise ConfigError(
+            "config",
+            [
+                "search_space.layers: the base does not have its layers in one list, so which of "
+                "them are at the top is not known"
+            ],
+            "Leave search_space.layers out.",
+        )
+    problems = list(_wrong_layers(space.layers.choices, count))
+    problems += _without_targets(space, linear, count)
+    if problems:
+        raise ConfigError("config", problems)
+
+
+def _wrong_layers(choices: Sequence[Layers], count: int) -> Iterator[str]:
+    """What is wrong with choices of layers for a base that has `count`: more than it has, and two
+    that mean the same."""
+    meant: dict[int, Layers] = {}
+    for place, choice in enumerate(choices):
+        where, own = f"search_space.layers.choices.{place}", adapted_count(choice, count)
+        if own > count:
+            yield f"{where}: {own}, but the base has {counted(count, 'layer')}"
+        elif meant.setdefault(own, choice) != choice:
+            yield f"{where}: {choice} means the same as {meant[own]}: {own} of {count} layers"
+
+
+def _without_targets(space: SearchSpace, linear: Sequence[str], count: int) -> Iterator[str]:
+    """Choices of layers that hold none of the modules of some choice of target modules."""
+    for place, layers in enumerate(space.layers.choices if space.layers else ()):
+        for targets in space.target_modules.choices:
+            genes = Genes(target_modules=targets, layers=layers)
+            if not adapted_modules(linear, genes, count):
+                named = targets if isinstance(targets, str) else ", ".join(targets)
+                yield (
+                    f"search_space.layers.choices.{place}: {layers}: these layers have none of the "
+                    f"target modules {named}"
+                )
 
 
 def _check_length(config: Config, model: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from coralx.training.derived_adapter import Deriving
 from coralx.training.device import keep_to_share, memory_of, require_kernels, training_device
 from coralx.training.evaluation import Evaluation
 from coralx.training.footprint import footprint_of
+from coralx.training.frozen_prefix import FrozenPrefix
 from coralx.training.out_of_memory import free, raising_out_of_memory, reason_of
 from coralx.training.pack_trial import PackTrial
 from coralx.training.packed_stage import train_together
@@ -52,10 +53,17 @@ from coralx.training.precision import (
     loss_scaler,
     precision_of,
 )
+from coralx.training.prefix_cache import PrefixCache
 from coralx.training.quantization import check_quantization
 from coralx.training.stage_training import StageTraining
 from coralx.training.task_data import Material
 from coralx.training.trial_batch import Trial
+
+PREFIX_MB = 256
+"""Of states kept in memory, on a CPU. Reading more from a disk takes next to no time."""
+
+TRIED_TEXTS = 64
+"""Among so many rows lie the texts by which it is tried whether states can be kept."""
 
 
 class AdapterBackend(ABC):
@@ -64,6 +72,8 @@ class AdapterBackend(ABC):
     name: str
     has_cpu_layers = False
     """Whether the base's layers may be replaced on a CPU; see `cpu_layers`."""
+    freezes_prefix = False
+    """Whether what lies below the lowest adapted layer may be taken out of forward passes."""
 
     def __init__(self) -> None:
         self.base_loads = 0
@@ -139,6 +149,7 @@ class AdapterBackend(ABC):
             self.new_scaler,
             self._scoring,
             self.notes_on,
+            self._prefix,
         )
         facts = self._facts(footprint, reason, examples, warnings, say)
         return replace(facts, checkpointing_reason=why)
@@ -174,7 +185,7 @@ class AdapterBackend(ABC):
         self._base_precision = precision_of(dtype)
         self._material = Material(config, examples, self._base, self._device, revision)
         require_known_tokens(config, self._base, self._material)
-        return footprint_of(
+        footprint = footprint_of(
             config,
             self._base.model,
             self._base.head,
@@ -183,6 +194,9 @@ class AdapterBackend(ABC):
             fused_loss=self._base.fused_loss,
             fused=self._base.fused_kernels,
         )
+        names = tuple(name for name, _, _ in footprint.linear)
+        self._base = replace(self._base, linear=names, layers=footprint.layers)
+        return footprint
 
     def _with_checkpointing(
         self, footprint: Footprint, recorded: bool | None, say: Say
@@ -208,12 +222,30 @@ class AdapterBackend(ABC):
             cpu_layers.install(self._base.model, self._base.head)
         with explaining(config, "an adapter"):
             self._model = self.wrap(config, self._base, recomputes=recomputes)
+        self._prefix = self._frozen_prefix()
         self._evaluation = Evaluation(
-            config, self._model, self._material, self._scoring, self._device
+            config,
+            self._model,
+            self._material,
+            self._scoring,
+            self._device,
+            self._prefix.computing,
         )
         if config.model.task in CAUSAL:
             with self._scoring(), explaining(config, "the untuned base"):
                 require_causal(config, self._model, len(self._base.tokenizer))
+
+    def _frozen_prefix(self) -> FrozenPrefix:
+        megabytes = self._config.runtime.prefix_cache_mb
+        if megabytes is None:
+            megabytes = PREFIX_MB if self._device.type == "cpu" else 0
+        return FrozenPrefix(
+            self._model,
+            self._base,
+            PrefixCache(megabytes << 20) if megabytes else None,
+            self._material.train.ids[:TRIED_TEXTS],
+            self._scoring,
+        )
 
     def _trial(self) -> Trial:
         return Trial(
@@ -362,8 +394,10 @@ class AdapterBackend(ABC):
     def _removing(self, genome: Genome) -> Iterator[str]:
         """After the block, the genome's adapter, of that name, is no longer in the model."""
         name = adapters.name_of(genome)
+        freezes = self._prefix.below(genome.genes) if self.freezes_prefix else nullcontext()
         try:
-            yield name
+            with freezes:
+                yield name
         finally:
             self._model.set_adapter(TEMPLATE)
             if name in self._model.peft_config:

@@ -19,7 +19,8 @@ from peft.utils.constants import DUMMY_TARGET_MODULES
 from safetensors.torch import load_file, save_file
 
 from coralx.errors import NotDerivable
-from coralx.records.genomes import Genes, Genome, Shape
+from coralx.records.genomes import ALL_LAYERS, Genes, Genome, Shape
+from coralx.search.adapted_layers import adapted_modules
 from coralx.search.module_groups import PREFIX
 from coralx.system.files import write_folder
 from coralx.training.base_model import Base
@@ -36,8 +37,11 @@ STATE = "trainer_state.json"
 
 def lora_config(genes: Genes, shape: Shape, base: Base) -> LoraConfig:
     """PEFT's description of a genome at some rank and alpha; the base's head is trained in full and
-    saved. Where nothing in the base is adapted, PEFT has a target name of its own for that."""
+    saved. Where nothing in the base is adapted, PEFT has a target name of its own for that; where
+    only some layers are, their modules are named one by one."""
     targets = genes.target_modules or DUMMY_TARGET_MODULES
+    if genes.adapts_base and genes.layers != ALL_LAYERS:
+        targets = tuple(adapted_modules(base.linear, genes, base.layers))
     return LoraConfig(
         base_model_name_or_path=base.published_name,
         task_type=base.task_type,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from coralx.config.schema import Config
 from coralx.errors import ConfigError, CoralXError
-from coralx.records.genomes import Genes
+from coralx.records.genomes import ALL_LAYERS, Genes
 from coralx.training.out_of_memory import raising_out_of_memory, reason_of
 
 FUSED_SIGNS = ("ParamWrapper does not work with", "unsupported variant combination")
@@ -84,6 +84,7 @@ def _raised_in(error: Exception) -> str:
 
 
 def modules_of(genes: Genes) -> str:
-    """The target modules in a word."""
+    """The target modules in a word, with the layers unless they are all."""
     targets = genes.target_modules
-    return targets if isinstance(targets, str) else "+".join(targets)
+    named = targets if isinstance(targets, str) else "+".join(targets)
+    return named if genes.layers == ALL_LAYERS else f"{named} of layers {genes.layers}"

@@ -39,6 +39,10 @@ class Base:
     """Remarks for the run's report."""
     padding: int | None = None
     """The token that a classifier pads texts with; None where its config names none."""
+    linear: tuple[str, ...] = ()
+    """The full names of the linear modules that LoRA can adapt, before any adapter wraps them."""
+    layers: int = 0
+    """How many there are."""
 
 
 def load(

@@ -42,7 +42,8 @@ from coralx.training.user_metric_figures import Split, UserMetricFigures, name_f
 
 
 class Evaluation:
-    """Scores the model as it stands, in the context `scoring`.
+    """Scores the model as it stands, in the context `scoring`; what it costs is measured in the
+    context `measuring`, as where it is put to use.
 
     Raises ConfigError where a metric of the user's cannot be found, or fails on the predictions
     that each is tried with.
@@ -55,11 +56,13 @@ class Evaluation:
         material: Material,
         scoring: Callable[[], AbstractContextManager[Any]],
         device: torch.device,
+        measuring: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         self._model = model
         self._parts = material.parts
         self._scoring = scoring
         self._device = device
+        self._measuring = measuring
         self._seed = config.experiment.seed
         named = sorted({split_metric_name(name)[0] for name in config.named_metrics})
         self._measured = [name for name in named if metric_entry(name).source == "measurement"]
@@ -236,7 +239,7 @@ class Evaluation:
                 part.task.scores(self._model, data, rows)
 
             self._model.eval()
-            with torch.no_grad(), self._scoring():
+            with torch.no_grad(), self._scoring(), self._measuring():
                 if name == "memory":
                     held = cost_metrics.held_bytes(self._model, TEMPLATE)
                     measured |= cost_metrics.memory(work, self._device, held)

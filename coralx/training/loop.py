@@ -135,6 +135,8 @@ class Trainer:
     """In which forward passes run."""
     scaler: torch.amp.GradScaler
     """Of losses, in fp16; disabled, it does nothing."""
+    frozen: Sequence[torch.nn.Module] = ()
+    """Parts of the model that are computed without dropout."""
     untuned_loss: float | None = None
     """The untuned base's, which shows when a loss explodes; None: not measured."""
 
@@ -156,6 +158,8 @@ class Trainer:
         loss, gradient or parameter that is not finite, and for what the job's watch looks out for.
         Every `keep_seconds`, `keep` is to keep what has been trained."""
         self.model.train()
+        for part in self.frozen:
+            part.eval()
         began = reported = kept = time.monotonic()
         # A trace that was taken up from a partial checkpoint has steps and seconds already.
         first, before = job.first_step + len(trace.losses), trace.seconds

@@ -20,6 +20,7 @@ class PeftBackend(AdapterBackend):
 
     name = "peft"
     has_cpu_layers = True
+    freezes_prefix = True
 
     def load(
         self,

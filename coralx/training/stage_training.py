@@ -24,6 +24,7 @@ from coralx.records.results import Divergence, StageResult
 from coralx.training import adapters, peak_memory
 from coralx.training import partial_checkpoint as partial
 from coralx.training.evaluation import Evaluation
+from coralx.training.frozen_prefix import FrozenPrefix
 from coralx.training.inference import mean_loss
 from coralx.training.initial_weights import StageStart, begin
 from coralx.training.loop import Trace, Trainer
@@ -83,6 +84,8 @@ class StageTraining:
     """In which scores are computed."""
     notes_on: Callable[[Genes], Remarks]
     """What the backend remarks on how such a genome is trained."""
+    prefix: FrozenPrefix
+    """What lies below the lowest adapted layer."""
     untuned_loss: float | None = None
     """The untuned base's training loss; None: not measured."""
 
@@ -144,7 +147,7 @@ class StageTraining:
         # What was neither steps (of this attempt) nor evaluation: weights in, checkpoints out.
         overhead = saved - began - under_way.seconds - evaluation
         files = under_way.read_seconds + saved - evaluated
-        notes = (*self.notes_on(job.genome.genes), *remarks)
+        notes = (*self.notes_on(job.genome.genes), *self.prefix.remarks, *remarks)
         return result_of(job, start, trace, metrics, notes, evaluation, overhead, files)
 
     def _train_head(self, job: Job, report: Report, beat: Beat, began: float) -> StageResult:
@@ -195,6 +198,7 @@ class StageTraining:
             settings=self.config.training,
             autocast=self.autocast,
             scaler=scaler,
+            frozen=self.prefix.modules,
             untuned_loss=self.untuned_loss,
         )
 

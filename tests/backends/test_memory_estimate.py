@@ -73,6 +73,17 @@ def test_dropout_holds_what_it_drops_and_dora_its_outputs() -> None:
     assert activation_bytes(SMALL, dora) - activation_bytes(SMALL, plain) == 2 * 2 * (10 + 20)
 
 
+def test_layers_below_the_adapted_ones_hold_nothing_and_count_nothing() -> None:
+    names = [f"layers.{n}.{name}" for n in range(3) for name in ("q_proj", "up_proj")]
+    base = replace(SMALL, linear=tuple((name, 10, 10) for name in names))
+    everywhere, top = Genes(rank=2), Genes(rank=2, layers=1)
+    assert adapter_parameters(base, everywhere) == 6 * 2 * 20 + 7
+    assert adapter_parameters(base, top) == 2 * 2 * 20 + 7
+    assert activation_bytes(base, top) * 3 == activation_bytes(base, everywhere)
+    checkpointed = replace(base, checkpointing=True)
+    assert activation_bytes(checkpointed, top) == activation_bytes(checkpointed, everywhere)
+
+
 def test_unsloths_kernels_hold_less_where_they_are_used() -> None:
     fused = replace(SMALL, fused=True)
     whole = Genes(target_modules="all-linear")

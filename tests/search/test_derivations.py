@@ -322,6 +322,8 @@ def test_what_was_dropped_since_is_no_source_but_still_to_be_beaten() -> None:
 def test_a_soup_needs_two_that_adapt_the_same_modules() -> None:
     other = finisher("b", 0.8, target_modules=("query", "value"))
     assert "soup" not in first_operators(aims(SKILL), [finisher("a", 0.9), other])
+    higher = finisher("b", 0.8, layers="top-half")
+    assert "soup" not in first_operators(aims(SKILL), [finisher("a", 0.9), higher])
     third = finisher("c", 0.7, 16)
     found = propose(aims(SKILL), [finisher("a", 0.9), other, third], [], 0, most=8, left=99)
     assert Derivation("soup", ("a", "c"), rank=16, weights=(0.5, 0.5)) in found

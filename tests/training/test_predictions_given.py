@@ -50,7 +50,7 @@ def evaluated(
     base = SimpleNamespace(tokenizer=language.tokenizer, model=language.model, fused_loss=False)
     cpu = torch.device("cpu")
     material = Material(config, examples, base, cpu)  # type: ignore[arg-type]
-    evaluation = Evaluation(config, language.model, material, nullcontext, cpu)
+    evaluation = Evaluation(config, language.model, material, nullcontext, cpu, nullcontext)
     given: list[Predictions] = sys.modules["coralx_user.own"].given
     tried = len(given)
     assert tried == len(material.parts)
