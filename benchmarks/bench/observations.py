@@ -75,6 +75,8 @@ class Run:
     began: float
     seconds: float
     """From the start of the process to its end, or to where it was ended."""
+    limit: float | None
+    """Seconds that it was given; None: as long as it takes."""
     cpu_seconds: float
     """Of it and all processes that it started."""
     others_seconds: float

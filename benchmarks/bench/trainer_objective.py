@@ -59,6 +59,11 @@ GoOn = Callable[[Rung], bool]
 """Told of a rung, whether to go on."""
 
 
+def always(_: Rung) -> bool:
+    """Train to the end."""
+    return True
+
+
 class Objective:
     """Rows, tokenised once, and what a configuration is trained with."""
 
@@ -162,7 +167,7 @@ class Objective:
         genes: Genes,
         folder: Path,
         rungs: Sequence[int] = (),
-        go_on: GoOn = lambda rung: True,
+        go_on: GoOn = always,
         *,
         resume: Path | None = None,
         keeps: bool = False,

@@ -186,9 +186,9 @@ def precision() -> str:
 
 def machine(setting: Setting) -> dict[str, Any]:
     """What figures depend on."""
-    models = [line.split(":")[1].strip() for line in _cpu_info().splitlines() if "model name" in line]
+    named = [line for line in _cpu_info().splitlines() if line.startswith("model name")]
     return {
-        "processor": models[0] if models else platform.machine(),
+        "processor": named[0].split(": ")[1] if named else platform.machine(),
         "cores": setting.cores,
         "precision": setting.precision,
         "python": platform.python_version(),
