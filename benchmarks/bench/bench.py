@@ -16,6 +16,7 @@ import argparse
 import datetime
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from contestants import (
     MOST_OFF,
     NAIVE,
     NAMES,
+    Failed,
     Pieces,
     disagreement,
     file_of,
@@ -34,8 +36,7 @@ from contestants import (
     why_absent,
 )
 from curves import Curve, Naive, curve_of
-from naive import rows_of
-from observations import Run
+from observations import Run, missing_from, naive_rows
 from tables import as_json, remarks, table
 from workloads import NAMES as WORKLOADS
 from workloads import ROOT, Setting, cores, precision
@@ -61,39 +62,45 @@ def setting_for(workload: str, seed: int, name: str, given: argparse.Namespace) 
 
 def naive_of(workload: str, seed: int, given: argparse.Namespace) -> Naive | None:
     """The naive trainings that are there, in the order in which they were asked for."""
-    rows = rows_of(file_of(given.results, NAIVE, workload, seed))
+    rows = naive_rows(file_of(given.results, NAIVE, workload, seed))
     wanted = [row for row in rows if row["index"] < given.trainings]
     return Naive(wanted) if wanted else None
 
 
-def run_missing(given: argparse.Namespace) -> None:
-    """Every contestant's run that the results lack, seed by seed."""
-    pieces = Pieces()
+def run_missing(given: argparse.Namespace) -> list[str]:
+    """Every contestant's run that the results lack, seed by seed; what failed, in words."""
+    pieces, failed = Pieces(), []
     for seed in given.seeds:
         for workload in given.workloads:
             for name in given.only:
-                _run_if_missing(workload, seed, name, given, pieces)
+                setting = setting_for(workload, seed, name, given)
+                try:
+                    if name == NAIVE:
+                        _run_naive(setting, given)
+                    elif why_absent(name) is None:
+                        _run_other(name, setting, given, pieces)
+                except Failed as error:
+                    failed.append(f"{workload}, seed {seed}: {error}")
+                    _say(failed[-1])
+    return failed
 
 
-def _run_if_missing(
-    workload: str, seed: int, name: str, given: argparse.Namespace, pieces: Pieces
-) -> None:
-    setting = setting_for(workload, seed, name, given)
-    file = file_of(given.results, name, workload, seed)
-    naive = naive_of(workload, seed, given)
-    if name == NAIVE:
-        if naive is None or len(naive.rows) < given.trainings:
-            _say(f"{workload}, seed {seed}: {name}")
-            run_naive(setting, given.results)
+def _run_naive(setting: Setting, given: argparse.Namespace) -> None:
+    rows = naive_rows(file_of(given.results, NAIVE, setting.workload, setting.seed))
+    missing = missing_from(rows, given.trainings)
+    if missing:
+        _say(f"{setting.workload}, seed {setting.seed}: {len(missing)} naive trainings")
+        run_naive(setting, given.results)
+
+
+def _run_other(name: str, setting: Setting, given: argparse.Namespace, pieces: Pieces) -> None:
+    file = file_of(given.results, name, setting.workload, setting.seed)
+    if file.is_file():
         return
-    absent = why_absent(name)
-    if file.is_file() or absent:
-        if absent:
-            _say(f"{name} does not take part: {absent}")
-        return
+    naive = naive_of(setting.workload, setting.seed, given)
     if naive is None:
-        raise SystemExit(f"bench: {workload}, seed {seed}: naive training is to be timed first")
-    _say(f"{workload}, seed {seed}: {name}")
+        raise Failed(f"{name}: naive training is to be timed first")
+    _say(f"{setting.workload}, seed {setting.seed}: {name}")
     outcome = run(name, setting, given.budget, naive.per_training, pieces, is_smoke=given.smoke)
     outcome.save(file)
     _say(f"  its AUROC differs from plain transformers' by {disagreement(outcome):.1e} at most")
@@ -171,8 +178,9 @@ def disagreements(given: argparse.Namespace) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, print what there is; the exit code."""
     given = _options(arguments)
-    if not given.summary:
-        run_missing(given)
+    # Ended as by Ctrl-C, so that no contestant is left running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    failed = [] if given.summary else run_missing(given)
     print(f"{datetime.date.today()}, {cores()} cores, times in naive trainings")
     print("\n".join(summary(given)))
     for name in NAMES:
@@ -180,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"\n{name} did not take part: {absent}.")
     if given.replay_seeds:
         print("\n".join(replays.tables(given.data, given.replay_seeds)))
-    wrong = list(disagreements(given))
+    wrong = [*failed, *disagreements(given)]
     for line in wrong:
         print(f"bench: {line}", file=sys.stderr)
     return 1 if wrong else 0
@@ -197,8 +205,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--trainings", type=int, default=32, help="of the naive contestant")
     parser.add_argument("--budget", type=float, default=8.0, help="of the others, in trainings")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--work", type=Path, default=build / "work", help="for checkpoints")
+    parser.add_argument("--results", type=Path, help="default: benchmarks/results")
+    parser.add_argument("--work", type=Path, help="for checkpoints; default: build/bench/work")
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     parser.add_argument("--replay-seeds", type=int, default=10, help="of the replays; 0: none")
     parser.add_argument("--summary", action="store_true", help="only print what there is")
@@ -207,8 +215,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     if given.smoke:
         given.workloads, given.seeds, given.trainings = ["tweets"], [1], 3
         given.settings = [*SMOKE, *given.settings]
-        given.results, given.work = build / "smoke" / "results", build / "smoke" / "work"
-        given.replay_seeds = 1
+        given.replay_seeds = min(1, given.replay_seeds)
+    place = build / "smoke" if given.smoke else build
+    kept = place / "results" if given.smoke else ROOT / "benchmarks" / "results"
+    given.results, given.work = given.results or kept, given.work or place / "work"
     for name in ("data", "results", "work"):
         setattr(given, name, getattr(given, name).resolve())
     return given

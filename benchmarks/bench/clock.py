@@ -58,23 +58,28 @@ def timed(
         process = subprocess.Popen(
             command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
-        while process.poll() is None:
-            if time.monotonic() - clock > limit or is_enough():
-                process.send_signal(signal.SIGINT)
-                break
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(POLL_SECONDS)
-        seconds = time.monotonic() - clock
-        busy = _machine_busy() - busy
         try:
-            process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            while process.poll() is None and not is_enough():
+                if time.monotonic() - clock > limit:
+                    break
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_SECONDS)
+            seconds = time.monotonic() - clock
+            busy = _machine_busy() - busy
+            _interrupt(process)
         finally:
             _end_children()
+            process.wait()
     cpu = _own_cpu() - cpu
     return Timed(began, seconds, cpu, max(0.0, busy - cpu), process.returncode)
+
+
+def _interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Ask it to end, as Ctrl-C does, and give it some time to."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
 
 
 def _adopt_orphans() -> None:

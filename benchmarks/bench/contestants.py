@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import shutil
 import sys
 import time
@@ -39,14 +40,15 @@ FIXED_LIST = (NAIVE, FULL)
 FRESH_SECONDS = 120.0
 """For so long a piece that was timed after one contestant is also that before the next."""
 
-MEASURING_SECONDS = 600.0
-"""For which CoralX may measure its front on the test split, outside its time."""
-
 SMOKE_SECONDS = 900.0
 """A contestant's in a smoke test, at most: these machines are slow at times."""
 
 MOST_OFF = 1e-3
 """By how much AUROC of CoralX's own and of plain transformers may differ for the same adapter."""
+
+
+class Failed(Exception):
+    """A process of the benchmark did not do what it is for."""
 
 
 def why_absent(name: str) -> str | None:
@@ -89,7 +91,7 @@ def _measured(what: str, setting: Setting, file: str) -> Any:
     (folder / file).unlink(missing_ok=True)
     done = timed([sys.executable, str(HERE / "scorer.py"), what, str(folder)], folder)
     if done.exit_code:
-        raise SystemExit(f"bench: {what} of {setting.workload} failed; see {folder / 'log'}")
+        raise Failed(f"{what} of {setting.workload} failed; see {folder / 'log'}")
     return json.loads((folder / file).read_text(encoding="utf-8"))
 
 
@@ -99,7 +101,7 @@ def run_naive(setting: Setting, results: Path) -> None:
     file = file_of(results, NAIVE, setting.workload, setting.seed)
     done = timed([sys.executable, str(HERE / "naive.py"), str(folder), str(file)], folder)
     if done.exit_code:
-        raise SystemExit(f"bench: naive training failed; see {folder / 'log'}")
+        raise Failed(f"naive training failed; see {folder / 'log'}")
 
 
 def run(
@@ -116,27 +118,22 @@ def run(
     shutil.rmtree(setting.folder, ignore_errors=True)
     before = pieces.take(setting, may_be_old=True)
     limit = SMOKE_SECONDS if is_smoke else budget * per_training * before["seconds"]
+    if name == FULL:
+        limit = math.inf
     setting = replace(setting, seconds=limit)
     folder = setting.save().parent
 
     def is_enough() -> bool:
-        return is_smoke and any(each.is_finished for each in _observations(name, folder))
+        finished = any(each.is_finished for each in _observations(name, folder))
+        return is_smoke and name != FULL and finished
 
-    if name == FULL:
-        done = timed(_command(name, setting), folder)
-    else:
-        done = timed(_command(name, setting), folder, _patience(name, limit), is_enough)
+    done = timed(_command(name, setting), folder, limit, is_enough)
     after = pieces.take(setting, may_be_old=False)
     seen = _observations(name, folder)
-    if not seen:
-        raise SystemExit(f"bench: {name} told nothing in {limit:.0f} s; see {folder / 'log'}")
+    is_cut_short = done.seconds >= limit or is_enough()
+    if not seen or (done.exit_code and not is_cut_short):
+        raise Failed(f"{name} failed after {done.seconds:.0f} s; see {folder / 'log'}")
     return _recorded(name, setting, done, [before, after], seen)
-
-
-def _patience(name: str, limit: float) -> float:
-    """When a process is ended. CoralX ends by itself and then measures its front; what it finds
-    out after its time does not count."""
-    return limit + MEASURING_SECONDS if name in coralx.ARMS else limit
 
 
 def _command(name: str, setting: Setting) -> list[str]:

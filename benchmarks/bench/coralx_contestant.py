@@ -56,7 +56,7 @@ def command(arm: str, setting: Setting) -> list[str]:
 
 def _of_arm(arm: str, setting: Setting) -> list[str]:
     if arm != "coralx full":
-        return [*ARMS[arm], f"budget.max_minutes={setting.seconds / 60:.4f}"]
+        return list(ARMS[arm])
     return [
         f"evolution.population_size={setting.trainings}",
         "evolution.generations=1",

@@ -12,20 +12,13 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import count
 from pathlib import Path
 
-from trials import PARTS, REDUCTION, RUNGS, Trials
+from trials import PARTS, REDUCTION, RUNGS, of_this_process
 from workloads import Genes, Setting, Workload, drawn
 
-_here: list[Trials] = []
-"""This process's."""
 
-
-def _begin(folder: Path) -> None:
-    _here.append(Trials(folder))
-
-
-def _advance(name: str, genes: Genes, part: int) -> tuple[str, float]:
+def _advance(folder: Path, name: str, genes: Genes, part: int) -> tuple[str, float]:
     """Train to that many parts, from where the trial was paused; its AUROC there."""
-    (trials,) = _here
+    trials = of_this_process(str(folder))
     seen: list[float] = []
 
     def go_on(reached: int, auroc: float) -> bool:
@@ -45,13 +38,13 @@ def main(folder: Path) -> None:
     setting = Setting.read(folder)
     space = Workload(setting).space
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(setting.cores, spawn, _begin, (folder,)) as pool:
+    with ProcessPoolExecutor(setting.cores, spawn) as pool:
         for cohort in count():
             everyone = drawn(space, (cohort + 1) * PARTS, setting.seed)
             genes = {str(n): everyone[n] for n in range(cohort * PARTS, (cohort + 1) * PARTS)}
             alive = list(genes)
             for part in (*RUNGS, PARTS):
-                jobs = [pool.submit(_advance, name, genes[name], part) for name in alive]
+                jobs = [pool.submit(_advance, folder, name, genes[name], part) for name in alive]
                 by_score = sorted((job.result() for job in jobs), key=lambda pair: -pair[1])
                 alive = [name for name, _ in by_score[: max(1, len(alive) // REDUCTION)]]
 

@@ -16,15 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from observations import missing_from, naive_rows
 from trainer_objective import Objective, Rung
 from workloads import Genes, Setting, drawn, machine
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    """The trainings that a file holds; a line that was cut off is left out."""
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
 def training(objective: Objective, genes: Genes, folder: Path) -> dict[str, Any]:
@@ -55,11 +49,8 @@ def training(objective: Objective, genes: Genes, folder: Path) -> dict[str, Any]
 def main(folder: Path, results: Path) -> None:
     """Run the trainings that are missing."""
     setting = Setting.read(folder)
-    known = rows_of(results)
-    done = {row["index"] for row in known}
-    missing = [index for index in range(setting.trainings) if index not in done]
-    if not missing:
-        return
+    known = naive_rows(results)
+    missing = missing_from(known, setting.trainings)
     objective = Objective(setting, threads=setting.cores)
     digest = objective.workload.digest
     if any(row["rows"] != digest for row in known):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,25 @@ def read(folder: Path | str) -> list[Observation]:
         return []
     complete = path.read_text(encoding="utf-8").split("\n")[:-1]
     return sorted((Observation(**json.loads(line)) for line in complete), key=lambda o: o.time)
+
+
+# -- naive training --------------------------------------------------------------------------------
+
+
+def naive_rows(path: Path) -> list[dict[str, Any]]:
+    """The trainings that a file holds; a line that was cut off is left out."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def missing_from(rows: Sequence[Mapping[str, Any]], trainings: int) -> list[int]:
+    """The numbers of the trainings that there are no rows of."""
+    done = {row["index"] for row in rows}
+    return [index for index in range(trainings) if index not in done]
+
+
+# -- runs ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
-from trials import PARTS, REDUCTION, Trials
+from trials import PARTS, REDUCTION, of_this_process
 from workloads import Setting, Workload, ranges_and_choices
 
 from coralx.search.space import Space
@@ -29,12 +28,6 @@ def space_of(space: Space) -> dict[str, Any]:
     return own
 
 
-@cache
-def trials_in(folder: str) -> Trials:
-    """Made once in each of Ray's processes."""
-    return Trials(folder)
-
-
 def trainable(config: dict[str, Any], folder: str) -> None:
     """A trial. Where ASHA stops it, Ray ends this function inside `report`."""
 
@@ -43,7 +36,7 @@ def trainable(config: dict[str, Any], folder: str) -> None:
             tune.report({"auroc": auroc, "part": part}, checkpoint=tune.Checkpoint(place))
         return True
 
-    finished = trials_in(folder).run(tune.get_context().get_trial_id(), config, report)
+    finished = of_this_process(folder).run(tune.get_context().get_trial_id(), config, report)
     if finished is not None:
         report(PARTS, finished.auroc)
 
@@ -51,12 +44,7 @@ def trainable(config: dict[str, Any], folder: str) -> None:
 def main(folder: Path) -> None:
     """Search until it is ended."""
     setting = Setting.read(folder)
-    here = str(Path(__file__).parent)
-    ray.init(
-        num_cpus=setting.cores,
-        include_dashboard=False,
-        runtime_env={"env_vars": {"PYTHONPATH": here}},
-    )
+    ray.init(num_cpus=setting.cores, include_dashboard=False)
     tuner = tune.Tuner(
         tune.with_parameters(trainable, folder=str(folder)),
         param_space=space_of(Workload(setting).space),

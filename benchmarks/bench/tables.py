@@ -24,8 +24,10 @@ class Column:
     title: str
     figure: Figure
     form: str = ".3g"
-    missing: str = ""
+    missing: str = "-"
     """What stands for a seed without the figure."""
+    worst: float = math.inf
+    """The side on which such a seed counts."""
 
 
 def columns(budget: float, naive: Callable[[Curve], float]) -> list[Column]:
@@ -34,8 +36,8 @@ def columns(budget: float, naive: Callable[[Curve], float]) -> list[Column]:
     def of_reached(figure: Callable[[Finished], float]) -> Figure:
         return lambda curve: None if curve.reached is None else figure(curve.reached)
 
-    def saving(curve: Curve) -> float | None:
-        return naive(curve) / curve.reached.time if curve.reached else None
+    def saving(curve: Curve) -> float:
+        return naive(curve) / curve.reached.time if curve.reached else 0.0
 
     def seconds(curve: Curve) -> float | None:
         return curve.reached.time * curve.seconds if curve.reached else None
@@ -49,11 +51,11 @@ def columns(budget: float, naive: Callable[[Curve], float]) -> list[Column]:
         Column("time to finished adapter", of_reached(lambda each: each.time), missing=never),
         Column("by CPU seconds", lambda curve: curve.by_cpu, missing=never),
         Column("in s", seconds, ",.0f", "never"),
-        Column("naive / it", saving, ".1f", "0"),
-        Column("its validation", of_reached(lambda each: each.validation), ".3f"),
-        Column("its test", of_reached(lambda each: each.test), ".3f"),
-        Column(f"best test at {EARLY:g}", best(EARLY), ".3f"),
-        Column(f"best test at {budget:g}", best(budget), ".3f"),
+        Column("naive / it", saving, ".1f"),
+        Column("its validation", of_reached(lambda each: each.validation), ".3f", worst=-math.inf),
+        Column("its test", of_reached(lambda each: each.test), ".3f", worst=-math.inf),
+        Column(f"best test at {EARLY:g}", best(EARLY), ".3f", worst=-math.inf),
+        Column(f"best test at {budget:g}", best(budget), ".3f", worst=-math.inf),
         Column(f"hypervolume (test) at {EARLY:g}", lambda curve: curve.volume(EARLY), ".3f"),
         Column(f"hypervolume (test) at {budget:g}", lambda curve: curve.volume(budget), ".3f"),
         Column("steps", lambda curve: curve.steps, ",.0f"),
@@ -64,16 +66,14 @@ def columns(budget: float, naive: Callable[[Curve], float]) -> list[Column]:
 
 
 def cell(column: Column, curves: Sequence[Curve]) -> str:
-    """Median and range over seeds; a seed without the figure counts as beyond all others."""
-    values = [column.figure(curve) for curve in curves]
-    if all(value is None for value in values):
-        return column.missing or "-"
-    known = sorted(math.inf if value is None else float(value) for value in values)
+    """Median and range over seeds; a seed without the figure counts as worse than all others."""
+    found = [column.figure(curve) for curve in curves]
+    known = sorted(column.worst if value is None else float(value) for value in found)
 
     def written(value: float) -> str:
-        return format(value, column.form) if math.isfinite(value) else column.missing or "-"
+        return format(value, column.form) if math.isfinite(value) else column.missing
 
-    middle = written(known[len(known) // 2] if math.inf in known else median(known))
+    middle = written(median(known))
     return middle if len(known) == 1 else f"{middle} ({written(known[0])} to {written(known[-1])})"
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,3 +85,9 @@ class Trials:
             eval_seconds=rung.eval_seconds,
         )
         append(self.folder, observation)
+
+
+@cache
+def of_this_process(folder: str) -> Trials:
+    """Trials of a folder, made once: a search may call many in one process."""
+    return Trials(folder)
