@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.basic_variant import BasicVariantGenerator
 from trials import PARTS, REDUCTION, of_this_process
 from workloads import Setting, Workload, ranges_and_choices
 
@@ -54,6 +55,7 @@ def main(folder: Path) -> None:
             scheduler=ASHAScheduler(
                 time_attr="part", max_t=PARTS, grace_period=1, reduction_factor=REDUCTION
             ),
+            search_alg=BasicVariantGenerator(random_state=setting.seed),
             num_samples=-1,
             time_budget_s=setting.seconds,
             reuse_actors=True,
