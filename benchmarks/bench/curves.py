@@ -25,6 +25,9 @@ QUIET = 0.1
 UNSTEADY = 1.3
 """By what factor the pieces before and after may differ, and wall-clock and CPU figures."""
 
+SAME = ("processor", "precision", "torch", "transformers", "peft")
+"""What contestants and naive training are to have in common of machine and versions."""
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -256,4 +259,8 @@ def doubts(run: Run, naive: Naive) -> list[str]:
         found.append(f"the piece took {seconds[0]:.1f} s before and {seconds[-1]:.1f} s after")
     if any(row["rows"] != run.rows for row in naive.rows):
         found.append("it had other rows than naive training")
+    for key in SAME:
+        other = {row["machine"].get(key) for row in naive.rows} - {run.machine.get(key)}
+        if other:
+            found.append(f"naive training had {key} {', '.join(map(str, other))}")
     return found

@@ -23,7 +23,7 @@ PIECE = {"seconds": 2.0, "cpu_seconds": 4.0}
 def naive_row(index: int, validation: float, test: float, **other: Any) -> dict[str, Any]:
     """A naive training of 60 seconds, in which the piece took 2."""
     figures = {"seconds": 60.0, "cpu_seconds": 120.0, "train_seconds": 50.0, "tokens": 1000}
-    pieces = {"pieces": [PIECE, PIECE], "rows": "r"}
+    pieces = {"pieces": [PIECE, PIECE], "rows": "r", "machine": {"precision": "bf16"}}
     scores = {"validation": validation, "test": test, "parameters": 1e5, "steps": 10}
     return {"index": index, **figures, **pieces, **scores, **other}
 
@@ -58,7 +58,7 @@ def run_of(observations: list[Any], scores: dict[str, tuple[float, float]], **ot
         workload="tweets",
         seed=1,
         rows="r",
-        machine={"cores": 2},
+        machine={"cores": 2, "precision": "bf16"},
         date="",
         began=1000.0,
         seconds=240.0,
@@ -179,14 +179,16 @@ def test_hypervolume_at_equal_seconds_is_of_the_front_on_validation(naive: Any) 
     assert curve.volume(1.0) == curve.volume(2.0) == pytest.approx(0.25)
 
 
-def test_a_busy_machine_and_other_rows_are_named(naive: Any) -> None:
+def test_a_busy_machine_and_what_is_not_the_same_are_named(naive: Any) -> None:
     from curves import curve_of
 
     pieces = [PIECE, PIECE]
-    run = run_of([seen(9.0, "a", 1, 0.9)], {}, others_seconds=96.0, pieces=pieces, rows="other")
-    assert curve_of(run, naive).doubts == (
+    machine = {"cores": 2, "precision": "fp32"}
+    other = {"others_seconds": 96.0, "pieces": pieces, "rows": "other", "machine": machine}
+    assert curve_of(run_of([seen(9.0, "a", 1, 0.9)], {}, **other), naive).doubts == (
         "others had 20% of the cores",
         "it had other rows than naive training",
+        "naive training had precision bf16",
     )
 
 
