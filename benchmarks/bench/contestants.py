@@ -170,6 +170,7 @@ def _recorded(
         began=done.began,
         seconds=round(done.seconds, 3),
         limit=None if name == FULL else round(setting.seconds, 3),
+        processes=coralx.workers(folder) if name in coralx.ARMS else setting.cores,
         cpu_seconds=round(done.cpu_seconds, 3),
         others_seconds=round(done.others_seconds, 3),
         pieces=list(pieces),

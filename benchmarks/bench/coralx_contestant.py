@@ -82,6 +82,12 @@ def _flow(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
+def workers(folder: Path) -> int:
+    """How many the run in `folder` had."""
+    first = Ledger.read(RunLayout(folder / "runs" / RUN).ledger)[0].event
+    return first.settings.workers if isinstance(first, RunStarted) else 1
+
+
 def observations(folder: Path) -> Iterator[Observation]:
     """What the run in `folder` found out, and when. There is none where it never began."""
     layout = RunLayout(folder / "runs" / RUN)

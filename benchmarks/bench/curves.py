@@ -187,9 +187,8 @@ def curve_of(run: Run, naive: Naive) -> Curve:
         decided = decision(seen, reached, run.began, unit)
     trained = sum(each.train_seconds for each in seen)
     spent = trained + sum(each.eval_seconds for each in seen)
-    cores = int(run.machine["cores"])
     tokens = sum(each.tokens for each in seen)
-    rate = cores * tokens / trained * piece / naive.token_rate if trained else 0.0
+    rate = run.processes * tokens / trained * piece / naive.token_rate if trained else 0.0
     return Curve(
         contestant=run.contestant,
         seed=run.seed,
@@ -202,7 +201,7 @@ def curve_of(run: Run, naive: Naive) -> Curve:
         steps=sum(each.steps for each in seen),
         tokens=tokens,
         token_rate=rate,
-        utilisation=spent / (cores * end * unit),
+        utilisation=spent / (run.processes * end * unit),
         doubts=tuple(doubts(run, naive)),
     )
 

@@ -97,6 +97,8 @@ class Run:
     """From the start of the process to its end, or to where it was ended."""
     limit: float | None
     """Seconds that it was given; None: as long as it takes."""
+    processes: int
+    """That trained at the same time."""
     cpu_seconds: float
     """Of it and all processes that it started."""
     others_seconds: float

@@ -63,6 +63,7 @@ def run_of(observations: list[Any], scores: dict[str, tuple[float, float]], **ot
         began=1000.0,
         seconds=240.0,
         limit=240.0,
+        processes=2,
         cpu_seconds=480.0,
         others_seconds=0.0,
         pieces=[{"seconds": 3.0, "cpu_seconds": 6.0}, {"seconds": 5.0, "cpu_seconds": 10.0}],
