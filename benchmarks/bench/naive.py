@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from observations import missing_from, naive_rows
-from trainer_objective import Objective, Rung
+from trainer_callbacks import Rung
+from trainer_objective import Objective
 from workloads import Genes, Setting, drawn, machine
 
 

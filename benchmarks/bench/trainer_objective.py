@@ -6,9 +6,7 @@ rows. `train` evaluates on validation after the steps that it is told, and asks 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from sklearn.metrics import roc_auc_score
+from trainer_callbacks import GoOn, Rungs, Stopwatch, always
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -39,29 +38,6 @@ logging.disable_progress_bar()
 EVAL_BATCH = 64
 IGNORED = -100
 """The label of tokens that are not learnt, in transformers."""
-
-
-@dataclass(frozen=True)
-class Rung:
-    """How a configuration does after so many steps, and what was spent since the rung before."""
-
-    step: int
-    validation: float | None
-    parameters: int
-    steps: int
-    tokens: int
-    train_seconds: float
-    eval_seconds: float
-    is_last: bool
-
-
-GoOn = Callable[[Rung], bool]
-"""Told of a rung, whether to go on."""
-
-
-def always(_: Rung) -> bool:
-    """Train to the end."""
-    return True
 
 
 class Objective:
@@ -245,64 +221,3 @@ def auroc(logits: Any, labels: Any) -> float | None:
     margin = np.asarray(logits, dtype=np.float64)
     margin = margin[:, 1] - margin[:, 0]
     return float(roc_auc_score(labels, margin)) if np.isfinite(margin).all() else None
-
-
-@dataclass
-class Rungs(TrainerCallback):  # type: ignore[misc]
-    """Has the Trainer evaluate after certain steps, and asks whether to go on."""
-
-    steps: list[int]
-    model: Any
-    go_on: GoOn
-    keeps: bool
-    since: float = 0.0
-    before: tuple[int, int] = (0, 0)
-    """Steps and tokens at the rung before."""
-    evaluating: float = field(default=0.0)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.since = time.monotonic()
-        self.before = (state.global_step, int(state.num_input_tokens_seen))
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step in self.steps:
-            control.should_evaluate = True
-            self.evaluating = time.monotonic()
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **_: Any) -> None:
-        now = time.monotonic()
-        is_last = state.global_step == self.steps[-1]
-        figures = self.model.get_nb_trainable_parameters()
-        rung = Rung(
-            step=state.global_step,
-            validation=metrics["eval_auroc"],
-            parameters=figures[0],
-            steps=state.global_step - self.before[0],
-            tokens=int(state.num_input_tokens_seen) - self.before[1],
-            train_seconds=self.evaluating - self.since,
-            eval_seconds=now - self.evaluating,
-            is_last=is_last,
-        )
-        if not self.go_on(rung) and not is_last:
-            control.should_training_stop = True
-            control.should_save = self.keeps
-        self.since = time.monotonic()
-        self.before = (state.global_step, int(state.num_input_tokens_seen))
-
-
-@dataclass
-class Stopwatch(TrainerCallback):  # type: ignore[misc]
-    """Times the steps after the first `warm` ones."""
-
-    warm: int
-    began: tuple[float, float] = (0.0, 0.0)
-    ended: tuple[float, float] = (0.0, 0.0)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.ended = (time.monotonic(), time.process_time())
-        if state.global_step == self.warm:
-            self.began = self.ended
-
-    def read(self) -> dict[str, float]:
-        seconds, cpu = (end - start for start, end in zip(self.began, self.ended, strict=True))
-        return {"seconds": round(seconds, 4), "cpu_seconds": round(cpu, 4)}

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from observations import Observation, append
-from trainer_objective import Objective, Rung
+from trainer_callbacks import Rung
+from trainer_objective import Objective
 from workloads import Genes, Setting
 
 PARTS = 27
