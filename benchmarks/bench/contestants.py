@@ -18,7 +18,7 @@ import coralx_contestant as coralx
 import observations
 from clock import Timed, timed
 from observations import Observation, Run, Score
-from workloads import HERE, Setting, Workload, machine
+from workloads import HERE, Setting, Workload, is_of, machine
 
 NAIVE = "naive"
 FULL = "coralx full"
@@ -133,6 +133,10 @@ def run(
     is_cut_short = done.seconds >= limit or is_enough()
     if not seen or (done.exit_code and not is_cut_short):
         raise Failed(f"{name} failed after {done.seconds:.0f} s; see {folder / 'log'}")
+    space = Workload(setting).space
+    outside = [each.genes for each in seen if name in PEERS and not is_of(space, each.genes)]
+    if outside:
+        raise Failed(f"{name} trained what is not in the space: {outside[0]}")
     return _recorded(name, setting, done, [before, after], seen)
 
 

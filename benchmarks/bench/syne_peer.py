@@ -1,7 +1,7 @@
 """Syne Tune: random search under ASHA, on its local backend, a trial a core.
 
-python syne_peer.py FOLDER                     the search
-python syne_peer.py --folder FOLDER --rank ...  one trial, started by Syne Tune
+python syne_peer.py FOLDER          the search
+python syne_peer.py --rank 8 ...    one trial, started by Syne Tune
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +22,36 @@ from workloads import Setting, Workload, ranges_and_choices
 
 from coralx.search.space import Space
 
+JOINT = "+"
+FOLDER = "CORALX_BENCH_FOLDER"
+"""The environment variable by which trials know the contestant's folder."""
 
-def space_of(space: Space, folder: Path) -> dict[str, Any]:
-    """The space in Syne Tune's terms, and what every trial is told."""
+
+def space_of(space: Space) -> dict[str, Any]:
+    """The space in Syne Tune's terms."""
     ranges, choices = ranges_and_choices(space)
-    own: dict[str, Any] = {name: choice(list(each)) for name, each in choices.items()}
+    own: dict[str, Any] = {name: choice(_words(each)) for name, each in choices.items()}
     for name, (low, high, log) in ranges.items():
         own[name] = loguniform(low, high) if log else uniform(low, high)
-    return {**own, "folder": str(folder)}
+    return own
+
+
+def _words(values: Sequence[Any]) -> list[Any]:
+    """Without spaces, at which Syne Tune cuts the arguments of its trials."""
+    return [each.replace(" ", JOINT) if isinstance(each, str) else each for each in values]
 
 
 def trial(arguments: argparse.Namespace) -> None:
     """One trial. Where ASHA stops it, Syne Tune ends this process."""
     genes = {name: value for name, value in vars(arguments).items() if name in TYPES}
+    genes["target_modules"] = genes["target_modules"].replace(JOINT, " ")
     report = Reporter()
 
     def told(part: int, auroc: float) -> bool:
         report(part=part, auroc=auroc)
         return True
 
-    finished = Trials(arguments.folder).run(str(os.getpid()), genes, told)
+    finished = Trials(os.environ[FOLDER]).run(str(os.getpid()), genes, told)
     if finished is not None:
         told(PARTS, finished.auroc)
 
@@ -48,9 +59,9 @@ def trial(arguments: argparse.Namespace) -> None:
 def main(folder: Path) -> None:
     """Search until it is ended."""
     setting = Setting.read(folder)
-    os.environ["SYNETUNE_FOLDER"] = str(folder / "syne")
+    os.environ |= {"SYNETUNE_FOLDER": str(folder / "syne"), FOLDER: str(folder)}
     scheduler = ASHA(
-        space_of(Workload(setting).space, folder),
+        space_of(Workload(setting).space),
         metric="auroc",
         do_minimize=False,
         time_attr="part",
@@ -80,7 +91,6 @@ TYPES = {
 
 def _trial_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--folder", required=True)
     for name, kind in TYPES.items():
         parser.add_argument(f"--{name}", type=kind, required=True)
     known, _ = parser.parse_known_args()  # Syne Tune adds some of its own

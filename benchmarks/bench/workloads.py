@@ -143,6 +143,13 @@ def modules_of(genes: Genes) -> str | list[str]:
     return modules if modules == "all-linear" else modules.split()
 
 
+def is_of(space: Space, genes: Genes) -> bool:
+    """Whether a configuration lies in the space."""
+    modules = modules_of(genes)
+    known = {"target_modules": tuple(modules) if isinstance(modules, list) else modules}
+    return space.contains(space.build({**genes, **known}))
+
+
 def ranges_and_choices(
     space: Space,
 ) -> tuple[Mapping[str, tuple[float, float, bool]], Mapping[str, Sequence[Any]]]:

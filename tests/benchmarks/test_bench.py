@@ -224,7 +224,7 @@ def test_naive_training_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
 
 
 def test_configurations_of_a_longer_list_begin_with_the_shorter_one() -> None:
-    from workloads import Setting, Workload, drawn, modules_of
+    from workloads import Setting, Workload, drawn, is_of, modules_of
 
     setting = Setting("tweets", 1, "", (), "fp32", 1, 3, 0.0, "")
     space = Workload(setting).space
@@ -232,15 +232,10 @@ def test_configurations_of_a_longer_list_begin_with_the_shorter_one() -> None:
     assert four[:3] == three
     assert drawn(space, 3, 2) != three
     for genes in four:
-        assert space.contains(space.build({**genes, "target_modules": _modules(genes)}))
+        assert is_of(space, genes)
         assert modules_of(genes) in ("all-linear", ["query", "value"])
-
-
-def _modules(genes: dict[str, Any]) -> Any:
-    from workloads import modules_of
-
-    modules = modules_of(genes)
-    return tuple(modules) if isinstance(modules, list) else modules
+    for wrong in ({"target_modules": "query"}, {"rank": 3}, {"learning_rate": 1.0}):
+        assert not is_of(space, {**three[0], **wrong})
 
 
 def test_all_that_a_contestant_started_counts_and_is_gone_afterwards(tmp_path: Path) -> None:
