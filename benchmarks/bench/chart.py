@@ -12,26 +12,29 @@ from curves import Curve
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "coralx"  # equal figures are equal files
 
-POINTS = 200
+
+def line_of(curves: Sequence[Curve]) -> list[tuple[float, float]]:
+    """Times, and the median over seeds of the test AUROC of the best on validation by then; from
+    where on every seed has a finished adapter."""
+    times = {each.time for curve in curves for each in curve.finished}
+    times.add(max(curve.end for curve in curves))
+    line = []
+    for time in sorted(times):
+        best = [each for curve in curves if (each := curve.best(time)) is not None]
+        if len(best) == len(curves):
+            line.append((time, median(each.test for each in best)))
+    return line
 
 
 def draw(curves: Sequence[Curve], workload: str, path: Path) -> None:
-    """Median over seeds of the test AUROC of the best on validation, over naive trainings on a log
-    scale; a line begins where every seed has a finished adapter."""
+    """A line a contestant, over naive trainings on a log scale."""
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 4.5))
-    latest = max((curve.end for curve in curves), default=1.0)
-    times = [latest * 10 ** (3.0 * (n / POINTS - 1.0)) for n in range(POINTS + 1)]
     for name in dict.fromkeys(curve.contestant for curve in curves):
-        own = [curve for curve in curves if curve.contestant == name]
-        line = []
-        for time in times:
-            best = [each for curve in own if (each := curve.best(time)) is not None]
-            if len(best) == len(own) and time <= max(curve.end for curve in own):
-                line.append((time, median(each.test for each in best)))
+        line = line_of([curve for curve in curves if curve.contestant == name])
         if line:
-            axes.step(*zip(*line, strict=True), where="post", label=name)
+            axes.step(*zip(*line, strict=True), where="post", marker=".", label=name)
     axes.set(
         xscale="log",
         xlabel="time in naive trainings",
@@ -40,5 +43,5 @@ def draw(curves: Sequence[Curve], workload: str, path: Path) -> None:
     )
     axes.legend(fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)

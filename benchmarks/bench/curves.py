@@ -21,7 +21,8 @@ SMALLEST, LARGEST = 1e3, 1e7
 """Trainable parameters between which fronts are compared, on a log scale."""
 
 QUIET = 0.1
-"""The share of the machine that others may have had, for figures in seconds to be taken at word."""
+"""What others may have kept busy, as a share of a run's cores, for its seconds to be taken at
+word."""
 UNSTEADY = 1.3
 """By what factor the pieces before and after may differ, and wall-clock and CPU figures."""
 
@@ -250,9 +251,9 @@ def _by_cpu(seconds: float, run: Run, naive: Naive) -> float:
 def doubts(run: Run, naive: Naive) -> list[str]:
     """Why a run's seconds are not to be taken at word."""
     found = []
-    share = run.others_seconds / (run.seconds * int(run.machine["cores"]))
-    if share > QUIET:
-        found.append(f"others had {share:.0%} of the cores")
+    others = run.others_seconds / run.seconds
+    if others > QUIET * int(run.machine["cores"]):
+        found.append(f"others kept {others:.2g} cores busy")
     seconds = [piece["seconds"] for piece in run.pieces]
     if max(seconds) > UNSTEADY * min(seconds):
         found.append(f"the piece took {seconds[0]:.1f} s before and {seconds[-1]:.1f} s after")

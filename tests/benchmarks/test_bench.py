@@ -187,7 +187,7 @@ def test_a_busy_machine_and_what_is_not_the_same_are_named(naive: Any) -> None:
     machine = {"cores": 2, "precision": "fp32"}
     other = {"others_seconds": 96.0, "pieces": pieces, "rows": "other", "machine": machine}
     assert curve_of(run_of([seen(9.0, "a", 1, 0.9)], {}, **other), naive).doubts == (
-        "others had 20% of the cores",
+        "others kept 0.4 cores busy",
         "it had other rows than naive training",
         "naive training had precision bf16",
     )
@@ -212,6 +212,16 @@ def test_the_table_has_medians_ranges_and_what_never_came(naive: Any) -> None:
     assert row["seeds"] == "3"
     assert len(list(remarks(curves))) == 3
     assert not math.isnan(as_json(curves)[1]["seconds"])
+
+
+def test_a_line_of_the_chart_begins_where_every_seed_has_an_adapter(naive: Any) -> None:
+    from chart import line_of
+    from curves import curve_of
+
+    first = curve_of(run_of([seen(60.0, "a", 27, 0.9)], {"a": (0.9, 0.8)}), naive)
+    told = [seen(120.0, "a", 27, 0.9), seen(180.0, "b", 27, 0.95)]
+    other = curve_of(run_of(told, {"a": (0.9, 0.6), "b": (0.95, 0.7)}), naive)
+    assert line_of([first, other]) == [(1.0, 0.7), (1.5, 0.75), (2.0, 0.75)]
 
 
 def test_naive_training_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
