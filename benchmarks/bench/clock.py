@@ -47,16 +47,17 @@ def timed(
     folder: Path,
     limit: float = math.inf,
     is_enough: Callable[[], bool] = never,
+    log: str = "log",
 ) -> Timed:
-    """Run a command in a folder, its output in `log`, and end it after `limit` seconds, or as soon
-    as it has done enough."""
+    """Run a command in a folder, its output in the file `log` there, and end it after `limit`
+    seconds, or as soon as it has done enough."""
     _adopt_orphans()
     folder.mkdir(parents=True, exist_ok=True)
     cpu, busy = _own_cpu(), _machine_busy()
     began, clock = time.time(), time.monotonic()
-    with (folder / "log").open("wb") as log:
+    with (folder / log).open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             while process.poll() is None and not is_enough():

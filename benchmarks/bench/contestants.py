@@ -89,9 +89,10 @@ def _measured(what: str, setting: Setting, file: str) -> Any:
     """What the scorer says, run as a process of its own."""
     folder = setting.save().parent
     (folder / file).unlink(missing_ok=True)
-    done = timed([sys.executable, str(HERE / "scorer.py"), what, str(folder)], folder)
+    command = [sys.executable, str(HERE / "scorer.py"), what, str(folder)]
+    done = timed(command, folder, log=f"{what}.log")
     if done.exit_code:
-        raise Failed(f"{what} of {setting.workload} failed; see {folder / 'log'}")
+        raise Failed(f"{what} of {setting.workload} failed; see {folder / f'{what}.log'}")
     return json.loads((folder / file).read_text(encoding="utf-8"))
 
 
@@ -124,8 +125,9 @@ def run(
     folder = setting.save().parent
 
     def is_enough() -> bool:
-        finished = any(each.is_finished for each in _observations(name, folder))
-        return is_smoke and name != FULL and finished
+        if not is_smoke or name == FULL:  # so that no measured run has its ledger read meanwhile
+            return False
+        return any(each.is_finished for each in _observations(name, folder))
 
     done = timed(_command(name, setting), folder, limit, is_enough)
     after = pieces.take(setting, may_be_old=False)
