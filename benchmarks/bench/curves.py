@@ -23,6 +23,9 @@ SMALLEST, LARGEST = 1e3, 1e7
 QUIET = 0.1
 """What others may have kept busy, as a share of a run's cores, for its seconds to be taken at
 word."""
+BUSY = 0.8
+"""The share of its cores that the piece must have had: on a crowded machine threads wait for each
+other, and naive training, which has several, looks slower than it is."""
 UNSTEADY = 1.3
 """By what factor the pieces before and after may differ, and wall-clock and CPU figures."""
 
@@ -257,6 +260,9 @@ def doubts(run: Run, naive: Naive) -> list[str]:
     seconds = [piece["seconds"] for piece in run.pieces]
     if max(seconds) > UNSTEADY * min(seconds):
         found.append(f"the piece took {seconds[0]:.1f} s before and {seconds[-1]:.1f} s after")
+    had = min(piece["cpu_seconds"] / piece["seconds"] for piece in run.pieces)
+    if had < BUSY * int(run.machine["cores"]):
+        found.append(f"the piece had {had:.2g} of {run.machine['cores']} cores")
     if any(row["rows"] != run.rows for row in naive.rows):
         found.append("it had other rows than naive training")
     for key in SAME:

@@ -183,11 +183,12 @@ def test_hypervolume_at_equal_seconds_is_of_the_front_on_validation(naive: Any) 
 def test_a_busy_machine_and_what_is_not_the_same_are_named(naive: Any) -> None:
     from curves import curve_of
 
-    pieces = [PIECE, PIECE]
+    pieces = [PIECE, {**PIECE, "cpu_seconds": 1.0}]
     machine = {"cores": 2, "precision": "fp32"}
     other = {"others_seconds": 96.0, "pieces": pieces, "rows": "other", "machine": machine}
     assert curve_of(run_of([seen(9.0, "a", 1, 0.9)], {}, **other), naive).doubts == (
         "others kept 0.4 cores busy",
+        "the piece had 0.5 of 2 cores",
         "it had other rows than naive training",
         "naive training had precision bf16",
     )
