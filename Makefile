@@ -37,9 +37,11 @@ EMPTY := build/empty
 # Unsloth act differently without a GPU. What else is needed, pip included, it takes from VENV.
 GPU_PATH := build/gpu-path
 GPU_PATH_ONLY := triton bitsandbytes pillow
+# The searches that CoralX is compared with are in an environment of their own, too.
+PEERS := build/bench/environment
 define BESIDE
-from sysconfig import get_path; \
-own = get_path("purelib", vars={"base": "$(abspath $(GPU_PATH))"}); \
+from sys import argv; from sysconfig import get_path; \
+own = get_path("purelib", vars={"base": argv[1]}); \
 line = "import site; site.addsitedir({!r})".format(get_path("purelib")); \
 open(own + "/beside.pth", "w", encoding="utf-8").write(line)
 endef
@@ -47,7 +49,7 @@ endef
 DATA ?= ../shared/data
 TABLE ?= ../shared/data/lora_curves/fr-en.csv
 
-.PHONY: help evolve smollm2 unsloth test test-slow test-gpu-path bench-quick bench-ablation bench-derive bench-replay bench-rungs bench-memory bench-driver bench-objectives bench-coverage bench-experience bench-priors lint types layers format docs coverage release-check clean
+.PHONY: help evolve smollm2 unsloth test test-slow test-gpu-path bench bench-smoke bench-quick bench-ablation bench-derive bench-replay bench-rungs bench-memory bench-driver bench-objectives bench-coverage bench-experience bench-priors lint types layers format docs coverage release-check clean
 
 help:
 	@echo "make evolve [CONFIG=file]  run the quickstart: real training, a few minutes without a GPU;"
@@ -57,6 +59,8 @@ help:
 	@echo "make test        run the tests, on the CPU"
 	@echo "make test-slow   run all tests, also those that take minutes"
 	@echo "make test-gpu-path   run Unsloth's path for GPUs on the CPU, some minutes"
+	@echo "make bench [BENCH='--seeds 1']  against naive training, Optuna, Ray Tune, Syne Tune; a day"
+	@echo "make bench-smoke the same on a few rows, some minutes"
 	@echo "make bench-quick the quickstart's search against full training, a quarter of an hour"
 	@echo "make bench-ablation [DATA=folder]  each strategy of the search on and off, hours"
 	@echo "make bench-derive [DATA=folder]  adapters derived without training, with and without, hours"
@@ -96,6 +100,13 @@ test-slow: $(VENV)/dev.stamp
 
 test-gpu-path: $(GPU_PATH)/stamp
 	$(GPU_PATH)/bin/python -m pytest -m gpu_path tests/training/test_unsloth_gpu_path.py
+
+# What is already in the results folder is not run again.
+bench: $(PEERS)/stamp
+	$(PEERS)/bin/python benchmarks/bench/bench.py --data $(DATA) $(BENCH)
+
+bench-smoke: $(PEERS)/stamp
+	$(PEERS)/bin/python benchmarks/bench/bench.py --smoke --data $(DATA) $(BENCH)
 
 bench-quick: $(VENV)/quickstart.stamp
 	$(BIN)/python benchmarks/quick.py
@@ -197,8 +208,17 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt $(TORCH_STAMP) | $(BIN)/python
 $(GPU_PATH)/stamp: $(VENV)/dev.stamp
 	@echo "installing $(GPU_PATH_ONLY) into $(GPU_PATH) (a minute)"
 	$(BIN)/python -m venv --clear --without-pip $(GPU_PATH)
-	@$(BIN)/python -c '$(BESIDE)'
+	@$(BIN)/python -c '$(BESIDE)' $(abspath $(GPU_PATH))
 	$(subst $(BIN),$(GPU_PATH)/bin,$(INSTALL)) --no-deps $(GPU_PATH_ONLY)
+	@touch $@
+
+$(PEERS)/stamp: benchmarks/requirements.txt $(VENV)/dev.stamp
+	@echo "installing what CoralX is compared with into $(PEERS) (a minute)"
+	$(BIN)/python -m venv --clear --without-pip $(PEERS)
+	@$(BIN)/python -c '$(BESIDE)' $(abspath $(PEERS))
+	@sed 's/\#.*//' benchmarks/requirements.txt | \
+		xargs -n 1 $(subst $(BIN),$(PEERS)/bin,$(INSTALL)) --no-deps || \
+		echo "not all could be installed; the table says who does not take part" >&2
 	@touch $@
 
 $(VENV)/release.stamp: pyproject.toml constraints.txt | $(BIN)/python
