@@ -84,7 +84,8 @@ def _flow(value: Any) -> str:
 
 def workers(folder: Path) -> int:
     """How many the run in `folder` had."""
-    first = Ledger.read(RunLayout(folder / "runs" / RUN).ledger)[0].event
+    ledger = RunLayout(folder / "runs" / RUN).ledger
+    first = Ledger.read(ledger)[0].event if ledger.is_file() else None
     return first.settings.workers if isinstance(first, RunStarted) else 1
 
 

@@ -55,7 +55,9 @@ def main(folder: Path) -> None:
             scheduler=ASHAScheduler(
                 time_attr="part", max_t=PARTS, grace_period=1, reduction_factor=REDUCTION
             ),
-            search_alg=BasicVariantGenerator(random_state=setting.seed),
+            search_alg=BasicVariantGenerator(
+                max_concurrent=setting.cores, random_state=setting.seed
+            ),
             num_samples=-1,
             time_budget_s=setting.seconds,
             reuse_actors=True,

@@ -121,6 +121,8 @@ def test_what_is_told_after_its_time_does_not_count(naive: Any) -> None:
     assert (late.reached, late.decided, late.by_cpu, late.finished) == (None, None, None, ())
     assert late.volume(9.0) == 0.0
     assert late.best(9.0) is None
+    silent = curve_of(run_of([], {}), naive)
+    assert (silent.reached, silent.end, silent.steps, silent.utilisation) == (None, 2.0, 0, 0.0)
 
 
 def test_quality_is_what_plain_transformers_score_not_what_a_contestant_says(naive: Any) -> None:
