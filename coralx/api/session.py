@@ -226,15 +226,16 @@ def _warn_of_disk(session: Session, warning: str | None) -> None:
 
 
 def _settings_again(config: Config, started: RunStarted) -> Settings:
-    """The recorded settings, but as many workers and threads as the config now names. Versions
-    that did not record there whether a GPU's memory had gradients checkpointed have it among their
-    facts."""
+    """The recorded settings, but as many workers, threads and genomes together as the config now
+    names. Versions that did not record there whether a GPU's memory had gradients checkpointed have
+    it among their facts."""
     recorded = started.settings
     if recorded.checkpointing is None:
         recorded = decided(recorded, started.facts)
+    packs = ("pack",) if started.facts.backend == "peft" else ()
     named = {
         name: value
-        for name in ("workers", "threads_per_worker", "pack")
+        for name in ("workers", "threads_per_worker", *packs)
         if (value := getattr(config.runtime, name)) != "auto"
     }
     return replace(recorded, **named)

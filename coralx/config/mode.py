@@ -37,6 +37,11 @@ def resolve_mode(config: Config, mode: Mode | None, backend: str | None) -> Conf
     chosen = "simulated" if mode == "simulation" else backend or config.runtime.backend
     if mode == "hyperband" and chosen == "simulated":  # the flag wins over the config
         chosen = "auto"
+    if chosen == "peft" and config.runtime.block_compile:
+        raise UsageError(
+            "--backend peft: runtime.block_compile is Unsloth's",
+            "Add --set runtime.block_compile=false, or leave out --backend.",
+        )
     enabled = mode != "full" if mode else config.hyperband_config.enable_hyperband
     resolved = config.model_copy(
         update={

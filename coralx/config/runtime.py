@@ -166,10 +166,10 @@ class Runtime(Section):
     def _can_pack(self) -> Runtime:
         if self.pack in ("auto", 1):
             return self
-        if self.backend in ("unsloth", "simulated"):
+        if self.backend == "unsloth":  # in a simulation nothing is trained, packed or not
             raise ValueError(
-                f"`pack: {self.pack}` needs PEFT, but `backend` is {self.backend}: leave out one "
-                "of the two"
+                f"`pack: {self.pack}` needs PEFT, but `backend` is unsloth: leave out one of the "
+                "two"
             )
         if self.executor == "in-process":
             raise ValueError(
@@ -182,10 +182,10 @@ class Runtime(Section):
     def _can_compile_blocks(self) -> Runtime:
         if not self.block_compile:
             return self
-        if self.backend in ("peft", "simulated"):
+        if self.backend == "peft":
             raise ValueError(
-                f"`block_compile` is Unsloth's, but `backend` is {self.backend}: leave it out, or "
-                "set `backend: unsloth`"
+                "`block_compile` is Unsloth's, but `backend` is peft: leave it out, or set "
+                "`backend: unsloth`"
             )
         if self.executor == "in-process":
             raise ValueError(

@@ -27,11 +27,13 @@ def wanted_pack(config: Config, backend: str, recorded: Settings | None) -> int 
     None: as many as pay; 1: there is nothing to find out."""
     if recorded is not None:
         return recorded.pack
+    if backend != "peft":
+        return 1
     pack = config.runtime.pack
     if pack != "auto":
         return pack
     # On a GPU that counts what the model holds, of which the other genomes' adapters are a part.
-    return None if backend == "peft" and "memory" not in config.named_metrics else 1
+    return 1 if "memory" in config.named_metrics else None
 
 
 def next_work(

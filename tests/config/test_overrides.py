@@ -300,3 +300,12 @@ def test_labels_in_merged_mappings_stay_text() -> None:
 def test_numbers_where_text_is_needed_are_to_be_quoted() -> None:
     problem = only_problem_in("experiment: {name: 7}")
     assert problem == "experiment.name: expected text, found 7 (put it in quotes)"
+
+
+def test_a_flag_leaves_a_config_that_can_be_read_again() -> None:
+    """The resolved config is recorded as it is, and a run whose config is refused is lost."""
+    runtime = {"pack": 4, "block_compile": True}  # of which a simulation needs neither
+    simulated = resolve_mode(make_config(**REAL, runtime=runtime), "simulation", None)
+    assert parse_config(simulated.model_dump(mode="json"), "recorded") == simulated
+    with pytest.raises(UsageError, match="block_compile"):
+        resolve_mode(make_config(**REAL, runtime=runtime), None, "peft")

@@ -98,6 +98,7 @@ def test_the_order_to_train_a_pack_survives_the_pipe() -> None:
         ({}, "unsloth", 1),
         ({"pack": 4}, "peft", 4),
         ({"pack": 1}, "peft", 1),
+        ({"pack": 4}, "simulated", 1),
     ],
 )
 def test_what_the_first_worker_finds_out(
@@ -139,7 +140,7 @@ class Packing(FakeProcess):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.began = 0.0
+        self.began = self.spawned = 0.0
 
     def facts(self) -> Facts:
         return replace(super().facts(), backend="peft", pack=2, pack_reason="a test")
