@@ -91,7 +91,7 @@ def test_a_stalled_search_ends_and_says_so(tmp_path: Path, monkeypatch: pytest.M
             "rank": {"choices": [4]},
             "alpha_ratio": {"choices": [1.0]},
             "dropout": {"choices": [0.0]},
-            "learning_rate": {"low": 9.99e-4, "high": 1e-3},
+            "learning_rate": {"low": 3e-4, "high": 1e-3},
         },
         "evolution": {"population_size": 4, "generations": 40, "patience": 3},
     }
