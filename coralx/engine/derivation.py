@@ -8,6 +8,7 @@ brought already: neither the number of workers nor the order of completion decid
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -24,6 +25,7 @@ from coralx.records.jobs import DeriveJob
 from coralx.records.results import Metrics
 from coralx.records.run_facts import Facts
 from coralx.rng import derive_seed
+from coralx.schedule.adaptive_rungs import cost_of
 from coralx.schedule.derivation_budget import (
     affordable_looks,
     group_costs,
@@ -31,12 +33,12 @@ from coralx.schedule.derivation_budget import (
     round_size,
     sample_cost,
 )
-from coralx.search.derivation_aims import Aims, Finisher, Look, useful_operators
+from coralx.search.derivation_aims import Aims, Finisher, Look, lower_ranks, useful_operators
 from coralx.search.derivation_gains import Gains
 from coralx.search.derivations import propose
 from coralx.search.module_groups import module_groups
 from coralx.search.ranking import constraints_of
-from coralx.search.space import space_of
+from coralx.search.space import Space, space_of
 
 FIRST_REVISION = 3
 """Runs of earlier versions derive nothing, and end as they would have."""
@@ -62,14 +64,43 @@ def cuts_ranks(state: RunState) -> bool:
     return derives(state) and "truncate" in _operators(state.config)
 
 
-def low_ranks_are_free(state: RunState) -> bool:
-    """Whether whatever is trained can be cut. Not where DoRA is searched, whose adapters cannot be,
-    nor where a size is limited, which adapters of high rank would miss before they are cut."""
+def low_ranks_are_free(state: RunState, facts: Facts) -> bool:
+    """Whether whatever is trained can be cut, and will be. Not where DoRA is searched, whose
+    adapters cannot be, nor where a size is limited, which adapters of high rank would miss before
+    they are cut. Under asynchronous promotion nothing is cut before all has trained, which a budget
+    may not allow; and what derivations may cost may afford too few."""
     config = state.config
-    limited = {metric_entry(one.metric).source for one in constraints_of(config)}
     space = space_of(config)
     has_dora = space.common.use_dora or "use_dora" in space.genes
-    return cuts_ranks(state) and not has_dora and limited.isdisjoint({"adapter", "measurement"})
+    if not cuts_ranks(state) or has_dora or _limits_size(state):
+        return False
+    is_in_time = config.hyperband_config.promotion == "synchronous"
+    return is_in_time and _planned_looks(state, facts) >= len(_left_out(space))
+
+
+def _limits_size(state: RunState) -> bool:
+    """Whether a constraint or a stop rule may take genomes out for what follows from their size."""
+    rules = [rule for stage in state.stages for rule in stage.stop_when]
+    limits = (*constraints_of(state.config), *rules)
+    limited = {metric_entry(one.metric).source for one in limits}
+    return not limited.isdisjoint({"adapter", "measurement"})
+
+
+def _planned_looks(state: RunState, facts: Facts) -> int:
+    """The looks that all generations will pay for, by what they train if no rule stops a genome."""
+    config, stages = state.config, state.stages
+    evolution, rates = config.evolution, [stage.survival_rate for stage in stages]
+    births = [evolution.births(generation) for generation in (0, 1)]
+    first, later = (cost_of(stages, rates, count) for count in births)
+    trainings = first + (evolution.generations - 1) * later
+    rows = trainings * stages[-1].planned_steps(1) * facts.rows["train"]
+    return affordable_looks(evolution.derive.share, rows, _look_cost(config, facts))
+
+
+def _left_out(space: Space) -> Sequence[int]:
+    """The ranks that cuts must make, as derivations try them, where only high ones are trained."""
+    rank, core = space.genes.get("rank"), space.with_high_ranks().genes.get("rank")
+    return () if core is None else lower_ranks(rank, int(core.decode(0.0)))
 
 
 def _operators(config: Config) -> tuple[Operator, ...]:
@@ -86,11 +117,8 @@ class DerivationPhase:
         self._history = state.history
         self._jobs = jobs
         task = state.config.model.task
-        # What is held in 16 bits is scored so, and on a GPU alone.
-        in_half = facts.device.startswith("cuda") and holds_half(task, facts.backend)
-        in_full = facts.precision in ("bf16", "fp16") and not in_half
-        tokens = _tokens_per_attack(state.config)
-        self._cost = look_cost(task, facts.rows, tokens, scores_in_full=in_full)
+        self._cost = _look_cost(state.config, facts)
+        in_full = _scores_in_full(state.config, facts)
         self._sample_cost = partial(sample_cost, task, facts.rows, scores_in_full=in_full)
         layers = facts.footprint.linear if facts.footprint is not None else ()
         groups = module_groups([name for name, *_ in layers])
@@ -233,6 +261,19 @@ class DerivationPhase:
 def _place_in(name: str) -> int:
     """The place in its generation's phase, which an id holds."""
     return int(name.split("-")[1])
+
+
+def _look_cost(config: Config, facts: Facts) -> Fraction:
+    """What scoring an adapter as the last stage does costs, in trained rows."""
+    tokens, in_full = _tokens_per_attack(config), _scores_in_full(config, facts)
+    return look_cost(config.model.task, facts.rows, tokens, scores_in_full=in_full)
+
+
+def _scores_in_full(config: Config, facts: Facts) -> bool:
+    """Whether adapters are scored in a higher precision than they are trained in."""
+    # What is held in 16 bits is scored so, and on a GPU alone.
+    in_half = facts.device.startswith("cuda") and holds_half(config.model.task, facts.backend)
+    return facts.precision in ("bf16", "fp16") and not in_half
 
 
 def _tokens_per_attack(config: Config) -> int:

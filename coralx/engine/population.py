@@ -57,6 +57,7 @@ class Population:
         if not config.hyperband_config.enable_hyperband:
             # Naive training, which the search is compared with, never inherits.
             self._evolution = config.evolution.model_copy(update={"inherit": "off"})
+        self._facts = facts
         self._footprint = facts.footprint
         self._ledger = ledger
         self._state = state
@@ -136,7 +137,9 @@ class Population:
         """The part of the space that is worth training, if that is not all of it: where low ranks
         come by cuts, high ones."""
         is_new = self._history.revision >= 4
-        return self.space.with_high_ranks() if is_new and low_ranks_are_free(self._state) else None
+        if not (is_new and low_ranks_are_free(self._state, self._facts)):
+            return None
+        return self.space.with_high_ranks()
 
     def _breeders(self, population: Sequence[str]) -> list[str]:
         """Of each lineage of the population its best on the first objective: those derived of one

@@ -57,17 +57,19 @@ class Aims:
         further = (derivation.count or 1) - 1
         return 1 + math.ceil(self.first_group + further * self.further_group)
 
-    def ladder(self, rank: int) -> tuple[int, ...]:
-        """The ranks of the space below this one, ascending; of a range the powers of two."""
-        match self.rank:
-            case Ordered(values):
-                ranks = {int(value) for value in values}
-            case Integer(low, high):
-                powers = (2**power for power in range(high.bit_length()))
-                ranks = {low, *(power for power in powers if low <= power <= high)}
-            case _:
-                ranks = set()
-        return tuple(sorted(other for other in ranks if other < rank))
+
+def lower_ranks(ranks: Gene | None, rank: int) -> tuple[int, ...]:
+    """Of the `ranks` of a search space (None: only the one that all have) those below this one,
+    ascending; of a range the powers of two."""
+    match ranks:
+        case Ordered(values):
+            known = {int(value) for value in values}
+        case Integer(low, high):
+            powers = (2**power for power in range(high.bit_length()))
+            known = {low, *(power for power in powers if low <= power <= high)}
+        case _:
+            known = set()
+    return tuple(sorted(other for other in known if other < rank))
 
 
 @dataclass(frozen=True)

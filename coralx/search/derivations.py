@@ -19,7 +19,7 @@ from coralx.config.metric_catalogue import standard_error_name
 from coralx.records.derivations import Derivation, Operator
 from coralx.records.genomes import Genes
 from coralx.records.results import Metrics
-from coralx.search.derivation_aims import Aims, Finisher, Look, operator_of
+from coralx.search.derivation_aims import Aims, Finisher, Look, lower_ranks, operator_of
 from coralx.search.derivation_gains import Gains, promising
 from coralx.search.derivation_lines import FIRST_FACTOR, next_cut, next_factor
 from coralx.search.pareto import as_minimised, front, minimised
@@ -169,7 +169,7 @@ class _Scene:
         """The next cut of the source along its operator's ladder."""
         ladder: Sequence[float] = SHARES if operator == "compress" else COUNTS
         if operator == "truncate":
-            ladder = self._aims.ladder(source.genome.genes.rank)
+            ladder = lower_ranks(self._aims.rank, source.genome.genes.rank)
         cut = next_cut(ladder, self._cuts(operator, source), self._first_cut(operator, ladder))
         return None if cut is None else self._new(_cut_to(operator, source.genome.id, cut))
 

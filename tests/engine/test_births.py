@@ -30,6 +30,18 @@ CONFIG = simulated_config(
 )
 
 
+SMALL_ALONE = [
+    {
+        "name": "S0",
+        "epoch_budget": 1,
+        "data_percentage": 50,
+        "survival_rate": 0.5,
+        "stop_when": ["trainable_parameters > 200000"],
+    },
+    {"name": "S1", "epoch_budget": 1, "data_percentage": 100, "survival_rate": 1},
+]
+
+
 @pytest.fixture(scope="module")
 def events(tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
     with pytest.MonkeyPatch.context() as patch:
@@ -96,6 +108,11 @@ def test_runs_of_earlier_revisions_breed_as_they_did(events: list[Event]) -> Non
         ({"search_space": {"use_dora": {"choices": [False, True]}}}, 2),
         ({"constraints": ["trainable_parameters <= 200000"]}, 2),
         ({"evolution": {"population_size": 40, "derive": {"operators": ["scale"]}}}, 2),
+        # So little may be spent on cuts that there would be none, or fewer than ranks.
+        ({"evolution": {"population_size": 40, "derive": {"share": 1e-3}}}, 2),
+        # None is cut before all have trained, and a budget may end before that.
+        ({"hyperband_config": {"promotion": "asynchronous"}}, 2),
+        ({"hyperband_config": {"training_stages": SMALL_ALONE}}, 2),
     ],
 )
 def test_low_ranks_are_trained_where_no_cut_makes_them(
