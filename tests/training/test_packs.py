@@ -280,6 +280,21 @@ def test_a_trial_decides_by_measurement_how_many_train_together(
     assert decided(None) == (1, "4 genomes together train 1.11 times as fast as alone")
 
 
+def test_a_trial_is_of_genomes_that_are_ever_trained_together(
+    classifier: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies below the layers that a genome adapts is computed apart."""
+    ends = Genes(rank=2, layers="top-half", use_dora=True), Genes(rank=4)
+    monkeypatch.setattr(pack_trial, "ends_of", lambda *_: ends)
+    tried: list[Genes] = []
+    members = PackTrial._members
+    monkeypatch.setattr(
+        PackTrial, "_members", lambda *given: (tried.extend(given[2]), members(*given))[1]
+    )
+    assert classifier.decide_pack(classifier.facts, 2, ignore).pack == 2
+    assert [(genes.layers, genes.use_dora) for genes in tried] == [("all", False)] * 2
+
+
 def test_a_base_on_which_genomes_disturb_each_other_trains_them_alone(
     classifier: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
