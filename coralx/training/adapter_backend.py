@@ -140,6 +140,8 @@ class AdapterBackend(ABC):
         # Where a precision is given, a worker before this one has tried a batch and measured it.
         warnings = self._trial().run(footprint, say) if precision is None else ()
         self._precision, reason = known or self._faster_precision(say)
+        if self._precision == "fp32":
+            cpu_layers.forget_half(self._model)
         self._training = StageTraining(
             self._config,
             self._model,

@@ -30,11 +30,23 @@ def install(model: Any) -> None:
     for module in model.modules():
         if type(module) is torch.nn.Dropout:
             module.__class__ = QuickDropout
-    if getattr(model.config, "_attn_implementation", None) != "sdpa":
+    is_known = getattr(model.config, "_attn_implementation", None) == "sdpa"
+    # Where attention drops nothing, torch's own it is, and some bases look for its very name.
+    if not is_known or not _drops_attention(model.config):
         return
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
+
+
+def _drops_attention(config: Any) -> bool:
+    """Whether a base's config has a rate of dropout within attention, by whatever name."""
+    values = config.get_text_config().to_dict()
+    return any(
+        isinstance(value, float) and value > 0.0
+        for name, value in values.items()
+        if name.startswith("att") and "drop" in name
+    )
 
 
 class QuickDropout(torch.nn.Dropout):

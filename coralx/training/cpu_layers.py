@@ -8,7 +8,7 @@ one operation with a backward pass of its own instead of a dozen that are differ
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import torch
@@ -43,6 +43,13 @@ def install(model: torch.nn.Module, head: Collection[str]) -> None:
         layer.__class__ = FrozenLinear
         cast(FrozenLinear, layer).holds_half = holds
     cpu_dropout.install(model)
+
+
+def forget_half(model: torch.nn.Module) -> None:
+    """Give back the copies in half precision that trying it has left."""
+    for module in model.modules():
+        if isinstance(module, FrozenLinear):
+            module._half = None
 
 
 def use_adapted_layers(config: LoraConfig) -> LoraConfig:
@@ -144,13 +151,21 @@ def _has_onednn() -> bool:
 HAS_ONEDNN = _has_onednn()
 
 
+def _shaped(y: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """`y`, which nobody else has, in that shape. To torch it is no view, so that models may change
+    it in place, as they may change what torch's own layers return."""
+    shaped: torch.Tensor = torch.ops.aten._unsafe_view(y, shape)
+    return shaped
+
+
 class _Frozen(torch.autograd.Function):
     """x W^T + b, differentiated by x."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> Any:
         ctx.weight, ctx.dtype = weight, x.dtype
-        return linear(x.to(weight.dtype), weight, bias)
+        y = linear(x.to(weight.dtype), weight, bias)
+        return _shaped(y, y.shape)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
@@ -181,7 +196,7 @@ class _Adapted(torch.autograd.Function):
         y.addmm_(inner, b.t(), alpha=scale)
         ctx.save_for_backward(keep, read, inner, a, b)
         ctx.weight, ctx.scale, ctx.shape, ctx.dtype = weight, scale, x.shape, x.dtype
-        return y.view(*x.shape[:-1], -1)
+        return _shaped(y, (*x.shape[:-1], len(weight)))
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:

@@ -12,7 +12,7 @@ import torch
 
 from coralx.backends.protocol import Say, no_beat
 from coralx.errors import ConfigError
-from coralx.records.genomes import Genes, Genome
+from coralx.records.genomes import ALL_LAYERS, Genes, Genome
 from coralx.records.jobs import Horizon, Job
 from coralx.records.run_facts import Footprint
 from coralx.rng import derive_seed
@@ -53,7 +53,7 @@ class PackTrial:
         """How many genomes to train together, and why: as many as `wanted`, or for None as many as
         pay. Raises ConfigError where more than one are wanted and the base does not allow it."""
         small, large = (
-            replace(genes, use_dora=False)
+            replace(genes, use_dora=False, layers=ALL_LAYERS)  # others are never in a pack
             for genes in ends_of(self.training.config, self.footprint)
         )
         on_cpu = self.training.model.device.type == "cpu"

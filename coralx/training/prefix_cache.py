@@ -9,8 +9,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Hashable
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 import torch
 
@@ -27,7 +27,7 @@ class PrefixCache:
     def __init__(self, memory_bytes: int) -> None:
         self._room = memory_bytes
         self._held: dict[Hashable, torch.Tensor] = {}
-        self._file: IO[bytes] | None = None
+        self._file: FileIO | None = None
         self._places: dict[Hashable, tuple[int, torch.Size, torch.dtype]] = {}
         self._end = 0
         self._is_full = False
@@ -38,9 +38,13 @@ class PrefixCache:
         if held is not None or key not in self._places or self._file is None:
             return held
         start, shape, dtype = self._places[key]
-        self._file.seek(start)
-        read = bytearray(self._file.read(shape.numel() * dtype.itemsize))
-        return torch.frombuffer(read, dtype=dtype).view(shape)
+        read = bytearray(shape.numel() * dtype.itemsize)
+        try:
+            self._file.seek(start)
+            is_whole = self._file.readinto(read) == len(read)
+        except OSError:  # as below
+            is_whole = False
+        return torch.frombuffer(read, dtype=dtype).view(shape) if is_whole else None
 
     def put(self, key: Hashable, tensor: torch.Tensor) -> None:
         """Keep a tensor, which is on the CPU, if there is room for it."""
@@ -54,17 +58,21 @@ class PrefixCache:
     def _spill(self, key: Hashable, tensor: torch.Tensor) -> None:
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=_folder())  # noqa: SIM115  lives as long
+                # Without a buffer: what a full disk refuses is refused here, not at a later read.
+                self._file = tempfile.TemporaryFile(dir=_folder(), buffering=0)  # noqa: SIM115
             if shutil.disk_usage(_folder() or tempfile.gettempdir()).free < LEFT_FREE:
                 self._is_full = True
                 return
             self._file.seek(self._end)
-            self._file.write(tensor.view(torch.uint8).numpy().tobytes())
+            values = tensor.view(torch.uint8).numpy().tobytes()
+            if self._file.write(values) < len(values):  # of a disk that has room for a part
+                self._is_full = True
+                return
         except OSError:  # it is but a cache
             self._is_full = True
             return
         self._places[key] = self._end, tensor.shape, tensor.dtype
-        self._end += tensor.numel() * tensor.element_size()
+        self._end += len(values)
 
 
 def _folder() -> Path | None:

@@ -91,15 +91,15 @@ def test_a_stalled_search_ends_and_says_so(tmp_path: Path, monkeypatch: pytest.M
             "rank": {"choices": [4]},
             "alpha_ratio": {"choices": [1.0]},
             "dropout": {"choices": [0.0]},
-            "learning_rate": {"low": 9.99e-4, "high": 1e-3},
+            "learning_rate": {"low": 1e-4, "high": 1e-3},
         },
-        "evolution": {"population_size": 4, "generations": 40, "patience": 3},
+        "evolution": {"population_size": 4, "generations": 20, "patience": 3},
     }
     report = api.evolve(simulated_config(**sections)).report
     assert report["completed"]
     assert report["stalled"]
-    assert 4 <= report["generations"] < 40
+    assert 4 <= report["generations"] < 20
     sections["evolution"].pop("patience")
     patient = api.evolve(simulated_config(**sections), "patient").report
-    assert patient["generations"] == 40
+    assert patient["generations"] == 20
     assert not patient["stalled"]

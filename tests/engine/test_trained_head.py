@@ -207,7 +207,8 @@ def test_it_is_no_part_of_the_search_nor_of_what_that_cost(
     with_head = api.evolve(config, "with").report
     events = events_of_kind(find_run("with"), TrainedBeside)
     assert [event.result.genome for event in events] == [HEAD]
-    unlike = {"run", "wall_seconds", "baselines", "workers", "hardware", "front_against_baselines"}
+    unlike = {"run", "wall_seconds", "baselines", "workers", "hardware", "profile"}
+    unlike |= {"front_against_baselines"}
     prepare = SimulatedBackend.prepare
 
     def without_head(*arguments: Any) -> Facts:

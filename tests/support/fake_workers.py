@@ -24,7 +24,7 @@ class FakeProcess:
     ) -> None:
         self.number, self.slot, self.pid, self.threads = number, slot, 100 + number, threads
         self.extra, self.pin = extra, extra.get("CUDA_VISIBLE_DEVICES")
-        self.ready, self.job, self.silence = False, None, 0.0
+        self.ready, self.job, self.silence, self.spawned = False, None, 0.0, 0.0
         self._reader, writer = os.pipe()
         os.close(writer)  # at its end, a pipe is ready to be read
         is_gpu = self.device == "cuda"

@@ -67,5 +67,5 @@ def story(layout: RunLayout) -> list[Event]:
 
 
 def comparable(report: dict[str, Any]) -> dict[str, Any]:
-    machine = {"run", "wall_seconds", "workers", "hardware", "versions"}
+    machine = {"run", "wall_seconds", "workers", "profile", "hardware", "versions"}
     return {key: value for key, value in report.items() if key not in machine}

@@ -16,7 +16,13 @@ from coralx.backends.protocol import create
 from coralx.config import parse_config
 from coralx.training import cpu_dropout, cpu_layers
 from coralx.training.cpu_dropout import NAME, kept
-from coralx.training.cpu_layers import AdaptedLinear, FrozenLinear, install, use_adapted_layers
+from coralx.training.cpu_layers import (
+    AdaptedLinear,
+    FrozenLinear,
+    forget_half,
+    install,
+    use_adapted_layers,
+)
 
 ADAPTED = ["query", "dense"]
 
@@ -91,6 +97,38 @@ def test_frozen_weights_are_cast_to_half_precision_once() -> None:
     again = layers[0].weights_in(torch.bfloat16)[0]
     assert torch.equal(again, held[0])
     assert layers[0].weights_in(torch.bfloat16)[0] is not again
+
+
+def test_copies_in_half_precision_are_given_back() -> None:
+    model = bert(quick=True)
+    output_and_gradients(model, "bf16")
+    layers = [m for m in model.modules() if isinstance(m, FrozenLinear)]
+    assert all(layer._half is not None for layer in layers)
+    forget_half(model)
+    assert all(layer._half is None for layer in layers)
+
+
+def test_models_may_change_outputs_in_place() -> None:
+    """As they may change those of torch's layers."""
+    query = bert(quick=True).base_model.model.encoder.layer[0].attention.self.query
+    assert isinstance(query, AdaptedLinear)
+    for layer in (query, query.base_layer):
+        x = torch.randn(2, 3, 32, requires_grad=True)
+        output = layer(x)
+        expected = 2.0 * output.detach() + 1.0
+        output.mul_(2.0).add_(1.0)
+        assert torch.equal(output, expected)
+        output.sum().backward()
+        plain = x.detach().clone().requires_grad_()
+        layer(plain).sum().backward()
+        assert x.grad is not None
+        assert plain.grad is not None
+        assert torch.allclose(x.grad, 2.0 * plain.grad, atol=1e-6)
+
+
+def test_attention_that_drops_nothing_stays_torchs() -> None:
+    """Some bases look for the very name of torch's own."""
+    assert bert(quick=True).config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize("lora", [{"use_dora": True}, {"lora_bias": True, "bias": "none"}])

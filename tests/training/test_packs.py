@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from coralx.records.results import Divergence, StageResult
 from coralx.training import pack_trial, packed_loop
 from coralx.training.pack_trial import PackTrial
 from coralx.training.packed_draws import Draws
-from coralx.training.packed_loop import PackedLoop
+from coralx.training.packed_loop import Member, PackedLoop
 from coralx.training.packed_model import PackedModel
 
 HORIZON = Horizon(total_steps=20, warmup_steps=2)
@@ -278,6 +279,24 @@ def test_a_trial_decides_by_measurement_how_many_train_together(
     assert decided(None) == (4, "they train 2.00 times as fast as alone")
     seconds["<lambda>"] = 3.6
     assert decided(None) == (1, "4 genomes together train 1.11 times as fast as alone")
+
+
+def test_a_trial_is_of_genomes_that_are_ever_trained_together(
+    classifier: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies below the layers that a genome adapts is computed apart."""
+    ends = Genes(rank=2, layers="top-half", use_dora=True), Genes(rank=4)
+    monkeypatch.setattr(pack_trial, "ends_of", lambda *_: ends)
+    tried: list[Genes] = []
+    members = PackTrial._members
+
+    def noted(self: PackTrial, stack: ExitStack, genes: Sequence[Genes]) -> list[Member]:
+        tried.extend(genes)
+        return members(self, stack, genes)
+
+    monkeypatch.setattr(PackTrial, "_members", noted)
+    assert classifier.decide_pack(classifier.facts, 2, ignore).pack == 2
+    assert [(genes.layers, genes.use_dora) for genes in tried] == [("all", False)] * 2
 
 
 def test_a_base_on_which_genomes_disturb_each_other_trains_them_alone(

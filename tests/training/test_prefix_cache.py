@@ -66,3 +66,37 @@ def test_a_folder_that_cannot_be_written_to_is_no_error(monkeypatch: pytest.Monk
     cache = PrefixCache(0)
     cache.put("key", torch.ones(3))
     assert cache.get("key") is None
+
+
+def test_a_disk_that_has_room_for_a_part_keeps_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Small:
+        """Of eight bytes."""
+
+        def __init__(self, **_: object) -> None:
+            self.held = b""
+
+        def seek(self, place: int) -> None:
+            self.held = self.held[:place]
+
+        def write(self, values: bytes) -> int:
+            taken = values[: 8 - len(self.held)]
+            self.held += taken
+            return len(taken)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", Small)
+    cache = PrefixCache(0)
+    cache.put("key", torch.ones(3))
+    assert cache.get("key") is None
+    cache.put("smaller", torch.ones(1))
+    assert cache.get("smaller") is None
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_cannot_be_read_is_computed_again() -> None:
+    cache = PrefixCache(0)
+    cache.put("key", torch.ones(3))
+    assert cache._file is not None
+    cache._file.truncate(4)
+    assert cache.get("key") is None
