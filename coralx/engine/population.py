@@ -28,7 +28,7 @@ from coralx.search.nsga2 import Standing, founders, offspring, survival_order
 from coralx.search.pareto import as_minimised
 from coralx.search.ranking import constraints_of, niching_of, violations
 from coralx.search.recipes import own_recipes
-from coralx.search.space import Space
+from coralx.search.space import Categorical, Space
 from coralx.search.tournament import tournament
 from coralx.storage.ledger import Ledger
 from coralx.text import counted
@@ -139,7 +139,18 @@ class Population:
         is_new = self._history.revision >= 4
         if not (is_new and low_ranks_are_free(self._state, self._facts)):
             return None
-        return self.space.with_high_ranks()
+        core = self.space.with_high_ranks()
+        return core if self._holds(core) else None
+
+    def _holds(self, space: Space) -> bool:
+        """Whether a device can hold the largest adapters of the space, as far as is known."""
+        rank, modules = space.genes.get("rank"), space.genes.get("target_modules")
+        highest = space.common.rank if rank is None else int(rank.decode(1.0))
+        lists = modules.values if isinstance(modules, Categorical) else ()
+        return not any(
+            why_too_large(self._footprint, replace(space.common, rank=highest, target_modules=one))
+            for one in lists or (space.common.target_modules,)
+        )
 
     def _breeders(self, population: Sequence[str]) -> list[str]:
         """Of each lineage of the population its best on the first objective: those derived of one

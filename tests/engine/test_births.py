@@ -15,7 +15,7 @@ from coralx.engine.population import Population
 from coralx.engine.state import RunState
 from coralx.records.events import Event, GenerationStarted, RunStarted
 from coralx.records.genomes import Genome
-from coralx.records.run_facts import Settings
+from coralx.records.run_facts import Footprint, Settings
 from coralx.search.needless import Courses, Needless
 from coralx.storage.history import History
 from coralx.storage.ledger import Ledger
@@ -133,3 +133,18 @@ def test_low_ranks_are_trained_where_no_cut_makes_them(
         state = RunState(config, History([started]))
         first = Population(state, make_facts(), Ledger()).of(0)
         assert min(genome.genes.rank for genome in first) == least
+
+
+@pytest.mark.parametrize(("free", "lowest"), [(10**9, 8), (10**5, 2)])
+def test_low_ranks_are_trained_where_a_device_cannot_hold_high_ones(free: int, lowest: int) -> None:
+    config = simulated_config(
+        evolution={"population_size": 40, "derive": {"share": 0.1}},
+        objectives=[{"metric": "auroc"}, {"metric": "trainable_parameters"}],
+    )
+    layers = tuple((f"layer.{number}.query", 384, 384) for number in range(6))
+    footprint = Footprint(10**6, 10**6, 384, 1536, 6, layers, device_bytes=10**6 + free)
+    facts, settings = replace(make_facts(), footprint=footprint), Settings(1, 1, "none", revision=4)
+    started = RunStarted(1, "r", "simulation", 7, facts, settings, {}, {}, 0.0)
+    started = replace(started, reference=reference_of(config, facts))
+    first = Population(RunState(config, History([started])), facts, Ledger()).of(0)
+    assert min(genome.genes.rank for genome in first) == lowest

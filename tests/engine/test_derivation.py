@@ -8,8 +8,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import takewhile
 from fractions import Fraction
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
