@@ -78,6 +78,15 @@ def low_ranks_are_free(state: RunState, facts: Facts) -> bool:
     return is_in_time and _planned_looks(state, facts) >= len(_left_out(space))
 
 
+def least_trained_rank(state: RunState, facts: Facts) -> int | None:
+    """The lowest rank that is trained, where those below it come by cuts, unless a device cannot
+    hold the highest; None where all ranks are trained."""
+    space = space_of(state.config)
+    if state.history.revision < 4 or not _left_out(space) or not low_ranks_are_free(state, facts):
+        return None
+    return int(space.with_high_ranks().genes["rank"].decode(0.0))
+
+
 def _limits_size(state: RunState) -> bool:
     """Whether a constraint or a stop rule may take genomes out for what follows from their size."""
     rules = [rule for stage in state.stages for rule in stage.stop_when]

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from coralx.config import Config
 from coralx.engine.budget import budget_warnings
-from coralx.engine.derivation import derives
+from coralx.engine.derivation import derives, least_trained_rank
 from coralx.engine.rung_estimates import are_adaptive
 from coralx.engine.state import RunState
 from coralx.records.events import RunStarted
@@ -115,6 +115,9 @@ def _plan_lines(config: Config, event: RunStarted) -> list[str]:
             f"      and at most {float(share):.3g} % of the training time for adapters derived "
             "without training"
         )
+    least = least_trained_rank(state, event.facts)
+    if least is not None:
+        lines.append(f"      ranks from {least} on are trained; lower ones are cut from these")
     if config.runtime.baseline:
         known = [recipe for recipe in RECIPES if state.recipe_of(recipe) is not None]
         lines += [

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from coralx.api import runs as api
+from coralx.engine.derivation import least_trained_rank
 from coralx.engine.explosions import exploded
 from coralx.engine.hypervolume_reference import reference_of
 from coralx.engine.population import Population
@@ -133,6 +134,7 @@ def test_low_ranks_are_trained_where_no_cut_makes_them(
         state = RunState(config, History([started]))
         first = Population(state, make_facts(), Ledger()).of(0)
         assert min(genome.genes.rank for genome in first) == least
+        assert least_trained_rank(state, make_facts()) == (least if least > 2 else None)
 
 
 @pytest.mark.parametrize(("free", "lowest"), [(10**9, 8), (10**5, 2)])
