@@ -24,21 +24,27 @@ def plan_warnings(config: Config, *, singly: bool) -> list[str]:
     ]
 
 
+ENOUGH = 3
+"""Finishers of a generation that make a front of trade-offs."""
+
+
 def schedule_caveats(config: Config, rows: int, *, singly: bool) -> list[str]:
     """Warnings about who goes on and what acts in a schedule on so many training rows. On 0 rows
     all stages count as long enough to cut."""
     schedule, births = config.hyperband_config, config.evolution.fewest_births
-    few = finisher_warning(planned_stages(config, rows), births, brackets_of(schedule))
+    # Of each finisher adapters of several sizes are derived.
+    enough = 2 if config.evolution.derive.is_on else ENOUGH
+    few = finisher_warning(planned_stages(config, rows), births, brackets_of(schedule), enough)
     idle = idle_keys(config, rows) if schedule.enable_hyperband else []
     return [*([few] if few else []), *rate_warnings(config, rows, singly=singly), *idle]
 
 
 def finisher_warning(
-    stages: Sequence[Stage], population_size: int, brackets: int = 1
+    stages: Sequence[Stage], population_size: int, brackets: int = 1, enough: int = ENOUGH
 ) -> str | None:
-    """A warning where fewer than three genomes a generation enter the last stage; else None."""
+    """A warning where fewer than `enough` genomes a generation enter the last stage; else None."""
     finishers = cohort_sizes(stages, population_size, brackets)[-1]
-    if finishers >= 3:
+    if finishers >= enough:
         return None
     if finishers == population_size:
         return (
