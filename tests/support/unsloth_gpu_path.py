@@ -216,6 +216,8 @@ def silent(_: Any) -> None:
 def prepared(config: Any, *, tries: bool = False) -> Any:
     """A backend that can train; `tries` a batch before, as a run's first worker does."""
     backend = create(BACKEND)
+    # On a CPU PEFT's layers are replaced, and draw dropout otherwise than on the GPU that is meant.
+    backend.has_cpu_layers = False
     known = None if tries else config.training.precision
     backend.remarks = backend.prepare(config, known, 1, silent).warnings
     return backend
